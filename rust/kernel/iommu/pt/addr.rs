@@ -1,0 +1,223 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Addresses, levels and inclusive ranges.
+//!
+//! A range is written with its *last* address, never with its end: the end of a range that reaches
+//! the top of the address space does not exist as a number.
+
+use kernel::error::{
+    code::*,
+    Result, //
+};
+
+/// An I/O virtual address: what the device puts on the bus.
+pub type Iova = u64;
+
+/// An output address: what the page table turns an [`Iova`] into.
+pub type PhysAddr = u64;
+
+/// Binary logarithm of the smallest page and of the size of one table.
+pub const PAGE_LG2: u32 = 12;
+
+/// Binary logarithm of the number of entries of one table.
+pub(super) const TABLE_LG2: u32 = 9;
+
+/// Number of entries of one table.
+pub const TABLE_ENTRIES: usize = 1 << TABLE_LG2;
+
+/// Distance of a table from the leaves: level 0 holds the smallest pages.
+///
+/// Specifications count from different ends and from 0 or 1; this counts like the kernel's generic
+/// page tables do. A table with four levels has its top at level 3.
+///
+/// # Invariants
+///
+/// The number is at most [`Level::MAX`], so that every shift by [`Level::item_lg2`] is defined.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Level(u8);
+
+impl Level {
+    /// The level whose entries are the smallest pages.
+    pub const LEAF: Level = Level(0);
+
+    /// The highest level that any format has: the sixth.
+    pub const MAX: Level = Level(5);
+
+    /// The level of the top table of a tree of `levels` levels.
+    ///
+    /// # Errors
+    ///
+    /// `EINVAL` if `levels` is zero or more than six.
+    pub fn top_of(levels: u8) -> Result<Self> {
+        match levels.checked_sub(1) {
+            // INVARIANT: Checked by the guard.
+            Some(level) if level <= Self::MAX.0 => Ok(Level(level)),
+            _ => Err(EINVAL),
+        }
+    }
+
+    /// The level whose entries can hold a leaf of `1 << lg2` bytes.
+    ///
+    /// Sizes between two levels belong to the lower one, where a format may spread one leaf over
+    /// several contiguous entries.
+    pub(super) fn of_size(lg2: u32) -> Self {
+        // CAST: At most (63 - 12) / 9 = 5.
+        // INVARIANT: See CAST; `min()` holds it for every other argument as well.
+        Level((lg2.saturating_sub(PAGE_LG2) / TABLE_LG2).min(5) as u8)
+    }
+
+    /// The number of the level.
+    pub fn number(self) -> u8 {
+        self.0
+    }
+
+    /// Binary logarithm of the bytes that one entry of this level covers.
+    #[inline(always)]
+    pub fn item_lg2(self) -> u32 {
+        // OVERFLOW: At most 12 + 9 * 5 = 57 by the type invariant.
+        PAGE_LG2 + TABLE_LG2 * u32::from(self.0)
+    }
+
+    /// The bits of an address below the entry: the offset into what one entry covers.
+    #[inline(always)]
+    pub(super) fn item_mask(self) -> u64 {
+        low_mask(self.item_lg2())
+    }
+
+    /// The bits of an address below the table: the offset into what one table covers.
+    #[inline(always)]
+    pub(super) fn table_mask(self) -> u64 {
+        low_mask(self.item_lg2() + TABLE_LG2)
+    }
+
+    /// The index of the entry for `iova` in a table of this level.
+    #[inline(always)]
+    pub(super) fn slot(self, iova: Iova) -> usize {
+        // CAST: Masked to nine bits.
+        ((iova >> self.item_lg2()) & (TABLE_ENTRIES as u64 - 1)) as usize
+    }
+
+    /// The level that tables linked from this one have, if there is one.
+    #[inline(always)]
+    pub(super) fn below(self) -> Option<Self> {
+        // INVARIANT: Smaller than a number that satisfies the invariant.
+        self.0.checked_sub(1).map(Level)
+    }
+}
+
+/// A mask of the `lg2` lowest bits; all bits from 64 on.
+#[inline(always)]
+pub(super) const fn low_mask(lg2: u32) -> u64 {
+    if lg2 >= u64::BITS {
+        u64::MAX
+    } else {
+        (1 << lg2) - 1
+    }
+}
+
+/// A range of I/O virtual addresses that includes its last byte.
+///
+/// # Invariants
+///
+/// `first <= last`: a range is never empty.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Range {
+    first: Iova,
+    last: Iova,
+}
+
+impl Range {
+    /// The `len` bytes from `iova` on.
+    ///
+    /// # Errors
+    ///
+    /// `EINVAL` if `len` is zero, `EOVERFLOW` if the range does not fit 64 bits.
+    pub fn new(iova: Iova, len: u64) -> Result<Self> {
+        let less_one = len.checked_sub(1).ok_or(EINVAL)?;
+        let last = iova.checked_add(less_one).ok_or(EOVERFLOW)?;
+
+        // INVARIANT: The sum did not wrap.
+        Ok(Self { first: iova, last })
+    }
+
+    /// The bytes from `first` to `last`, both included.
+    ///
+    /// # Errors
+    ///
+    /// `EINVAL` if `last` is below `first`.
+    pub fn inclusive(first: Iova, last: Iova) -> Result<Self> {
+        if last < first {
+            return Err(EINVAL);
+        }
+        // INVARIANT: Just checked.
+        Ok(Self { first, last })
+    }
+
+    /// The one byte at `iova`.
+    pub fn at(iova: Iova) -> Self {
+        // INVARIANT: Both are the same address.
+        Self {
+            first: iova,
+            last: iova,
+        }
+    }
+
+    /// The naturally aligned block of `1 << lg2` bytes around `iova`.
+    #[inline(always)]
+    pub(super) fn block(iova: Iova, lg2: u32) -> Self {
+        let mask = low_mask(lg2);
+
+        // INVARIANT: The last address has all bits of the first and more.
+        Self {
+            first: iova & !mask,
+            last: iova | mask,
+        }
+    }
+
+    /// The first address.
+    #[inline(always)]
+    pub fn first(&self) -> Iova {
+        self.first
+    }
+
+    /// The last address; it belongs to the range.
+    #[inline(always)]
+    pub fn last(&self) -> Iova {
+        self.last
+    }
+
+    /// The number of bytes, `u64::MAX` for the one range that has more.
+    #[inline(always)]
+    pub fn size(&self) -> u64 {
+        (self.last - self.first).saturating_add(1)
+    }
+
+    /// Whether every byte of `other` is in `self`.
+    #[inline(always)]
+    pub fn covers(&self, other: &Range) -> bool {
+        self.first <= other.first && other.last <= self.last
+    }
+
+    /// The part of `self` that is in `other` as well; the nearest single byte of `self` if they
+    /// have nothing in common.
+    #[inline(always)]
+    pub(super) fn clip(&self, other: &Range) -> Self {
+        let first = self.first.max(other.first).min(self.last);
+
+        // INVARIANT: `max(first)` keeps the order whatever `other` is.
+        Self {
+            first,
+            last: self.last.min(other.last).max(first),
+        }
+    }
+
+    /// `self` with its last address replaced.
+    #[inline(always)]
+    pub(super) fn until(&self, last: Iova) -> Self {
+        // INVARIANT: `max(first)` keeps the order.
+        Self {
+            first: self.first,
+            last: last.max(self.first),
+        }
+    }
+}

@@ -1,0 +1,118 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! VT-d second-stage tables.
+//!
+//! Intel Virtualization Technology for Directed I/O, sections 3.7 "Second-Stage Translation" and
+//! 9.8 "Second-Stage Paging Entries". The specification's names by level:
+//!
+//! | level | entry     | leaf  |
+//! |-------|-----------|-------|
+//! | 0     | SS-PTE    | 4 KiB |
+//! | 1     | SS-PDE    | 2 MiB |
+//! | 2     | SS-PDPE   | 1 GiB |
+//! | 3     | SS-PML4E  | none  |
+//! | 4     | SS-PML5E  | none  |
+//!
+//! The hardware maintains the accessed and dirty bits only while second-stage access/dirty
+//! (SSADE) is on in the PASID entry; otherwise it ignores them.
+
+use super::super::{
+    addr::{
+        low_mask,
+        Level,
+        PhysAddr, //
+    },
+    format::{
+        Attrs,
+        Entry,
+        Format,
+        Prot, //
+    }, //
+};
+use super::ADDRESS;
+use kernel::error::{
+    code::*,
+    Result, //
+};
+
+/// R: reads are allowed. An entry with neither R nor W is not present.
+const R: u64 = 1 << 0;
+
+/// W: writes are allowed.
+const W: u64 = 1 << 1;
+
+/// D: a write went through this leaf.
+const D: u64 = 1 << 9;
+
+/// SNP: accesses through this leaf snoop. Reserved in entries that are not leaves.
+const SNP: u64 = 1 << 11;
+
+/// VT-d second-stage tables.
+pub enum VtdSs {}
+
+// SAFETY: `table()` sets R and W and leaves PS clear, at level 0 no table is made, and the bits that
+// hardware adds (A and D, 8 and 9) are none of those that `decode` tells tables and addresses by;
+// `leaf()` sets PS above level 0, where alone `decode` can answer `Table`, and `PAGE_SIZES` ends
+// at level 2; 0 has neither R nor W.
+unsafe impl Format for VtdSs {
+    const NAME: &'static str = "vtdss";
+    const MIN_LEVELS: u8 = 3;
+    const MAX_LEVELS: u8 = 5;
+    const PAGE_SIZES: u64 = super::PAGE_SIZES;
+    const OUTPUT_LG2: u32 = 52;
+    const DIRTY: u64 = D;
+
+    /// Second-stage input addresses are guest-physical: zero-extended.
+    #[inline]
+    fn input_lg2(levels: u8) -> u32 {
+        12 + 9 * u32::from(levels)
+    }
+
+    #[inline(always)]
+    fn decode(word: u64, level: Level) -> Entry {
+        if word & (R | W) == 0 {
+            Entry::Empty
+        } else if super::is_leaf(word, level) {
+            Entry::Leaf {
+                phys: word & ADDRESS & !level.item_mask(),
+                lg2: level.item_lg2(),
+            }
+        } else {
+            Entry::Table(word & ADDRESS)
+        }
+    }
+
+    fn attrs(prot: Prot) -> Result<Attrs> {
+        let mut word = 0;
+
+        if prot.contains(Prot::READ) {
+            word |= R;
+        }
+        if prot.contains(Prot::WRITE) {
+            word |= W;
+        }
+        if word == 0 {
+            return Err(EINVAL);
+        }
+        if prot.contains(Prot::SNOOP) {
+            word |= SNP;
+        }
+        Ok(Attrs(word))
+    }
+
+    #[inline(always)]
+    fn leaf(phys: PhysAddr, lg2: u32, level: Level, attrs: Attrs) -> u64 {
+        (phys & ADDRESS & !low_mask(lg2)) | super::page_size_bit(level) | attrs.0
+    }
+
+    /// Tables allow everything: the leaf decides, since the hardware takes the AND of all levels.
+    #[inline]
+    fn table(phys: PhysAddr) -> u64 {
+        (phys & ADDRESS) | R | W
+    }
+
+    #[inline(always)]
+    fn is_quiet(any: u64, all: u64, level: Level) -> bool {
+        super::is_quiet(any, all, level, D)
+    }
+}

@@ -1,0 +1,131 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! x86-64 tables as IOMMUs walk them: VT-d first stage, AMD v2.
+//!
+//! - Intel Virtualization Technology for Directed I/O, sections 3.6 "First-Stage Translation" and
+//!   9.7 "First-Stage Paging Entries".
+//! - Intel Software Developer's Manual volume 3, section 4.5 "4-Level Paging and 5-Level Paging".
+//! - AMD I/O Virtualization Technology (IOMMU) Specification, section 2.2.6 "I/O Page Tables for
+//!   Guest Translations".
+//!
+//! The specifications' names by level:
+//!
+//! | level | entry  | leaf  |
+//! |-------|--------|-------|
+//! | 0     | PTE    | 4 KiB |
+//! | 1     | PDE    | 2 MiB |
+//! | 2     | PDPTE  | 1 GiB |
+//! | 3     | PML4E  | none  |
+//! | 4     | PML5E  | none  |
+//!
+//! # Accessed and dirty
+//!
+//! There is no switch: the hardware sets A in every entry that it uses and D in each leaf that it
+//! writes through, always. A leaf therefore starts with both clear. D preset would report pages
+//! that nobody wrote; A preset buys nothing once D is left to the hardware, because the first write
+//! updates the entry anyway.
+//!
+//! Entries that link tables have A preset. Nobody reads it there, and the hardware is spared one
+//! locked update for each table.
+//!
+//! # Addresses
+//!
+//! The input space is sign-extended and has a hole in the middle. Only its lower half is used: one
+//! range without a hole, and the whole of it where the hardware does not sign-extend.
+
+use super::super::{
+    addr::{
+        low_mask,
+        Level,
+        PhysAddr, //
+    },
+    format::{
+        Attrs,
+        Entry,
+        Format,
+        Prot, //
+    }, //
+};
+use super::ADDRESS;
+use kernel::error::{
+    code::*,
+    Result, //
+};
+
+/// P: the entry is present. Readable as well, there is no bit to refuse that.
+const P: u64 = 1 << 0;
+
+/// R/W: writes are allowed.
+const RW: u64 = 1 << 1;
+
+/// U/S: requests without supervisor privilege are allowed, which is what devices send.
+const US: u64 = 1 << 2;
+
+/// A: the entry was used.
+const A: u64 = 1 << 5;
+
+/// D: a write went through this leaf.
+const D: u64 = 1 << 6;
+
+/// x86-64 tables as VT-d first stage and AMD v2 walk them.
+pub enum X86_64 {}
+
+// SAFETY: `table()` sets P and leaves PS clear, at level 0 no table is made, and the bits that
+// hardware adds (A and D, 5 and 6) are none of those that `decode` tells tables and addresses by;
+// `leaf()` sets PS above level 0, where alone `decode` can answer `Table`, and `PAGE_SIZES` ends
+// at level 2; 0 has P clear.
+unsafe impl Format for X86_64 {
+    const NAME: &'static str = "x86_64";
+    const MIN_LEVELS: u8 = 4;
+    const MAX_LEVELS: u8 = 5;
+    const PAGE_SIZES: u64 = super::PAGE_SIZES;
+    const OUTPUT_LG2: u32 = 52;
+    const DIRTY: u64 = D;
+
+    /// One bit less than the levels resolve: the lower half of a sign-extended space.
+    #[inline]
+    fn input_lg2(levels: u8) -> u32 {
+        12 + 9 * u32::from(levels) - 1
+    }
+
+    #[inline(always)]
+    fn decode(word: u64, level: Level) -> Entry {
+        if word & P == 0 {
+            Entry::Empty
+        } else if super::is_leaf(word, level) {
+            Entry::Leaf {
+                phys: word & ADDRESS & !level.item_mask(),
+                lg2: level.item_lg2(),
+            }
+        } else {
+            Entry::Table(word & ADDRESS)
+        }
+    }
+
+    /// A leaf that may be written may be read too; snooping is stated in the PASID entry.
+    fn attrs(prot: Prot) -> Result<Attrs> {
+        if prot.contains(Prot::WRITE) {
+            Ok(Attrs(P | US | RW))
+        } else if prot.contains(Prot::READ) {
+            Ok(Attrs(P | US))
+        } else {
+            Err(EINVAL)
+        }
+    }
+
+    #[inline(always)]
+    fn leaf(phys: PhysAddr, lg2: u32, level: Level, attrs: Attrs) -> u64 {
+        (phys & ADDRESS & !low_mask(lg2)) | super::page_size_bit(level) | attrs.0
+    }
+
+    /// Tables allow everything: the leaf decides, since the hardware takes the AND of all levels.
+    #[inline]
+    fn table(phys: PhysAddr) -> u64 {
+        (phys & ADDRESS) | P | RW | US | A
+    }
+
+    #[inline(always)]
+    fn is_quiet(any: u64, all: u64, level: Level) -> bool {
+        super::is_quiet(any, all, level, D)
+    }
+}

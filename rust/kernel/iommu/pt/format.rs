@@ -1,0 +1,160 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The contract of a page-table format.
+//!
+//! A format is a type without values that turns table entries into [`Entry`] values and back. It
+//! holds no memory, takes no lock and knows nothing of walking: a new format is one file under
+//! `fmt/`, and the operations stay as they are.
+//!
+//! All formats so far share a shape: tables of 512 entries of 64 bits, 4 KiB pages at level 0, nine
+//! address bits a level, an all-zero word for an entry that maps nothing.
+
+use super::addr::{
+    Level,
+    PhysAddr, //
+};
+use kernel::error::Result;
+
+/// What one table entry says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Entry {
+    /// Nothing is mapped here.
+    Empty,
+
+    /// The address of a table of the level below.
+    Table(PhysAddr),
+
+    /// A translation.
+    Leaf {
+        /// Output address of the first byte of the leaf, aligned to its size.
+        phys: PhysAddr,
+
+        /// Binary logarithm of the size of the leaf: that of one entry, or more for a leaf which
+        /// the format spreads over contiguous entries.
+        lg2: u32,
+    },
+}
+
+/// What a mapping allows the device to do, independent of any format.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Prot(u8);
+
+impl Prot {
+    /// Nothing at all.
+    pub const NONE: Prot = Prot(0);
+
+    /// The device may read.
+    pub const READ: Prot = Prot(1 << 0);
+
+    /// The device may write.
+    pub const WRITE: Prot = Prot(1 << 1);
+
+    /// Accesses snoop the processor's caches even when the device asks for them not to.
+    ///
+    /// Formats that state this elsewhere ignore it: for VT-d first-stage tables it is a bit of the
+    /// PASID entry.
+    pub const SNOOP: Prot = Prot(1 << 2);
+
+    /// What either allows; `|` for constants.
+    pub const fn with(self, other: Prot) -> Self {
+        Self(self.0 | other.0)
+    }
+
+    /// Whether all that `other` allows is allowed.
+    pub const fn contains(self, other: Prot) -> bool {
+        self.0 & other.0 == other.0
+    }
+}
+
+impl core::ops::BitOr for Prot {
+    type Output = Self;
+
+    fn bitor(self, rhs: Self) -> Self {
+        self.with(rhs)
+    }
+}
+
+impl core::ops::BitOrAssign for Prot {
+    fn bitor_assign(&mut self, rhs: Self) {
+        *self = *self | rhs;
+    }
+}
+
+/// The bits of a leaf that come from its [`Prot`], computed once for a whole mapping.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Attrs(pub(super) u64);
+
+/// A page-table format.
+///
+/// # Safety
+///
+/// The operations follow the addresses that [`Format::decode`] reads out of entries, so:
+///
+/// - for a word made by [`Format::table`], whatever accessed and dirty bits the hardware adds to
+///   it, `decode` must return [`Entry::Table`] with the address that the word was made from;
+/// - for a word made by [`Format::leaf`] for a size of [`Format::PAGE_SIZES`] at
+///   the level of that size, changed likewise or by taking [`Format::DIRTY`] out, `decode` must
+///   never return [`Entry::Table`];
+/// - for the word 0 it must return [`Entry::Empty`].
+pub unsafe trait Format: Send + Sync + 'static {
+    /// A short name for messages and tests.
+    const NAME: &'static str;
+
+    /// The fewest levels that a tree may have.
+    const MIN_LEVELS: u8;
+
+    /// The most levels that a tree may have.
+    const MAX_LEVELS: u8;
+
+    /// The leaf sizes that the format can hold, a bit for each power of two.
+    ///
+    /// The lowest is that of level 0; hardware may support fewer than these.
+    const PAGE_SIZES: u64;
+
+    /// Binary logarithm of the output addresses that an entry can hold.
+    const OUTPUT_LG2: u32;
+
+    /// The bits that the hardware sets in a leaf when a device writes through it, 0 if it never
+    /// does.
+    ///
+    /// In an entry that is not a leaf these bits are always clear.
+    ///
+    /// The dirty contract, which every format accepts with this constant: a leaf is made clean by
+    /// storing its word without these bits. A write whose translation was cached before may not set
+    /// them again until the caller has flushed that translation; from the end of the flush on,
+    /// every write finds the leaf clean and sets them.
+    const DIRTY: u64;
+
+    /// Whether a leaf can be spread over several contiguous entries, with the same word in each.
+    const CONTIGUOUS: bool = false;
+
+    /// Binary logarithm of the number of input addresses of a tree with `levels` levels.
+    ///
+    /// Counted from address 0: of a sign-extended space only the lower half.
+    fn input_lg2(levels: u8) -> u32;
+
+    /// What `word` at `level` says.
+    fn decode(word: u64, level: Level) -> Entry;
+
+    /// The bits that `prot` amounts to.
+    ///
+    /// # Errors
+    ///
+    /// `EINVAL` if the format can't express it; a leaf that allows nothing is always refused.
+    fn attrs(prot: Prot) -> Result<Attrs>;
+
+    /// The word for a leaf of `1 << lg2` bytes at `phys`, placed in a table of `level`.
+    ///
+    /// The word is clean: the hardware has accessed and written nothing through it. A leaf larger
+    /// than one entry of `level` has the same word in each entry that it takes.
+    fn leaf(phys: PhysAddr, lg2: u32, level: Level, attrs: Attrs) -> u64;
+
+    /// The word for the table at `phys`.
+    fn table(phys: PhysAddr) -> u64;
+
+    /// Whether a harvest of dirty leaves can pass by a cache line of entries at once.
+    ///
+    /// `any` has every bit that is set in any of the words, `all` those that are set in each. May
+    /// answer `true` only if none of the words can be a table or a dirty leaf.
+    fn is_quiet(any: u64, all: u64, level: Level) -> bool;
+}

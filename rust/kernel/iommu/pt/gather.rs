@@ -1,0 +1,41 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Where an operation leaves what its caller has to do afterwards.
+//!
+//! The page tables never flush the hardware's caches themselves: the caller knows the hardware, and
+//! it flushes once for many operations.
+
+use super::{
+    addr::Range,
+    table::{
+        DetachedTable,
+        TableMem, //
+    }, //
+};
+
+/// Collects what has to be flushed, and the tables that can be freed only after that.
+///
+/// An operation adds the range before it queues a table of it. An implementation that can hold one
+/// contiguous range only may therefore flush in [`Gather::add_range`] what it holds, and free what
+/// was queued until then, without freeing a table whose range it has not flushed.
+pub trait Gather<M: TableMem> {
+    /// Has the translations of `range` flushed, and the hardware's copies of table entries on the
+    /// way to them.
+    fn add_range(&mut self, range: Range);
+
+    /// Has `table` freed, after the flush of the range that was added before.
+    fn queue_free(&mut self, table: DetachedTable<M>);
+}
+
+/// Takes the dirty runs that a harvest finds.
+///
+/// Both are called in ascending order, from a context that may sleep if that of the harvest may,
+/// and never for an address outside the query.
+pub trait DirtySink {
+    /// The device has written to `range`, or to a leaf that `range` is a part of.
+    fn record(&mut self, range: Range);
+
+    /// The leaves of `range` were made clean: only from a flush of them on does the hardware note
+    /// the next write. The caller of the harvest flushes, before it copies what was recorded.
+    fn cleared(&mut self, range: Range);
+}

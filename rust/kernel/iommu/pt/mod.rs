@@ -1,0 +1,101 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! I/O page tables, generic over a format.
+//!
+//! # Language
+//!
+//! The words are those of the kernel's C generic page tables
+//! (`Documentation/driver-api/generic_pt.rst`):
+//!
+//! - **iova**: the input address; **phys**: the output address.
+//! - **table**: 512 **entries**, each empty, a link to a table of the level below, or a **leaf**.
+//! - **level**: 0 is that of the smallest leaves; the **top** has the highest.
+//! - **item**: what one entry stands for. A leaf has one item or, spread over contiguous entries,
+//!   several with the same content.
+//! - **last**: the last address of a range, which belongs to it. There are no ends.
+//! - **lg2**: the binary logarithm of a size.
+//!
+//! # Layers
+//!
+//! - A [`Format`] turns words into entries and back ([`fmt`]); it knows nothing of memory.
+//! - [`TableMem`] is where tables live: kernel pages, or what a test puts in their place.
+//! - [`PageTable`] has the operations, each in a file: map, unmap, translate, harvest dirty bits.
+//!   They walk along `Node`s (`table.rs`) and are the same for each format.
+//! - What is left to the caller goes to a [`Gather`] (flush, then free) or to a [`DirtySink`].
+//!
+//! # Locks
+//!
+//! None. The callers own ranges, see [`claim`]; operations on ranges that have no address in common
+//! may run at the same time, in atomic context too:
+//!
+//! - A table is linked by a compare-and-exchange with release semantics; of two who need the same
+//!   one, the second drops his and uses that of the first.
+//! - A table is unlinked only by who claims every address below it, and is freed only after the
+//!   hardware's caches were flushed.
+//! - The hardware changes entries too, but only their accessed and dirty bits.
+//!
+//! # In use
+//!
+//! The callback of the IOMMU core makes the claim, for which it has the core's promise; the driver
+//! passes it on:
+//!
+//! ```text
+//! let table = PageTable::<VtdSs, _>::new(mem, config, Gfp::KERNEL)?;
+//!
+//! let mut claim = unsafe { Exclusive::new(Range::new(iova, len)?) };
+//! let (mapped, result) = table.map(&mut claim, phys, prot, gfp, &mut gather);
+//! // On an error the caller unmaps the first `mapped` bytes.
+//!
+//! let claim = unsafe { Stable::new(query) };
+//! table.read_and_clear_dirty(&claim, true, &mut bitmap)?;
+//! // Then flush what the bitmap was told by `cleared()`, then copy what it was told to `record()`.
+//! ```
+
+mod addr;
+pub mod claim;
+mod dirty;
+pub mod fmt;
+mod format;
+mod gather;
+mod map;
+mod page_table;
+mod table;
+#[cfg(CONFIG_RUST_IOMMU_PT_KUNIT_TEST)]
+#[doc(hidden)]
+pub mod tests;
+mod translate;
+mod unmap;
+
+pub use addr::{
+    Iova,
+    Level,
+    PhysAddr,
+    Range,
+    PAGE_LG2,
+    TABLE_ENTRIES, //
+};
+pub use claim::{
+    Exclusive,
+    Stable, //
+};
+pub use format::{
+    Attrs,
+    Entry,
+    Format,
+    Prot, //
+};
+pub use gather::{
+    DirtySink,
+    Gather, //
+};
+pub use page_table::{
+    Config,
+    PageTable,
+    Top, //
+};
+pub use table::{
+    DetachedTable,
+    Table,
+    TableMem,
+    TABLE_BYTES, //
+};

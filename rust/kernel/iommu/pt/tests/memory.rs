@@ -1,0 +1,385 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Tables in ordinary memory, a gather and a sink that remember, and a page table with all three.
+
+use super::{
+    super::{
+        Config,
+        DetachedTable,
+        DirtySink,
+        Exclusive,
+        Gather,
+        Iova,
+        PageTable,
+        PhysAddr,
+        Prot,
+        Range,
+        Stable,
+        Table,
+        TableMem, //
+    },
+    Case, //
+};
+use core::ptr::NonNull;
+use kernel::{
+    alloc::{
+        flags::GFP_KERNEL,
+        KBox, //
+    },
+    error::{
+        code::*,
+        Result, //
+    },
+    sync::atomic::{
+        Atomic,
+        Relaxed, //
+    }, //
+};
+
+/// Memory for tables: counts them, and fails on demand.
+pub struct TestMem {
+    /// The address bits that no entry has room for. The same for all of the kernel's linear map.
+    high: Atomic<u64>,
+    live: Atomic<u64>,
+    left: Atomic<u64>,
+    flushed: Atomic<u64>,
+}
+
+/// The address bits that an entry has room for.
+const ADDRESS: u64 = 0x000f_ffff_ffff_f000;
+
+impl TestMem {
+    /// Memory that never fails.
+    pub fn new() -> Self {
+        Self {
+            high: Atomic::new(0),
+            live: Atomic::new(0),
+            left: Atomic::new(u64::MAX),
+            flushed: Atomic::new(0),
+        }
+    }
+
+    /// The number of tables that were allocated and not freed.
+    pub fn live(&self) -> u64 {
+        self.live.load(Relaxed)
+    }
+
+    /// Lets the next `tables` allocations succeed, and none after them.
+    pub fn fail_after(&self, tables: u64) {
+        self.left.store(tables, Relaxed);
+    }
+
+    /// The number of bytes that were flushed for hardware that does not snoop.
+    pub fn flushed(&self) -> u64 {
+        self.flushed.load(Relaxed)
+    }
+}
+
+impl Default for TestMem {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+// SAFETY: Tables are boxes, which stay valid until they are freed and are aligned like their type;
+// `virt` adds the bits that `phys` took away, which all boxes share.
+unsafe impl TableMem for &TestMem {
+    type Flags = ();
+
+    fn alloc(&self, _flags: ()) -> Result<NonNull<Table>> {
+        let left = self.left.load(Relaxed);
+
+        if left == 0 {
+            return Err(ENOMEM);
+        }
+        if left != u64::MAX {
+            self.left.store(left - 1, Relaxed);
+        }
+
+        let table = KBox::into_raw(KBox::<Table>::new_uninit(GFP_KERNEL)?).cast::<Table>();
+        let table = NonNull::new(table).ok_or(ENOMEM)?;
+
+        // SAFETY: The box has room for one table, and all zeroes is a valid one.
+        unsafe { table.as_ptr().write_bytes(0, 1) }
+        self.high
+            .store(table.as_ptr() as usize as u64 & !ADDRESS, Relaxed);
+        self.live.fetch_add(1u64, Relaxed);
+        Ok(table)
+    }
+
+    unsafe fn free(&self, table: NonNull<Table>) {
+        // Whoever still follows a link to it finds no table.
+        //
+        // SAFETY: Nobody uses the table, by the contract of the function.
+        unsafe { table.as_ptr().write_bytes(0, 1) }
+        self.live.fetch_sub(1u64, Relaxed);
+        // SAFETY: The pointer came from `into_raw()` in `alloc()`.
+        drop(unsafe { KBox::from_raw(table.as_ptr()) });
+    }
+
+    fn phys(&self, table: NonNull<Table>) -> PhysAddr {
+        table.as_ptr() as usize as u64 & ADDRESS
+    }
+
+    unsafe fn virt(&self, phys: PhysAddr) -> NonNull<Table> {
+        let table = (phys | self.high.load(Relaxed)) as usize as *mut Table;
+
+        // SAFETY: By the contract of the function, the address of a box.
+        unsafe { NonNull::new_unchecked(table) }
+    }
+
+    unsafe fn flush(&self, _start: NonNull<u8>, bytes: usize) {
+        self.flushed.fetch_add(bytes as u64, Relaxed);
+    }
+}
+
+/// How many tables or runs a test can collect.
+const ROOM: usize = 64;
+
+/// A gather that keeps tables until it is told that the flush is done.
+pub struct TestGather<'m> {
+    mem: &'m TestMem,
+    tables: [Option<DetachedTable<&'m TestMem>>; ROOM],
+    /// How many tables there are.
+    pub queued: usize,
+    /// The union of the ranges that were added.
+    pub hull: Option<Range>,
+    /// Whether a table came before any range, or found no room.
+    pub broken: bool,
+}
+
+impl<'m> TestGather<'m> {
+    /// An empty gather.
+    pub fn new(mem: &'m TestMem) -> Self {
+        Self {
+            mem,
+            tables: [const { None }; ROOM],
+            queued: 0,
+            hull: None,
+            broken: false,
+        }
+    }
+
+    /// Frees the tables, as after a flush.
+    pub fn flush(&mut self) {
+        for table in &mut self.tables {
+            if let Some(table) = table.take() {
+                // SAFETY: The table is of this memory, and the tests' hardware caches nothing.
+                unsafe { table.free(&self.mem) }
+            }
+        }
+        self.queued = 0;
+        self.hull = None;
+    }
+}
+
+impl<'m> Gather<&'m TestMem> for TestGather<'m> {
+    fn add_range(&mut self, range: Range) {
+        let hull = self.hull.unwrap_or(range);
+        let first = hull.first().min(range.first());
+        let last = hull.last().max(range.last());
+
+        self.hull = Range::inclusive(first, last).ok();
+    }
+
+    fn queue_free(&mut self, table: DetachedTable<&'m TestMem>) {
+        match self.tables.get_mut(self.queued) {
+            Some(room) => *room = Some(table),
+            None => self.broken = true,
+        }
+        if self.hull.is_none() {
+            self.broken = true;
+        }
+        self.queued += 1;
+    }
+}
+
+impl Drop for TestGather<'_> {
+    fn drop(&mut self) {
+        self.flush();
+    }
+}
+
+/// A sink that remembers the runs.
+pub struct TestSink {
+    runs: [Option<Range>; ROOM],
+    /// How many runs were recorded.
+    pub count: usize,
+    /// The union of the ranges that were made clean.
+    pub cleared: Option<Range>,
+    /// How many bytes were made clean.
+    pub cleared_bytes: u64,
+    /// Whether a run came out of order.
+    pub broken: bool,
+}
+
+impl TestSink {
+    /// An empty sink.
+    pub fn new() -> Self {
+        Self {
+            runs: [None; ROOM],
+            count: 0,
+            cleared: None,
+            cleared_bytes: 0,
+            broken: false,
+        }
+    }
+
+    /// The run with that number, as its first and its last address.
+    pub fn run(&self, number: usize) -> (Iova, Iova) {
+        match self.runs.get(number) {
+            Some(Some(run)) => (run.first(), run.last()),
+            _ => (1, 0),
+        }
+    }
+
+    /// Whether the runs are exactly `runs`.
+    pub fn is(&self, runs: &[(Iova, Iova)]) -> bool {
+        !self.broken
+            && self.count == runs.len()
+            && runs.iter().enumerate().all(|(n, run)| self.run(n) == *run)
+    }
+}
+
+impl Default for TestSink {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl DirtySink for TestSink {
+    fn record(&mut self, range: Range) {
+        if self.count > 0 && self.run(self.count - 1).1 >= range.first() {
+            self.broken = true;
+        }
+        match self.runs.get_mut(self.count) {
+            Some(run) => *run = Some(range),
+            None => self.broken = true,
+        }
+        self.count += 1;
+    }
+
+    fn cleared(&mut self, range: Range) {
+        let first = self.cleared.unwrap_or(range).first();
+
+        self.cleared = Range::inclusive(first, range.last()).ok();
+        self.cleared_bytes += range.size();
+    }
+}
+
+/// A page table of a case in a test's memory, with simple calls.
+pub struct TestTable<'m, C: Case> {
+    /// The page table.
+    pub table: PageTable<C::F, &'m TestMem>,
+    mem: &'m TestMem,
+}
+
+impl<'m, C: Case> TestTable<'m, C> {
+    /// A page table with `levels` levels and all that the format has.
+    pub fn new(mem: &'m TestMem, levels: u8) -> Result<Self> {
+        Self::with(mem, Self::config(levels))
+    }
+
+    /// A page table for the hardware that `config` describes.
+    pub fn with(mem: &'m TestMem, config: Config) -> Result<Self> {
+        Ok(Self {
+            table: PageTable::new(mem, config, ())?,
+            mem,
+        })
+    }
+
+    /// Hardware that can do all that the format has.
+    pub fn config(levels: u8) -> Config {
+        Config {
+            levels,
+            page_sizes: u64::MAX,
+            input_lg2: 64,
+            output_lg2: 64,
+            coherent: true,
+        }
+    }
+
+    /// Maps; returns how much, and how it ended.
+    pub fn try_map(
+        &self,
+        iova: Iova,
+        phys: PhysAddr,
+        len: u64,
+        prot: Prot,
+        gather: &mut TestGather<'m>,
+    ) -> (u64, Result) {
+        let Ok(range) = Range::new(iova, len) else {
+            return (0, Err(EINVAL));
+        };
+        // SAFETY: The tests use a table from one thread.
+        let mut claim = unsafe { Exclusive::new(range) };
+
+        self.table.map(&mut claim, phys, prot, (), gather)
+    }
+
+    /// Maps for reads and writes, all or an error.
+    pub fn map(&self, iova: Iova, phys: PhysAddr, len: u64) -> Result {
+        let mut gather = TestGather::new(self.mem);
+        let (done, result) = self.try_map(iova, phys, len, Prot::READ | Prot::WRITE, &mut gather);
+
+        result?;
+        check_eq!(done, len);
+        check!(!gather.broken);
+        Ok(())
+    }
+
+    /// Unmaps and flushes; returns how much.
+    pub fn unmap(&self, iova: Iova, len: u64) -> u64 {
+        let mut gather = TestGather::new(self.mem);
+
+        self.unmap_to(iova, len, &mut gather)
+    }
+
+    /// Unmaps without a flush; returns how much.
+    pub fn unmap_to(&self, iova: Iova, len: u64, gather: &mut TestGather<'m>) -> u64 {
+        let Ok(range) = Range::new(iova, len) else {
+            return 0;
+        };
+        // SAFETY: The tests use a table from one thread.
+        let mut claim = unsafe { Exclusive::new(range) };
+
+        self.table.unmap(&mut claim, gather)
+    }
+
+    /// Translates.
+    pub fn translate(&self, iova: Iova) -> Option<PhysAddr> {
+        // SAFETY: The tests use a table from one thread.
+        let claim = unsafe { Stable::at(iova) };
+
+        self.table.iova_to_phys(&claim)
+    }
+
+    /// Harvests into a new sink.
+    pub fn harvest(&self, iova: Iova, len: u64, clear: bool) -> Result<TestSink> {
+        // SAFETY: The tests use a table from one thread.
+        let claim = unsafe { Stable::new(Range::new(iova, len)?) };
+        let mut sink = TestSink::new();
+
+        self.table.read_and_clear_dirty(&claim, clear, &mut sink)?;
+        Ok(sink)
+    }
+
+    /// The word of the leaf that the hardware would use for `iova`.
+    pub fn word(&self, iova: Iova) -> Result<u64> {
+        C::HARDWARE
+            .find(self.mem, self.table.top(), iova)
+            .map(|found| found.word)
+    }
+
+    /// Binary logarithm of the size of the leaf that the hardware would use for `iova`.
+    pub fn leaf_lg2(&self, iova: Iova) -> Result<u32> {
+        C::HARDWARE
+            .find(self.mem, self.table.top(), iova)
+            .map(|found| found.lg2)
+    }
+
+    /// Reads or writes `iova` as a device would; returns the address that it came to.
+    pub fn access(&self, iova: Iova, write: bool) -> Result<PhysAddr> {
+        C::HARDWARE.access(self.mem, self.table.top(), iova, write)
+    }
+}

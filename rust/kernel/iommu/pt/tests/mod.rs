@@ -1,0 +1,73 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Tests of the page tables that need no hardware: one suite for each format, the same tests in
+//! each.
+//!
+//! The tests are functions that are generic over a [`Case`], a format with what the specification
+//! says about it. They report a failure as an error, after saying where: they run under KUnit,
+//! where a panic would stop the machine, and in user space.
+
+#[macro_use]
+mod check;
+
+pub mod cases;
+pub mod dirty;
+pub mod format;
+pub mod hardware;
+#[cfg(CONFIG_KUNIT)]
+mod kunit;
+pub mod memory;
+pub mod range;
+pub mod shape;
+
+pub use cases::Case;
+pub use check::{
+    failed,
+    Number, //
+};
+
+/// Calls the macro `$stamp` with the arguments given and the list of all tests.
+#[doc(hidden)]
+#[macro_export]
+macro_rules! iommu_pt_for_each_test {
+    ($stamp:ident, $($args:tt)*) => {
+        $stamp! {
+            $($args)*;
+            format::leaf_words
+            format::table_word
+            format::leaves_survive_hardware_bits
+            format::empty_prot_is_refused
+            shape::config_is_checked
+            shape::every_level_count
+            shape::sizes_follow_the_hardware
+            shape::drop_frees_all
+            range::every_leaf_size
+            range::best_sizes
+            range::runs_are_greedy
+            range::boundaries
+            range::ends_of_the_aperture
+            range::bad_arguments
+            range::overmap_keeps_what_was
+            range::out_of_memory_is_exact
+            range::unmap_inside_a_leaf
+            range::unmap_ends_inside_a_leaf
+            range::unmap_stops_at_a_hole
+            range::tables_wait_for_the_flush
+            range::leaf_replaces_empty_tables
+            range::leaf_spares_full_tables
+            range::incoherent_tables_are_flushed
+            dirty::new_leaves_are_clean
+            dirty::every_size_of_dirt
+            dirty::one_bit_is_taken
+            dirty::reads_are_not_reported
+            dirty::no_clear_changes_nothing
+            dirty::query_inside_a_leaf
+            dirty::query_across_leaves
+            dirty::neighbours_are_untouched
+            dirty::runs_are_joined
+            dirty::every_position_in_a_line
+            dirty::holes_are_passed
+            dirty::refused_if_incoherent
+        }
+    };
+}

@@ -1,0 +1,108 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The tree as a whole: levels, sizes, its end.
+
+use super::{
+    super::Format,
+    memory::{
+        TestMem,
+        TestTable, //
+    },
+    Case, //
+};
+use kernel::error::{
+    code::*,
+    Result, //
+};
+
+/// Hardware that the format can't serve is refused, and nothing is left behind.
+pub fn config_is_checked<C: Case>() -> Result {
+    let mem = TestMem::new();
+    let config = TestTable::<C>::config;
+
+    for levels in [0, 1, C::F::MIN_LEVELS - 1, C::F::MAX_LEVELS + 1, 255] {
+        check!(TestTable::<C>::new(&mem, levels).err() == Some(EINVAL));
+    }
+
+    let mut bad = config(C::F::MIN_LEVELS);
+
+    bad.page_sizes = !0x1000;
+    check!(TestTable::<C>::with(&mem, bad).err() == Some(EINVAL));
+
+    let mut bad = config(C::F::MIN_LEVELS);
+
+    bad.input_lg2 = 11;
+    check!(TestTable::<C>::with(&mem, bad).err() == Some(EINVAL));
+    bad.input_lg2 = 12;
+    bad.output_lg2 = 11;
+    check!(TestTable::<C>::with(&mem, bad).err() == Some(EINVAL));
+
+    mem.fail_after(0);
+    check!(TestTable::<C>::new(&mem, C::F::MIN_LEVELS).err() == Some(ENOMEM));
+    check_eq!(mem.live(), 0);
+    Ok(())
+}
+
+/// Each number of levels gives the aperture of the specification, or what the hardware takes.
+pub fn every_level_count<C: Case>() -> Result {
+    for levels in C::F::MIN_LEVELS..=C::F::MAX_LEVELS {
+        let mem = TestMem::new();
+        let lg2 = C::INPUT_LG2[usize::from(levels) - 3];
+        let table = TestTable::<C>::new(&mem, levels)?;
+
+        check_eq!(table.table.top().levels, levels);
+        check_eq!(table.table.aperture_last(), (1 << lg2) - 1);
+        check_eq!(table.table.top().phys & 0xfff, 0);
+
+        let mut config = TestTable::<C>::config(levels);
+
+        config.input_lg2 = 36;
+        let table = TestTable::<C>::with(&mem, config)?;
+
+        check_eq!(table.table.aperture_last(), (1 << 36) - 1);
+        check!(table.map(1 << 36, 0, 0x1000).err() == Some(ERANGE));
+    }
+    Ok(())
+}
+
+/// Sizes that the hardware lacks are not used.
+pub fn sizes_follow_the_hardware<C: Case>() -> Result {
+    const SIZES: [(u64, u32); 4] = [
+        (0x1000, 12),
+        (0x20_1000, 21),
+        (0x4000_1000, 12),
+        (0x4020_1000, 21),
+    ];
+
+    for (page_sizes, lg2) in SIZES {
+        let mem = TestMem::new();
+        let mut config = TestTable::<C>::config(C::F::MAX_LEVELS);
+
+        config.page_sizes = page_sizes | 1 << 39 | 1 << 16;
+
+        let table = TestTable::<C>::with(&mem, config)?;
+
+        check_eq!(table.table.pgsize_bitmap(), page_sizes);
+        table.map(0x4000_0000, 0x8000_0000, 0x20_0000)?;
+        check_eq!(table.leaf_lg2(0x4000_0000)?, lg2);
+    }
+    Ok(())
+}
+
+/// The end of a page table frees what is mapped and what is not any more.
+pub fn drop_frees_all<C: Case>() -> Result {
+    for levels in C::F::MIN_LEVELS..=C::F::MAX_LEVELS {
+        let mem = TestMem::new();
+        let table = TestTable::<C>::new(&mem, levels)?;
+
+        check_eq!(mem.live(), 1);
+        for at in 0..5u64 {
+            table.map(at << 30, 0x1000, 0x3000)?;
+        }
+        check_eq!(table.unmap(1 << 30, 0x3000), 0x3000);
+        check!(mem.live() > 6);
+        drop(table);
+        check_eq!(mem.live(), 0);
+    }
+    Ok(())
+}

@@ -1,0 +1,38 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Translating one address, as the hardware would.
+
+use super::{
+    addr::{
+        low_mask,
+        PhysAddr, //
+    },
+    claim::{
+        Claim,
+        Stable, //
+    },
+    format::Format,
+    page_table::PageTable,
+    table::{
+        Slot,
+        TableMem, //
+    }, //
+};
+
+impl<F: Format, M: TableMem> PageTable<F, M> {
+    /// The output address of the first claimed address, `None` if it isn't mapped.
+    ///
+    /// Takes no lock, does not sleep.
+    pub fn iova_to_phys(&self, claim: &Stable) -> Option<PhysAddr> {
+        let iova = claim.range().first();
+        let mut node = self.root(claim).ok()?;
+
+        loop {
+            match node.get(node.first_slot()) {
+                Slot::Empty => return None,
+                Slot::Leaf { phys, lg2 } => return Some(phys | (iova & low_mask(lg2))),
+                Slot::Table(child) => node = child,
+            }
+        }
+    }
+}

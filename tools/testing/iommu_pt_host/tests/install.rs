@@ -1,0 +1,169 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Two who need the same table at the same moment.
+//!
+//! The memory makes each wait, before it hands out a table, until the other asks for one too: then
+//! both have seen an empty entry, and both are about to link a table there.
+
+use iommu_pt_host::{
+    error::Result,
+    pt::{
+        tests::{
+            cases,
+            memory::{
+                TestMem,
+                TestTable, //
+            },
+            Case, //
+        },
+        Config,
+        DetachedTable,
+        Exclusive,
+        Format,
+        Gather,
+        PageTable,
+        PhysAddr,
+        Prot,
+        Range,
+        Stable,
+        Table,
+        TableMem, //
+    },
+};
+use std::{
+    ptr::NonNull,
+    sync::{
+        atomic::{
+            AtomicUsize,
+            Ordering::SeqCst, //
+        },
+        Barrier, //
+    },
+    thread,
+    time::{
+        Duration,
+        Instant, //
+    },
+};
+
+/// Memory where allocations wait for each other.
+struct Meeting {
+    mem: TestMem,
+    arrived: AtomicUsize,
+    met: AtomicUsize,
+}
+
+// SAFETY: All but the waiting is that of `TestMem`.
+unsafe impl TableMem for &Meeting {
+    type Flags = bool;
+
+    fn alloc(&self, wait: bool) -> Result<NonNull<Table>> {
+        if wait {
+            let number = self.arrived.fetch_add(1, SeqCst) + 1;
+            let pair = number.div_ceil(2) * 2;
+            // Who is late finds a table and never asks for one.
+            let deadline = Instant::now() + Duration::from_millis(100);
+
+            while self.arrived.load(SeqCst) < pair && Instant::now() < deadline {
+                thread::yield_now();
+            }
+            if self.arrived.load(SeqCst) >= pair {
+                self.met.fetch_add(1, SeqCst);
+            }
+        }
+        (&self.mem).alloc(())
+    }
+
+    unsafe fn free(&self, table: NonNull<Table>) {
+        // SAFETY: The caller's promise is the same.
+        unsafe { (&self.mem).free(table) }
+    }
+
+    fn phys(&self, table: NonNull<Table>) -> PhysAddr {
+        (&self.mem).phys(table)
+    }
+
+    unsafe fn virt(&self, phys: PhysAddr) -> NonNull<Table> {
+        // SAFETY: The caller's promise is the same.
+        unsafe { (&self.mem).virt(phys) }
+    }
+
+    unsafe fn flush(&self, start: NonNull<u8>, bytes: usize) {
+        // SAFETY: The caller's promise is the same.
+        unsafe { (&self.mem).flush(start, bytes) }
+    }
+}
+
+struct Nothing;
+
+impl Gather<&Meeting> for Nothing {
+    fn add_range(&mut self, _range: Range) {}
+
+    fn queue_free(&mut self, _table: DetachedTable<&Meeting>) {
+        panic!("nothing is there to be replaced");
+    }
+}
+
+fn race<C: Case>(coherent: bool) {
+    let memory = Meeting {
+        mem: TestMem::new(),
+        arrived: AtomicUsize::new(0),
+        met: AtomicUsize::new(0),
+    };
+
+    for _ in 0..20 {
+        let config = Config {
+            coherent,
+            ..TestTable::<C>::config(C::F::MAX_LEVELS)
+        };
+        let table = PageTable::<C::F, _>::new(&memory, config, false).unwrap();
+        let start = Barrier::new(2);
+        let page = |side: u64| (5 << 30) + side * 4096;
+
+        thread::scope(|scope| {
+            for side in 0..2 {
+                let (table, start) = (&table, &start);
+
+                scope.spawn(move || {
+                    let range = Range::new(page(side), 4096).unwrap();
+                    // SAFETY: Each side has a page of its own.
+                    let mut claim = unsafe { Exclusive::new(range) };
+
+                    start.wait();
+
+                    let phys = (side + 1) << 12;
+                    let got = table.map(&mut claim, phys, Prot::READ, true, &mut Nothing);
+
+                    assert_eq!(got, (4096, Ok(())));
+                });
+            }
+        });
+
+        for side in 0..2 {
+            // SAFETY: The threads have ended.
+            let claim = unsafe { Stable::at(page(side)) };
+
+            assert_eq!(table.iova_to_phys(&claim), Some((side + 1) << 12));
+        }
+        // One table for each level, whoever came first.
+        assert_eq!(memory.mem.live(), u64::from(C::F::MAX_LEVELS));
+        drop(table);
+        assert_eq!(memory.mem.live(), 0);
+    }
+    assert!(memory.met.load(SeqCst) > 0, "no two ever met");
+}
+
+#[test]
+fn vtdss() {
+    race::<cases::VtdSs>(true);
+}
+
+#[test]
+fn vtdss_incoherent() {
+    race::<cases::VtdSs>(false);
+}
+
+#[test]
+fn x86_64() {
+    race::<cases::X86_64>(true);
+}
