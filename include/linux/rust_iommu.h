@@ -1,0 +1,26 @@
+/* SPDX-License-Identifier: GPL-2.0 */
+/*
+ * What the Rust abstractions of the IOMMU core (rust/kernel/iommu) need from C
+ * beyond the headers that the Rust bindings read already.
+ */
+#ifndef _LINUX_RUST_IOMMU_H
+#define _LINUX_RUST_IOMMU_H
+
+#include <linux/acpi.h>
+#include <linux/iommu.h>
+#include <linux/iova_bitmap.h>
+#include <linux/pci.h>
+#include <linux/pci-ats.h>
+#ifdef CONFIG_X86
+#include <asm/cacheflush.h>
+#endif
+
+/*
+ * The table pages of the IOMMU drivers.  Exported to modules, but declared in
+ * drivers/iommu/iommu-pages.h only, which is private to that folder.
+ */
+void *iommu_alloc_pages_node_sz(int nid, gfp_t gfp, size_t size);
+void iommu_free_pages(void *virt);
+void iommu_put_pages_list(struct iommu_pages_list *list);
+
+#endif /* _LINUX_RUST_IOMMU_H */

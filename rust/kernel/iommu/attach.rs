@@ -1,0 +1,399 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Where a domain is attached, and what a device holds.
+//!
+//! Attaching is three steps, each a type that the next one consumes:
+//!
+//! 1. `Prepared`: all that can fail is done, memory for the rest is reserved, and flushes of the
+//!    domain reach the new place already. Dropping it undoes this.
+//! 2. `Installed`: hardware uses the domain. There is no way back, and nothing can fail.
+//! 3. Committed: the attachment is in the domain's list and in the device's slot; what was there
+//!    before is gone.
+//!
+//! Tags are added before hardware is pointed to the tables, and removed after it was pointed away:
+//! whoever unmaps meanwhile flushes too much rather than too little.
+//!
+//! # Locks
+//!
+//! See [`ops`](super::ops). All changes are made under the attach lock of the registry. Below it
+//! come the `list` of a domain or the `slots` of a device, never two lists and never both, and
+//! below these the `view`.
+
+use kernel::{
+    new_mutex,
+    new_spinlock_irq,
+    prelude::*,
+    sync::{
+        Arc,
+        Mutex,
+        SpinLockIrq, //
+    }, //
+};
+
+use super::{
+    domain::EndpointOf,
+    ops::PagingDomain, //
+};
+
+mod view;
+
+#[cfg(CONFIG_RUST_IOMMU_KUNIT_TEST)]
+mod tests;
+
+use view::{
+    Addition,
+    View, //
+};
+
+/// Whose accesses a domain translates: those of the device itself, or of one of its PASIDs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Slot {
+    /// Requests without PASID.
+    Rid,
+    /// Requests with this PASID; never zero.
+    Pasid(u32),
+}
+
+/// One device in a domain.
+struct Node<P: PagingDomain> {
+    endpoint: Arc<EndpointOf<P>>,
+    slot: Slot,
+    tags: KVec<P::Tag>,
+    attachment: P::Attachment,
+}
+
+/// The attachments of a domain that is attached nowhere or somewhere.
+struct List<P: PagingDomain> {
+    nodes: KVec<Arc<Node<P>>>,
+    tracking: bool,
+}
+
+#[pin_data]
+struct Shared<P: PagingDomain> {
+    #[pin]
+    list: Mutex<List<P>>,
+    #[pin]
+    view: SpinLockIrq<View<P::Tag>>,
+}
+
+/// The attachments of a domain: what has to be flushed when its tables change.
+pub struct Attachments<P: PagingDomain>(Arc<Shared<P>>);
+
+impl<P: PagingDomain> Attachments<P> {
+    /// None yet.
+    pub(super) fn new() -> Result<Self> {
+        Ok(Self(Arc::pin_init(
+            pin_init!(Shared {
+                list <- new_mutex!(
+                    List { nodes: KVec::new(), tracking: false },
+                    "iommu::attach::Attachments::list"
+                ),
+                view <- new_spinlock_irq!(
+                    View::new(),
+                    "iommu::attach::Attachments::view"
+                ),
+            }),
+            GFP_KERNEL,
+        )?))
+    }
+
+    /// Calls `flush` with the tags of all attachments. None can come or go meanwhile.
+    ///
+    /// Context: any; `flush` runs under a spinlock with interrupts disabled.
+    #[inline]
+    pub fn with_tags<R>(&self, flush: impl FnOnce(&[P::Tag]) -> R) -> R {
+        let view = self.0.view.lock();
+        flush(view.tags())
+    }
+
+    /// Whether the domain is attached nowhere.
+    pub(super) fn is_empty(&self) -> bool {
+        self.0.list.lock().nodes.is_empty()
+    }
+
+    /// Switches dirty tracking of all attachments. If one refuses, all that were switched are put
+    /// back, and that one too: it may have been left in between.
+    ///
+    /// The caller holds the attach lock.
+    pub(super) fn set_tracking(&self, domain: &P, on: bool) -> Result {
+        let mut list = self.0.list.lock();
+        if list.tracking == on {
+            return Ok(());
+        }
+        let set = |node: &Node<P>, on| {
+            domain.set_tracking(&node.endpoint, node.slot, &node.attachment, on)
+        };
+
+        for (index, node) in list.nodes.iter().enumerate() {
+            let Err(error) = set(node, on) else {
+                continue;
+            };
+            for node in list.nodes.iter().take(index + 1) {
+                if let Err(error) = set(node, !on) {
+                    pr_err!("iommu: dirty tracking could not be put back: {error:?}\n");
+                }
+            }
+            return Err(error);
+        }
+        list.tracking = on;
+        Ok(())
+    }
+}
+
+impl<P: PagingDomain> Shared<P> {
+    /// Adds the tags of an attachment to the view.
+    fn add_tags(&self, tags: &[P::Tag]) -> Result {
+        // The view changes under the attach lock only, so that it has this size still when it is
+        // enlarged.
+        let known = self.view.lock().tags().len();
+        let mut addition = Addition::new(tags, known)?;
+        self.view.lock().add(&mut addition);
+        // What is left of the addition is dropped here, without the spinlock.
+        Ok(())
+    }
+
+    /// Takes the tags of an attachment out of the view.
+    fn remove_tags(&self, tags: &[P::Tag]) {
+        for tag in tags {
+            let gone = self.view.lock().remove(tag);
+            // May be the last reference to something that is not freed under a spinlock.
+            drop(gone);
+        }
+    }
+}
+
+/// An attachment that hardware does not know of yet.
+#[must_use = "dropping it undoes the preparation"]
+pub(super) struct Prepared<'a, P: PagingDomain> {
+    shared: &'a Arc<Shared<P>>,
+    holder: &'a Slots<P>,
+    // `None` once installed.
+    node: Option<Arc<Node<P>>>,
+    user: bool,
+    tracking: bool,
+}
+
+impl<'a, P: PagingDomain> Prepared<'a, P> {
+    /// Does all that can fail. The caller holds the attach lock until the attachment is committed
+    /// or dropped.
+    ///
+    /// `user` says that somebody else than the DMA API is behind the domain.
+    pub(super) fn new(
+        domain: &P,
+        attachments: &'a Attachments<P>,
+        endpoint: &Arc<EndpointOf<P>>,
+        holder: &'a Slots<P>,
+        slot: Slot,
+        user: bool,
+    ) -> Result<Self> {
+        let shared = &attachments.0;
+        let tracking = {
+            let mut list = shared.list.lock();
+            list.nodes.reserve(1, GFP_KERNEL)?;
+            list.tracking
+        };
+        holder.reserve()?;
+
+        let attachment = domain.prepare(endpoint, slot, tracking)?;
+        let tags = domain.tags(&attachment)?;
+        let node = Arc::new(
+            Node {
+                endpoint: endpoint.clone(),
+                slot,
+                tags,
+                attachment,
+            },
+            GFP_KERNEL,
+        )?;
+        shared.add_tags(&node.tags)?;
+        Ok(Self {
+            shared,
+            holder,
+            node: Some(node),
+            user,
+            tracking,
+        })
+    }
+
+    /// Points hardware to the domain.
+    pub(super) fn install(mut self, domain: &P) -> Installed<'a, P> {
+        let node = self.node.take();
+        if let Some(node) = &node {
+            domain.install(&node.endpoint, node.slot, &node.attachment, self.tracking);
+        }
+        Installed {
+            shared: self.shared,
+            holder: self.holder,
+            node,
+            user: self.user,
+        }
+    }
+}
+
+impl<P: PagingDomain> Drop for Prepared<'_, P> {
+    fn drop(&mut self) {
+        if let Some(node) = self.node.take() {
+            self.shared.remove_tags(&node.tags);
+        }
+    }
+}
+
+/// An attachment that hardware uses.
+#[must_use = "hardware uses the domain already: the lists have to say so"]
+pub(super) struct Installed<'a, P: PagingDomain> {
+    shared: &'a Arc<Shared<P>>,
+    holder: &'a Slots<P>,
+    node: Option<Arc<Node<P>>>,
+    user: bool,
+}
+
+impl<P: PagingDomain> Installed<'_, P> {
+    /// Enters the attachment into the domain's list and the device's slot, and drops what the
+    /// device had there.
+    pub(super) fn commit(mut self) {
+        let Some(node) = self.node.take() else {
+            return;
+        };
+        // Within the capacity that `Prepared::new()` reserved: nothing else pushes meanwhile.
+        let _ = self
+            .shared
+            .list
+            .lock()
+            .nodes
+            .push_within_capacity(node.clone());
+        let slot = node.slot;
+        self.holder.put(
+            slot,
+            Held::Domain(Attached {
+                shared: self.shared.clone(),
+                node,
+                user: self.user,
+            }),
+        );
+    }
+}
+
+/// What keeps an attachment in the list of its domain; dropped when hardware has forgotten it.
+pub(super) struct Attached<P: PagingDomain> {
+    shared: Arc<Shared<P>>,
+    node: Arc<Node<P>>,
+    user: bool,
+}
+
+impl<P: PagingDomain> Drop for Attached<P> {
+    fn drop(&mut self) {
+        self.shared.remove_tags(&self.node.tags);
+        self.shared
+            .list
+            .lock()
+            .nodes
+            .retain(|node| !Arc::ptr_eq(node, &self.node));
+    }
+}
+
+/// What a slot of a device holds.
+pub(super) enum Held<P: PagingDomain> {
+    /// Nothing was attached yet.
+    Fresh,
+    /// Memory as it is.
+    Identity,
+    /// Nothing.
+    Blocked,
+    /// A paging domain.
+    Domain(Attached<P>),
+}
+
+/// What a device has in its way when its driver wants to let go of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum InUse {
+    /// Nothing: identity, or not attached.
+    No,
+    /// The DMA API: in the way only while a driver is bound.
+    DmaApi,
+    /// A domain of somebody's own, a PASID, or a group that was claimed.
+    Owner,
+}
+
+/// The slots of a device.
+///
+/// The entry of [`Slot::Rid`] always exists, so that blocking a device needs no memory.
+#[pin_data]
+pub(super) struct Slots<P: PagingDomain> {
+    #[pin]
+    held: Mutex<KVec<(Slot, Held<P>)>>,
+}
+
+impl<P: PagingDomain> Slots<P> {
+    /// The slots of a device that was just found.
+    pub(super) fn new() -> impl PinInit<Self, Error> {
+        pin_init::pin_init_scope(|| {
+            let mut held = KVec::with_capacity(1, GFP_KERNEL)?;
+            held.push((Slot::Rid, Held::Fresh), GFP_KERNEL)?;
+            Ok(try_pin_init!(Self {
+                held <- new_mutex!(held, "iommu::attach::Slots::held"),
+            }? Error))
+        })
+    }
+
+    /// Makes room for one more slot.
+    pub(super) fn reserve(&self) -> Result {
+        Ok(self.held.lock().reserve(1, GFP_KERNEL)?)
+    }
+
+    /// Says what `slot` holds from now on, and drops what it held. Room for it was reserved, or it
+    /// exists.
+    pub(super) fn put(&self, slot: Slot, new: Held<P>) {
+        let mut held = self.held.lock();
+        let old = match held.iter_mut().find(|(known, _)| *known == slot) {
+            Some((_, place)) => Some(core::mem::replace(place, new)),
+            None => {
+                let _ = held.push_within_capacity((slot, new));
+                None
+            }
+        };
+        drop(held);
+        // Takes the list of another domain.
+        drop(old);
+    }
+
+    /// Forgets a PASID.
+    pub(super) fn remove(&self, slot: Slot) {
+        let mut held = self.held.lock();
+        let index = held.iter().position(|(known, _)| *known == slot);
+        let old = index.and_then(|index| held.remove(index).ok());
+        drop(held);
+        drop(old);
+    }
+
+    /// Finds a PASID that is attached.
+    pub(super) fn any_pasid(&self) -> Option<Slot> {
+        let held = self.held.lock();
+        held.iter()
+            .map(|(slot, _)| *slot)
+            .find(|slot| *slot != Slot::Rid)
+    }
+
+    /// Whether the device itself has memory as it is.
+    pub(super) fn is_identity(&self) -> bool {
+        let held = self.held.lock();
+        held.iter()
+            .any(|(slot, held)| *slot == Slot::Rid && matches!(held, Held::Identity))
+    }
+
+    /// Says whether somebody relies on what the device has.
+    pub(super) fn in_use(&self) -> InUse {
+        let held = self.held.lock();
+        let mut in_use = InUse::No;
+        for (slot, held) in held.iter() {
+            match (slot, held) {
+                (Slot::Pasid(_), _) => return InUse::Owner,
+                (Slot::Rid, Held::Fresh | Held::Identity) => {}
+                // What the core puts a group on whose ownership was claimed.
+                (Slot::Rid, Held::Blocked) => return InUse::Owner,
+                (Slot::Rid, Held::Domain(attached)) if attached.user => return InUse::Owner,
+                (Slot::Rid, Held::Domain(_)) => in_use = InUse::DmaApi,
+            }
+        }
+        in_use
+    }
+}

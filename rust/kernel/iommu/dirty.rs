@@ -1,0 +1,91 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The dirty bitmap: where the dirty pages of a query go.
+
+use core::{
+    marker::PhantomData,
+    ptr::NonNull, //
+};
+
+use kernel::bindings;
+
+use super::{
+    ffi,
+    gather::IotlbGather,
+    pt::{
+        DirtySink,
+        Range, //
+    }, //
+};
+
+/// A `struct iommu_dirty_bitmap` of the core, for one query.
+///
+/// - The bitmap may be absent: the core enables tracking by a query that only clears.
+/// - Bits are set in the user's memory, a window of which is pinned at a time. Setting one may
+///   sleep, and going back to lower addresses pins anew for each call: the walk reports ascending
+///   runs.
+/// - A query that does not clear has nothing to flush. The core passes a gather even then and
+///   throws it away.
+///
+/// Nothing outside of the query is ever recorded, whatever the walk reports.
+///
+/// # Invariants
+///
+/// `raw` points to a valid dirty bitmap that this object has for itself during `'a`; its two
+/// pointers are null or valid.
+pub struct DirtyBitmap<'a> {
+    raw: NonNull<bindings::iommu_dirty_bitmap>,
+    query: Range,
+    lifetime: PhantomData<&'a mut bindings::iommu_dirty_bitmap>,
+}
+
+impl DirtyBitmap<'_> {
+    /// Borrows what the core passed to `read_and_clear_dirty`.
+    ///
+    /// # Safety
+    ///
+    /// `raw` points to a valid dirty bitmap, with pointers that are null or valid, which the caller
+    /// has for itself during `'a`.
+    #[inline]
+    pub(super) unsafe fn from_raw(
+        raw: NonNull<bindings::iommu_dirty_bitmap>,
+        query: Range,
+    ) -> Self {
+        // INVARIANT: By this function's contract.
+        Self {
+            raw,
+            query,
+            lifetime: PhantomData,
+        }
+    }
+}
+
+impl DirtySink for DirtyBitmap<'_> {
+    fn record(&mut self, range: Range) {
+        // `iova_bitmap_set()` checks neither end: below its start it drops the whole run, and past
+        // its end it sets bits in whatever is pinned there.
+        let first = range.first().max(self.query.first());
+        let last = range.last().min(self.query.last());
+        let Ok(range) = Range::inclusive(first, last) else {
+            return;
+        };
+        // SAFETY: By the type invariants.
+        let bitmap = unsafe { self.raw.as_ref() }.bitmap;
+        if bitmap.is_null() {
+            return;
+        }
+        // SAFETY: By the type invariants, the bitmap is valid and ours.
+        // CAST: The query came in `unsigned long`, and the range lies within.
+        unsafe { ffi::iova_bitmap_set(bitmap, range.first() as usize, range.size() as usize) };
+    }
+
+    #[inline]
+    fn cleared(&mut self, range: Range) {
+        // SAFETY: By the type invariants.
+        let gather = unsafe { self.raw.as_ref() }.gather;
+        if let Some(gather) = NonNull::new(gather) {
+            // SAFETY: By the type invariants, the gather is valid and ours.
+            unsafe { IotlbGather::from_raw(gather) }.add(range);
+        }
+    }
+}

@@ -1,0 +1,252 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Paging domains, as the IOMMU core and as a driver see them.
+//!
+//! `Domain` is the object behind a `struct iommu_domain`: the C structure at its start, the
+//! attachments of the domain, and the driver's own [`PagingDomain`].
+
+use kernel::{
+    bindings,
+    error::code::*,
+    prelude::*,
+    types::Opaque, //
+};
+
+use super::{
+    attach::Attachments,
+    ffi,
+    ops::{
+        dirty_ops::DirtyTable,
+        domain_ops::DomainTable,
+        Driver,
+        PagingDomain, //
+    },
+    pt::{
+        Iova,
+        Range, //
+    }, //
+};
+
+/// What a paging domain is to be able to do.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct AllocFlags {
+    /// Track which pages devices write (`IOMMU_HWPT_ALLOC_DIRTY_TRACKING`). A domain without it
+    /// never tracks; one with it attaches only to devices that are capable of it.
+    pub dirty_tracking: bool,
+
+    /// Attach to a PASID of a device, or to a device whose PASIDs are used
+    /// (`IOMMU_HWPT_ALLOC_PASID`).
+    pub pasid: bool,
+
+    /// Be the parent of nested domains (`IOMMU_HWPT_ALLOC_NEST_PARENT`).
+    pub nest_parent: bool,
+}
+
+impl AllocFlags {
+    /// Reads the flags of `domain_alloc_paging_flags`.
+    ///
+    /// # Errors
+    ///
+    /// `EOPNOTSUPP` if there are others.
+    pub(super) fn from_raw(raw: u32) -> Result<Self> {
+        const DIRTY: u32 = bindings::iommufd_hwpt_alloc_flags_IOMMU_HWPT_ALLOC_DIRTY_TRACKING;
+        const PASID: u32 = bindings::iommufd_hwpt_alloc_flags_IOMMU_HWPT_ALLOC_PASID;
+        const NEST_PARENT: u32 = bindings::iommufd_hwpt_alloc_flags_IOMMU_HWPT_ALLOC_NEST_PARENT;
+
+        if raw & !(DIRTY | PASID | NEST_PARENT) != 0 {
+            return Err(EOPNOTSUPP);
+        }
+        Ok(Self {
+            dirty_tracking: raw & DIRTY != 0,
+            pasid: raw & PASID != 0,
+            nest_parent: raw & NEST_PARENT != 0,
+        })
+    }
+}
+
+/// The addresses and page sizes of a domain.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Geometry {
+    /// The first address that can be mapped.
+    pub first: Iova,
+
+    /// The last address that can be mapped.
+    pub last: Iova,
+
+    /// The page sizes, a bit for each power of two. The smallest must not exceed the CPU's.
+    pub page_sizes: u64,
+}
+
+/// What hardware has to forget.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Flush {
+    /// All translations of the domain.
+    All,
+
+    /// Those of a range.
+    Range {
+        /// The range: all that was changed lies within, and perhaps more.
+        range: Range,
+        /// Whether tables were removed, so that hardware's copies of table entries have to go too.
+        tables: bool,
+    },
+}
+
+/// A paging domain.
+///
+/// # Invariants
+///
+/// - `raw` is initialised: paging type, the operations of [`DomainTable`], the geometry of `data`.
+/// - It is pinned in a [`KBox`] of its own, from [`Self::into_raw`] on owned by the core, until the
+///   core frees it.
+/// - A reference to the module is held from [`Self::new`] to the drop.
+#[pin_data(PinnedDrop)]
+#[repr(C)]
+pub(super) struct Domain<P: PagingDomain> {
+    raw: Opaque<bindings::iommu_domain>,
+    /// Where the domain is attached.
+    pub(super) attachments: Attachments<P>,
+    /// The flags that it was allocated with.
+    pub(super) flags: AllocFlags,
+    /// The driver's part.
+    #[pin]
+    pub(super) data: P,
+    // Last: dropped when no code of the module is needed to drop the rest.
+    module: ModuleRef,
+}
+
+/// A reference to a module, which keeps its code.
+struct ModuleRef(*mut bindings::module);
+
+// SAFETY: References to modules are counted for all threads.
+unsafe impl Send for ModuleRef {}
+// SAFETY: There is nothing to do with a shared one.
+unsafe impl Sync for ModuleRef {}
+
+impl ModuleRef {
+    /// Takes a reference.
+    ///
+    /// # Safety
+    ///
+    /// `module` is null (built in) or a valid module.
+    ///
+    /// # Errors
+    ///
+    /// `ENODEV` if the module is being unloaded.
+    unsafe fn get(module: *mut bindings::module) -> Result<Self> {
+        // SAFETY: By this function's contract; null is fine.
+        if unsafe { bindings::try_module_get(module) } {
+            Ok(Self(module))
+        } else {
+            Err(ENODEV)
+        }
+    }
+}
+
+impl Drop for ModuleRef {
+    fn drop(&mut self) {
+        // SAFETY: `get()` took the reference.
+        unsafe { bindings::module_put(self.0) };
+    }
+}
+
+// SAFETY: The driver's part is `Send` and `Sync`; the C part is handled by the core.
+unsafe impl<P: PagingDomain> Send for Domain<P> {}
+// SAFETY: As above.
+unsafe impl<P: PagingDomain> Sync for Domain<P> {}
+
+impl<P: PagingDomain> Domain<P> {
+    /// Makes a domain.
+    ///
+    /// # Safety
+    ///
+    /// `module` is that of the driver, or null if it is built in.
+    ///
+    /// # Errors
+    ///
+    /// Those of `data`, `ENOMEM`, `ENODEV` while the module is being unloaded, `EINVAL` for an
+    /// impossible geometry.
+    pub(super) unsafe fn new(
+        data: impl PinInit<P, Error>,
+        flags: AllocFlags,
+        module: *mut bindings::module,
+    ) -> Result<Pin<KBox<Self>>> {
+        // SAFETY: By this function's contract.
+        let module = unsafe { ModuleRef::get(module) }?;
+        let attachments = Attachments::new()?;
+        let domain = KBox::try_pin_init(
+            try_pin_init!(Self {
+                raw: Opaque::zeroed(),
+                attachments,
+                flags,
+                data <- data,
+                module,
+            }),
+            GFP_KERNEL,
+        )?;
+
+        let geometry = domain.data.geometry();
+        let raw = domain.raw.get();
+        let range = Range::inclusive(geometry.first, geometry.last)?;
+        // SAFETY: The domain is not shared yet, and `raw` is its initialised C part.
+        unsafe {
+            (*raw).type_ = bindings::IOMMU_DOMAIN_UNMANAGED;
+            (*raw).ops = DomainTable::<P>::table();
+            if flags.dirty_tracking {
+                (*raw).dirty_ops = DirtyTable::<P>::table();
+            }
+            (*raw).pgsize_bitmap = geometry.page_sizes.try_into()?;
+            (*raw).geometry.aperture_start = ffi::to_dma(range.first())?;
+            (*raw).geometry.aperture_end = ffi::to_dma(range.last())?;
+            (*raw).geometry.force_aperture = true;
+        }
+        Ok(domain)
+    }
+
+    /// Hands the domain to the core.
+    pub(super) fn into_raw(domain: Pin<KBox<Self>>) -> *mut bindings::iommu_domain {
+        // SAFETY: The core does not move domains, and `from_raw()` treats it as pinned.
+        KBox::into_raw(unsafe { Pin::into_inner_unchecked(domain) }).cast()
+    }
+
+    /// Borrows the domain behind a pointer of the core.
+    ///
+    /// # Safety
+    ///
+    /// `raw` came from [`Self::into_raw`] for the same `P`, and [`Self::take_raw`] is not called
+    /// for it during `'a`.
+    #[inline]
+    pub(super) unsafe fn from_raw<'a>(raw: *mut bindings::iommu_domain) -> &'a Self {
+        const_assert!(core::mem::offset_of!(Self, raw) == 0);
+        // SAFETY: By this function's contract; the C part is at the start.
+        unsafe { &*raw.cast::<Self>() }
+    }
+
+    /// Takes a domain back from the core.
+    ///
+    /// # Safety
+    ///
+    /// `raw` came from [`Self::into_raw`] for the same `P`; nobody uses it any more.
+    pub(super) unsafe fn take_raw(raw: *mut bindings::iommu_domain) -> Pin<KBox<Self>> {
+        // SAFETY: By this function's contract.
+        unsafe { Pin::new_unchecked(KBox::from_raw(raw.cast::<Self>())) }
+    }
+
+    /// Whether the DMA API uses the domain, as a device's default; otherwise it is someone's own.
+    pub(super) fn is_dma_api(&self) -> bool {
+        // SAFETY: The C part is initialised; the core settles its type before the first attach.
+        unsafe { (*self.raw.get()).type_ & bindings::__IOMMU_DOMAIN_DMA_API != 0 }
+    }
+}
+
+#[pinned_drop]
+impl<P: PagingDomain> PinnedDrop for Domain<P> {
+    fn drop(self: Pin<&mut Self>) {
+        if !self.attachments.is_empty() {
+            pr_err!("iommu: a domain is freed while devices are attached to it\n");
+        }
+    }
+}
+
+/// The endpoint type that belongs to a domain type.
+pub(super) type EndpointOf<P> = <<P as PagingDomain>::Driver as Driver>::Endpoint;

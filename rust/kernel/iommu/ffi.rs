@@ -1,0 +1,172 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The calls into C, each behind a function that is neither generic nor inlined.
+//!
+//! Generic code is compiled into the crate that uses it: a driver's module. A symbol that the
+//! kernel does not export to modules, that sits in a symbol namespace, or that is a static inline
+//! in some configurations must not be named there. These wrappers are compiled into this crate,
+//! and this crate exports them.
+
+use core::ptr::NonNull;
+
+use kernel::{
+    bindings,
+    prelude::*, //
+};
+
+/// Widens a physical address of C, which has 32 or 64 bits.
+#[allow(clippy::useless_conversion)]
+#[inline]
+pub(super) fn from_phys(phys: bindings::phys_addr_t) -> u64 {
+    u64::from(phys)
+}
+
+/// Widens a DMA address of C, which has 32 or 64 bits.
+#[allow(clippy::useless_conversion)]
+#[inline]
+pub(super) fn from_dma(addr: bindings::dma_addr_t) -> u64 {
+    u64::from(addr)
+}
+
+/// Narrows an address to the physical addresses of C.
+///
+/// # Errors
+///
+/// `EOVERFLOW` if it does not fit.
+#[allow(clippy::useless_conversion)]
+#[inline]
+pub(super) fn to_phys(addr: u64) -> Result<bindings::phys_addr_t> {
+    addr.try_into().map_err(|_| EOVERFLOW)
+}
+
+/// Narrows an address to the DMA addresses of C.
+///
+/// # Errors
+///
+/// `EOVERFLOW` if it does not fit.
+#[allow(clippy::useless_conversion)]
+#[inline]
+pub(super) fn to_dma(addr: u64) -> Result<bindings::dma_addr_t> {
+    addr.try_into().map_err(|_| EOVERFLOW)
+}
+
+/// Allocates zeroed table pages of at least `size` bytes, aligned to the power of two that holds
+/// them, near `node` if one is given.
+///
+/// Context: may sleep if `gfp` allows it.
+#[inline(never)]
+pub(super) fn alloc_pages(
+    node: Option<u32>,
+    gfp: bindings::gfp_t,
+    size: usize,
+) -> Option<NonNull<u8>> {
+    let nid = node
+        .and_then(|node| i32::try_from(node).ok())
+        .unwrap_or(bindings::NUMA_NO_NODE);
+    // SAFETY: The function takes any size and flags, and any node id that firmware or the core
+    // gave to a device; it returns null where it cannot serve.
+    NonNull::new(unsafe { bindings::iommu_alloc_pages_node_sz(nid, gfp, size) }.cast())
+}
+
+/// Frees what [`alloc_pages`] returned.
+///
+/// # Safety
+///
+/// `virt` came from [`alloc_pages`], is on no free list, and neither the CPU nor a device uses the
+/// memory any more.
+#[inline(never)]
+pub(super) unsafe fn free_pages(virt: NonNull<u8>) {
+    // SAFETY: By this function's contract.
+    unsafe { bindings::iommu_free_pages(virt.as_ptr().cast()) }
+}
+
+/// Puts what [`alloc_pages`] returned on a free list.
+///
+/// # Safety
+///
+/// `list` is an initialised list that the caller has for itself; `virt` came from [`alloc_pages`],
+/// is on no list, and from now on belongs to `list`.
+#[inline(never)]
+pub(super) unsafe fn pages_list_add(list: *mut bindings::iommu_pages_list, virt: NonNull<u8>) {
+    // SAFETY: By this function's contract.
+    unsafe { bindings::iommu_pages_list_add(list, virt.as_ptr().cast()) }
+}
+
+/// Frees all pages of a free list. The list itself has to be initialised anew before its next use.
+///
+/// # Safety
+///
+/// `list` is an initialised list that the caller has for itself, and no device can reach any of its
+/// pages any more: the flush is over.
+#[inline(never)]
+pub(super) unsafe fn put_pages_list(list: *mut bindings::iommu_pages_list) {
+    // SAFETY: By this function's contract.
+    unsafe { bindings::iommu_put_pages_list(list) }
+}
+
+/// Returns the physical address of memory in the kernel's linear map.
+///
+/// # Safety
+///
+/// `virt` points into the linear map.
+#[inline(never)]
+pub(super) unsafe fn virt_to_phys(virt: NonNull<u8>) -> u64 {
+    // SAFETY: By this function's contract.
+    from_phys(unsafe { bindings::virt_to_phys(virt.as_ptr().cast()) })
+}
+
+/// Writes the cache lines that hold `len` bytes at `virt` back to memory.
+///
+/// # Safety
+///
+/// `virt` is valid for `len` bytes.
+#[cfg(CONFIG_X86)]
+#[inline(never)]
+pub(super) unsafe fn flush_cache(virt: *mut u8, len: u32) {
+    // SAFETY: By this function's contract.
+    unsafe { bindings::clflush_cache_range(virt.cast(), len) }
+}
+
+/// Marks `len` bytes from `iova` in the user's bitmap.
+///
+/// Context: may sleep, since it pins pages of the bitmap.
+///
+/// # Safety
+///
+/// `bitmap` is valid and the caller has it for itself.
+#[inline(never)]
+pub(super) unsafe fn iova_bitmap_set(bitmap: *mut bindings::iova_bitmap, iova: usize, len: usize) {
+    // SAFETY: By this function's contract.
+    unsafe { bindings::iova_bitmap_set(bitmap, iova, len) }
+}
+
+/// Returns the address in the linear map.
+///
+/// # Safety
+///
+/// `phys` came from [`virt_to_phys`].
+#[cfg(not(all(CONFIG_X86_64, not(CONFIG_UML))))]
+#[inline(never)]
+pub(super) unsafe fn phys_to_virt(phys: u64) -> NonNull<u8> {
+    // CAST: The address was one of C, see `from_phys()`.
+    // SAFETY: By this function's contract the address is in the linear map, so it is not null.
+    unsafe { NonNull::new_unchecked(bindings::phys_to_virt(phys as bindings::phys_addr_t).cast()) }
+}
+
+/// Returns the address in the linear map.
+///
+/// On the path of every walk: the linear map of x86-64 is one offset, exported to modules.
+///
+/// # Safety
+///
+/// `phys` came from [`virt_to_phys`].
+#[cfg(all(CONFIG_X86_64, not(CONFIG_UML)))]
+#[inline(always)]
+pub(super) unsafe fn phys_to_virt(phys: u64) -> NonNull<u8> {
+    // SAFETY: The base is set up once, early at boot, and is a plain number.
+    let base = unsafe { bindings::page_offset_base };
+    // CAST: Addresses have 64 bits here.
+    let virt = core::ptr::with_exposed_provenance_mut(base.wrapping_add(phys as usize));
+    // SAFETY: By this function's contract the address is in the linear map, so it is not null.
+    unsafe { NonNull::new_unchecked(virt) }
+}

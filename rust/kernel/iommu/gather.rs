@@ -1,0 +1,195 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The IOTLB gather: what has to be flushed, and what can be freed after that.
+
+use core::{
+    marker::{
+        PhantomData,
+        PhantomPinned, //
+    },
+    ptr::NonNull, //
+};
+
+use kernel::{
+    bindings,
+    prelude::*, //
+};
+
+use super::{
+    domain::Flush,
+    ffi,
+    pages::KernelTables,
+    pt::{
+        DetachedTable,
+        Gather,
+        Range, //
+    }, //
+};
+
+/// A `struct iommu_iotlb_gather` of the core, or of a `LocalGather`.
+///
+/// It holds one range: the hull of all that was added. Tables wait on its free list until the
+/// flush.
+///
+/// # Invariants
+///
+/// `raw` points to an initialised gather that this object has for itself during `'a`.
+pub struct IotlbGather<'a> {
+    raw: NonNull<bindings::iommu_iotlb_gather>,
+    lifetime: PhantomData<&'a mut bindings::iommu_iotlb_gather>,
+}
+
+impl<'a> IotlbGather<'a> {
+    /// Borrows a gather of the core.
+    ///
+    /// # Safety
+    ///
+    /// `raw` points to an initialised gather, which the caller has for itself during `'a`.
+    #[inline]
+    pub(super) unsafe fn from_raw(raw: NonNull<bindings::iommu_iotlb_gather>) -> Self {
+        // INVARIANT: By this function's contract.
+        Self {
+            raw,
+            lifetime: PhantomData,
+        }
+    }
+
+    /// Adds a range.
+    #[inline]
+    pub fn add(&mut self, range: Range) {
+        // SAFETY: By the type invariants.
+        let raw = unsafe { self.raw.as_mut() };
+        // CAST: Addresses of the IOMMU API are `unsigned long`; only those reach a page table.
+        let (first, last) = (range.first() as usize, range.last() as usize);
+        raw.start = raw.start.min(first);
+        raw.end = raw.end.max(last);
+    }
+
+    /// What has to be flushed, `None` if nothing was added.
+    #[inline]
+    pub fn flush(&self) -> Option<Flush> {
+        // SAFETY: By the type invariants.
+        let raw = unsafe { self.raw.as_ref() };
+        // An untouched gather starts at the last address and ends at the first.
+        // CAST: `unsigned long` has at most 64 bits.
+        let range = Range::inclusive(raw.start as u64, raw.end as u64).ok()?;
+        Some(Flush::Range {
+            range,
+            tables: self.has_tables(),
+        })
+    }
+
+    /// Whether tables wait for the flush.
+    #[inline]
+    pub fn has_tables(&self) -> bool {
+        // SAFETY: By the type invariants; an empty list points to itself.
+        unsafe {
+            let head = &raw const (*self.raw.as_ptr()).freelist.pages;
+            !core::ptr::eq((*head).next, head)
+        }
+    }
+
+    /// Whether the flush will be one of everything, later (`iommu_iotlb_gather_queued()`).
+    #[inline]
+    pub fn is_queued(&self) -> bool {
+        // SAFETY: By the type invariants.
+        unsafe { self.raw.as_ref().queued }
+    }
+
+    /// Frees the tables after a flush that `flushed` tells the outcome of.
+    ///
+    /// Hardware that has not confirmed may still walk them: then they are lost, which is the lesser
+    /// evil.
+    pub(super) fn free_tables(&mut self, flushed: Result) {
+        if !self.has_tables() {
+            return;
+        }
+        // SAFETY: By the type invariants.
+        let list = unsafe { &raw mut (*self.raw.as_ptr()).freelist };
+        match flushed {
+            // SAFETY: The list is initialised and ours, and hardware has forgotten what is on it.
+            Ok(()) => unsafe { ffi::put_pages_list(list) },
+            Err(error) => pr_err!(
+                "iommu: a flush failed ({error:?}): table pages are leaked rather than reused\n"
+            ),
+        }
+        // SAFETY: The list is ours, and its pages are gone or given up.
+        unsafe { init_list(&raw mut (*list).pages) };
+    }
+}
+
+impl Gather<KernelTables> for IotlbGather<'_> {
+    #[inline]
+    fn add_range(&mut self, range: Range) {
+        self.add(range);
+    }
+
+    #[inline]
+    fn queue_free(&mut self, table: DetachedTable<KernelTables>) {
+        // SAFETY:
+        // - By the type invariants, the list is initialised and ours.
+        // - `KernelTables` gets its tables from `ffi::alloc_pages()`; a detached one has no other
+        //   owner and is on no list.
+        unsafe {
+            ffi::pages_list_add(
+                &raw mut (*self.raw.as_ptr()).freelist,
+                table.into_raw().cast(),
+            );
+        }
+    }
+}
+
+/// Makes `head` the head of an empty list.
+///
+/// # Safety
+///
+/// `head` is valid for writes.
+unsafe fn init_list(head: *mut bindings::list_head) {
+    // SAFETY: By this function's contract.
+    unsafe {
+        (*head).next = head;
+        (*head).prev = head;
+    }
+}
+
+/// A gather of our own, on the stack.
+///
+/// For operations that the core does not give one to: mapping a large leaf over empty tables.
+///
+/// # Invariants
+///
+/// `raw` is initialised, and its free list points to itself: it must not move.
+#[pin_data]
+pub(super) struct LocalGather {
+    #[pin]
+    raw: kernel::types::Opaque<bindings::iommu_iotlb_gather>,
+    #[pin]
+    pin: PhantomPinned,
+}
+
+impl LocalGather {
+    /// An empty gather.
+    #[inline]
+    pub(super) fn new() -> impl PinInit<Self> {
+        pin_init!(Self {
+            raw <- kernel::types::Opaque::ffi_init(|raw: *mut bindings::iommu_iotlb_gather| {
+                // SAFETY: `raw` is valid for writes; a gather of zeroes is valid except for its
+                // start and its list.
+                unsafe {
+                    raw.write_bytes(0, 1);
+                    (*raw).start = usize::MAX;
+                    init_list(&raw mut (*raw).freelist.pages);
+                }
+            }),
+            pin: PhantomPinned,
+        })
+    }
+
+    /// Borrows it.
+    #[inline]
+    pub(super) fn borrow(self: Pin<&mut Self>) -> IotlbGather<'_> {
+        // SAFETY: The field is initialised and pinned, and borrowed mutably with `self`. The
+        // pointer of an `Opaque` is never null.
+        unsafe { IotlbGather::from_raw(NonNull::new_unchecked(self.raw.get())) }
+    }
+}

@@ -1,0 +1,68 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Rust support related to IOMMU.
+//!
+//! Two things are here: [`pgtable`] uses page tables that C code manages (`io-pgtable`), and the
+//! rest is for drivers of remapping units.
+//!
+//! # Drivers of remapping units
+//!
+//! A driver implements [`ops::Driver`] and [`ops::PagingDomain`], and registers its units with a
+//! [`registry::Registry`]; the core then calls it. All of that is safe code: what is unsafe about
+//! it is in these modules, and what is left to the driver is to tell hardware the right addresses.
+//!
+//! | module | what it stands for |
+//! | --- | --- |
+//! | [`ops`] | `struct iommu_ops`, `iommu_domain_ops`, `iommu_dirty_ops`; the order of the locks |
+//! | [`registry`] | `struct iommu_device`: registration, release |
+//! | [`device`] | what a driver says about a device: capabilities, group, default domain |
+//! | [`domain`] | `struct iommu_domain` of the paging kind |
+//! | [`attach`] | prepare, install, commit; what has to be flushed; dirty tracking of all devices |
+//! | [`gather`] | `struct iommu_iotlb_gather`: pending flushes, tables to be freed after them |
+//! | [`dirty`] | `struct iommu_dirty_bitmap`: where dirty pages are reported |
+//! | [`resv`] | `struct iommu_resv_region` |
+//! | [`pt`] | I/O page tables in Rust, for several formats |
+//! | [`pages`] | memory that hardware walks: tables, rings |
+//! | [`mmio`] | registers at a physical address |
+//! | [`acpi`], [`reader`] | firmware tables, which are not to be trusted |
+//! | [`pci`] | where a function is, and the requester IDs that it uses |
+//!
+//! A dirty page on its way: the core calls `read_and_clear_dirty`; the driver's domain hands the
+//! claimed range and the [`dirty::DirtyBitmap`] to [`pt::PageTable::read_and_clear_dirty`]; that
+//! records runs, makes leaves clean, and has the cleared ranges gathered; the core flushes the
+//! gather ([`ops::PagingDomain::sync`]), and from then on the next write marks the page again.
+
+pub mod pgtable;
+
+pub mod pt;
+pub mod reader;
+
+#[cfg(CONFIG_IOMMU_API)]
+mod ffi;
+#[cfg(CONFIG_IOMMU_API)]
+mod prot;
+
+#[cfg(all(CONFIG_IOMMU_API, CONFIG_ACPI))]
+pub mod acpi;
+#[cfg(CONFIG_IOMMU_API)]
+pub mod attach;
+#[cfg(CONFIG_IOMMU_API)]
+pub mod device;
+#[cfg(CONFIG_IOMMU_API)]
+pub mod dirty;
+#[cfg(CONFIG_IOMMU_API)]
+pub mod domain;
+#[cfg(CONFIG_IOMMU_API)]
+pub mod gather;
+#[cfg(all(CONFIG_IOMMU_API, CONFIG_HAS_IOMEM))]
+pub mod mmio;
+#[cfg(CONFIG_IOMMU_API)]
+pub mod ops;
+#[cfg(CONFIG_IOMMU_API)]
+pub mod pages;
+#[cfg(all(CONFIG_IOMMU_API, CONFIG_PCI))]
+pub mod pci;
+#[cfg(CONFIG_IOMMU_API)]
+pub mod registry;
+#[cfg(CONFIG_IOMMU_API)]
+pub mod resv;

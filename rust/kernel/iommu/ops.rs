@@ -1,0 +1,357 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! What a driver of remapping units implements, and when the IOMMU core calls it.
+//!
+//! [`Driver`] stands for `struct iommu_ops`, [`PagingDomain`] for `struct iommu_domain_ops` and
+//! `struct iommu_dirty_ops`; each method names its C callback. The C tables and the callbacks that
+//! fill the gap are in the submodules of this one.
+//!
+//! # Locks
+//!
+//! From the outside in:
+//!
+//! 1. `iommu_probe_device_lock`, then `group->mutex` of the IOMMU core;
+//! 2. the attach lock of the [`Registry`]: one for all units of a driver. Attaching takes a device
+//!    out of one domain and puts it into another, and neither of the two may switch its dirty
+//!    tracking meanwhile; a lock for each domain would have to be taken in pairs, and attaching is
+//!    rare;
+//! 3. the list of a domain's attachments, a mutex;
+//! 4. locks of the driver that may sleep;
+//! 5. the view of a domain for flushes, a spinlock with interrupts disabled: the DMA API unmaps in
+//!    any context;
+//! 6. spinlocks of the driver (its command queue).
+//!
+//! Methods that are called under 2 say so. They must not call functions of the IOMMU core that
+//! take 1.
+
+use kernel::{
+    device::Device,
+    prelude::*,
+    sync::Arc, //
+};
+
+use super::{
+    attach::{
+        Attachments,
+        Slot, //
+    },
+    device::{
+        Capability,
+        DefaultDomain,
+        Group,
+        HwInfo,
+        Probed, //
+    },
+    dirty::DirtyBitmap,
+    domain::{
+        AllocFlags,
+        Flush,
+        Geometry, //
+    },
+    gather::IotlbGather,
+    pages::Gfp,
+    pt::{
+        Exclusive,
+        PhysAddr,
+        Prot,
+        Range,
+        Stable, //
+    },
+    registry::Registry,
+    resv::ReservedRegions, //
+};
+
+pub(super) mod device_ops;
+pub(super) mod dirty_ops;
+pub(super) mod domain_ops;
+pub(super) mod static_ops;
+
+/// A driver of remapping units; one implementation per module.
+///
+/// One object drives all units: the core finds the operations of a device without knowing which
+/// unit translates for it.
+pub trait Driver: Sized + Send + Sync + 'static {
+    /// What the driver keeps for each device (`dev_iommu_priv_get()`): its unit, its source ids,
+    /// its tables.
+    type Endpoint: Send + Sync + 'static;
+
+    /// The paging domains of the driver.
+    type Domain: PagingDomain<Driver = Self>;
+
+    /// The registry of the driver: a `static` of its module.
+    ///
+    /// The core calls `probe_device` with nothing but the device, so this is where the way to the
+    /// driver's object starts.
+    fn registry() -> &'static Registry<Self>;
+
+    /// Takes a device under the driver's control (`probe_device`).
+    ///
+    /// Called for every PCI and platform device when a unit is registered, and for each device
+    /// that is added later. Hardware still treats the device as before; the core attaches it to
+    /// its default domain right after this.
+    ///
+    /// Context: may sleep; under `iommu_probe_device_lock`.
+    ///
+    /// # Errors
+    ///
+    /// `ENODEV` for a device that no unit translates for. Any other error fails the registration.
+    fn probe_device(&self, dev: &Device) -> Result<Probed<Self::Endpoint>>;
+
+    /// Finishes what needs the device in its group and default domain (`probe_finalize`).
+    ///
+    /// Context: may sleep; no locks.
+    fn probe_finalize(&self, dev: &Device, endpoint: &Self::Endpoint) {
+        let _ = (dev, endpoint);
+    }
+
+    /// Lets go of a device (`release_device`).
+    ///
+    /// The device is blocked, or passed through while the driver is being released, and has no
+    /// attachment. The endpoint is dropped after this, except for other references to it.
+    ///
+    /// Context: may sleep; under `group->mutex`.
+    fn release_device(&self, dev: &Device, endpoint: &Self::Endpoint) {
+        let _ = (dev, endpoint);
+    }
+
+    /// Which devices share a group with this one (`device_group`).
+    ///
+    /// Context: may sleep; under `iommu_probe_device_lock`.
+    fn device_group(&self, dev: &Device, endpoint: &Self::Endpoint) -> Group {
+        let _ = endpoint;
+        Group::of_bus(dev)
+    }
+
+    /// Whether a device behind its unit has a capability (`capable`).
+    ///
+    /// [`Capability::DirtyTracking`] is also what the attach of a domain with dirty tracking is
+    /// judged by.
+    ///
+    /// Context: any.
+    fn capable(&self, endpoint: &Self::Endpoint, capability: Capability) -> bool;
+
+    /// What user space is told about the unit (`hw_info`).
+    ///
+    /// Context: may sleep.
+    ///
+    /// # Errors
+    ///
+    /// `ENOMEM`.
+    fn hw_info(&self, endpoint: &Self::Endpoint) -> Result<HwInfo>;
+
+    /// The ranges that are not for mappings of others (`get_resv_regions`).
+    ///
+    /// Context: may sleep.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`ReservedRegions::add`]; the core cannot be told, so that they are logged.
+    fn reserved_regions(
+        &self,
+        endpoint: &Self::Endpoint,
+        regions: &mut ReservedRegions<'_>,
+    ) -> Result;
+
+    /// The default domain that a device needs (`def_domain_type`).
+    ///
+    /// Context: may sleep; under `group->mutex`.
+    fn default_domain(&self, endpoint: &Self::Endpoint) -> DefaultDomain;
+
+    /// Makes a paging domain that the device can be attached to (`domain_alloc_paging_flags`).
+    ///
+    /// Context: may sleep.
+    ///
+    /// # Errors
+    ///
+    /// `EOPNOTSUPP` if the unit of the device cannot do what `flags` ask for; `ENOMEM`.
+    fn alloc_paging(
+        &self,
+        endpoint: &Self::Endpoint,
+        flags: AllocFlags,
+    ) -> impl PinInit<Self::Domain, Error>;
+
+    /// Lets the device reach memory by physical addresses (`attach_dev` and `set_dev_pasid` of the
+    /// static identity domain).
+    ///
+    /// When this returns, the device's previous translation is gone from hardware and its caches.
+    /// For the device itself ([`Slot::Rid`]) this must not fail once the device was probed, unless
+    /// [`Self::default_domain`] never lets it have the identity.
+    ///
+    /// Context: may sleep; under the attach lock.
+    ///
+    /// # Errors
+    ///
+    /// The device keeps what it had.
+    fn attach_identity(&self, endpoint: &Arc<Self::Endpoint>, slot: Slot) -> Result;
+
+    /// Lets the device reach nothing (`attach_dev` and `set_dev_pasid` of the static blocked
+    /// domain). Cannot fail: it is what everything else falls back to.
+    ///
+    /// When this returns, the device's previous translation is gone from hardware and its caches.
+    ///
+    /// Context: may sleep; under the attach lock.
+    fn attach_blocked(&self, endpoint: &Arc<Self::Endpoint>, slot: Slot);
+
+    /// Leaves hardware as it was found. Called once, after the last device was released and all
+    /// units were unregistered.
+    ///
+    /// Context: may sleep; no locks.
+    fn shutdown(&self);
+}
+
+/// A paging domain: a page table, and the way from its changes to the caches of the units.
+pub trait PagingDomain: Sized + Send + Sync + 'static {
+    /// The driver.
+    type Driver: Driver<Domain = Self>;
+
+    /// What hardware holds for one device in this domain: a domain id, a place in a table.
+    /// Dropping it gives these back; that happens when hardware has forgotten them.
+    type Attachment: Send + Sync + 'static;
+
+    /// What a flush addresses: a unit and a domain id, or a device's own cache. Attachments with
+    /// equal tags are flushed once.
+    type Tag: Clone + PartialEq + Send + Sync + 'static;
+
+    /// The addresses and the page sizes that can be mapped. Does not change.
+    fn geometry(&self) -> Geometry;
+
+    /// Does all that can fail of attaching a device, and changes nothing that hardware acts on.
+    ///
+    /// `tracking` tells whether the domain tracks dirty pages now: the entry has to be made
+    /// accordingly. The core of this module has checked that the device is capable of it if the
+    /// domain was allocated for it.
+    ///
+    /// Context: may sleep; under the attach lock.
+    ///
+    /// # Errors
+    ///
+    /// `EINVAL` if the domain does not suit the device, and nothing else then: the caller tries
+    /// another domain. `ENOMEM`, `ENOSPC`.
+    fn prepare(
+        &self,
+        endpoint: &Arc<<Self::Driver as Driver>::Endpoint>,
+        slot: Slot,
+        tracking: bool,
+    ) -> Result<Self::Attachment>;
+
+    /// The tags that have to be flushed because of an attachment, IOTLB before device TLB.
+    ///
+    /// Context: may sleep; under the attach lock.
+    ///
+    /// # Errors
+    ///
+    /// `ENOMEM`.
+    fn tags(&self, attachment: &Self::Attachment) -> Result<KVec<Self::Tag>>;
+
+    /// Points hardware to the domain, in the place of whatever the device had.
+    ///
+    /// The attachment's tags are flushed by everyone from before this call on. When it returns,
+    /// the previous translation is gone from hardware and its caches. It cannot fail: a unit that
+    /// does not answer is reported, and leaves the device blocked.
+    ///
+    /// Context: may sleep; under the attach lock.
+    fn install(
+        &self,
+        endpoint: &Arc<<Self::Driver as Driver>::Endpoint>,
+        slot: Slot,
+        attachment: &Self::Attachment,
+        tracking: bool,
+    );
+
+    /// Switches dirty tracking of one attachment (`set_dirty_tracking`), and flushes what the
+    /// specification asks for. Must accept the state that the attachment is in already.
+    ///
+    /// Context: may sleep; under the attach lock.
+    ///
+    /// # Errors
+    ///
+    /// Fails the whole call; the attachments are then put back, this one included.
+    fn set_tracking(
+        &self,
+        endpoint: &Arc<<Self::Driver as Driver>::Endpoint>,
+        slot: Slot,
+        attachment: &Self::Attachment,
+        on: bool,
+    ) -> Result;
+
+    /// Maps the claimed range (`map_pages`): [`PageTable::map`](super::pt::PageTable::map).
+    ///
+    /// Returns how many bytes were mapped, also in case of an error. What is left in `gather` is
+    /// flushed by the caller.
+    ///
+    /// Context: may sleep if `gfp` does, otherwise any.
+    ///
+    /// # Errors
+    ///
+    /// Those of the page table.
+    fn map(
+        &self,
+        claim: &mut Exclusive,
+        phys: PhysAddr,
+        prot: Prot,
+        gfp: Gfp,
+        gather: &mut IotlbGather<'_>,
+    ) -> (u64, Result);
+
+    /// Unmaps the claimed range (`unmap_pages`) and returns how many bytes were removed. Neither
+    /// fails nor allocates, nor flushes: the range and freed tables go to `gather`.
+    ///
+    /// Context: any.
+    fn unmap(&self, claim: &mut Exclusive, gather: &mut IotlbGather<'_>) -> u64;
+
+    /// The physical address that the first claimed address leads to (`iova_to_phys`).
+    ///
+    /// Context: any.
+    fn iova_to_phys(&self, claim: &Stable) -> Option<PhysAddr>;
+
+    /// Makes hardware forget translations (`iotlb_sync`, `flush_iotlb_all`), everywhere: see
+    /// [`Attachments::with_tags`]. Tables that were unmapped are freed if this succeeds, and are
+    /// leaked otherwise.
+    ///
+    /// Context: any; waits, but not for ever.
+    ///
+    /// # Errors
+    ///
+    /// `ETIMEDOUT` or `EIO` if a unit did not confirm.
+    fn sync(&self, flush: Flush, attachments: &Attachments<Self>) -> Result;
+
+    /// Makes hardware see what was mapped (`iotlb_sync_map`): for units that cache the absence of
+    /// a translation, or buffer writes.
+    ///
+    /// Context: any.
+    ///
+    /// # Errors
+    ///
+    /// The range is unmapped again.
+    fn sync_map(&self, range: Range, attachments: &Attachments<Self>) -> Result {
+        let _ = (range, attachments);
+        Ok(())
+    }
+
+    /// Makes accesses of devices snoop even if they ask not to, from now on and for all mappings
+    /// (`enforce_cache_coherency`). Returns whether that is so.
+    ///
+    /// Context: may sleep; under the attach lock.
+    fn enforce_cache_coherency(&self, attachments: &Attachments<Self>) -> bool {
+        let _ = attachments;
+        false
+    }
+
+    /// Records the dirty pages of the claimed range, and makes them clean if `clear`
+    /// (`read_and_clear_dirty`):
+    /// [`PageTable::read_and_clear_dirty`](super::pt::PageTable::read_and_clear_dirty).
+    ///
+    /// Never flushes: the caller does, from what `dirty` gathers.
+    ///
+    /// Context: may sleep; no locks, so that it runs next to attach and to [`Self::set_tracking`].
+    ///
+    /// # Errors
+    ///
+    /// The core ignores them: report too much rather than nothing.
+    fn read_and_clear_dirty(
+        &self,
+        claim: &Stable,
+        clear: bool,
+        dirty: &mut DirtyBitmap<'_>,
+    ) -> Result;
+}

@@ -1,0 +1,371 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! `struct iommu_ops` for a [`Driver`]: one callback for each operation.
+//!
+//! What is left out: SVA, nesting and virtual IOMMUs; deferred attach, firmware nodes
+//! (`of_xlate`), page requests.
+
+use core::{
+    marker::PhantomData,
+    ptr::NonNull, //
+};
+
+use kernel::{
+    bindings,
+    device::Device,
+    ffi::{
+        c_int,
+        c_void, //
+    },
+    prelude::*,
+    sync::Arc, //
+};
+
+use super::{
+    super::{
+        attach::{
+            Held,
+            Slot,
+            Slots, //
+        },
+        device::{
+            Capability,
+            Group, //
+        },
+        domain::{
+            AllocFlags,
+            Domain, //
+        },
+        registry::{
+            Endpoint,
+            Inner, //
+        },
+        resv::ReservedRegions, //
+    },
+    domain_ops::DomainTable,
+    Driver, //
+};
+
+/// The registration of the driver.
+///
+/// # Safety
+///
+/// As for `Registry::inner()`: a callback of the IOMMU core calls, and uses the result no longer
+/// than that.
+#[inline]
+pub(in super::super) unsafe fn inner<'a, D: Driver>() -> Option<&'a Inner<D>> {
+    // SAFETY: By this function's contract.
+    unsafe { D::registry().inner() }
+}
+
+/// What [`probe_device`](Driver::probe_device) left with a device.
+///
+/// # Safety
+///
+/// `dev` is a valid device under the control of the driver `D`, and is not released during `'a`.
+#[inline]
+pub(in super::super) unsafe fn endpoint<'a, D: Driver>(
+    dev: *mut bindings::device,
+) -> Option<&'a Endpoint<D>> {
+    // SAFETY: `dev` is valid, and a device under the control of a driver has its `iommu`, whose
+    // private data `probe_device_callback()` set to a leaked `Arc<Endpoint<D>>`.
+    unsafe {
+        let iommu = (*dev).iommu;
+        (*iommu).priv_.cast::<Endpoint<D>>().as_ref()
+    }
+}
+
+/// The C table of a driver.
+pub(in super::super) struct DeviceTable<D: Driver>(PhantomData<D>);
+
+impl<D: Driver> DeviceTable<D> {
+    /// The table, with its owner and its static domains.
+    pub(in super::super) fn table(
+        owner: *mut bindings::module,
+        identity: *mut bindings::iommu_domain,
+        blocked: *mut bindings::iommu_domain,
+    ) -> bindings::iommu_ops {
+        bindings::iommu_ops {
+            capable: Some(Self::capable_callback),
+            hw_info: Some(Self::hw_info_callback),
+            domain_alloc_paging_flags: Some(Self::domain_alloc_paging_flags_callback),
+            probe_device: Some(Self::probe_device_callback),
+            release_device: Some(Self::release_device_callback),
+            probe_finalize: Some(Self::probe_finalize_callback),
+            device_group: Some(Self::device_group_callback),
+            get_resv_regions: Some(Self::get_resv_regions_callback),
+            def_domain_type: Some(Self::def_domain_type_callback),
+            default_domain_ops: DomainTable::<D::Domain>::table(),
+            owner,
+            identity_domain: identity,
+            blocked_domain: blocked,
+            release_domain: blocked,
+            ..pin_init::zeroed()
+        }
+    }
+
+    /// `probe_device`: takes a device under control, or says that it is out of scope.
+    ///
+    /// # Safety
+    ///
+    /// `dev` is a valid device with its `iommu`; `iommu_probe_device_lock` is held.
+    unsafe extern "C" fn probe_device_callback(
+        dev: *mut bindings::device,
+    ) -> *mut bindings::iommu_device {
+        // SAFETY: This is a callback of the core.
+        let Some(inner) = (unsafe { inner::<D>() }) else {
+            return ENODEV.to_ptr();
+        };
+        // SAFETY: `dev` is valid during the call.
+        let device = unsafe { Device::from_raw(dev) };
+        match Self::probe(inner, device) {
+            Ok((unit, endpoint)) => {
+                let endpoint = Arc::into_raw(endpoint).cast_mut().cast();
+                // SAFETY: `dev` is valid, has its `iommu`, and the lock is held.
+                unsafe { bindings::dev_iommu_priv_set(dev, endpoint) };
+                unit
+            }
+            Err(error) => error.to_ptr(),
+        }
+    }
+
+    fn probe(
+        inner: &Inner<D>,
+        dev: &Device,
+    ) -> Result<(*mut bindings::iommu_device, Arc<Endpoint<D>>)> {
+        let probed = inner.driver.probe_device(dev)?;
+        let data = Arc::new(probed.endpoint, GFP_KERNEL)?;
+        let entered = Self::enter(inner, dev, probed.unit, data.clone());
+        if entered.is_err() {
+            inner.driver.release_device(dev, &data);
+        }
+        entered
+    }
+
+    fn enter(
+        inner: &Inner<D>,
+        dev: &Device,
+        unit: usize,
+        data: Arc<D::Endpoint>,
+    ) -> Result<(*mut bindings::iommu_device, Arc<Endpoint<D>>)> {
+        // The unit's own registration walks all devices again.
+        let unit = inner.unit(unit)?.ok_or(ENODEV)?;
+        let endpoint = Arc::pin_init(
+            try_pin_init!(Endpoint {
+                dev: dev.into(),
+                data,
+                slots <- Slots::new(),
+            }),
+            GFP_KERNEL,
+        )?;
+        inner.state.lock().add(endpoint.clone())?;
+        Ok((unit, endpoint))
+    }
+
+    /// `release_device`: lets go of a device, which is on the release domain.
+    ///
+    /// # Safety
+    ///
+    /// `probe_device` succeeded for `dev`, which is still valid; called once.
+    unsafe extern "C" fn release_device_callback(dev: *mut bindings::device) {
+        // SAFETY: This is a callback of the core.
+        let Some(inner) = (unsafe { inner::<D>() }) else {
+            return;
+        };
+        // SAFETY: `dev` is valid and has its `iommu`. The core frees the latter after this without
+        // a look at the private data; it is taken so that it can be taken only once.
+        let endpoint = unsafe {
+            let iommu = (*dev).iommu;
+            core::mem::replace(&mut (*iommu).priv_, core::ptr::null_mut())
+        };
+        if endpoint.is_null() {
+            return;
+        }
+        // SAFETY: `probe_device_callback()` leaked the reference.
+        let endpoint = unsafe { Arc::from_raw(endpoint.cast::<Endpoint<D>>()) };
+
+        let mut state = inner.state.lock();
+        // The core detaches PASIDs before their device goes. If it did not, hardware has to forget
+        // them before their domains do.
+        while let Some(slot) = endpoint.slots.any_pasid() {
+            inner.driver.attach_blocked(&endpoint.data, slot);
+            endpoint.slots.remove(slot);
+        }
+        endpoint.slots.put(Slot::Rid, Held::Fresh);
+        state.remove(&endpoint);
+        drop(state);
+
+        inner.driver.release_device(&endpoint.dev, &endpoint.data);
+    }
+
+    /// `probe_finalize`: the device has its group and its default domain.
+    ///
+    /// # Safety
+    ///
+    /// `dev` is a valid device under the control of this driver.
+    unsafe extern "C" fn probe_finalize_callback(dev: *mut bindings::device) {
+        // SAFETY: This is a callback of the core for a device of the driver.
+        if let (Some(inner), Some(endpoint)) = unsafe { (inner::<D>(), endpoint::<D>(dev)) } {
+            inner.driver.probe_finalize(&endpoint.dev, &endpoint.data);
+        }
+    }
+
+    /// `device_group`: finds or makes the group of a device.
+    ///
+    /// # Safety
+    ///
+    /// `dev` is a valid device that `probe_device` has taken.
+    unsafe extern "C" fn device_group_callback(
+        dev: *mut bindings::device,
+    ) -> *mut bindings::iommu_group {
+        // SAFETY: This is a callback of the core for a device of the driver.
+        let (Some(inner), Some(endpoint)) = (unsafe { (inner::<D>(), endpoint::<D>(dev)) }) else {
+            return ENODEV.to_ptr();
+        };
+        match inner.driver.device_group(&endpoint.dev, &endpoint.data) {
+            // SAFETY: `dev` is a device of a PCI bus: nothing else says so of itself.
+            #[cfg(CONFIG_PCI)]
+            Group::Pci if Group::of_bus(&endpoint.dev) == Group::Pci => unsafe {
+                bindings::pci_device_group(dev)
+            },
+            // SAFETY: `dev` is valid.
+            _ => unsafe { bindings::generic_device_group(dev) },
+        }
+    }
+
+    /// `capable`: whether the device behind its unit can do something.
+    ///
+    /// # Safety
+    ///
+    /// `dev` is a valid device under the control of this driver.
+    unsafe extern "C" fn capable_callback(
+        dev: *mut bindings::device,
+        capability: bindings::iommu_cap,
+    ) -> bool {
+        // SAFETY: This is a callback of the core for a device of the driver.
+        let (Some(inner), Some(endpoint)) = (unsafe { (inner::<D>(), endpoint::<D>(dev)) }) else {
+            return false;
+        };
+        Capability::from_raw(capability)
+            .is_some_and(|capability| inner.driver.capable(&endpoint.data, capability))
+    }
+
+    /// `hw_info`: a structure for user space, which the caller frees with `kfree()`.
+    ///
+    /// # Safety
+    ///
+    /// `dev` is a valid device under the control of this driver; `length` and `kind` are valid, the
+    /// latter says which type is asked for.
+    unsafe extern "C" fn hw_info_callback(
+        dev: *mut bindings::device,
+        length: *mut u32,
+        kind: *mut bindings::iommu_hw_info_type,
+    ) -> *mut c_void {
+        // SAFETY: This is a callback of the core for a device of the driver.
+        let (Some(inner), Some(endpoint)) = (unsafe { (inner::<D>(), endpoint::<D>(dev)) }) else {
+            return ENODEV.to_ptr();
+        };
+        let info = match inner.driver.hw_info(&endpoint.data) {
+            Ok(info) => info,
+            Err(error) => return error.to_ptr(),
+        };
+        // SAFETY: By this function's contract.
+        let asked = unsafe { *kind };
+        if asked != bindings::iommu_hw_info_type_IOMMU_HW_INFO_TYPE_DEFAULT && asked != info.kind {
+            return EOPNOTSUPP.to_ptr();
+        }
+        let (data, len, _) = info.data.into_raw_parts();
+        // SAFETY: By this function's contract.
+        // CAST: `HwInfo::new()` has checked the length.
+        unsafe {
+            *kind = info.kind;
+            *length = len as u32;
+        }
+        data.cast()
+    }
+
+    /// `get_resv_regions`: adds the reserved regions of a device to the core's list.
+    ///
+    /// # Safety
+    ///
+    /// `dev` is a valid device under the control of this driver; `list` is the head of a list that
+    /// is the caller's.
+    unsafe extern "C" fn get_resv_regions_callback(
+        dev: *mut bindings::device,
+        list: *mut bindings::list_head,
+    ) {
+        // SAFETY: This is a callback of the core for a device of the driver.
+        let (Some(inner), Some(endpoint)) = (unsafe { (inner::<D>(), endpoint::<D>(dev)) }) else {
+            return;
+        };
+        let Some(list) = NonNull::new(list) else {
+            return;
+        };
+        // SAFETY: By this function's contract.
+        let mut regions = unsafe { ReservedRegions::from_raw(list) };
+        if let Err(error) = inner.driver.reserved_regions(&endpoint.data, &mut regions) {
+            dev_err!(endpoint.dev, "reserved regions are missing: {error:?}\n");
+        }
+    }
+
+    /// `def_domain_type`: the default domain that a device needs.
+    ///
+    /// # Safety
+    ///
+    /// `dev` is a valid device under the control of this driver.
+    unsafe extern "C" fn def_domain_type_callback(dev: *mut bindings::device) -> c_int {
+        // SAFETY: This is a callback of the core for a device of the driver.
+        let (Some(inner), Some(endpoint)) = (unsafe { (inner::<D>(), endpoint::<D>(dev)) }) else {
+            return 0;
+        };
+        // CAST: A few low bits.
+        inner.driver.default_domain(&endpoint.data).as_raw() as c_int
+    }
+
+    /// `domain_alloc_paging_flags`: makes a paging domain for a device.
+    ///
+    /// # Safety
+    ///
+    /// `dev` is a valid device under the control of this driver.
+    unsafe extern "C" fn domain_alloc_paging_flags_callback(
+        dev: *mut bindings::device,
+        flags: u32,
+        user_data: *const bindings::iommu_user_data,
+    ) -> *mut bindings::iommu_domain {
+        // SAFETY: This is a callback of the core for a device of the driver.
+        let (Some(inner), Some(endpoint)) = (unsafe { (inner::<D>(), endpoint::<D>(dev)) }) else {
+            return ENODEV.to_ptr();
+        };
+        // No data that a user could pass has a meaning here.
+        if !user_data.is_null() {
+            return EOPNOTSUPP.to_ptr();
+        }
+        match Self::alloc(inner, endpoint, flags) {
+            Ok(domain) => Domain::into_raw(domain),
+            Err(error) => error.to_ptr(),
+        }
+    }
+
+    fn alloc(
+        inner: &Inner<D>,
+        endpoint: &Endpoint<D>,
+        flags: u32,
+    ) -> Result<Pin<KBox<Domain<D::Domain>>>> {
+        let flags = AllocFlags::from_raw(flags)?;
+        if flags.dirty_tracking
+            && !inner
+                .driver
+                .capable(&endpoint.data, Capability::DirtyTracking)
+        {
+            return Err(EOPNOTSUPP);
+        }
+        // SAFETY: `module` is that of the driver, which is not unloaded while it has devices.
+        unsafe {
+            Domain::new(
+                inner.driver.alloc_paging(&endpoint.data, flags),
+                flags,
+                inner.module,
+            )
+        }
+    }
+}

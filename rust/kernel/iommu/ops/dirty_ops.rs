@@ -1,0 +1,103 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! `struct iommu_dirty_ops` for a [`PagingDomain`]. Only domains that were allocated for it have
+//! them.
+
+use core::{
+    marker::PhantomData,
+    ptr::NonNull, //
+};
+
+use kernel::{
+    bindings,
+    error::from_result,
+    ffi::{
+        c_int,
+        c_ulong, //
+    },
+    prelude::*, //
+};
+
+use super::{
+    super::{
+        dirty::DirtyBitmap,
+        domain::Domain,
+        pt::Stable, //
+    },
+    device_ops::inner,
+    domain_ops::range,
+    PagingDomain, //
+};
+
+/// The C table of a kind of paging domains.
+pub(in super::super) struct DirtyTable<P: PagingDomain>(PhantomData<P>);
+
+impl<P: PagingDomain> DirtyTable<P> {
+    const TABLE: bindings::iommu_dirty_ops = bindings::iommu_dirty_ops {
+        set_dirty_tracking: Some(Self::set_dirty_tracking_callback),
+        read_and_clear_dirty: Some(Self::read_and_clear_dirty_callback),
+    };
+
+    /// The table.
+    pub(in super::super) fn table() -> &'static bindings::iommu_dirty_ops {
+        &Self::TABLE
+    }
+
+    /// `set_dirty_tracking`: switches tracking of all devices of the domain, or of none.
+    ///
+    /// The core has made the domain clean before it switches on.
+    ///
+    /// # Safety
+    ///
+    /// `domain` is a live domain of type `P`.
+    unsafe extern "C" fn set_dirty_tracking_callback(
+        domain: *mut bindings::iommu_domain,
+        enabled: bool,
+    ) -> c_int {
+        from_result(|| {
+            // SAFETY: This is a callback of the core.
+            let inner = unsafe { inner::<P::Driver>() }.ok_or(ENODEV)?;
+            // SAFETY: By this function's contract.
+            let domain = unsafe { Domain::<P>::from_raw(domain) };
+            let _state = inner.state.lock();
+            domain.attachments.set_tracking(&domain.data, enabled)?;
+            Ok(0)
+        })
+    }
+
+    /// `read_and_clear_dirty`: records the dirty pages of a range.
+    ///
+    /// # Safety
+    ///
+    /// `domain` is a live domain of type `P`; nobody maps or unmaps in the range meanwhile; `dirty`
+    /// is the caller's, its pointers are null or valid.
+    unsafe extern "C" fn read_and_clear_dirty_callback(
+        domain: *mut bindings::iommu_domain,
+        iova: c_ulong,
+        size: usize,
+        flags: c_ulong,
+        dirty: *mut bindings::iommu_dirty_bitmap,
+    ) -> c_int {
+        // CAST: One low bit.
+        const NO_CLEAR: c_ulong = bindings::IOMMU_DIRTY_NO_CLEAR as c_ulong;
+
+        from_result(|| {
+            if flags & !NO_CLEAR != 0 {
+                return Err(EOPNOTSUPP);
+            }
+            let range = range(iova, size, 1).ok_or(EINVAL)?;
+            let dirty = NonNull::new(dirty).ok_or(EINVAL)?;
+            // SAFETY: By this function's contract.
+            let domain = unsafe { Domain::<P>::from_raw(domain) };
+            // SAFETY: iommufd holds its lock of the address space for reading, so that nothing of
+            // what is mapped in the range changes.
+            let claim = unsafe { Stable::new(range) };
+            // SAFETY: By this function's contract.
+            let mut dirty = unsafe { DirtyBitmap::from_raw(dirty, range) };
+            domain
+                .data
+                .read_and_clear_dirty(&claim, flags & NO_CLEAR == 0, &mut dirty)?;
+            Ok(0)
+        })
+    }
+}

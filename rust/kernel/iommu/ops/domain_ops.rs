@@ -1,0 +1,334 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! `struct iommu_domain_ops` for a [`PagingDomain`]: one callback for each operation.
+
+use core::{
+    marker::PhantomData,
+    ptr::NonNull, //
+};
+
+use kernel::{
+    bindings,
+    error::from_result,
+    ffi::{
+        c_int,
+        c_ulong, //
+    },
+    prelude::*, //
+};
+
+use super::{
+    super::{
+        attach::{
+            Prepared,
+            Slot, //
+        },
+        device::Capability,
+        domain::{
+            Domain,
+            Flush, //
+        },
+        ffi,
+        gather::{
+            IotlbGather,
+            LocalGather, //
+        },
+        pages::Gfp,
+        prot,
+        pt::{
+            Exclusive,
+            Range,
+            Stable, //
+        }, //
+    },
+    device_ops::{
+        endpoint,
+        inner, //
+    },
+    Driver,
+    PagingDomain, //
+};
+
+/// The C table of a kind of paging domains.
+pub(in super::super) struct DomainTable<P: PagingDomain>(PhantomData<P>);
+
+impl<P: PagingDomain> DomainTable<P> {
+    const TABLE: bindings::iommu_domain_ops = bindings::iommu_domain_ops {
+        attach_dev: Some(Self::attach_dev_callback),
+        set_dev_pasid: Some(Self::set_dev_pasid_callback),
+        map_pages: Some(Self::map_pages_callback),
+        unmap_pages: Some(Self::unmap_pages_callback),
+        flush_iotlb_all: Some(Self::flush_iotlb_all_callback),
+        iotlb_sync_map: Some(Self::iotlb_sync_map_callback),
+        iotlb_sync: Some(Self::iotlb_sync_callback),
+        iova_to_phys: Some(Self::iova_to_phys_callback),
+        enforce_cache_coherency: Some(Self::enforce_cache_coherency_callback),
+        free: Some(Self::free_callback),
+        ..pin_init::zeroed()
+    };
+
+    /// The table.
+    pub(in super::super) fn table() -> &'static bindings::iommu_domain_ops {
+        &Self::TABLE
+    }
+
+    /// Attaches a domain: prepare, install, commit.
+    ///
+    /// # Safety
+    ///
+    /// `domain` is a live domain of type `P`, and `dev` a valid device under the control of its
+    /// driver; the core calls.
+    unsafe fn attach(
+        domain: *mut bindings::iommu_domain,
+        dev: *mut bindings::device,
+        slot: Slot,
+    ) -> Result {
+        // SAFETY: By this function's contract.
+        let (inner, endpoint, domain) = unsafe {
+            (
+                inner::<P::Driver>().ok_or(ENODEV)?,
+                endpoint::<P::Driver>(dev).ok_or(ENODEV)?,
+                Domain::<P>::from_raw(domain),
+            )
+        };
+        let user = !domain.is_dma_api();
+
+        if domain.flags.dirty_tracking
+            && !inner
+                .driver
+                .capable(&endpoint.data, Capability::DirtyTracking)
+        {
+            return Err(EINVAL);
+        }
+
+        let state = inner.state.lock();
+        if user && state.is_closing() {
+            return Err(ENODEV);
+        }
+        Prepared::new(
+            &domain.data,
+            &domain.attachments,
+            &endpoint.data,
+            &endpoint.slots,
+            slot,
+            user,
+        )?
+        .install(&domain.data)
+        .commit();
+        Ok(())
+    }
+
+    /// `attach_dev`: the domain translates for the device from now on.
+    ///
+    /// # Safety
+    ///
+    /// `domain` is a live domain of type `P`, `dev` a valid device of its driver.
+    unsafe extern "C" fn attach_dev_callback(
+        domain: *mut bindings::iommu_domain,
+        dev: *mut bindings::device,
+        _old: *mut bindings::iommu_domain,
+    ) -> c_int {
+        // SAFETY: By this function's contract; this is a callback of the core.
+        from_result(|| unsafe { Self::attach(domain, dev, Slot::Rid) }.map(|()| 0))
+    }
+
+    /// `set_dev_pasid`: the domain translates for a PASID of the device from now on.
+    ///
+    /// # Safety
+    ///
+    /// `domain` is a live domain of type `P`, `dev` a valid device of its driver.
+    unsafe extern "C" fn set_dev_pasid_callback(
+        domain: *mut bindings::iommu_domain,
+        dev: *mut bindings::device,
+        pasid: bindings::ioasid_t,
+        _old: *mut bindings::iommu_domain,
+    ) -> c_int {
+        // SAFETY: By this function's contract; this is a callback of the core.
+        from_result(|| unsafe { Self::attach(domain, dev, Slot::Pasid(pasid)) }.map(|()| 0))
+    }
+
+    /// `map_pages`: maps `pgcount` pages of `pgsize` bytes and adds what was mapped to `mapped`.
+    ///
+    /// # Safety
+    ///
+    /// `domain` is a live domain of type `P`; nobody else works on the range; `mapped` is valid.
+    unsafe extern "C" fn map_pages_callback(
+        domain: *mut bindings::iommu_domain,
+        iova: c_ulong,
+        paddr: bindings::phys_addr_t,
+        pgsize: usize,
+        pgcount: usize,
+        prot: c_int,
+        gfp: bindings::gfp_t,
+        mapped: *mut usize,
+    ) -> c_int {
+        // SAFETY: By this function's contract.
+        let domain = unsafe { Domain::<P>::from_raw(domain) };
+        let Some(range) = range(iova, pgsize, pgcount) else {
+            return EINVAL.to_errno();
+        };
+        // SAFETY: The IOMMU API gives the caller of `iommu_map()` the range to itself.
+        let mut claim = unsafe { Exclusive::new(range) };
+        pin_init::stack_pin_init!(let local = LocalGather::new());
+        let mut gather = local.borrow();
+
+        let (done, result) = domain.data.map(
+            &mut claim,
+            ffi::from_phys(paddr),
+            prot::from_raw(prot),
+            Gfp::from_raw(gfp),
+            &mut gather,
+        );
+        if gather.has_tables() {
+            // Empty tables gave way to a large leaf. Hardware may have them cached, and what is
+            // mapped must work when this returns.
+            if let Some(flush) = gather.flush() {
+                let flushed = domain.data.sync(flush, &domain.attachments);
+                gather.free_tables(flushed);
+            }
+        }
+        // SAFETY: By this function's contract.
+        // CAST: No more was mapped than the range has, which is a `usize`.
+        unsafe { *mapped += done as usize };
+        from_result(|| result.map(|()| 0))
+    }
+
+    /// `unmap_pages`: unmaps `pgcount` pages of `pgsize` bytes and returns how many bytes went.
+    ///
+    /// # Safety
+    ///
+    /// `domain` is a live domain of type `P`; nobody else works on the range; `gather` is an
+    /// initialised gather of the caller.
+    unsafe extern "C" fn unmap_pages_callback(
+        domain: *mut bindings::iommu_domain,
+        iova: c_ulong,
+        pgsize: usize,
+        pgcount: usize,
+        gather: *mut bindings::iommu_iotlb_gather,
+    ) -> usize {
+        // SAFETY: By this function's contract.
+        let domain = unsafe { Domain::<P>::from_raw(domain) };
+        let (Some(range), Some(gather)) = (range(iova, pgsize, pgcount), NonNull::new(gather))
+        else {
+            return 0;
+        };
+        // SAFETY: The IOMMU API gives the caller of `iommu_unmap()` the range to itself, and all
+        // of a mapping that begins in it.
+        let mut claim = unsafe { Exclusive::new(range) };
+        // SAFETY: By this function's contract.
+        let mut gather = unsafe { IotlbGather::from_raw(gather) };
+        // CAST: Addresses are `unsigned long`, and so is what lies between two of them.
+        domain.data.unmap(&mut claim, &mut gather) as usize
+    }
+
+    /// `flush_iotlb_all`: forgets all translations of the domain.
+    ///
+    /// # Safety
+    ///
+    /// `domain` is a live domain of type `P`.
+    unsafe extern "C" fn flush_iotlb_all_callback(domain: *mut bindings::iommu_domain) {
+        // SAFETY: By this function's contract.
+        let domain = unsafe { Domain::<P>::from_raw(domain) };
+        if let Err(error) = domain.data.sync(Flush::All, &domain.attachments) {
+            pr_err!("iommu: a flush failed: {error:?}\n");
+        }
+    }
+
+    /// `iotlb_sync_map`: makes hardware see what was mapped.
+    ///
+    /// # Safety
+    ///
+    /// `domain` is a live domain of type `P`.
+    unsafe extern "C" fn iotlb_sync_map_callback(
+        domain: *mut bindings::iommu_domain,
+        iova: c_ulong,
+        size: usize,
+    ) -> c_int {
+        // SAFETY: By this function's contract.
+        let domain = unsafe { Domain::<P>::from_raw(domain) };
+        from_result(|| {
+            let range = range(iova, size, 1).ok_or(EINVAL)?;
+            domain.data.sync_map(range, &domain.attachments)?;
+            Ok(0)
+        })
+    }
+
+    /// `iotlb_sync`: forgets what was gathered, then frees the tables on its list.
+    ///
+    /// # Safety
+    ///
+    /// `domain` is a live domain of type `P`; `gather` is an initialised gather of the caller.
+    unsafe extern "C" fn iotlb_sync_callback(
+        domain: *mut bindings::iommu_domain,
+        gather: *mut bindings::iommu_iotlb_gather,
+    ) {
+        // SAFETY: By this function's contract.
+        let domain = unsafe { Domain::<P>::from_raw(domain) };
+        let Some(gather) = NonNull::new(gather) else {
+            return;
+        };
+        // SAFETY: By this function's contract.
+        let mut gather = unsafe { IotlbGather::from_raw(gather) };
+        let flush = gather.flush().unwrap_or(Flush::All);
+        let flushed = domain.data.sync(flush, &domain.attachments);
+        if let Err(error) = flushed {
+            pr_err!("iommu: a flush failed: {error:?}\n");
+        }
+        gather.free_tables(flushed);
+    }
+
+    /// `iova_to_phys`: where an address leads, 0 for nowhere.
+    ///
+    /// # Safety
+    ///
+    /// `domain` is a live domain of type `P`; nobody maps or unmaps the address meanwhile.
+    unsafe extern "C" fn iova_to_phys_callback(
+        domain: *mut bindings::iommu_domain,
+        iova: bindings::dma_addr_t,
+    ) -> bindings::phys_addr_t {
+        // SAFETY: By this function's contract.
+        let domain = unsafe { Domain::<P>::from_raw(domain) };
+        // SAFETY: The IOMMU API has its callers keep an address stable that they translate.
+        let claim = unsafe { Stable::at(ffi::from_dma(iova)) };
+        domain
+            .data
+            .iova_to_phys(&claim)
+            .and_then(|phys| ffi::to_phys(phys).ok())
+            .unwrap_or(0)
+    }
+
+    /// `enforce_cache_coherency`: makes all accesses snoop.
+    ///
+    /// # Safety
+    ///
+    /// `domain` is a live domain of type `P`.
+    unsafe extern "C" fn enforce_cache_coherency_callback(
+        domain: *mut bindings::iommu_domain,
+    ) -> bool {
+        // SAFETY: This is a callback of the core.
+        let Some(inner) = (unsafe { inner::<P::Driver>() }) else {
+            return false;
+        };
+        // SAFETY: By this function's contract.
+        let domain = unsafe { Domain::<P>::from_raw(domain) };
+        let _state = inner.state.lock();
+        domain.data.enforce_cache_coherency(&domain.attachments)
+    }
+
+    /// `free`: the end of a domain that is attached nowhere.
+    ///
+    /// # Safety
+    ///
+    /// `domain` is a domain of type `P` that nobody uses any more; called once.
+    unsafe extern "C" fn free_callback(domain: *mut bindings::iommu_domain) {
+        // SAFETY: By this function's contract.
+        drop(unsafe { Domain::<P>::take_raw(domain) });
+    }
+}
+
+/// The range of `count` pages of `size` bytes.
+#[inline]
+pub(super) fn range(iova: c_ulong, size: usize, count: usize) -> Option<Range> {
+    // CAST: `unsigned long` and `size_t` have at most 64 bits.
+    Range::new(iova as u64, size.checked_mul(count)? as u64).ok()
+}

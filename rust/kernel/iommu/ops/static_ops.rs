@@ -1,0 +1,163 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The two domains that always exist: identity and blocked.
+
+use core::marker::PhantomData;
+
+use kernel::{
+    bindings,
+    error::from_result,
+    ffi::c_int,
+    prelude::*, //
+};
+
+use super::{
+    super::attach::{
+        Held,
+        Slot, //
+    },
+    device_ops::{
+        endpoint,
+        inner, //
+    },
+    Driver, //
+};
+
+/// The C tables of the static domains of a driver.
+pub(in super::super) struct StaticTable<D: Driver>(PhantomData<D>);
+
+impl<D: Driver> StaticTable<D> {
+    const IDENTITY: bindings::iommu_domain_ops = bindings::iommu_domain_ops {
+        attach_dev: Some(Self::attach_identity_callback),
+        set_dev_pasid: Some(Self::set_identity_pasid_callback),
+        ..pin_init::zeroed()
+    };
+
+    const BLOCKED: bindings::iommu_domain_ops = bindings::iommu_domain_ops {
+        attach_dev: Some(Self::attach_blocked_callback),
+        set_dev_pasid: Some(Self::set_blocked_pasid_callback),
+        ..pin_init::zeroed()
+    };
+
+    /// A domain that is the identity.
+    pub(in super::super) fn identity_domain() -> bindings::iommu_domain {
+        bindings::iommu_domain {
+            type_: bindings::IOMMU_DOMAIN_IDENTITY,
+            ops: &Self::IDENTITY,
+            ..pin_init::zeroed()
+        }
+    }
+
+    /// A domain that blocks everything.
+    pub(in super::super) fn blocked_domain() -> bindings::iommu_domain {
+        bindings::iommu_domain {
+            type_: bindings::IOMMU_DOMAIN_BLOCKED,
+            ops: &Self::BLOCKED,
+            ..pin_init::zeroed()
+        }
+    }
+
+    /// Attaches the identity.
+    ///
+    /// # Safety
+    ///
+    /// `dev` is a valid device under the control of this driver; the core calls.
+    unsafe fn attach_identity(dev: *mut bindings::device, slot: Slot) -> Result {
+        // SAFETY: By this function's contract.
+        let (inner, endpoint) = unsafe { (inner::<D>(), endpoint::<D>(dev)) };
+        let (inner, endpoint) = (inner.ok_or(ENODEV)?, endpoint.ok_or(ENODEV)?);
+
+        let _state = inner.state.lock();
+        endpoint.slots.reserve()?;
+        inner.driver.attach_identity(&endpoint.data, slot)?;
+        endpoint.slots.put(slot, Held::Identity);
+        Ok(())
+    }
+
+    /// Attaches the blocked domain.
+    ///
+    /// While the driver is being released, a device in the identity keeps it: its own driver goes
+    /// on using it, and the unit is going to be switched off.
+    ///
+    /// # Safety
+    ///
+    /// `dev` is a valid device under the control of this driver; the core calls.
+    unsafe fn attach_blocked(dev: *mut bindings::device, slot: Slot) {
+        // SAFETY: By this function's contract.
+        let (Some(inner), Some(endpoint)) = (unsafe { (inner::<D>(), endpoint::<D>(dev)) }) else {
+            return;
+        };
+
+        let state = inner.state.lock();
+        if let Slot::Pasid(_) = slot {
+            inner.driver.attach_blocked(&endpoint.data, slot);
+            endpoint.slots.remove(slot);
+            return;
+        }
+        if state.is_closing() && endpoint.slots.is_identity() {
+            return;
+        }
+        inner.driver.attach_blocked(&endpoint.data, slot);
+        endpoint.slots.put(slot, Held::Blocked);
+    }
+
+    /// `attach_dev` of the identity domain.
+    ///
+    /// # Safety
+    ///
+    /// `dev` is a valid device under the control of this driver.
+    unsafe extern "C" fn attach_identity_callback(
+        _domain: *mut bindings::iommu_domain,
+        dev: *mut bindings::device,
+        _old: *mut bindings::iommu_domain,
+    ) -> c_int {
+        // SAFETY: This is a callback of the core for a device of the driver.
+        from_result(|| unsafe { Self::attach_identity(dev, Slot::Rid) }.map(|()| 0))
+    }
+
+    /// `set_dev_pasid` of the identity domain.
+    ///
+    /// # Safety
+    ///
+    /// `dev` is a valid device under the control of this driver.
+    unsafe extern "C" fn set_identity_pasid_callback(
+        _domain: *mut bindings::iommu_domain,
+        dev: *mut bindings::device,
+        pasid: bindings::ioasid_t,
+        _old: *mut bindings::iommu_domain,
+    ) -> c_int {
+        // SAFETY: This is a callback of the core for a device of the driver.
+        from_result(|| unsafe { Self::attach_identity(dev, Slot::Pasid(pasid)) }.map(|()| 0))
+    }
+
+    /// `attach_dev` of the blocked domain.
+    ///
+    /// # Safety
+    ///
+    /// `dev` is a valid device under the control of this driver.
+    unsafe extern "C" fn attach_blocked_callback(
+        _domain: *mut bindings::iommu_domain,
+        dev: *mut bindings::device,
+        _old: *mut bindings::iommu_domain,
+    ) -> c_int {
+        // SAFETY: This is a callback of the core for a device of the driver.
+        unsafe { Self::attach_blocked(dev, Slot::Rid) };
+        0
+    }
+
+    /// `set_dev_pasid` of the blocked domain: detaches a PASID.
+    ///
+    /// # Safety
+    ///
+    /// `dev` is a valid device under the control of this driver.
+    unsafe extern "C" fn set_blocked_pasid_callback(
+        _domain: *mut bindings::iommu_domain,
+        dev: *mut bindings::device,
+        pasid: bindings::ioasid_t,
+        _old: *mut bindings::iommu_domain,
+    ) -> c_int {
+        // SAFETY: This is a callback of the core for a device of the driver.
+        unsafe { Self::attach_blocked(dev, Slot::Pasid(pasid)) };
+        0
+    }
+}

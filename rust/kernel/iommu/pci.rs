@@ -1,0 +1,214 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! PCI functions, as remapping units see them: where they are, and whose name their requests carry.
+//!
+//! A unit knows a request by its requester ID. Bridges to conventional PCI put their own in the
+//! place of the device's, and some devices use another's; `pci_for_each_dma_alias()` knows the
+//! rules, but is not for modules. [`Function::for_each_alias`] follows the same ones. What it
+//! leaves out are devices behind a Volume Management Device, whose requests carry that device's ID.
+
+use core::{
+    marker::PhantomData,
+    ptr::NonNull, //
+};
+
+use kernel::{
+    bindings,
+    container_of,
+    device::Device,
+    prelude::*, //
+};
+
+/// The number of devices and functions on a bus.
+const DEVFNS: u16 = 256;
+
+/// A PCI function.
+///
+/// # Invariants
+///
+/// `raw` is a valid PCI function during `'a`, and so are the bus that it is on and the bridges
+/// above: a device holds a reference to its parent.
+#[derive(Clone, Copy)]
+pub struct Function<'a> {
+    raw: NonNull<bindings::pci_dev>,
+    lifetime: PhantomData<&'a Device>,
+}
+
+impl<'a> Function<'a> {
+    /// The function that `dev` is, `None` if it is something else.
+    pub fn of(dev: &'a Device) -> Option<Self> {
+        // SAFETY: `dev` is a valid device.
+        if !unsafe { bindings::dev_is_pci(dev.as_raw()) } {
+            return None;
+        }
+        // SAFETY: A device of the PCI bus is embedded in a PCI function.
+        let raw = unsafe { container_of!(dev.as_raw(), bindings::pci_dev, dev) };
+        // INVARIANT: Borrowed for `'a`, with what it keeps alive.
+        Some(Self {
+            raw: NonNull::new(raw)?,
+            lifetime: PhantomData,
+        })
+    }
+
+    /// Wraps a function that `self` keeps alive.
+    ///
+    /// # Safety
+    ///
+    /// `raw` is null, or a bridge above `self`, or the physical function of `self`.
+    unsafe fn related(&self, raw: *mut bindings::pci_dev) -> Option<Self> {
+        // INVARIANT: By this function's contract; a virtual function keeps its physical one.
+        Some(Self {
+            raw: NonNull::new(raw)?,
+            lifetime: PhantomData,
+        })
+    }
+
+    fn dev(&self) -> &'a bindings::pci_dev {
+        // SAFETY: By the type invariants. What is read of it does not change while it is valid.
+        unsafe { self.raw.as_ref() }
+    }
+
+    /// The PCI segment (the kernel's domain number).
+    pub fn segment(&self) -> u16 {
+        // SAFETY: By the type invariants, the bus is valid.
+        let segment = unsafe { bindings::pci_domain_nr(self.dev().bus) };
+        // CAST: Segments that firmware can name have 16 bits. The kernel makes up larger numbers
+        // for host bridges that firmware does not know; none of its scopes may match these.
+        segment.try_into().unwrap_or(u16::MAX)
+    }
+
+    /// The number of its bus.
+    pub fn bus(&self) -> u8 {
+        // SAFETY: By the type invariants, the bus is valid.
+        unsafe { (*self.dev().bus).number }
+    }
+
+    /// Device number and function number.
+    pub fn devfn(&self) -> u8 {
+        // CAST: Eight bits.
+        self.dev().devfn as u8
+    }
+
+    /// The requester ID: bus, device, function.
+    pub fn requester(&self) -> u16 {
+        u16::from(self.bus()) << 8 | u16::from(self.devfn())
+    }
+
+    /// Base class, subclass and programming interface.
+    pub fn class(&self) -> u32 {
+        self.dev().class
+    }
+
+    /// Whether it has a bus below.
+    pub fn is_bridge(&self) -> bool {
+        // SAFETY: By the type invariants.
+        unsafe { bindings::pci_is_bridge(self.raw.as_ptr()) }
+    }
+
+    /// Whether it is below a port that people can plug things into.
+    pub fn is_untrusted(&self) -> bool {
+        self.dev().untrusted() != 0
+    }
+
+    /// The physical function of a virtual one, otherwise the function itself.
+    pub fn physical(&self) -> Self {
+        // SAFETY: By the type invariants; a virtual function keeps its physical one.
+        unsafe { self.related(bindings::pci_physfn(self.raw.as_ptr())) }.unwrap_or(*self)
+    }
+
+    /// The bridge to the bus that it is on, `None` on a root bus.
+    pub fn parent(&self) -> Option<Self> {
+        self.physical().buses().find_map(|bus| {
+            // SAFETY: `buses()` yields valid buses. A virtual one has no bridge.
+            unsafe { self.related((*bus).self_) }
+        })
+    }
+
+    /// The buses from the function's own up to the last below a root bus.
+    fn buses(&self) -> impl Iterator<Item = *mut bindings::pci_bus> + 'a {
+        let below_root = |bus: *mut bindings::pci_bus| {
+            // SAFETY: Whoever calls has a valid bus, see below.
+            (!unsafe { bindings::pci_is_root_bus(bus) }).then_some(bus)
+        };
+        let function: Self = *self;
+        // The function's bus is valid by the type invariants, and so is the parent of a bus that is
+        // not a root.
+        core::iter::successors(below_root(function.dev().bus), move |bus| {
+            // SAFETY: See above.
+            below_root(unsafe { (**bus).parent })
+        })
+    }
+
+    /// Calls `each` with every requester ID that requests of the function may carry when they reach
+    /// the root bus, its own first. An ID may come more than once.
+    ///
+    /// # Errors
+    ///
+    /// The first error of `each`; it is not called again then.
+    pub fn for_each_alias(&self, mut each: impl FnMut(u16) -> Result) -> Result {
+        each(self.requester())?;
+
+        let mask = self.dev().dma_alias_mask;
+        if !mask.is_null() {
+            for devfn in 0..DEVFNS {
+                let (word, bit) = (
+                    usize::from(devfn) / usize::BITS as usize,
+                    usize::from(devfn) % usize::BITS as usize,
+                );
+                // SAFETY: The mask has a bit for every devfn, and stays as long as the function.
+                if unsafe { mask.add(word).read_volatile() } >> bit & 1 != 0 {
+                    each(u16::from(self.bus()) << 8 | devfn)?;
+                }
+            }
+        }
+
+        for bus in self.buses() {
+            // SAFETY: `buses()` yields valid buses with valid bridges.
+            let Some(bridge) = (unsafe { self.related((*bus).self_) }) else {
+                continue;
+            };
+            if bridge.has_flag(bindings::pci_dev_flags_PCI_DEV_FLAGS_BRIDGE_XLATE_ROOT) {
+                // The unit is here.
+                return Ok(());
+            }
+            if let Some(alias) = bridge.alias(bus) {
+                each(alias)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn has_flag(&self, flag: bindings::pci_dev_flags) -> bool {
+        u32::from(self.dev().dev_flags) & flag != 0
+    }
+
+    /// The requester ID that a bridge gives to requests from `bus` below it, `None` if it leaves
+    /// them alone.
+    fn alias(&self, bus: *mut bindings::pci_bus) -> Option<u16> {
+        // SAFETY: The caller's bus is valid.
+        let below = u16::from(unsafe { (*bus).number }) << 8;
+
+        // SAFETY: By the type invariants.
+        if !unsafe { bindings::pci_is_pcie(self.raw.as_ptr()) } {
+            return Some(
+                if self.has_flag(bindings::pci_dev_flags_PCI_DEV_FLAG_PCIE_BRIDGE_ALIAS) {
+                    below
+                } else {
+                    self.requester()
+                },
+            );
+        }
+        // SAFETY: By the type invariants, and it has a PCI Express capability.
+        let kind = unsafe { bindings::pci_pcie_type(self.raw.as_ptr()) };
+        match u32::try_from(kind).ok()? {
+            // From PCI Express to PCI: requests get the number of the bus below.
+            bindings::PCI_EXP_TYPE_PCI_BRIDGE => (!self
+                .has_flag(bindings::pci_dev_flags_PCI_DEV_FLAGS_PCI_BRIDGE_NO_ALIAS))
+            .then_some(below),
+            // From PCI to PCI Express: the bridge takes requests for its own.
+            bindings::PCI_EXP_TYPE_PCIE_BRIDGE => Some(self.requester()),
+            // Ports pass them on.
+            _ => None,
+        }
+    }
+}

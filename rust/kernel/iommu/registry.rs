@@ -1,0 +1,421 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Registration of remapping units with the IOMMU core.
+//!
+//! The core finds the operations of a device by its firmware node, which PCI devices on x86 do not
+//! have: all units of a machine share one `struct iommu_ops`, and the first that registers takes
+//! all devices that are not taken. So one [`Registry`] stands for all units of a driver.
+//!
+//! # Locks
+//!
+//! See [`ops`](super::ops): the attach lock is `Inner::state`.
+
+use kernel::{
+    bindings,
+    device::Device,
+    error::to_result,
+    new_mutex,
+    prelude::*,
+    sync::{
+        aref::ARef,
+        atomic::{
+            Acquire,
+            Atomic,
+            AtomicFlag,
+            Full,
+            Relaxed,
+            Release, //
+        },
+        Arc,
+        Mutex, //
+    },
+    types::Opaque,
+    ThisModule, //
+};
+
+use super::{
+    attach::{
+        InUse,
+        Slots, //
+    },
+    device::UnitInfo,
+    ops::{
+        device_ops::DeviceTable,
+        static_ops::StaticTable,
+        Driver, //
+    }, //
+};
+
+/// Where the callbacks of a driver find it: a `static` of the driver's module.
+///
+/// # Invariants
+///
+/// `inner` is null, or points to the `Inner` of the one [`Registration`] that exists.
+pub struct Registry<D: Driver> {
+    inner: Atomic<*mut Inner<D>>,
+}
+
+impl<D: Driver> Registry<D> {
+    /// Nothing is registered yet.
+    #[expect(clippy::new_without_default)]
+    pub const fn new() -> Self {
+        // INVARIANT: Null.
+        Self {
+            inner: Atomic::new(core::ptr::null_mut()),
+        }
+    }
+
+    /// Registers the units of `driver`, and takes all devices in their scope under its control.
+    ///
+    /// When this returns, each of them is attached to its default domain. `units` are in the order
+    /// of the indices that [`Driver::probe_device`] returns.
+    ///
+    /// Context: may sleep; takes the locks of the IOMMU core.
+    ///
+    /// # Errors
+    ///
+    /// `EBUSY` if the driver is registered already, otherwise what the core says. Nothing is left
+    /// behind then, except that [`Driver::shutdown`] is not called: nothing was handed over.
+    pub fn register(
+        &'static self,
+        module: &'static ThisModule,
+        driver: Arc<D>,
+        units: KVec<UnitInfo>,
+    ) -> Result<Registration<D>> {
+        let inner = Inner::new(module, driver, units)?;
+        // The box keeps its address when it moves.
+        let target: *const Inner<D> = &*inner;
+
+        if self
+            .inner
+            .cmpxchg(core::ptr::null_mut(), target.cast_mut(), Full)
+            .is_err()
+        {
+            return Err(EBUSY);
+        }
+        // INVARIANT: `inner` is published. From here on, dropping the registration takes it back.
+        let registration = Registration {
+            registry: self,
+            inner,
+        };
+        if let Err(error) = registration.inner.register_units() {
+            registration.inner.unregister_units();
+            // The driver has handed nothing over yet.
+            registration.inner.state.lock().phase = Phase::Released;
+            return Err(error);
+        }
+        Ok(registration)
+    }
+
+    /// The registration, for a callback.
+    ///
+    /// # Safety
+    ///
+    /// The caller is a callback of the IOMMU core for a unit or device of this driver, and uses
+    /// the result no longer than that: a registration waits for them to end before it goes.
+    #[inline]
+    pub(super) unsafe fn inner<'a>(&self) -> Option<&'a Inner<D>> {
+        // SAFETY: By the type invariant the pointer is null or valid; by this function's contract
+        // the registration stays for `'a`.
+        unsafe { self.inner.load(Acquire).as_ref() }
+    }
+}
+
+/// How far a registration is on its way.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Phase {
+    /// Devices come and go.
+    Live,
+    /// No device and no owner is let in any more; those there are on their way out.
+    Closing,
+    /// All is unregistered.
+    Released,
+}
+
+/// What the attach lock protects.
+pub(super) struct State<D: Driver> {
+    phase: Phase,
+    endpoints: KVec<Arc<Endpoint<D>>>,
+}
+
+impl<D: Driver> State<D> {
+    /// Whether the driver is about to let go of all devices.
+    pub(super) fn is_closing(&self) -> bool {
+        self.phase != Phase::Live
+    }
+
+    /// Enters a device.
+    ///
+    /// # Errors
+    ///
+    /// `ENODEV` if none are taken any more, `ENOMEM`.
+    pub(super) fn add(&mut self, endpoint: Arc<Endpoint<D>>) -> Result {
+        if self.is_closing() {
+            return Err(ENODEV);
+        }
+        Ok(self.endpoints.push(endpoint, GFP_KERNEL)?)
+    }
+
+    /// Removes a device.
+    pub(super) fn remove(&mut self, endpoint: &Arc<Endpoint<D>>) {
+        self.endpoints.retain(|known| !Arc::ptr_eq(known, endpoint));
+    }
+}
+
+/// What is kept for a device: `dev_iommu_priv_get()`.
+#[pin_data]
+pub(super) struct Endpoint<D: Driver> {
+    pub(super) dev: ARef<Device>,
+    pub(super) data: Arc<D::Endpoint>,
+    #[pin]
+    pub(super) slots: Slots<D::Domain>,
+}
+
+/// A unit, as the core knows it.
+struct Unit {
+    raw: KBox<Opaque<bindings::iommu_device>>,
+    info: UnitInfo,
+    /// Has an entry in sysfs.
+    added: AtomicFlag,
+    /// Is registered, or about to be: devices may be probed for it.
+    active: AtomicFlag,
+}
+
+// SAFETY: The core guards its structure by its own locks.
+unsafe impl Send for Unit {}
+// SAFETY: As above.
+unsafe impl Sync for Unit {}
+
+/// All that is registered.
+#[pin_data]
+pub(super) struct Inner<D: Driver> {
+    pub(super) driver: Arc<D>,
+    pub(super) module: *mut bindings::module,
+    #[pin]
+    pub(super) state: Mutex<State<D>>,
+    units: KVec<Unit>,
+    ops: KBox<Opaque<bindings::iommu_ops>>,
+    _identity: KBox<Opaque<bindings::iommu_domain>>,
+    _blocked: KBox<Opaque<bindings::iommu_domain>>,
+}
+
+// SAFETY: The driver is `Send` and `Sync`, the C parts are guarded by the core's locks or constant.
+unsafe impl<D: Driver> Send for Inner<D> {}
+// SAFETY: As above.
+unsafe impl<D: Driver> Sync for Inner<D> {}
+
+impl<D: Driver> Inner<D> {
+    fn new(
+        module: &'static ThisModule,
+        driver: Arc<D>,
+        infos: KVec<UnitInfo>,
+    ) -> Result<Pin<KBox<Self>>> {
+        let module = module.as_ptr();
+        let identity = KBox::new(Opaque::new(StaticTable::<D>::identity_domain()), GFP_KERNEL)?;
+        let blocked = KBox::new(Opaque::new(StaticTable::<D>::blocked_domain()), GFP_KERNEL)?;
+        let ops = KBox::new(
+            Opaque::new(DeviceTable::<D>::table(
+                module,
+                identity.get(),
+                blocked.get(),
+            )),
+            GFP_KERNEL,
+        )?;
+
+        let mut units = KVec::with_capacity(infos.len(), GFP_KERNEL)?;
+        for info in infos {
+            let mut raw: bindings::iommu_device = pin_init::zeroed();
+            raw.max_pasids = info.max_pasids;
+            units.push(
+                Unit {
+                    raw: KBox::new(Opaque::new(raw), GFP_KERNEL)?,
+                    info,
+                    added: AtomicFlag::new(false),
+                    active: AtomicFlag::new(false),
+                },
+                GFP_KERNEL,
+            )?;
+        }
+
+        KBox::pin_init(
+            pin_init!(Self {
+                driver,
+                module,
+                state <- new_mutex!(
+                    State { phase: Phase::Live, endpoints: KVec::new() },
+                    "iommu::registry::Inner::state"
+                ),
+                units,
+                ops,
+                _identity: identity,
+                _blocked: blocked,
+            }),
+            GFP_KERNEL,
+        )
+    }
+
+    /// The core's structure of a unit, `None` while devices cannot be linked to it.
+    pub(super) fn unit(&self, index: usize) -> Result<Option<*mut bindings::iommu_device>> {
+        let unit = self.units.get(index).ok_or(EINVAL)?;
+        Ok(unit.active.load(Acquire).then(|| unit.raw.get()))
+    }
+
+    /// Enters all units into sysfs, then registers them, one after the other.
+    ///
+    /// The first registration walks all devices, those of later units as well; a device is linked
+    /// to its unit then, so it is left alone until its own unit's turn.
+    fn register_units(&self) -> Result {
+        for unit in &self.units {
+            let parent = unit
+                .info
+                .parent
+                .as_ref()
+                .map_or(core::ptr::null_mut(), |parent| parent.as_raw());
+            // SAFETY: The structure is pinned in its box and zeroed; format and argument match;
+            // the name is copied.
+            to_result(unsafe {
+                bindings::iommu_device_sysfs_add(
+                    unit.raw.get(),
+                    parent,
+                    core::ptr::null_mut(),
+                    c"%s".as_char_ptr(),
+                    unit.info.name.as_char_ptr(),
+                )
+            })?;
+            unit.added.store(true, Relaxed);
+        }
+        for unit in &self.units {
+            unit.active.store(true, Release);
+            // SAFETY: The unit is in sysfs, and lives in this object until it is unregistered; the
+            // operations are complete, have an owner, and live as long.
+            let result = to_result(unsafe {
+                bindings::iommu_device_register(
+                    unit.raw.get(),
+                    self.ops.get(),
+                    core::ptr::null_mut(),
+                )
+            });
+            if result.is_err() {
+                // The core has unregistered it.
+                unit.active.store(false, Relaxed);
+                return result;
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes back what [`Self::register_units`] did, as far as it came.
+    fn unregister_units(&self) {
+        for unit in self.units.iter().rev() {
+            if unit.active.load(Relaxed) {
+                // SAFETY: The unit is registered.
+                unsafe { bindings::iommu_device_unregister(unit.raw.get()) };
+                unit.active.store(false, Relaxed);
+            }
+        }
+        for unit in self.units.iter().rev() {
+            if unit.added.load(Relaxed) {
+                // SAFETY: The unit is in sysfs, and no device links to it any more.
+                unsafe { bindings::iommu_device_sysfs_remove(unit.raw.get()) };
+                unit.added.store(false, Relaxed);
+            }
+        }
+    }
+
+    /// Says which device is in the way of a release, and why.
+    fn find_owner(&self, state: &State<D>) -> Result {
+        for endpoint in &state.endpoints {
+            let dev = &endpoint.dev;
+            match endpoint.slots.in_use() {
+                InUse::No => {}
+                InUse::DmaApi => {
+                    // SAFETY: The device is valid. Whether a driver is bound is read without its
+                    // lock: a hint, for a person who is asked to unbind first.
+                    if !unsafe { (*dev.as_raw()).driver }.is_null() {
+                        dev_warn!(
+                            dev,
+                            "unbind the device's driver first: it uses DMA mappings\n"
+                        );
+                        return Err(EBUSY);
+                    }
+                }
+                InUse::Owner => {
+                    dev_warn!(
+                        dev,
+                        "close the device's user first: it has a domain of its own\n"
+                    );
+                    return Err(EBUSY);
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The registered units of a driver.
+///
+/// Each device under its control holds a reference to the module, so that the module cannot be
+/// unloaded before [`Self::release`]. Dropping lets go of everything without asking.
+pub struct Registration<D: Driver> {
+    registry: &'static Registry<D>,
+    inner: Pin<KBox<Inner<D>>>,
+}
+
+impl<D: Driver> Registration<D> {
+    /// The driver.
+    pub fn driver(&self) -> &Arc<D> {
+        &self.inner.driver
+    }
+
+    /// Lets go of all devices, unregisters all units and leaves hardware as it was found. After
+    /// that the module can be unloaded.
+    ///
+    /// A device whose default domain is the identity keeps working: it is passed through until the
+    /// driver's [`Driver::shutdown`] has switched the unit off.
+    ///
+    /// Context: may sleep; takes the locks of the IOMMU core.
+    ///
+    /// # Errors
+    ///
+    /// `EBUSY` if somebody relies on the translation of a device: a domain of its own is attached,
+    /// or the DMA API serves a driver. The device and what to do are logged. `ENODEV` if it was
+    /// released before.
+    pub fn release(&self) -> Result {
+        let mut state = self.inner.state.lock();
+        match state.phase {
+            Phase::Live => {}
+            Phase::Closing => return Err(EBUSY),
+            Phase::Released => return Err(ENODEV),
+        }
+        self.inner.find_owner(&state)?;
+        state.phase = Phase::Closing;
+        drop(state);
+
+        self.close();
+        Ok(())
+    }
+
+    fn close(&self) {
+        self.inner.unregister_units();
+        self.inner.driver.shutdown();
+        self.inner.state.lock().phase = Phase::Released;
+    }
+}
+
+impl<D: Driver> Drop for Registration<D> {
+    fn drop(&mut self) {
+        let live = {
+            let mut state = self.inner.state.lock();
+            let live = state.phase == Phase::Live;
+            if live {
+                state.phase = Phase::Closing;
+            }
+            live
+        };
+        if live {
+            self.close();
+        }
+        // INVARIANT: Null. No callback runs any more: no unit is registered, no device is left.
+        self.registry.inner.store(core::ptr::null_mut(), Release);
+    }
+}
