@@ -1,0 +1,183 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Device scopes: how a DMAR record names PCI functions (VT-d specification, 8.3.1).
+//!
+//! A scope names a function by the number of the bus that its path starts on and one pair of
+//! device and function for each bridge on the way, so that it stays true when the system numbers
+//! the buses anew. It is compared with a device's *chain*: the functions from the root bus down to
+//! the device. Pure.
+
+use kernel::{
+    iommu::reader::Record,
+    prelude::*, //
+};
+
+use super::TableError;
+
+/// A PCI function on the way from the root bus to a device.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Node {
+    /// Number of its bus.
+    pub(crate) bus: u8,
+    /// Device and function number.
+    pub(crate) devfn: u8,
+}
+
+/// What a scope stands for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    /// The function itself.
+    Endpoint,
+    /// A bridge and all that is behind it.
+    Bridge,
+}
+
+/// One device scope.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Scope {
+    /// What it stands for.
+    pub(crate) kind: Kind,
+    /// Number of the bus on which the path starts.
+    bus: u8,
+    /// Device and function number of each step.
+    path: KVec<u8>,
+}
+
+impl Scope {
+    /// Parses one scope; [`None`] for I/O APICs, timers and what else is not a PCI function.
+    ///
+    /// # Errors
+    ///
+    /// `offset` is the offset of the DMAR record, for the message.
+    pub(crate) fn parse(record: &Record<'_>, offset: usize) -> Result<Option<Self>, TableError> {
+        let bad = |what| TableError::Bad { offset, what };
+        let short = |_| bad("a device scope is shorter than its fixed part");
+        let mut body = record.body();
+        // Flags, a reserved byte, and the enumeration id, which only I/O APICs have.
+        body.skip(3).map_err(short)?;
+        let bus = body.u8().map_err(short)?;
+        let steps = body.rest();
+        if steps.is_empty() || steps.len() % 2 != 0 {
+            return Err(bad("a device scope has no path or half a step of one"));
+        }
+        let kind = match record.kind {
+            1 => Kind::Endpoint,
+            2 => Kind::Bridge,
+            _ => return Ok(None),
+        };
+        let mut path = KVec::with_capacity(steps.len() / 2, GFP_KERNEL)?;
+        for step in steps.chunks_exact(2) {
+            if step[0] > 0x1f || step[1] > 7 {
+                return Err(bad(
+                    "a device scope names a device above 1f or a function above 7",
+                ));
+            }
+            path.push(step[0] << 3 | step[1], GFP_KERNEL)?;
+        }
+        Ok(Some(Self { kind, bus, path }))
+    }
+
+    /// Whether the last function of `chain` is what the path leads to.
+    fn leads_to(&self, chain: &[Node]) -> bool {
+        // Firmware may start the path at the root bus or at any bus on the way.
+        let Some(start) = chain.len().checked_sub(self.path.len()) else {
+            return false;
+        };
+        let steps = &chain[start..];
+        steps.first().is_some_and(|node| node.bus == self.bus)
+            && steps
+                .iter()
+                .zip(&self.path)
+                .all(|(node, devfn)| node.devfn == *devfn)
+    }
+
+    /// Whether the scope holds the device at the end of `chain`.
+    pub(crate) fn serves(&self, chain: &[Node]) -> bool {
+        match self.kind {
+            Kind::Endpoint => self.leads_to(chain),
+            Kind::Bridge => (1..=chain.len()).any(|len| self.leads_to(&chain[..len])),
+        }
+    }
+}
+
+/// Whether any of `scopes` holds the device at the end of `chain`.
+pub(crate) fn any_serves(scopes: &[Scope], chain: &[Node]) -> bool {
+    scopes.iter().any(|scope| scope.serves(chain))
+}
+
+#[cfg(CONFIG_RUST_INTEL_VTD_KUNIT_TEST)]
+#[kunit_tests(rust_vtd_scope)]
+mod tests {
+    use super::*;
+    use kernel::iommu::reader::{
+        RecordHeader,
+        Records, //
+    };
+
+    fn scope(bytes: &[u8]) -> Result<Option<Scope>> {
+        let record = Records::new(bytes, RecordHeader::Byte)
+            .next()
+            .ok_or(EINVAL)??;
+        Ok(Scope::parse(&record, 0)?)
+    }
+
+    const fn node(bus: u8, device: u8, function: u8) -> Node {
+        Node {
+            bus,
+            devfn: device << 3 | function,
+        }
+    }
+
+    #[test]
+    fn an_endpoint_on_the_root_bus() -> Result {
+        let scope = scope(&[1, 8, 0, 0, 0, 0, 2, 0])?.ok_or(EINVAL)?;
+        assert!(scope.serves(&[node(0, 2, 0)]));
+        assert!(!scope.serves(&[node(0, 2, 1)]));
+        assert!(!scope.serves(&[node(1, 2, 0)]));
+        assert!(!scope.serves(&[node(0, 1, 0), node(1, 2, 0)]));
+        assert!(!scope.serves(&[]));
+        Ok(())
+    }
+
+    #[test]
+    fn a_path_through_bridges() -> Result {
+        let scope = scope(&[1, 12, 0, 0, 0, 0, 1, 0, 0, 0, 3, 1])?.ok_or(EINVAL)?;
+        // The numbers of the buses behind the first one do not matter.
+        for bus in [1, 7, 0x80] {
+            let chain = [node(0, 1, 0), node(bus, 0, 0), node(bus + 1, 3, 1)];
+            assert!(scope.serves(&chain));
+            assert!(!scope.serves(&chain[..2]));
+        }
+        assert!(!scope.serves(&[node(0, 1, 0), node(1, 0, 1), node(2, 3, 1)]));
+        Ok(())
+    }
+
+    #[test]
+    fn a_path_that_starts_below_the_root() -> Result {
+        let scope = scope(&[1, 8, 0, 0, 0, 5, 0, 1])?.ok_or(EINVAL)?;
+        assert!(scope.serves(&[node(0, 0x1c, 0), node(5, 0, 1)]));
+        assert!(!scope.serves(&[node(0, 0x1c, 0), node(6, 0, 1)]));
+        Ok(())
+    }
+
+    #[test]
+    fn a_bridge_and_all_behind_it() -> Result {
+        let scope = scope(&[2, 8, 0, 0, 0, 0, 1, 0])?.ok_or(EINVAL)?;
+        let chain = [node(0, 1, 0), node(1, 0, 0), node(2, 3, 0)];
+        assert!(scope.serves(&chain));
+        assert!(scope.serves(&chain[..1]));
+        assert!(!scope.serves(&[node(0, 2, 0), node(3, 1, 0)]));
+        Ok(())
+    }
+
+    #[test]
+    fn other_kinds_and_lies() -> Result {
+        assert!(scope(&[3, 8, 0, 0, 0, 0xff, 0, 0])?.is_none());
+        assert!(scope(&[1, 6, 0, 0, 0, 0]).is_err());
+        assert!(scope(&[1, 7, 0, 0, 0, 0, 0]).is_err());
+        assert!(scope(&[1, 4, 0, 0]).is_err());
+        assert!(scope(&[1, 8, 0, 0, 0, 0, 0x20, 0]).is_err());
+        assert!(scope(&[1, 8, 0, 0, 0, 0, 0, 8]).is_err());
+        Ok(())
+    }
+}

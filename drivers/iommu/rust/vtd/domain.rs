@@ -1,0 +1,436 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Paging domains: tables of one stage, and the units that have cached their translations.
+//!
+//! Each domain has an id of its own in every unit that it is attached to, on both stages. The
+//! specification would let first-stage domains share one, since their translations are cached by
+//! PASID as well (6.2.5); but requests without PASID use PASID 0 on every device, and two domains
+//! must not share a tag.
+//!
+//! Lock order: the lock of a domain's ids is taken under the attach lock of the registry; under it
+//! only the locks of a unit are taken. It may be slept under.
+
+use kernel::{
+    iommu::{
+        attach::{
+            Attachments,
+            Slot, //
+        },
+        dirty::DirtyBitmap,
+        domain::{
+            AllocFlags,
+            Flush,
+            Geometry, //
+        },
+        gather::IotlbGather,
+        ops::PagingDomain,
+        pages::{
+            Gfp,
+            KernelTables, //
+        },
+        pt::{
+            fmt::{
+                VtdSs,
+                X86_64, //
+            },
+            Config,
+            Exclusive,
+            PageTable,
+            PhysAddr,
+            Prot,
+            Range,
+            Stable,
+            Top, //
+        }, //
+    },
+    new_mutex,
+    prelude::*,
+    sync::{
+        atomic::{
+            AtomicFlag,
+            Relaxed, //
+        },
+        Arc,
+        Mutex, //
+    }, //
+};
+
+use crate::{
+    caps::{
+        Caps,
+        Shape,
+        Stage, //
+    },
+    driver::Vtd,
+    endpoint::{
+        self,
+        Endpoint, //
+    },
+    iotlb::{
+        Block,
+        Tag as CacheTag, //
+    },
+    pasid::{
+        entry::{
+            Common,
+            Entry, //
+        },
+        writer, //
+    },
+    unit::{
+        DomainId,
+        Unit, //
+    }, //
+};
+
+/// Bits of an output address that the tables can hold.
+const OUTPUT_WIDTH: u32 = 52;
+
+/// The tables of a domain.
+enum Table {
+    /// x86-64 tables.
+    First(PageTable<X86_64, KernelTables>),
+    /// VT-d's own tables.
+    Second(PageTable<VtdSs, KernelTables>),
+}
+
+impl Table {
+    /// Tables that map nothing. May sleep.
+    fn new(stage: Stage, shape: Shape, coherent: bool) -> Result<Self> {
+        let config = Config {
+            levels: shape.levels,
+            page_sizes: shape.page_sizes,
+            input_lg2: u32::from(shape.width),
+            output_lg2: OUTPUT_WIDTH,
+            coherent,
+        };
+        let memory = KernelTables::new(None);
+        Ok(match stage {
+            Stage::First => Self::First(PageTable::new(memory, config, Gfp::KERNEL)?),
+            Stage::Second => Self::Second(PageTable::new(memory, config, Gfp::KERNEL)?),
+        })
+    }
+}
+
+/// Calls the same method of the tables of either stage.
+macro_rules! either {
+    ($table:expr, $inner:ident => $call:expr) => {
+        match $table {
+            Table::First($inner) => $call,
+            Table::Second($inner) => $call,
+        }
+    };
+}
+
+/// A paging domain.
+#[pin_data]
+pub(crate) struct Domain {
+    table: Table,
+    shape: Shape,
+    /// Whether the units' walks snoop, so that the tables are not flushed from the caches.
+    coherent: bool,
+    /// Whether it was allocated to track dirty pages.
+    dirty: bool,
+    /// Whether new mappings are made known to units that cache absent ones or buffer writes.
+    sync_map: bool,
+    /// Whether the unit that it was allocated for can enforce snooping.
+    snoop_control: bool,
+    /// Whether snooping is enforced.
+    snoop: AtomicFlag,
+    /// Whether anything was ever mapped without snooping.
+    mapped: AtomicFlag,
+    #[pin]
+    ids: Mutex<KVec<Arc<DomainId>>>,
+}
+
+/// What a device in a domain holds: the domain's id in the unit of the device.
+pub(crate) struct Attachment {
+    id: Arc<DomainId>,
+    pasid: u32,
+}
+
+/// What a flush of the domain addresses.
+#[derive(Clone)]
+pub(crate) struct Tag {
+    unit: Arc<Unit>,
+    cached: CacheTag,
+}
+
+impl PartialEq for Tag {
+    fn eq(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.unit, &other.unit) && self.cached == other.cached
+    }
+}
+
+/// Whether a unit needs to be told of new mappings of `stage`.
+///
+/// A unit with caching mode caches absent second-stage entries, never absent first-stage ones
+/// (VT-d specification, 6.1).
+fn needs_sync_map(caps: &Caps, stage: Stage) -> bool {
+    caps.write_buffer() || (stage == Stage::Second && caps.caching_mode())
+}
+
+impl Domain {
+    /// Makes a domain with tables of `stage` that devices of `unit` can be attached to.
+    ///
+    /// May sleep.
+    ///
+    /// # Errors
+    ///
+    /// `EOPNOTSUPP` if the unit cannot do what is asked for, `ENOMEM`.
+    pub(crate) fn new(
+        unit: Arc<Unit>,
+        stage: Stage,
+        flags: AllocFlags,
+    ) -> impl PinInit<Self, Error> {
+        pin_init::pin_init_scope(move || {
+            let caps = &unit.caps;
+            let shape = caps.shape(stage).ok_or(EOPNOTSUPP)?;
+            // Nested translation is not offered, so neither are its parents.
+            if flags.nest_parent || (flags.dirty_tracking && caps.dirty(stage).is_err()) {
+                return Err(EOPNOTSUPP);
+            }
+            let coherent = caps.coherent_walk();
+            let sync_map = needs_sync_map(caps, stage);
+            let snoop_control = caps.snoop_control();
+            let table = Table::new(stage, shape, coherent)?;
+            Ok(try_pin_init!(Self {
+                table,
+                shape,
+                coherent,
+                dirty: flags.dirty_tracking,
+                sync_map,
+                snoop_control,
+                snoop: AtomicFlag::new(false),
+                mapped: AtomicFlag::new(false),
+                ids <- new_mutex!(KVec::new()),
+            }? Error))
+        })
+    }
+
+    fn stage(&self) -> Stage {
+        match self.table {
+            Table::First(_) => Stage::First,
+            Table::Second(_) => Stage::Second,
+        }
+    }
+
+    fn top(&self) -> Top {
+        either!(&self.table, table => table.top())
+    }
+
+    /// Whether devices of a unit with `caps` can use the tables as they are.
+    fn suits(&self, caps: &Caps) -> bool {
+        let stage = self.stage();
+        let Some(shape) = caps.shape(stage) else {
+            return false;
+        };
+        shape.levels == self.shape.levels
+            && shape.width >= self.shape.width
+            && self.shape.page_sizes & !shape.page_sizes == 0
+            && (!self.coherent || caps.coherent_walk())
+            && (!self.dirty || caps.dirty(stage).is_ok())
+            && (self.sync_map || !needs_sync_map(caps, stage))
+            && (!self.snoop.load(Relaxed) || caps.snoop_control())
+    }
+
+    /// The domain's id in `unit`. May sleep.
+    fn id(&self, unit: &Arc<Unit>) -> Result<Arc<DomainId>> {
+        let mut ids = self.ids.lock();
+        if let Some(id) = ids.iter().find(|id| Arc::ptr_eq(&id.unit, unit)) {
+            return Ok(id.clone());
+        }
+        ids.reserve(1, GFP_KERNEL)?;
+        let id = Arc::new(DomainId::new(unit)?, GFP_KERNEL)?;
+        ids.push(id.clone(), GFP_KERNEL)?;
+        Ok(id)
+    }
+
+    /// The PASID entry that leads to the tables.
+    fn entry(&self, attachment: &Attachment, tracking: bool) -> Entry {
+        let top = self.top();
+        let caps = &attachment.id.unit.caps;
+        let stage = self.stage();
+        let common = Common {
+            domain: attachment.id.id,
+            walk_snoop: self.coherent,
+            // In second-stage tables every leaf says it.
+            page_snoop: stage == Stage::First && self.snoop.load(Relaxed),
+        };
+        match stage {
+            Stage::First => Entry::first_stage(top.phys, top.levels, caps.widest(), common),
+            Stage::Second => Entry::second_stage(top.phys, top.levels, tracking, common),
+        }
+    }
+
+    /// Submits `descriptor` for each tag and reports the last failure.
+    fn flush_each(
+        attachments: &Attachments<Self>,
+        mut flush: impl FnMut(&Tag) -> Result,
+    ) -> Result {
+        attachments.with_tags(|tags| {
+            let mut result = Ok(());
+            for tag in tags {
+                // All units are told, also after one that does not answer.
+                if let Err(error) = flush(tag) {
+                    result = Err(error);
+                }
+            }
+            result
+        })
+    }
+}
+
+impl PagingDomain for Domain {
+    type Driver = Vtd;
+    type Attachment = Attachment;
+    type Tag = Tag;
+
+    fn geometry(&self) -> Geometry {
+        Geometry {
+            first: 0,
+            last: either!(&self.table, table => table.aperture_last()),
+            page_sizes: either!(&self.table, table => table.pgsize_bitmap()),
+        }
+    }
+
+    fn prepare(&self, endpoint: &Arc<Endpoint>, slot: Slot, _tracking: bool) -> Result<Attachment> {
+        if !self.suits(&endpoint.unit.caps) {
+            return Err(EINVAL);
+        }
+        let pasid = endpoint::pasid_of(slot);
+        endpoint.table.prepare(pasid)?;
+        Ok(Attachment {
+            id: self.id(&endpoint.unit)?,
+            pasid,
+        })
+    }
+
+    fn tags(&self, attachment: &Attachment) -> Result<KVec<Tag>> {
+        let mut tags = KVec::with_capacity(1, GFP_KERNEL)?;
+        let pasid = match self.stage() {
+            Stage::First => attachment.pasid,
+            // Second-stage translations are cached by domain alone: one flush for all PASIDs.
+            Stage::Second => 0,
+        };
+        tags.push(
+            Tag {
+                unit: attachment.id.unit.clone(),
+                cached: CacheTag {
+                    stage: self.stage(),
+                    domain: attachment.id.id,
+                    pasid,
+                },
+            },
+            GFP_KERNEL,
+        )?;
+        Ok(tags)
+    }
+
+    fn install(
+        &self,
+        endpoint: &Arc<Endpoint>,
+        _slot: Slot,
+        attachment: &Attachment,
+        tracking: bool,
+    ) {
+        let entry = self.entry(attachment, tracking);
+        let result = endpoint.change(attachment.pasid, |live| writer::replace(live, entry));
+        if let Err(error) = result {
+            endpoint.report("is blocked: the unit did not take its new domain", error);
+        }
+    }
+
+    /// Second-stage entries have a switch (SSADE). First-stage dirty flags are always live: the
+    /// core has made the tables clean before this call, and there is nothing to change.
+    fn set_tracking(
+        &self,
+        endpoint: &Arc<Endpoint>,
+        _slot: Slot,
+        attachment: &Attachment,
+        on: bool,
+    ) -> Result {
+        match self.stage() {
+            Stage::First => Ok(()),
+            Stage::Second => endpoint.change(attachment.pasid, |live| writer::set_dirty(live, on)),
+        }
+    }
+
+    fn map(
+        &self,
+        claim: &mut Exclusive,
+        phys: PhysAddr,
+        mut prot: Prot,
+        gfp: Gfp,
+        gather: &mut IotlbGather<'_>,
+    ) -> (u64, Result) {
+        if self.snoop.load(Relaxed) {
+            prot |= Prot::SNOOP;
+        } else if !self.mapped.load(Relaxed) {
+            self.mapped.store(true, Relaxed);
+        }
+        either!(&self.table, table => table.map(claim, phys, prot, gfp, gather))
+    }
+
+    fn unmap(&self, claim: &mut Exclusive, gather: &mut IotlbGather<'_>) -> u64 {
+        either!(&self.table, table => table.unmap(claim, gather))
+    }
+
+    fn iova_to_phys(&self, claim: &Stable) -> Option<PhysAddr> {
+        either!(&self.table, table => table.iova_to_phys(claim))
+    }
+
+    fn sync(&self, flush: Flush, attachments: &Attachments<Self>) -> Result {
+        Self::flush_each(attachments, |tag| {
+            let caps = &tag.unit.caps;
+            let descriptor = match flush {
+                Flush::All => tag.cached.all(caps),
+                Flush::Range { range, tables } => {
+                    tag.cached
+                        .pages(caps, Block::around(range.first(), range.last()), !tables)
+                }
+            };
+            tag.unit.submit(&[descriptor])
+        })
+    }
+
+    fn sync_map(&self, range: Range, attachments: &Attachments<Self>) -> Result {
+        if !self.sync_map {
+            return Ok(());
+        }
+        Self::flush_each(attachments, |tag| {
+            let caps = &tag.unit.caps;
+            if caps.write_buffer() {
+                tag.unit.flush_write_buffer()?;
+            }
+            if !(caps.caching_mode() && tag.cached.stage == Stage::Second) {
+                return Ok(());
+            }
+            let block = Block::around(range.first(), range.last());
+            tag.unit.submit(&[tag.cached.pages(caps, block, false)])
+        })
+    }
+
+    /// Only before the first mapping and the first attachment: leaves that do not snoop would have
+    /// to be written anew.
+    fn enforce_cache_coherency(&self, attachments: &Attachments<Self>) -> bool {
+        if self.snoop.load(Relaxed) {
+            return true;
+        }
+        let fresh = !self.mapped.load(Relaxed) && attachments.with_tags(|tags| tags.is_empty());
+        if fresh && self.snoop_control {
+            self.snoop.store(true, Relaxed);
+            return true;
+        }
+        false
+    }
+
+    fn read_and_clear_dirty(
+        &self,
+        claim: &Stable,
+        clear: bool,
+        dirty: &mut DirtyBitmap<'_>,
+    ) -> Result {
+        either!(&self.table, table => table.read_and_clear_dirty(claim, clear, dirty))
+    }
+}

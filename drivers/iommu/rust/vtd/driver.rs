@@ -1,0 +1,292 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The driver object: finds the unit of a device, and answers the IOMMU core.
+
+use kernel::{
+    bindings,
+    device::Device,
+    iommu::{
+        attach::Slot,
+        device::{
+            Capability,
+            DefaultDomain,
+            HwInfo,
+            Probed, //
+        },
+        domain::AllocFlags,
+        ops::Driver,
+        pt::{
+            Prot,
+            Range, //
+        },
+        registry::Registry,
+        resv::{
+            RegionKind,
+            ReservedRegions, //
+        }, //
+    },
+    new_mutex,
+    prelude::*,
+    sync::{
+        Arc,
+        Mutex, //
+    },
+    transmute::AsBytes, //
+};
+
+use crate::{
+    acpi::{
+        scope,
+        Dmar,
+        ReservedInfo, //
+    },
+    caps::{
+        Caps,
+        Stage, //
+    },
+    domain::Domain,
+    endpoint::{
+        self,
+        Endpoint, //
+    },
+    pasid::{
+        entry::{
+            Common,
+            Entry, //
+        },
+        writer, //
+    },
+    policy::{
+        DefaultPolicy,
+        Policy, //
+    },
+    topology::Place,
+    unit::{
+        ids::PASS_THROUGH,
+        power::Powered,
+        Unit, //
+    }, //
+};
+
+/// Writes there are interrupts; units never translate them (VT-d specification, 3.14).
+const INTERRUPTS: (u64, u64) = (0xfee0_0000, 0xfeef_ffff);
+
+/// Where the callbacks of the IOMMU core find the driver.
+static REGISTRY: Registry<Vtd> = Registry::new();
+
+/// All units of the machine.
+#[pin_data]
+pub(crate) struct Vtd {
+    /// The units, in the order of the firmware's table.
+    units: KVec<Arc<Unit>>,
+    reserved: KVec<ReservedInfo>,
+    platform_opt_in: bool,
+    policy: Policy,
+    /// Emptied when the driver lets go: dropping these switches the units off.
+    #[pin]
+    power: Mutex<KVec<Powered>>,
+}
+
+impl Vtd {
+    /// Takes over and starts all units that `dmar` names. Translation is still off.
+    ///
+    /// May sleep.
+    ///
+    /// # Errors
+    ///
+    /// Each has been reported in words. All units are as they were found then.
+    pub(crate) fn new(dmar: Dmar, policy: Policy) -> Result<Arc<Self>> {
+        let mut units = KVec::with_capacity(dmar.units.len(), GFP_KERNEL)?;
+        // All are looked at before any is touched.
+        for (number, info) in dmar.units.into_iter().enumerate() {
+            units.push(Unit::take(number, info)?, GFP_KERNEL)?;
+        }
+        for unit in &units {
+            policy.explain(unit.number, &unit.caps)?;
+        }
+        let mut power = KVec::with_capacity(units.len(), GFP_KERNEL)?;
+        for unit in &units {
+            power.push(Powered::new(unit.clone())?, GFP_KERNEL)?;
+        }
+        let reserved = dmar.reserved;
+        let platform_opt_in = dmar.platform_opt_in;
+        Arc::pin_init(
+            try_pin_init!(Self {
+                units,
+                reserved,
+                platform_opt_in,
+                policy,
+                power <- new_mutex!(power),
+            }),
+            GFP_KERNEL,
+        )
+    }
+
+    /// The units.
+    pub(crate) fn units(&self) -> &[Arc<Unit>] {
+        &self.units
+    }
+
+    /// Switches translation on. Every device in scope has its entries by now.
+    ///
+    /// # Errors
+    ///
+    /// `ETIMEDOUT`; the caller lets go of everything then.
+    pub(crate) fn enable_translation(&self) -> Result {
+        for powered in self.power.lock().iter() {
+            powered.enable_translation().inspect_err(|_| {
+                pr_err!(
+                    "dmar{}: does not switch translation on\n",
+                    powered.unit().number
+                );
+            })?;
+        }
+        Ok(())
+    }
+
+    /// The unit that serves the device at `place`.
+    ///
+    /// A unit that names it, or a bridge above it, comes before the one that serves all others.
+    fn unit_of(&self, place: &Place) -> Option<usize> {
+        let named = self.units.iter().position(|unit| {
+            unit.info.segment == place.segment && scope::any_serves(&unit.info.scopes, &place.chain)
+        });
+        named.or_else(|| {
+            self.units
+                .iter()
+                .position(|unit| unit.info.segment == place.segment && unit.info.include_all)
+        })
+    }
+
+    /// The stage of new domains for devices of a unit.
+    fn stage(&self, caps: &Caps, flags: AllocFlags) -> Stage {
+        self.policy.stage(caps, flags.dirty_tracking)
+    }
+}
+
+impl Driver for Vtd {
+    type Endpoint = Endpoint;
+    type Domain = Domain;
+
+    fn registry() -> &'static Registry<Self> {
+        &REGISTRY
+    }
+
+    fn probe_device(&self, dev: &Device) -> Result<Probed<Endpoint>> {
+        let place = Place::of(dev)?;
+        let index = self.unit_of(&place).ok_or(ENODEV)?;
+        let unit = self.units.get(index).ok_or(ENODEV)?;
+        Ok(Probed {
+            unit: index,
+            endpoint: Endpoint::new(unit.clone(), place)?,
+        })
+    }
+
+    fn release_device(&self, _dev: &Device, endpoint: &Endpoint) {
+        endpoint.retire();
+    }
+
+    fn capable(&self, endpoint: &Endpoint, capability: Capability) -> bool {
+        let caps = &endpoint.unit.caps;
+        match capability {
+            // Devices snoop unless they ask not to, on every machine with VT-d.
+            Capability::CacheCoherency => true,
+            // Unmapping only gathers.
+            Capability::DeferredFlush => true,
+            Capability::EnforceCacheCoherency => caps.snoop_control(),
+            Capability::PreBootProtection => self.platform_opt_in,
+            Capability::DirtyTracking => caps.dirty(self.policy.stage(caps, true)).is_ok(),
+            Capability::Noexec | Capability::PciAts => false,
+        }
+    }
+
+    fn hw_info(&self, endpoint: &Endpoint) -> Result<HwInfo> {
+        let caps = &endpoint.unit.caps;
+        let info = VtdInfo(bindings::iommu_hw_info_vtd {
+            cap_reg: caps.raw_cap(),
+            ecap_reg: caps.raw_ecap(),
+            ..pin_init::zeroed()
+        });
+        HwInfo::new(
+            bindings::iommu_hw_info_type_IOMMU_HW_INFO_TYPE_INTEL_VTD,
+            info.as_bytes(),
+        )
+    }
+
+    fn reserved_regions(&self, endpoint: &Endpoint, regions: &mut ReservedRegions<'_>) -> Result {
+        let place = &endpoint.place;
+        let kind = if place.relaxable {
+            RegionKind::DirectRelaxable
+        } else {
+            RegionKind::Direct
+        };
+        for region in &self.reserved {
+            if region.segment == place.segment && scope::any_serves(&region.scopes, &place.chain) {
+                let range = Range::inclusive(region.first, region.last)?;
+                regions.add(range, Prot::READ | Prot::WRITE, kind)?;
+            }
+        }
+        let interrupts = Range::inclusive(INTERRUPTS.0, INTERRUPTS.1)?;
+        regions.add(interrupts, Prot::NONE, RegionKind::Msi)
+    }
+
+    fn default_domain(&self, endpoint: &Endpoint) -> DefaultDomain {
+        if !endpoint.unit.caps.pass_through() {
+            return DefaultDomain::Dma;
+        }
+        // The core insists on translation for these, and so do we.
+        if endpoint.place.untrusted {
+            return DefaultDomain::Dma;
+        }
+        match self.policy.default_domain() {
+            DefaultPolicy::Identity => DefaultDomain::Identity,
+            DefaultPolicy::Dma => DefaultDomain::Dma,
+            DefaultPolicy::Core => DefaultDomain::Any,
+        }
+    }
+
+    fn alloc_paging(&self, endpoint: &Endpoint, flags: AllocFlags) -> impl PinInit<Domain, Error> {
+        let stage = self.stage(&endpoint.unit.caps, flags);
+        Domain::new(endpoint.unit.clone(), stage, flags)
+    }
+
+    fn attach_identity(&self, endpoint: &Arc<Endpoint>, slot: Slot) -> Result {
+        let caps = &endpoint.unit.caps;
+        if !caps.pass_through() {
+            return Err(EOPNOTSUPP);
+        }
+        let pasid = endpoint::pasid_of(slot);
+        endpoint.table.prepare(pasid)?;
+        let entry = Entry::pass_through(
+            caps.widest(),
+            Common {
+                domain: PASS_THROUGH,
+                walk_snoop: caps.coherent_walk(),
+                page_snoop: false,
+            },
+        );
+        endpoint.change(pasid, |live| writer::replace(live, entry))
+    }
+
+    fn attach_blocked(&self, endpoint: &Arc<Endpoint>, slot: Slot) {
+        let pasid = endpoint::pasid_of(slot);
+        if let Err(error) = endpoint.change(pasid, |live| writer::clear(live)) {
+            endpoint.report("may not be blocked yet: the unit does not answer", error);
+        }
+    }
+
+    fn shutdown(&self) {
+        let mut power = self.power.lock();
+        // The last that was started is the first to stop.
+        while power.pop().is_some() {}
+        pr_info!("all units are as they were found\n");
+    }
+}
+
+/// The structure that user space gets from `IOMMU_GET_HW_INFO`.
+#[repr(transparent)]
+struct VtdInfo(bindings::iommu_hw_info_vtd);
+
+// SAFETY: The structure has two 32-bit and two 64-bit fields at their natural alignment, so it has
+// no padding.
+unsafe impl AsBytes for VtdInfo {}

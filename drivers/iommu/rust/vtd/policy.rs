@@ -1,0 +1,194 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! What the user decides: module parameters, and what they mean for a unit.
+//!
+//! `stage`: 0 (automatic), 1 (first) or 2 (second). Where a unit offers one stage only, that one is
+//! used unless the other was asked for, which is refused when the module is loaded. Automatic is
+//! the first stage, as in the C driver; domains that track dirty pages take the second if it has
+//! dirty flags, since these can be switched, and the first otherwise.
+//!
+//! `default_domain`: 0 (identity), 1 (translation by the DMA API) or 2 (what `iommu=` and
+//! `iommu.passthrough=` say). The kernel does not tell modules whether `iommu=nopt` was given or
+//! is merely the default of the architecture, so the module cannot find that out; loading it
+//! must not change a device's view of memory unless somebody asked for that.
+
+use kernel::prelude::*;
+
+use crate::caps::{
+    Caps,
+    Stage, //
+};
+
+/// The default domains of devices that do not need a particular one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum DefaultPolicy {
+    /// Memory as it is.
+    Identity,
+    /// Mappings of the DMA API.
+    Dma,
+    /// What the kernel was booted with.
+    Core,
+}
+
+/// The user's decisions.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Policy {
+    stage: Option<Stage>,
+    default_domain: DefaultPolicy,
+}
+
+impl Policy {
+    /// Reads the values of the module parameters.
+    ///
+    /// # Errors
+    ///
+    /// `EINVAL` for a value that has no meaning, which has been reported.
+    pub(crate) fn new(stage: u32, default_domain: u32) -> Result<Self> {
+        let stage = match stage {
+            0 => None,
+            1 => Some(Stage::First),
+            2 => Some(Stage::Second),
+            other => {
+                pr_err!(
+                    "stage={}: use 0 (automatic), 1 (first) or 2 (second)\n",
+                    other
+                );
+                return Err(EINVAL);
+            }
+        };
+        let default_domain = match default_domain {
+            0 => DefaultPolicy::Identity,
+            1 => DefaultPolicy::Dma,
+            2 => DefaultPolicy::Core,
+            other => {
+                pr_err!(
+                    "default_domain={}: use 0 (identity), 1 (DMA API) or 2 (as booted)\n",
+                    other
+                );
+                return Err(EINVAL);
+            }
+        };
+        Ok(Self {
+            stage,
+            default_domain,
+        })
+    }
+
+    /// The default domains.
+    pub(crate) fn default_domain(&self) -> DefaultPolicy {
+        self.default_domain
+    }
+
+    /// The stage of a new domain that tracks dirty pages or does not.
+    pub(crate) fn stage(&self, caps: &Caps, dirty: bool) -> Stage {
+        if let Some(stage) = self.stage {
+            return stage;
+        }
+        let other = if caps.shape(Stage::First).is_none() {
+            Stage::Second
+        } else {
+            Stage::First
+        };
+        if dirty && caps.dirty(Stage::Second).is_ok() {
+            Stage::Second
+        } else {
+            other
+        }
+    }
+
+    /// Prints what a unit will do for its devices, and why it cannot do more.
+    ///
+    /// # Errors
+    ///
+    /// `EOPNOTSUPP` if the unit does not have the stage that was asked for, which has been reported.
+    pub(crate) fn explain(&self, number: usize, caps: &Caps) -> Result {
+        let stage = self.stage(caps, false);
+        let Some(shape) = caps.shape(stage) else {
+            pr_err!(
+                "dmar{}: does not offer the {} stage; load the module without stage=\n",
+                number,
+                name(stage)
+            );
+            return Err(EOPNOTSUPP);
+        };
+        pr_info!(
+            "dmar{}: {} stage, {} levels, {} bits, {} walks\n",
+            number,
+            name(stage),
+            shape.levels,
+            shape.width,
+            if caps.coherent_walk() {
+                "coherent"
+            } else {
+                "incoherent"
+            }
+        );
+        let tracking = self.stage(caps, true);
+        match caps.dirty(tracking) {
+            Ok(()) => pr_info!(
+                "dmar{}: dirty tracking in {}-stage tables\n",
+                number,
+                name(tracking)
+            ),
+            Err(missing) => pr_info!("dmar{}: no dirty tracking: {}\n", number, missing.reason()),
+        }
+        Ok(())
+    }
+}
+
+/// The name of a stage.
+fn name(stage: Stage) -> &'static str {
+    match stage {
+        Stage::First => "first",
+        Stage::Second => "second",
+    }
+}
+
+#[cfg(CONFIG_RUST_INTEL_VTD_KUNIT_TEST)]
+#[kunit_tests(rust_vtd_policy)]
+mod tests {
+    use super::*;
+    use crate::regs::cap::{
+        CAP,
+        ECAP, //
+    };
+
+    const SSADS: u64 = 1 << 45;
+    const SSTS: u64 = 1 << 46;
+    const FSTS: u64 = 1 << 47;
+    const SMPWC: u64 = 1 << 48;
+
+    fn caps(ecap: u64) -> Caps {
+        Caps::new(CAP::from_raw(0b100 << 8 | 47 << 16), ECAP::from_raw(ecap))
+    }
+
+    #[test]
+    fn automatic_stage() -> Result {
+        let policy = Policy::new(0, 0)?;
+        assert_eq!(policy.stage(&caps(SSTS), false), Stage::Second);
+        assert_eq!(policy.stage(&caps(FSTS), false), Stage::First);
+        let both = caps(SSTS | FSTS | SMPWC);
+        assert_eq!(policy.stage(&both, false), Stage::First);
+        assert_eq!(policy.stage(&both, true), Stage::First);
+        let switched = caps(SSTS | FSTS | SMPWC | SSADS);
+        assert_eq!(policy.stage(&switched, false), Stage::First);
+        assert_eq!(policy.stage(&switched, true), Stage::Second);
+        Ok(())
+    }
+
+    #[test]
+    fn a_stage_that_was_asked_for() -> Result {
+        let both = caps(SSTS | FSTS | SMPWC | SSADS);
+        assert_eq!(Policy::new(1, 0)?.stage(&both, true), Stage::First);
+        assert_eq!(Policy::new(2, 0)?.stage(&both, false), Stage::Second);
+        assert!(Policy::new(2, 0)?.explain(9, &caps(FSTS)).is_err());
+        assert!(Policy::new(2, 0)?.explain(9, &both).is_ok());
+        Ok(())
+    }
+
+    #[test]
+    fn values_without_meaning() {
+        assert!(Policy::new(3, 0).is_err());
+        assert!(Policy::new(0, 3).is_err());
+    }
+}

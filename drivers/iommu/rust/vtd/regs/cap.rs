@@ -1,0 +1,87 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Version and capabilities (VT-d specification, 11.4.1 to 11.4.3).
+//!
+//! All of these are read-only. What they mean for the driver is in [`crate::caps`].
+
+use kernel::io::register;
+
+register! {
+    /// Architecture version that the unit implements.
+    pub(crate) VER(u32) @ 0x00 {
+        7:4     major;
+        3:0     minor;
+    }
+
+    /// Capabilities of the unit.
+    pub(crate) CAP(u64) @ 0x08 {
+        /// ESRTPS: setting the root table pointer invalidates all translation caches.
+        63:63   enhanced_set_root;
+        /// FL5LP: first stage with five levels.
+        60:60   first_stage_five_levels;
+        /// FS1GP: 1 GiB pages in first-stage tables.
+        56:56   first_stage_1g;
+        /// DRD: draining of reads on an IOTLB invalidation.
+        55:55   drain_reads;
+        /// DWD: draining of writes on an IOTLB invalidation.
+        54:54   drain_writes;
+        /// MAMV: the largest address mask of a page-selective IOTLB invalidation.
+        53:48   max_address_mask;
+        /// NFR: number of fault recording registers, less one.
+        47:40   fault_records;
+        /// PSI: page-selective invalidation of second-stage translations.
+        39:39   page_selective;
+        /// SSLPS bit 1: 1 GiB pages in second-stage tables.
+        35:35   second_stage_1g;
+        /// SSLPS bit 0: 2 MiB pages in second-stage tables.
+        34:34   second_stage_2m;
+        /// FRO: offset of the fault recording registers, in units of 16 bytes.
+        33:24   fault_offset;
+        /// MGAW: maximum guest address width, less one.
+        21:16   guest_width;
+        /// SAGAW: one bit for each supported number of second-stage levels.
+        12:8    second_stage_levels;
+        /// CM: absent entries may be cached.
+        7:7     caching_mode;
+        /// PHMR: a protected high memory region.
+        6:6     protected_high;
+        /// PLMR: a protected low memory region.
+        5:5     protected_low;
+        /// RWBF: the write buffer must be flushed explicitly.
+        4:4     write_buffer_flush;
+        /// ND: number of domains, coded as 2^(4 + 2 ND).
+        2:0     domains;
+    }
+
+    /// Extended capabilities of the unit.
+    pub(crate) ECAP(u64) @ 0x10 {
+        /// SMPWC: walks of scalable-mode paging structures are coherent.
+        48:48   coherent_walk;
+        /// FSTS: first-stage translation.
+        47:47   first_stage;
+        /// SSTS: second-stage translation.
+        46:46   second_stage;
+        /// SSADS: accessed and dirty flags in second-stage tables.
+        45:45   second_stage_dirty;
+        /// SMTS: scalable-mode translation.
+        43:43   scalable_mode;
+        /// DIT: throttling of device-TLB invalidations (needs the physical function's number).
+        41:41   device_tlb_throttle;
+        /// PASID: requests with PASID.
+        40:40   pasid;
+        /// PSS: number of PASID bits, less one.
+        39:35   pasid_bits;
+        /// SC: snoop control in second-stage leaves, and page snoop in PASID entries.
+        7:7     snoop_control;
+        /// PT: pass-through translation.
+        6:6     pass_through;
+        /// IR: interrupt remapping.
+        3:3     interrupt_remapping;
+        /// DT: device TLBs.
+        2:2     device_tlb;
+        /// QI: queued invalidation.
+        1:1     queued_invalidation;
+        /// C: accesses to root, context and PASID tables are coherent.
+        0:0     coherent_tables;
+    }
+}

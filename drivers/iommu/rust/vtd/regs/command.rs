@@ -1,0 +1,82 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Global command and status, root table address, protected memory (11.4.4, 11.4.5, 11.4.8).
+//!
+//! `GCMD` is write-only. A command is one write that repeats every state that shall stay as it is
+//! and changes one bit; one-shot bits must be zero in every other write. [`crate::unit`] keeps the
+//! states in a shadow, because reading them back from `GSTS` would need every one-shot bit masked.
+
+use kernel::{
+    bitfield,
+    io::register, //
+};
+
+register! {
+    /// Global command register, write-only.
+    pub(crate) GCMD(u32) @ 0x18 {
+        /// TE: translation enable (state).
+        31:31   translation;
+        /// SRTP: set the root table pointer (one-shot).
+        30:30   set_root;
+        /// WBF: flush the write buffer (one-shot).
+        27:27   flush_write_buffer;
+        /// QIE: queued invalidation enable (state).
+        26:26   queue;
+        /// IRE: interrupt remapping enable (state).
+        25:25   interrupt_remapping;
+    }
+
+    /// Global status register, read-only.
+    pub(crate) GSTS(u32) @ 0x1c {
+        /// TES: translation is on.
+        31:31   translation;
+        /// RTPS: the root table pointer has been set.
+        30:30   root_set;
+        /// WBFS: a flush of the write buffer is under way.
+        27:27   flushing_write_buffer;
+        /// QIES: queued invalidation is on.
+        26:26   queue;
+        /// IRES: interrupt remapping is on.
+        25:25   interrupt_remapping;
+    }
+
+    /// Root table address register.
+    pub(crate) RTADDR(u64) @ 0x20 {
+        /// RTA: the table's address, in 4 KiB units.
+        63:12   table;
+        /// TTM: translation table mode; see [`SCALABLE_MODE`].
+        11:10   mode;
+    }
+
+    /// Protected memory enable register.
+    pub(crate) PMEN(u32) @ 0x64 {
+        /// EPM: the protected regions are enabled.
+        31:31   enable;
+        /// PRS: the protected regions are in force.
+        0:0     in_force;
+    }
+}
+
+/// The value of `RTADDR.TTM` that selects scalable-mode tables.
+pub(crate) const SCALABLE_MODE: u64 = 0b01;
+
+impl RTADDR {
+    /// A scalable-mode root table at the physical address `table`.
+    pub(crate) fn scalable(table: u64) -> Self {
+        Self::from_raw((table & Self::TABLE_MASK) | SCALABLE_MODE << Self::MODE_SHIFT)
+    }
+}
+
+bitfield! {
+    /// What the shadow of `GCMD` keeps: the states, and none of the one-shot bits.
+    pub(crate) struct CommandState(u32) {
+        31:31   translation;
+        26:26   queue;
+    }
+}
+
+impl From<CommandState> for GCMD {
+    fn from(state: CommandState) -> Self {
+        Self::from_raw(state.into_raw())
+    }
+}

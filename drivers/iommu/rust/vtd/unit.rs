@@ -1,0 +1,327 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! One remapping unit: its registers, commands, invalidation queue and tables.
+//!
+//! Lock order: the queue and the command register have one spinlock each, with interrupts
+//! disabled; the two are never held together. Both are innermost: they are taken in any context,
+//! under any other lock of the driver. The lock of the domain ids may be slept under and has none
+//! below it.
+
+pub(crate) mod ids;
+pub(crate) mod kept;
+pub(crate) mod power;
+mod take;
+
+use kernel::{
+    io::{
+        poll::read_poll_timeout_atomic,
+        Io, //
+    },
+    iommu::mmio::PhysMem,
+    prelude::*,
+    sizes::SZ_4K,
+    sync::{
+        Arc,
+        Mutex,
+        SpinLockIrq, //
+    },
+    time::{
+        delay::udelay,
+        Delta, //
+    }, //
+};
+
+use crate::{
+    acpi::UnitInfo,
+    caps::Caps,
+    fault::Fault,
+    qi::{
+        self,
+        desc::Descriptor,
+        Port,
+        Ring, //
+    },
+    ratelimit::RateLimit,
+    regs::{
+        command::{
+            CommandState,
+            GCMD,
+            GSTS, //
+        },
+        fault::{
+            RecordHigh,
+            FSTS,
+            RECORD_BYTES,
+            RECORD_HIGH, //
+        },
+        queue::{
+            IQERCD,
+            IQH,
+            IQT, //
+        }, //
+    },
+    root::{
+        Change,
+        Context,
+        RootTable, //
+    }, //
+};
+
+use ids::IdSet;
+use kept::Kept;
+
+/// How often the status of a command is looked at, ten microseconds apart: a second.
+const COMMAND_ROUNDS: usize = 100_000;
+
+/// Time between two looks.
+const COMMAND_DELAY: Delta = Delta::from_micros(10);
+
+/// Looks at the completion of an invalidation before pauses of a microsecond begin.
+const EAGER_ROUNDS: u32 = 200;
+
+/// One remapping unit.
+#[pin_data]
+pub(crate) struct Unit {
+    /// Its number, for messages: `dmar0` is the first of the firmware's table.
+    pub(crate) number: usize,
+    /// What firmware says about it.
+    pub(crate) info: UnitInfo,
+    /// What it can do.
+    pub(crate) caps: Caps,
+    regs: PhysMem<SZ_4K>,
+    memory: qi::Memory,
+    limit: RateLimit,
+    #[pin]
+    root: RootTable,
+    #[pin]
+    queue: SpinLockIrq<Ring>,
+    #[pin]
+    command: SpinLockIrq<CommandState>,
+    #[pin]
+    domains: Mutex<IdSet>,
+    #[pin]
+    kept: Mutex<KVec<Kept>>,
+}
+
+impl Unit {
+    /// Issues a command: `change` sets or clears bits, `done` tells when the unit has obeyed.
+    ///
+    /// Bits of [`CommandState`] that `change` leaves set are remembered; one-shot bits are not.
+    fn command(&self, change: impl FnOnce(GCMD) -> GCMD, done: impl Fn(GSTS) -> bool) -> Result {
+        let mut state = self.command.lock();
+        let command = change(GCMD::from(*state));
+        let kept = CommandState::TRANSLATION_MASK | CommandState::QUEUE_MASK;
+        *state = CommandState::from_raw(command.into_raw() & kept);
+        self.regs.write_reg(command);
+        read_poll_timeout_atomic(
+            || Ok(self.regs.read(GSTS)),
+            |status| done(*status),
+            COMMAND_DELAY,
+            COMMAND_ROUNDS,
+        )?;
+        Ok(())
+    }
+
+    /// Flushes the write buffer of units that have one which needs it.
+    ///
+    /// Context: any.
+    ///
+    /// # Errors
+    ///
+    /// `ETIMEDOUT`.
+    pub(crate) fn flush_write_buffer(&self) -> Result {
+        if !self.caps.write_buffer() {
+            return Ok(());
+        }
+        self.command(
+            |command| command.with_flush_write_buffer(true),
+            |status| !status.flushing_write_buffer().into_bool(),
+        )
+    }
+
+    /// Runs invalidations and waits until they are done.
+    ///
+    /// Context: any.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Ring::submit`]; they have been reported.
+    pub(crate) fn submit(&self, batch: &[Descriptor]) -> Result {
+        self.queue.lock().submit(&self.memory, &self, batch)
+    }
+
+    /// Takes a domain id. May sleep.
+    ///
+    /// # Errors
+    ///
+    /// `ENOSPC`.
+    fn take_id(&self) -> Result<u16> {
+        self.domains.lock().take()
+    }
+
+    /// Makes the unit find `context` for the requester ID `source`. May sleep.
+    ///
+    /// # Errors
+    ///
+    /// `ENOMEM`, or that the unit does not answer; nothing has changed then.
+    pub(crate) fn claim_source(&self, source: u16, context: Context) -> Result {
+        let change = self.root.claim(source, context)?;
+        self.root_changed(source, change).inspect_err(|_| {
+            self.release_source(source, context.directory);
+        })
+    }
+
+    /// Takes back [`Self::claim_source`]. When this returns the unit has forgotten `directory`,
+    /// unless it does not answer, which has been reported.
+    ///
+    /// May sleep.
+    pub(crate) fn release_source(&self, source: u16, directory: u64) {
+        let change = self.root.release(source, directory);
+        // A unit that does not answer an invalidation was reported; there is nobody to tell.
+        let _ = self.root_changed(source, change);
+        if change == Change::Removed {
+            let change = self.root.promote(source);
+            let _ = self.root_changed(source, change);
+        }
+    }
+
+    fn root_changed(&self, source: u16, change: Change) -> Result {
+        match change {
+            Change::None => Ok(()),
+            // A unit without caching mode never caches what is absent.
+            Change::Added if !self.caps.caching_mode() => self.flush_write_buffer(),
+            Change::Added => self.submit(&[
+                Descriptor::context_device(source, 0),
+                Descriptor::pasid_cache_global(),
+                Descriptor::iotlb_global(self.caps.drain()),
+            ]),
+            // The PASID cache is looked up by domain id, and the entries' ids are gone from
+            // memory already; this is rare enough to drop all of them.
+            Change::Removed => self.submit(&[
+                Descriptor::context_device(source, 0),
+                Descriptor::pasid_cache_global(),
+                Descriptor::iotlb_global(self.caps.drain()),
+            ]),
+        }
+    }
+
+    /// Prints the faults that the unit has recorded and gives the records back.
+    ///
+    /// Context: may sleep; called from the poll of [`crate::driver`] only.
+    pub(crate) fn poll_faults(&self) {
+        let status = self.regs.read(FSTS);
+        if !status.pending().into_bool() && !status.overflow().into_bool() {
+            return;
+        }
+        let (offset, records) = self.caps.fault_records();
+        // CAST: the field is eight bits wide.
+        let first = status.record_index().get() as usize;
+        for step in 0..records {
+            let at = offset + (first + step) % records * RECORD_BYTES;
+            let (Ok(low), Ok(high)) = (
+                self.regs.try_read64(at),
+                self.regs.try_read64(at + RECORD_HIGH),
+            ) else {
+                break;
+            };
+            let Some(fault) = Fault::decode(low, RecordHigh::from_raw(high)) else {
+                break;
+            };
+            if self.limit.allows() {
+                pr_err!("dmar{}: {}\n", self.number, fault);
+            }
+            let acknowledge = RecordHigh::acknowledge().into_raw();
+            if self
+                .regs
+                .try_write64(acknowledge, at + RECORD_HIGH)
+                .is_err()
+            {
+                break;
+            }
+        }
+        if status.overflow().into_bool() {
+            if self.limit.allows() {
+                pr_err!("dmar{}: more faults than there are records\n", self.number);
+            }
+            self.regs.write_reg(FSTS::acknowledge_overflow());
+        }
+    }
+}
+
+impl Port for &Unit {
+    fn head(&self) -> usize {
+        self.regs.read(IQH).index()
+    }
+
+    fn set_tail(&self, index: usize) {
+        self.regs.write_reg(IQT::at(index));
+    }
+
+    fn fault(&self) -> FSTS {
+        self.regs.read(FSTS)
+    }
+
+    fn acknowledge(&self, fault: FSTS) {
+        self.regs.write_reg(fault);
+    }
+
+    fn error_record(&self) -> IQERCD {
+        // The offset is valid, so there is no error; without details the message says so.
+        self.regs.try_read(IQERCD).unwrap_or(IQERCD::from_raw(0))
+    }
+
+    fn pause(&self, round: u32) {
+        if round < EAGER_ROUNDS {
+            core::hint::spin_loop();
+        } else {
+            udelay(Delta::from_micros(1));
+        }
+    }
+
+    fn report(&self, what: &str, descriptor: Option<Descriptor>) {
+        if !self.limit.allows() {
+            return;
+        }
+        match descriptor {
+            Some(descriptor) => pr_err!(
+                "dmar{}: invalidation queue: {} ({}: {:#x} {:#x})\n",
+                self.number,
+                what,
+                descriptor.name(),
+                descriptor.0[0],
+                descriptor.0[1]
+            ),
+            None => pr_err!("dmar{}: invalidation queue: {}\n", self.number, what),
+        }
+    }
+}
+
+/// A domain id of a unit.
+///
+/// Dropping it gives the id back: the unit must have forgotten everything cached under it.
+pub(crate) struct DomainId {
+    /// The unit.
+    pub(crate) unit: Arc<Unit>,
+    /// The id.
+    pub(crate) id: u16,
+}
+
+impl DomainId {
+    /// Takes an id of `unit`. May sleep.
+    ///
+    /// # Errors
+    ///
+    /// `ENOSPC`.
+    pub(crate) fn new(unit: &Arc<Unit>) -> Result<Self> {
+        Ok(Self {
+            unit: unit.clone(),
+            id: unit.take_id()?,
+        })
+    }
+}
+
+impl Drop for DomainId {
+    fn drop(&mut self) {
+        self.unit.domains.lock().give_back(self.id);
+    }
+}

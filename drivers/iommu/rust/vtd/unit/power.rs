@@ -1,0 +1,205 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Switching a unit on, and off again to the state in which it was found.
+//!
+//! VT-d specification, 6.5.2 (queue), 11.4.4 (commands) and 11.4.8 (protected memory).
+
+use kernel::{
+    io::{
+        poll::read_poll_timeout_atomic,
+        Io, //
+    },
+    prelude::*,
+    sync::Arc, //
+};
+
+use super::{
+    Unit,
+    COMMAND_DELAY,
+    COMMAND_ROUNDS, //
+};
+
+use crate::{
+    qi::desc::Descriptor,
+    regs::{
+        command::{
+            PMEN,
+            RTADDR, //
+        },
+        fault::FECTL,
+        queue::{
+            IQA,
+            IQH,
+            IQT, //
+        }, //
+    }, //
+};
+
+/// A unit whose queue runs and whose root table is set.
+///
+/// Dropping it switches everything off and puts the registers back.
+pub(crate) struct Powered {
+    unit: Arc<Unit>,
+    root: RTADDR,
+    queue: IQA,
+    protected: PMEN,
+    events: FECTL,
+}
+
+impl Powered {
+    /// Starts the queue of `unit` and sets its root table. Translation stays off.
+    ///
+    /// May sleep.
+    ///
+    /// # Errors
+    ///
+    /// `ETIMEDOUT` if the unit does not obey; it is as it was found then.
+    pub(crate) fn new(unit: Arc<Unit>) -> Result<Self> {
+        let regs = &unit.regs;
+        let powered = Self {
+            root: regs.try_read(RTADDR)?,
+            queue: regs.try_read(IQA)?,
+            protected: regs.read(PMEN),
+            events: regs.read(FECTL),
+            unit,
+        };
+        // From here on an error drops `powered`.
+        powered.start().inspect_err(|error| {
+            pr_err!(
+                "dmar{}: does not start: {:?}\n",
+                powered.unit.number,
+                *error
+            );
+        })?;
+        Ok(powered)
+    }
+
+    /// The unit.
+    pub(crate) fn unit(&self) -> &Arc<Unit> {
+        &self.unit
+    }
+
+    fn start(&self) -> Result {
+        let unit = &self.unit;
+        let regs = &unit.regs;
+        // Faults are polled: nobody would receive the interrupt.
+        regs.write_reg(self.events.with_masked(true));
+
+        regs.write_reg(IQT::at(0));
+        regs.try_write_reg(unit.memory.address())?;
+        unit.command(
+            |command| command.with_queue(true),
+            |status| status.queue().into_bool(),
+        )?;
+        unit.flush_write_buffer()?;
+
+        regs.try_write_reg(RTADDR::scalable(unit.root.phys()))?;
+        unit.command(
+            |command| command.with_set_root(true),
+            |status| status.root_set().into_bool(),
+        )?;
+        self.forget_all()
+    }
+
+    /// Makes the unit forget what it cached under an earlier root table.
+    fn forget_all(&self) -> Result {
+        let unit = &self.unit;
+        if unit.caps.enhanced_set_root() {
+            // Setting the root table has done it.
+            return Ok(());
+        }
+        unit.submit(&[
+            Descriptor::context_global(),
+            Descriptor::pasid_cache_global(),
+            Descriptor::iotlb_global(unit.caps.drain()),
+        ])
+    }
+
+    /// Switches translation on: from now on only devices with an entry reach memory.
+    ///
+    /// # Errors
+    ///
+    /// `ETIMEDOUT`.
+    pub(crate) fn enable_translation(&self) -> Result {
+        let unit = &self.unit;
+        if self.protected.enable().into_bool() {
+            // The regions block DMA to the kernel's own memory in part, whatever the tables say.
+            self.set_protected(self.protected.with_enable(false))?;
+            pr_info!("dmar{}: lifted the protection of memory\n", unit.number);
+        }
+        unit.command(
+            |command| command.with_translation(true),
+            |status| status.translation().into_bool(),
+        )
+    }
+
+    fn set_protected(&self, value: PMEN) -> Result {
+        let regs = &self.unit.regs;
+        let wanted = value.enable().into_bool();
+        regs.write_reg(value);
+        read_poll_timeout_atomic(
+            || Ok(regs.read(PMEN)),
+            |now| now.in_force().into_bool() == wanted,
+            COMMAND_DELAY,
+            COMMAND_ROUNDS,
+        )?;
+        Ok(())
+    }
+
+    fn stop(&self) -> Result {
+        let unit = &self.unit;
+        let regs = &unit.regs;
+        unit.command(
+            |command| command.with_translation(false),
+            |status| !status.translation().into_bool(),
+        )?;
+        if unit.caps.protected_memory() && self.protected.enable().into_bool() {
+            self.set_protected(self.protected)?;
+        }
+
+        regs.try_write_reg(self.root)?;
+        unit.command(
+            |command| command.with_set_root(true),
+            |status| status.root_set().into_bool(),
+        )?;
+        if unit.queue_runs() {
+            self.forget_all()?;
+            // The queue may be switched off only while it is empty.
+            read_poll_timeout_atomic(
+                || Ok((regs.read(IQH).index(), regs.read(IQT))),
+                |(head, tail)| IQT::at(*head) == *tail,
+                COMMAND_DELAY,
+                COMMAND_ROUNDS,
+            )?;
+            unit.command(
+                |command| command.with_queue(false),
+                |status| !status.queue().into_bool(),
+            )?;
+        }
+        regs.write_reg(IQT::at(0));
+        regs.try_write_reg(self.queue)?;
+        regs.write_reg(self.events);
+        Ok(())
+    }
+}
+
+impl Unit {
+    /// Whether the queue was switched on.
+    fn queue_runs(&self) -> bool {
+        self.command.lock().queue().into_bool()
+    }
+}
+
+impl Drop for Powered {
+    fn drop(&mut self) {
+        if let Err(error) = self.stop() {
+            pr_err!(
+                "dmar{}: does not stop: {:?}; its tables are leaked, as it may still read them\n",
+                self.unit.number,
+                error
+            );
+            // One reference that is never dropped.
+            core::mem::forget(self.unit.clone());
+        }
+    }
+}

@@ -1,0 +1,171 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Taking a unit over: claim its registers, look, write nothing.
+//!
+//! A unit is taken only if nobody else drives it. The registers say so in two ways: another driver
+//! has claimed their range, or something is switched on. Whoever refuses names the reason and what
+//! to change at boot.
+
+use kernel::{
+    io::Io,
+    iommu::mmio::PhysMem,
+    new_mutex,
+    prelude::*,
+    sizes::SZ_4K,
+    str::CString,
+    sync::{
+        new_spinlock_irq,
+        Arc, //
+    }, //
+};
+
+use super::{
+    ids::IdSet,
+    Unit, //
+};
+
+use crate::{
+    acpi::UnitInfo,
+    caps::Caps,
+    qi::{
+        self,
+        Ring, //
+    },
+    ratelimit::RateLimit,
+    regs::{
+        cap::{
+            CAP,
+            ECAP,
+            VER, //
+        },
+        command::{
+            CommandState,
+            GSTS, //
+        },
+        fault::RECORD_BYTES, //
+    },
+    root::RootTable, //
+};
+
+/// Why a unit that is switched on is left alone.
+fn owner(status: GSTS) -> Option<&'static str> {
+    // Interrupt remapping comes first: it implies the queue.
+    if status.interrupt_remapping().into_bool() {
+        Some("interrupt remapping is on and shares the invalidation queue; boot with intremap=off")
+    } else if status.translation().into_bool() {
+        Some(
+            "DMA is translated already, by firmware or an earlier kernel; boot with \
+             intel_iommu=off, and turn off pre-boot DMA protection in the firmware's set-up",
+        )
+    } else if status.queue().into_bool() {
+        Some("the invalidation queue is in use; boot with intel_iommu=off intremap=off")
+    } else {
+        None
+    }
+}
+
+/// Claims the registers of a unit, all that its capabilities speak of.
+fn claim(number: usize, info: &UnitInfo) -> Result<PhysMem<SZ_4K>> {
+    let request = |bytes| -> Result<PhysMem<SZ_4K>> {
+        let name = CString::try_from_fmt(fmt!("rust_vtd dmar{}", number))?;
+        PhysMem::request(info.base, bytes, name).inspect_err(|error| match *error {
+            EBUSY => pr_err!(
+                "dmar{}: its registers belong to another driver; boot with intel_iommu=off \
+                 intremap=off\n",
+                number
+            ),
+            error => pr_err!("dmar{}: cannot map its registers: {:?}\n", number, error),
+        })
+    };
+    let regs = request(info.bytes)?;
+    let cap = regs.try_read(CAP)?;
+    if cap.into_raw() == u64::MAX {
+        pr_err!("dmar{}: there is no unit at {:#x}\n", number, info.base);
+        return Err(ENODEV);
+    }
+    let (offset, records) = Caps::new(cap, regs.try_read(ECAP)?).fault_records();
+    let needed = offset + records * RECORD_BYTES;
+    if needed <= info.bytes {
+        return Ok(regs);
+    }
+    // Older firmware always says one page.
+    drop(regs);
+    request(needed.next_multiple_of(SZ_4K))
+}
+
+impl Unit {
+    /// Claims the unit number `number` that firmware describes by `info`.
+    ///
+    /// Only reads: on any error the hardware is as it was. May sleep.
+    ///
+    /// # Errors
+    ///
+    /// Each has been reported in words.
+    /// - `EBUSY` if somebody else drives the unit;
+    /// - `ENODEV` if there is none, or it lacks what the driver needs;
+    /// - `ENOMEM`.
+    pub(crate) fn take(number: usize, info: UnitInfo) -> Result<Arc<Self>> {
+        let regs = claim(number, &info)?;
+        if let Some(reason) = owner(regs.read(GSTS)) {
+            pr_err!("dmar{}: {}\n", number, reason);
+            return Err(EBUSY);
+        }
+        let caps = Caps::new(regs.try_read(CAP)?, regs.try_read(ECAP)?);
+        if let Err(missing) = caps.usable() {
+            pr_err!(
+                "dmar{}: the unit {}; this driver cannot drive it\n",
+                number,
+                missing.reason()
+            );
+            return Err(ENODEV);
+        }
+        let version = regs.read(VER);
+        pr_info!(
+            "dmar{}: version {}.{}, {:#x}, capabilities {:#x} {:#x}\n",
+            number,
+            version.major().get(),
+            version.minor().get(),
+            info.base,
+            caps.raw_cap(),
+            caps.raw_ecap()
+        );
+        let memory = qi::Memory::new(None)?;
+        let ids = IdSet::new(caps.domains())?;
+        Arc::pin_init(
+            try_pin_init!(Unit {
+                number,
+                info,
+                caps,
+                regs,
+                memory,
+                limit: RateLimit::new(),
+                root <- RootTable::new(None, caps.coherent_tables()),
+                queue <- new_spinlock_irq!(Ring::new()),
+                command <- new_spinlock_irq!(CommandState::zeroed()),
+                domains <- new_mutex!(ids),
+                kept <- new_mutex!(KVec::new()),
+            }),
+            GFP_KERNEL,
+        )
+    }
+}
+
+#[cfg(CONFIG_RUST_INTEL_VTD_KUNIT_TEST)]
+#[kunit_tests(rust_vtd_take)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_owner_is_named() {
+        assert!(owner(GSTS::zeroed()).is_none());
+        // The root pointer alone drives nothing.
+        assert!(owner(GSTS::from_raw(1 << 30)).is_none());
+        for (bits, word) in [
+            (1u32 << 31, "translated"),
+            (1 << 26, "queue"),
+            (1 << 25 | 1 << 26, "intremap=off"),
+        ] {
+            assert!(owner(GSTS::from_raw(bits)).is_some_and(|text| text.contains(word)));
+        }
+    }
+}
