@@ -1,0 +1,181 @@
+# SPDX-License-Identifier: GPL-2.0
+"""A QEMU without a guest: its processors stand still, this program acts for them.
+
+Guest memory is a shared file, mapped here as well, so that page tables can be
+read and changed as a processor would, also while the device walks them.
+Registers go through QEMU's qtest protocol.
+"""
+
+import mmap
+import os
+import shutil
+import socket
+import subprocess
+import tempfile
+
+RAM_SIZE = 256 << 20
+ANSWER_TIMEOUT_S = 60
+
+EDU_SLOT = 4
+EDU_SID = EDU_SLOT << 3
+EDU_BAR = 0xE0000000
+EDU_BUFFER = 0x40000
+EDU_DMA_SRC = 0x80
+EDU_DMA_DST = 0x88
+EDU_DMA_COUNT = 0x90
+EDU_DMA_COMMAND = 0x98
+EDU_DMA_RUN = 1
+EDU_DMA_TO_MEMORY = 2
+EDU_DMA_TIME_NS = 100_000_000
+
+# A disk that answers late: between a read and its data lies this long.
+NVME_SLOT = 5
+NVME_BAR = 0xE010_0000
+NVME_LATENCY_S = 0.3
+
+PCI_ADDRESS = 0xCF8
+PCI_DATA = 0xCFC
+
+
+class MachineError(Exception):
+    """QEMU did not start, ended, or answered with something else."""
+
+
+class Machine:
+    """One QEMU with an Intel IOMMU and the edu device behind it."""
+
+    def __init__(self, qemu, properties):
+        self.properties = properties
+        self._dir = tempfile.mkdtemp(prefix="ad-matrix-")
+        self._process = None
+        self._stream = None
+        self.ram = None
+        try:
+            self._start(qemu)
+        except BaseException:
+            self.close()
+            raise
+
+    def _start(self, qemu):
+        ram_path = os.path.join(self._dir, "ram")
+        socket_path = os.path.join(self._dir, "qtest")
+        self._log_path = os.path.join(self._dir, "stderr")
+        with open(ram_path, "wb+") as ram_file:
+            ram_file.truncate(RAM_SIZE)
+            self.mapping = mmap.mmap(ram_file.fileno(), RAM_SIZE)
+        # Items of eight bytes: each load and store is one access of the host.
+        self.ram = memoryview(self.mapping).cast("Q")
+
+        listener = socket.socket(socket.AF_UNIX)
+        listener.bind(socket_path)
+        listener.listen(1)
+        device = ",".join(["intel-iommu", "intremap=off"] + self.properties)
+        command = [
+            qemu, "-machine", "q35,memory-backend=ram,kernel-irqchip=off",
+            "-accel", "qtest", "-m", f"{RAM_SIZE >> 20}M", "-nodefaults",
+            "-display", "none", "-qtest", f"unix:{socket_path}",
+            "-L", "/usr/share/qemu", "-L", "/usr/share/seabios",
+            "-object", f"memory-backend-file,id=ram,size={RAM_SIZE},"
+                       f"mem-path={ram_path},share=on",
+            "-device", device,
+            "-device", f"edu,addr={EDU_SLOT:02x}.0,dma_mask=0xffffffffffffffff",
+            "-blockdev", "null-co,node-name=disk,size=1048576,read-zeroes=on,"
+                         f"latency-ns={int(NVME_LATENCY_S * 1e9)}",
+            "-device", f"nvme,addr={NVME_SLOT:02x}.0,serial=disk,drive=disk",
+        ]
+        with open(self._log_path, "wb") as log:
+            self._process = subprocess.Popen(
+                command, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+        with listener:
+            self._stream = self._accept(listener)
+        self._init_devices()
+
+    def _accept(self, listener):
+        """Wait for QEMU to connect, or to end without having done so."""
+        listener.settimeout(0.1)
+        for _ in range(ANSWER_TIMEOUT_S * 10):
+            try:
+                connection, _ = listener.accept()
+            except socket.timeout:
+                if self._process.poll() is not None:
+                    break
+                continue
+            connection.settimeout(ANSWER_TIMEOUT_S)
+            return connection.makefile("rw", encoding="ascii", newline="\n")
+        raise MachineError(f"QEMU does not start: {self.log_line()}")
+
+    def log_line(self):
+        """What QEMU said last on its standard error."""
+        with open(self._log_path, encoding="utf-8", errors="replace") as log:
+            lines = [line.strip() for line in log if line.strip()]
+        return lines[-1] if lines else "it said nothing"
+
+    def command(self, text):
+        """Send one qtest command, return the words of its answer."""
+        try:
+            self._stream.write(text + "\n")
+            self._stream.flush()
+            answer = self._stream.readline().split()
+        except OSError as error:
+            raise MachineError(f"QEMU stopped answering ({error}): "
+                               f"{self.log_line()}") from error
+        if not answer:
+            raise MachineError(f"QEMU ended at \"{text}\": {self.log_line()}")
+        if answer[0] != "OK":
+            raise MachineError(f"\"{text}\" is answered by \"{' '.join(answer)}\"")
+        return answer[1:]
+
+    def read32(self, address):
+        return int(self.command(f"readl {address:#x}")[0], 16)
+
+    def write32(self, address, value):
+        self.command(f"writel {address:#x} {value:#x}")
+
+    def read64(self, address):
+        return int(self.command(f"readq {address:#x}")[0], 16)
+
+    def write64(self, address, value):
+        self.command(f"writeq {address:#x} {value:#x}")
+
+    def _write_config(self, slot, offset, value):
+        address = 1 << 31 | slot << 11 | offset
+        self.command(f"outl {PCI_ADDRESS:#x} {address:#x}")
+        self.command(f"outl {PCI_DATA:#x} {value:#x}")
+
+    def _init_devices(self):
+        for slot, bar in ((EDU_SLOT, EDU_BAR), (NVME_SLOT, NVME_BAR)):
+            self._write_config(slot, 0x10, bar)
+            self._write_config(slot, 0x04, 0x6)  # memory space, bus master
+        if self.read32(EDU_BAR) & 0xFFFF != 0x00ED:
+            raise MachineError("the edu device does not answer at its BAR")
+
+    def dma(self, address, to_memory, count=8):
+        """Let the device read from, or write to, an address that it sees."""
+        source, target = EDU_BUFFER, address
+        if not to_memory:
+            source, target = address, EDU_BUFFER
+        self.write64(EDU_BAR + EDU_DMA_SRC, source)
+        self.write64(EDU_BAR + EDU_DMA_DST, target)
+        self.write64(EDU_BAR + EDU_DMA_COUNT, count)
+        self.write64(EDU_BAR + EDU_DMA_COMMAND,
+                     EDU_DMA_RUN | (EDU_DMA_TO_MEMORY if to_memory else 0))
+        self.command(f"clock_step {EDU_DMA_TIME_NS}")
+        if self.read64(EDU_BAR + EDU_DMA_COMMAND) & EDU_DMA_RUN:
+            raise MachineError("the edu device did not finish its transfer")
+
+    def close(self):
+        """End QEMU and remove what it used."""
+        if self._process and self._process.poll() is None:
+            self._process.terminate()
+            try:
+                self._process.wait(10)
+            except subprocess.TimeoutExpired:
+                self._process.kill()
+                self._process.wait()
+        if self._stream:
+            self._stream.close()
+        if self.ram is not None:
+            self.ram.release()
+            self.ram = None
+            self.mapping.close()
+        shutil.rmtree(self._dir, ignore_errors=True)

@@ -1,0 +1,156 @@
+# SPDX-License-Identifier: GPL-2.0
+"""The PASID table entry: taken over when it is invalidated, and not before."""
+
+from bench import DOMAIN, OTHER_DOMAIN, Bench, Failed
+from matrix import BOTH_STAGES, FIRST_ONLY, SECOND_ONLY
+from tables import FIRST, SECOND
+
+PLAIN = ("x-scalable-mode=on",)
+PASS_THROUGH_DOMAIN = 1
+
+
+def ssade_on_without_flush(unit):
+    """SSADE set and nothing flushed: the entry that is cached decides."""
+    bench = Bench(unit, SECOND, ssade=False)
+    bench.read()
+    unit.set_entry(bench.table, DOMAIN, ssade=True)
+    unit.flush_iotlb()
+    bench.write()
+    bench.check("SSADE was set and the PASID-cache not invalidated")
+
+
+def ssade_on_without_iotlb_flush(unit):
+    """SSADE set, PASID-cache invalidated: cached translations stay as they are."""
+    bench = Bench(unit, SECOND, ssade=False)
+    bench.read()
+    unit.set_entry(bench.table, DOMAIN, ssade=True)
+    unit.flush_pasid(DOMAIN)
+    bench.write()
+    bench.check("SSADE was set and the IOTLB not invalidated")
+    unit.flush_domain(DOMAIN)
+    bench.marks = True
+    bench.write()
+    bench.expect_write()
+    bench.check("SSADE was set and both caches invalidated")
+
+
+def ssade_off(unit):
+    """SSADE cleared: marking ends with the invalidation."""
+    bench = Bench(unit, SECOND, ssade=True)
+    bench.write()
+    bench.expect_write()
+    unit.set_entry(bench.table, DOMAIN, ssade=False)
+    bench.clear()
+    unit.flush_domain(DOMAIN)
+    bench.write()
+    bench.expect_write()
+    bench.check("SSADE was cleared and the PASID-cache not invalidated")
+    bench.clear()
+    unit.flush_pasid(DOMAIN)
+    unit.flush_domain(DOMAIN)
+    bench.write()
+    bench.check("SSADE was cleared and both caches invalidated")
+
+
+def _untranslated(bench):
+    """The device writes to a physical address."""
+    address = bench.table.physical()
+    bench.write(address, address)
+
+
+def _enter_pass_through(unit, bench):
+    unit.clear_entry()
+    unit.flush_pasid(DOMAIN)
+    unit.flush_domain(DOMAIN)
+    unit.set_pass_through(PASS_THROUGH_DOMAIN)
+    unit.flush_pasid(PASS_THROUGH_DOMAIN)
+    _untranslated(bench)
+    _untranslated(bench)
+
+
+def leave_pass_through(unit, stage):
+    """PASID-cache invalidation alone takes a device out of pass-through."""
+    for flush in (lambda: unit.flush_pasid(PASS_THROUGH_DOMAIN),
+                  lambda: unit.flush_pasids_of(PASS_THROUGH_DOMAIN),
+                  unit.flush_pasids):
+        bench = Bench(unit, stage)
+        _enter_pass_through(unit, bench)
+        unit.clear_entry()
+        flush()
+        unit.set_entry(bench.table, DOMAIN, ssade=True)
+        bench.write()
+        bench.read()
+        bench.expect_write()
+        bench.check("leaving pass-through")
+
+
+def leave_plain_pass_through(unit):
+    """The same on a unit without any of the properties."""
+    bench = Bench(unit, SECOND, ssade=False)
+    _enter_pass_through(unit, bench)
+    unit.clear_entry()
+    unit.flush_pasid(PASS_THROUGH_DOMAIN)
+    unit.set_entry(bench.table, DOMAIN)
+    bench.write()
+    bench.check("leaving pass-through")
+
+
+def stay_in_pass_through(unit):
+    """An entry that is not invalidated, or as another domain's, stays."""
+    bench = Bench(unit, SECOND)
+    _enter_pass_through(unit, bench)
+    unit.set_entry(bench.table, DOMAIN, ssade=True)
+    unit.flush_pasid(OTHER_DOMAIN)
+    unit.flush_pasid(PASS_THROUGH_DOMAIN, pasid=1)
+    unit.flush_domain(DOMAIN)
+    _untranslated(bench)
+    bench.check("invalidating what is not cached")
+
+
+def absent_is_not_cached(unit):
+    """An entry that becomes present needs no invalidation."""
+    bench = Bench(unit, SECOND)
+    unit.clear_entry()
+    unit.flush_pasid(DOMAIN)
+    unit.machine.dma(bench.table.IOVA, to_memory=True)
+    if not unit.fault():
+        raise Failed("an access without a PASID table entry does not fault")
+    unit.clear_faults()
+    unit.set_entry(bench.table, DOMAIN, ssade=True)
+    bench.write()
+    bench.expect_write()
+    bench.check("an entry has become present")
+
+
+def other_stage(unit):
+    """One unit, one device, first the one stage and then the other."""
+    for old, new in ((FIRST, SECOND), (SECOND, FIRST)):
+        bench = Bench(unit, old)
+        bench.write()
+        unit.clear_entry()
+        unit.flush_pasid(DOMAIN)
+        unit.flush_translation(old, DOMAIN, bench.table.IOVA)
+        bench = Bench(unit, new)
+        bench.read()
+        bench.write()
+        bench.expect_write()
+        bench.check(f"changing from {old.name} to {new.name}")
+
+
+def cases():
+    """(name, properties, function) of every case."""
+    yield ("SSADE set, PASID-cache not flushed", SECOND_ONLY,
+           ssade_on_without_flush)
+    yield ("SSADE set, IOTLB not flushed", SECOND_ONLY,
+           ssade_on_without_iotlb_flush)
+    yield "SSADE cleared", SECOND_ONLY, ssade_off
+    for stage, properties in ((SECOND, SECOND_ONLY), (FIRST, FIRST_ONLY),
+                              (FIRST, BOTH_STAGES)):
+        def run(unit, stage=stage):
+            leave_pass_through(unit, stage)
+        where = " on a unit with both stages" if properties is BOTH_STAGES else ""
+        yield f"{stage.name} leaving pass-through{where}", properties, run
+    yield "plain unit leaving pass-through", PLAIN, leave_plain_pass_through
+    yield "foreign PASID-cache flush", SECOND_ONLY, stay_in_pass_through
+    yield "absent PASID entry is not cached", SECOND_ONLY, absent_is_not_cached
+    yield "changing the stage", BOTH_STAGES, other_stage
