@@ -1,0 +1,281 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * Each allocation on the way of each call fails once.
+ *
+ * The call then fails cleanly, and what was tracked before still is: no page is
+ * lost, none is made up, and the same call succeeds when tried again. The kernel
+ * is to be watched for warnings meanwhile.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+#include "lib/harness.h"
+
+/* More allocations than any of these calls makes. */
+#define MAX_NTH 2000
+
+static const char *device_bdf;
+
+FIXTURE(dirty_fail_nth) {
+	struct dirty_env env;
+	int nth_fd;
+};
+
+static int write_file(const char *path, const char *value)
+{
+	ssize_t len = strlen(value);
+	int fd = open(path, O_WRONLY);
+	int ret;
+
+	if (fd < 0)
+		return -errno;
+	ret = write(fd, value, len) == len ? 0 : -EIO;
+	close(fd);
+
+	return ret;
+}
+
+/* By default only allocations that must not wait fail, and no single pages. */
+static const char *fault_injection_setup(void)
+{
+	static const char * const settings[][2] = {
+		{ "failslab/ignore-gfp-wait", "N" },
+		{ "failslab/verbose", "0" },
+		{ "fail_page_alloc/ignore-gfp-wait", "N" },
+		{ "fail_page_alloc/ignore-gfp-highmem", "N" },
+		{ "fail_page_alloc/min-order", "0" },
+		{ "fail_page_alloc/verbose", "0" },
+	};
+	char path[PATH_MAX];
+
+	for (size_t i = 0; i < ARRAY_SIZE(settings); i++) {
+		snprintf_assert(path, sizeof(path), "/sys/kernel/debug/%s",
+				settings[i][0]);
+		if (write_file(path, settings[i][1]))
+			return "needs CONFIG_FAILSLAB, CONFIG_FAIL_PAGE_ALLOC and debugfs mounted";
+	}
+
+	/* There with CONFIG_IOMMUFD_TEST only; all it does is to be quiet. */
+	write_file("/sys/kernel/debug/fail_iommufd/verbose", "0");
+
+	return NULL;
+}
+
+FIXTURE_SETUP(dirty_fail_nth)
+{
+	const char *skip = fault_injection_setup();
+	struct dirty_env *env = &self->env;
+
+	if (skip)
+		SKIP(return, "%s", skip);
+
+	skip = dirty_env_open(env, device_bdf, PAGE_4K);
+	if (skip)
+		SKIP(return, "%s", skip);
+
+	self->nth_fd = open("/proc/thread-self/fail-nth", O_RDWR);
+	ASSERT_LE(0, self->nth_fd);
+	hwpt_set_dirty(env, env->hwpt, true);
+}
+
+FIXTURE_TEARDOWN(dirty_fail_nth)
+{
+	close(self->nth_fd);
+	dirty_env_close(&self->env);
+}
+
+static void arm(int fd, int nth)
+{
+	char value[16];
+	int len = snprintf(value, sizeof(value), "%d", nth);
+
+	VFIO_ASSERT_EQ(pwrite(fd, value, len, 0), len);
+}
+
+/* Whether the call reached the allocation that was to fail. */
+static bool disarm(int fd)
+{
+	char value[16] = "";
+
+	/* The failure can hit this very read or write: then the call is through. */
+	if (pread(fd, value, sizeof(value) - 1, 0) < 0)
+		value[0] = '1';
+	if (pwrite(fd, "0", 1, 0) != 1)
+		VFIO_ASSERT_EQ(pwrite(fd, "0", 1, 0), 1);
+
+	return atoi(value) == 0;
+}
+
+/*
+ * Runs @_call, with one more allocation succeeding each time, until it needs no
+ * more; after a failure runs @_check, after a success @_undo. Which errno it is
+ * depends on what failed: iommufd has points of its own beside allocations.
+ */
+#define SWEEP(_call, _check, _undo) do {				\
+	bool __reached = true;						\
+	int __failures = 0;						\
+									\
+	for (int __nth = 1; __reached && __nth < MAX_NTH; __nth++) {	\
+		int __ret;						\
+									\
+		arm(self->nth_fd, __nth);				\
+		__ret = (_call);					\
+		__reached = disarm(self->nth_fd);			\
+		if (__ret) {						\
+			EXPECT_TRUE(__reached);				\
+			__failures++;					\
+			_check;						\
+		} else {						\
+			_undo;						\
+		}							\
+	}								\
+	EXPECT_FALSE(__reached);					\
+	EXPECT_LT(0, __failures);					\
+	TH_LOG("failed %d times", __failures);				\
+} while (0)
+
+/* Dirt of before is there once, and a write after it is there once. */
+static struct dirty_report intact(struct dirty_env *env)
+{
+	struct dirty_report before, after;
+
+	before = dirty_harvest(env, query_all(&env->area));
+	dirty_write_random(env, 2);
+	after = dirty_harvest(env, query_all(&env->area));
+	dirty_write_random(env, 2);
+
+	return (struct dirty_report){
+		.set = before.set + after.set,
+		.missing = before.missing + after.missing,
+		.extra = before.extra + after.extra,
+		.stray = before.stray + after.stray,
+	};
+}
+
+static int alloc(struct dirty_env *env, u32 *hwpt)
+{
+	return __hwpt_alloc(env->iommu->iommufd, env->dev.id,
+			    env->iommu->ioas_id,
+			    IOMMU_HWPT_ALLOC_DIRTY_TRACKING, hwpt);
+}
+
+TEST_F(dirty_fail_nth, alloc)
+{
+	struct dirty_env *env = &self->env;
+	u32 hwpt;
+
+	dirty_write_random(env, 2);
+	SWEEP(alloc(env, &hwpt),
+	      EXPECT_EXACT(intact(env)),
+	      iommufd_destroy(env, hwpt));
+}
+
+/*
+ * Whether a failed attach took the device off the page table that it was on.
+ * Brings it back: to attach it where it seems to be would do nothing.
+ */
+static bool left_blocked(struct dirty_env *env, u32 other)
+{
+	if (!__dirty_write(&env->dev, &env->area, 0)) {
+		page_set_add(&env->written, 0);
+		return false;
+	}
+
+	device_attach(&env->dev, other);
+	device_attach(&env->dev, env->hwpt);
+	return true;
+}
+
+TEST_F(dirty_fail_nth, attach)
+{
+	struct dirty_env *env = &self->env;
+	u32 other = hwpt_alloc(env, IOMMU_HWPT_ALLOC_DIRTY_TRACKING);
+	int blocked = 0;
+
+	hwpt_set_dirty(env, other, true);
+	dirty_write_random(env, 2);
+	SWEEP(__device_attach(&env->dev, other),
+	      blocked += left_blocked(env, other); EXPECT_EXACT(intact(env)),
+	      device_attach(&env->dev, env->hwpt));
+
+	/* The C drivers tear down before they set up. */
+	if (blocked && dirty_walker_is_generic_pt(device_bdf))
+		KNOWN_DIFFERENCE("%d failed attaches left the device blocked", blocked);
+	else
+		EXPECT_EQ(0, blocked);
+
+	EXPECT_EXACT(intact(env));
+	EXPECT_EXACT(dirty_ask(env, other, &env->none));
+	iommufd_destroy(env, other);
+}
+
+/* Pages written that @bits does not tell; takes all of them for reported. */
+static u64 lost(struct dirty_env *env, u8 *bits)
+{
+	struct page_set *written = &env->written;
+	u64 count = 0;
+
+	for (u64 page = 0; page < written->nr; page++)
+		count += written->in[page] && !(bits[page / 8] & 1 << page % 8);
+
+	memset(bits, 0, written->nr / 8);
+	page_set_clear(written);
+	return count;
+}
+
+TEST_F(dirty_fail_nth, get)
+{
+	struct dirty_env *env = &self->env;
+	struct dirty_area *area = &env->area;
+	u64 size = area->nr_pages / 8;
+	struct iommu_hwpt_get_dirty_bitmap cmd = {
+		.hwpt_id = env->hwpt,
+		.iova = area->region.iova,
+		.length = area->region.size,
+		.page_size = PAGE_4K,
+		.data = (uintptr_t)calloc_assert(1, size),
+	};
+	u8 *bits = (u8 *)(uintptr_t)cmd.data;
+
+	/* The bitmap is in memory, so that no allocation of it can fail. */
+	memset(bits, 0, size);
+	dirty_write_random(env, 4);
+	SWEEP(__hwpt_get_dirty(env->iommu->iommufd, &cmd),
+	      EXPECT_EXACT(intact(env)),
+	      EXPECT_EQ(0, lost(env, bits)));
+
+	EXPECT_EXACT(intact(env));
+	free(bits);
+}
+
+TEST_F(dirty_fail_nth, map)
+{
+	struct dirty_env *env = &self->env;
+	struct dma_region region = {
+		.size = SZ_64K,
+	};
+
+	region.vaddr = mmap(NULL, region.size, PROT_READ | PROT_WRITE,
+			    MAP_SHARED | MAP_ANONYMOUS | MAP_POPULATE, -1, 0);
+	ASSERT_NE(MAP_FAILED, region.vaddr);
+	region.iova = iova_allocator_alloc(env->iova, SZ_1G);
+
+	dirty_write_random(env, 2);
+	SWEEP(__iommu_map(env->iommu, &region),
+	      EXPECT_EXACT(intact(env)),
+	      iommu_unmap(env->iommu, &region));
+
+	EXPECT_EXACT(intact(env));
+	ASSERT_EQ(0, munmap(region.vaddr, region.size));
+}
+
+int main(int argc, char *argv[])
+{
+	device_bdf = vfio_selftests_get_bdf(&argc, argv);
+
+	return test_harness_run(argc, argv);
+}

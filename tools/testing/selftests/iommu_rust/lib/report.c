@@ -1,0 +1,226 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * Asks for a dirty bitmap into memory surrounded by guards, and compares it bit
+ * by bit with what is known to have been written.
+ */
+#include <errno.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/mman.h>
+
+#include <linux/align.h>
+#include <linux/kernel.h>
+
+#include "report.h"
+
+/* Differences told in full; a test that loops has many of one kind. */
+#define MAX_NOTES 12
+
+/* Bits gone astray land within pages that the kernel pinned: cover them all. */
+#define GUARD_SIZE (16 * PAGE_4K)
+
+struct page_set page_set_alloc(struct dirty_area *area)
+{
+	return (struct page_set){
+		.nr = area->nr_pages,
+		.in = calloc_assert(area->nr_pages, 1),
+	};
+}
+
+void page_set_free(struct page_set *set)
+{
+	free(set->in);
+	set->in = NULL;
+}
+
+void page_set_clear(struct page_set *set)
+{
+	memset(set->in, 0, set->nr);
+}
+
+void page_set_add(struct page_set *set, u64 page)
+{
+	VFIO_ASSERT_LT(page, set->nr);
+	set->in[page] = 1;
+}
+
+u64 page_set_add_random(struct page_set *set, u64 *seed)
+{
+	u64 page = dirty_random(seed) % set->nr;
+
+	page_set_add(set, page);
+	return page;
+}
+
+struct dirty_query query_part(u64 first, u64 nr)
+{
+	return (struct dirty_query){
+		.first = first,
+		.nr = nr,
+		.unit = PAGE_4K,
+	};
+}
+
+struct dirty_query query_all(struct dirty_area *area)
+{
+	return query_part(0, area->nr_pages);
+}
+
+static bool bit_is_set(const u8 *bits, u64 bit)
+{
+	return bits[bit / 8] & (1 << (bit % 8));
+}
+
+static u64 count_bits(const u8 *bytes, u64 nr)
+{
+	u64 count = 0;
+
+	for (u64 i = 0; i < nr; i++)
+		count += __builtin_popcount(bytes[i]);
+
+	return count;
+}
+
+/* The leaf is what the hardware marks: one write makes all its pages dirty. */
+static u8 *dirty_leaves(struct dirty_area *area, struct page_set *written)
+{
+	u64 pages = area->leaf / PAGE_4K;
+	u64 nr = area->nr_pages / pages;
+	u8 *leaves = calloc_assert(nr, 1);
+
+	for (u64 i = 0; i < nr; i++)
+		leaves[i] = !!memchr(written->in + i * pages, 1, pages);
+
+	return leaves;
+}
+
+static void note(const char *what, u64 count, u64 first_bit,
+		 struct dirty_query *query)
+{
+	static int notes;
+
+	if (!count || ++notes > MAX_NOTES)
+		return;
+
+	if (notes == MAX_NOTES) {
+		fprintf(stderr, "# further differences are not shown\n");
+		return;
+	}
+
+	fprintf(stderr,
+		"# %llu bits %s, the first is bit %llu of pages %llu..%llu, unit %llu\n",
+		(unsigned long long)count, what, (unsigned long long)first_bit,
+		(unsigned long long)query->first,
+		(unsigned long long)(query->first + query->nr - 1),
+		(unsigned long long)query->unit);
+}
+
+static struct dirty_report compare(struct dirty_area *area,
+				   struct dirty_query *query,
+				   struct page_set *written, const u8 *bits,
+				   u64 nr_bits)
+{
+	u8 *leaves = dirty_leaves(area, written);
+	u64 first_missing = 0, first_extra = 0;
+	struct dirty_report report = {};
+
+	for (u64 i = 0; i < nr_bits; i++) {
+		u64 start = query->first * PAGE_4K + i * query->unit;
+		u64 first = start / area->leaf;
+		u64 last = (start + query->unit - 1) / area->leaf;
+		bool expected = memchr(leaves + first, 1, last - first + 1);
+		bool seen = bit_is_set(bits, i);
+
+		report.set += seen;
+		if (expected && !seen && !report.missing++)
+			first_missing = i;
+		if (seen && !expected && !report.extra++)
+			first_extra = i;
+	}
+
+	free(leaves);
+	note("missing", report.missing, first_missing, query);
+	note("set without a write", report.extra, first_extra, query);
+
+	return report;
+}
+
+struct dirty_report dirty_query(struct dirty_env *env, u32 hwpt,
+				struct dirty_area *area,
+				struct dirty_query query,
+				struct page_set *written)
+{
+	u64 nr_bits = query.nr * PAGE_4K / query.unit;
+	u64 nr_bytes = DIV_ROUND_UP(nr_bits, 8);
+	u64 size = 2 * GUARD_SIZE + ALIGN(query.offset + nr_bytes, PAGE_4K);
+	struct iommu_hwpt_get_dirty_bitmap cmd;
+	struct dirty_report report;
+	u8 *memory, *bits;
+
+	memory = mmap(NULL, size, PROT_READ | PROT_WRITE,
+		      MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	VFIO_ASSERT_NE(memory, (u8 *)MAP_FAILED);
+	bits = memory + GUARD_SIZE + query.offset;
+
+	cmd = (struct iommu_hwpt_get_dirty_bitmap){
+		.hwpt_id = hwpt,
+		.flags = query.flags,
+		.iova = area->region.iova + query.first * PAGE_4K,
+		.length = query.nr * PAGE_4K,
+		.page_size = query.unit,
+		.data = (uintptr_t)bits,
+	};
+	VFIO_ASSERT_EQ(__hwpt_get_dirty(env->iommu->iommufd, &cmd), 0);
+
+	report = compare(area, &query, written, bits, nr_bits);
+	report.stray = count_bits(memory, size) - report.set;
+	note("outside the bitmap", report.stray, nr_bits, &query);
+
+	VFIO_ASSERT_EQ(munmap(memory, size), 0);
+	return report;
+}
+
+struct dirty_report dirty_ask(struct dirty_env *env, u32 hwpt,
+			      struct page_set *expected)
+{
+	return dirty_query(env, hwpt, &env->area, query_all(&env->area), expected);
+}
+
+/* A leaf is cleared only by a query that covers all of it. */
+static void page_set_forget(struct page_set *set, struct dirty_area *area,
+			    struct dirty_query *query)
+{
+	u64 pages = area->leaf / PAGE_4K;
+	u64 end = query->first + query->nr;
+
+	if (query->flags & IOMMU_HWPT_GET_DIRTY_BITMAP_NO_CLEAR)
+		return;
+
+	for (u64 page = roundup(query->first, pages); page + pages <= end;
+	     page += pages)
+		memset(set->in + page, 0, pages);
+}
+
+struct dirty_report dirty_harvest(struct dirty_env *env,
+				  struct dirty_query query)
+{
+	struct dirty_report report;
+
+	report = dirty_query(env, env->hwpt, &env->area, query, &env->written);
+	page_set_forget(&env->written, &env->area, &query);
+
+	return report;
+}
+
+void dirty_write_page(struct dirty_env *env, u64 page)
+{
+	page_set_add(&env->written, page);
+	dirty_write(&env->dev, &env->area, page);
+}
+
+void dirty_write_random(struct dirty_env *env, u64 nr)
+{
+	while (nr--)
+		dirty_write_page(env, dirty_random(&env->seed) % env->written.nr);
+}

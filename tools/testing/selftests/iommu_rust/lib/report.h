@@ -1,0 +1,64 @@
+/* SPDX-License-Identifier: GPL-2.0 */
+/*
+ * What the device wrote, what the bitmap says, and the difference.
+ */
+#ifndef SELFTESTS_IOMMU_RUST_LIB_REPORT_H
+#define SELFTESTS_IOMMU_RUST_LIB_REPORT_H
+
+#include "dirty.h"
+
+/**
+ * struct dirty_query - What is asked of the bitmap
+ * @first: first page
+ * @nr: number of pages
+ * @unit: bytes that a bit stands for
+ * @flags: of IOMMU_HWPT_GET_DIRTY_BITMAP
+ * @offset: where in its page the bitmap starts
+ */
+struct dirty_query {
+	u64 first;
+	u64 nr;
+	u64 unit;
+	u32 flags;
+	u32 offset;
+};
+
+/**
+ * struct dirty_report - How the answer differs from the truth
+ * @set: bits set
+ * @missing: bits of written pages that are not set: memory that is lost
+ * @extra: bits set though nothing was written: copied in vain
+ * @stray: bits set outside the query, in memory that is not the caller's
+ */
+struct dirty_report {
+	u64 set;
+	u64 missing;
+	u64 extra;
+	u64 stray;
+};
+
+struct dirty_query query_all(struct dirty_area *area);
+struct dirty_query query_part(u64 first, u64 nr);
+
+/*
+ * Asks @hwpt, and compares with what the leaves of @area must say when the
+ * device wrote @written since they were last cleared.
+ */
+struct dirty_report dirty_query(struct dirty_env *env, u32 hwpt,
+				struct dirty_area *area,
+				struct dirty_query query,
+				struct page_set *written);
+
+/* Of the environment's page table and area; expects exactly @expected. */
+struct dirty_report dirty_ask(struct dirty_env *env, u32 hwpt,
+			      struct page_set *expected);
+
+/* Expects @env->written, and takes what @query clears out of it. */
+struct dirty_report dirty_harvest(struct dirty_env *env,
+				  struct dirty_query query);
+
+/* Has the device write, and adds the pages to @env->written. */
+void dirty_write_page(struct dirty_env *env, u64 page);
+void dirty_write_random(struct dirty_env *env, u64 nr);
+
+#endif /* SELFTESTS_IOMMU_RUST_LIB_REPORT_H */
