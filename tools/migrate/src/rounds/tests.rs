@@ -1,0 +1,296 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Migrations of a memory, a device and an IOMMU that are all made up: each way in which an IOMMU
+//! driver can lose a page has to be seen.
+
+use std::cell::RefCell;
+
+use anyhow::bail;
+
+use super::*;
+use crate::pattern::{
+    Pattern,
+    Write, //
+};
+
+const PAGES: usize = 256;
+const LIMITS: Limits = Limits {
+    threshold: 4,
+    rounds: 10,
+    bandwidth: None,
+};
+
+/// What is wrong with the IOMMU.
+#[derive(Clone, Copy, PartialEq)]
+enum Fault {
+    None,
+    /// It forgets to report one page, once.
+    Forgets(usize),
+    /// Its dirty bits are cleared, but not its cache of which pages are dirty already.
+    NeverFlushes,
+    /// It clears the dirty bits when it has been read, with all that was set meanwhile.
+    ClearsTooLate,
+    /// It reports whole leaves of 32 pages.
+    LargeLeaves,
+    /// It reports nothing at all.
+    Blind,
+    /// Its second reading fails.
+    Fails,
+}
+
+/// Memory, device and IOMMU in one: each page copied lets the device make some more writes.
+struct World {
+    memory: Vec<u8>,
+    dirty: Bitmap,
+    cached: Bitmap,
+    tracking: bool,
+    fault: Fault,
+    readings: usize,
+    running: bool,
+    /// Writes made per page copied, in sixteenths.
+    rate: usize,
+    credit: usize,
+    pattern: Pattern,
+}
+
+struct Fake {
+    world: RefCell<World>,
+    truth: Truth,
+}
+
+impl Fake {
+    fn new(fault: Fault) -> Self {
+        Self {
+            world: RefCell::new(World {
+                memory: vec![0x55; PAGES * PAGE_SIZE],
+                dirty: Bitmap::new(PAGES),
+                cached: Bitmap::new(PAGES),
+                tracking: false,
+                fault,
+                readings: 0,
+                running: true,
+                rate: 4,
+                credit: 0,
+                pattern: Pattern::new(7, PAGES * PAGE_SIZE),
+            }),
+            truth: Truth::new(PAGES),
+        }
+    }
+
+    /// Lets the device work for a while.
+    fn tick(&self) {
+        let mut world = self.world.borrow_mut();
+        if !world.running {
+            return;
+        }
+        world.credit += world.rate;
+        while world.credit >= 16 {
+            world.credit -= 16;
+            let write = world.pattern.next(&[], &(64..=512));
+            self.truth.begin(write.pages());
+            world.write(&write);
+            self.truth.end(1);
+        }
+    }
+
+    fn migrate(&self, limits: &Limits) -> Result<Outcome> {
+        let mut observer = Quiet;
+        migrate(
+            PAGES,
+            &self,
+            &mut &*self,
+            &mut &*self,
+            limits,
+            &mut observer,
+        )
+    }
+}
+
+impl World {
+    fn write(&mut self, write: &Write) {
+        self.memory[write.offset..write.offset + write.data.len()].copy_from_slice(&write.data);
+        if !self.tracking {
+            return;
+        }
+        for page in write.pages() {
+            // Hardware sets the bit only on the first write through a translation.
+            if !self.cached.get(page) {
+                self.cached.set(page);
+                self.dirty.set(page);
+            }
+        }
+    }
+}
+
+impl Source for &Fake {
+    fn read(&self, page: usize, to: &mut [u8; PAGE_SIZE]) -> Result<()> {
+        let at = page * PAGE_SIZE;
+        to.copy_from_slice(&self.world.borrow().memory[at..at + PAGE_SIZE]);
+        self.tick();
+        Ok(())
+    }
+}
+
+impl Tracker for &Fake {
+    fn track(&mut self, on: bool) -> Result<()> {
+        self.world.borrow_mut().tracking = on;
+        Ok(())
+    }
+
+    fn collect(&mut self, report: &mut Bitmap) -> Result<()> {
+        let fault = self.world.borrow().fault;
+        let mut found = self.world.borrow().dirty.clone();
+        if fault == Fault::ClearsTooLate {
+            (0..40).for_each(|_| self.tick());
+        }
+        let mut world = self.world.borrow_mut();
+        world.readings += 1;
+        world.dirty.clear();
+        if fault != Fault::NeverFlushes {
+            world.cached.clear();
+        }
+        match fault {
+            Fault::Forgets(reading) if reading == world.readings => {
+                if let Some(page) = found.iter().last() {
+                    found.unset(page);
+                }
+            }
+            Fault::LargeLeaves => {
+                for page in found.clone().iter() {
+                    (page / 32 * 32..(page / 32 + 1) * 32).for_each(|p| found.set(p));
+                }
+            }
+            Fault::Blind => found.clear(),
+            Fault::Fails if world.readings == 2 => bail!("no"),
+            _ => {}
+        }
+        report.union(&found);
+        Ok(())
+    }
+}
+
+impl Device for &Fake {
+    fn truth(&self) -> &Truth {
+        &self.truth
+    }
+
+    fn check(&mut self) -> Result<()> {
+        Ok(())
+    }
+
+    fn stop(&mut self) -> Result<()> {
+        // Some last writes, between the last reading and the stop.
+        (0..16).for_each(|_| self.tick());
+        self.world.borrow_mut().running = false;
+        Ok(())
+    }
+}
+
+struct Quiet;
+
+impl Observer for Quiet {
+    fn begin(&mut self, _round: usize, _pages: usize) {}
+    fn progress(&mut self, _copied: usize) {}
+    fn end(&mut self, _round: &Round) {}
+}
+
+#[test]
+fn an_honest_iommu_loses_nothing() -> Result<()> {
+    let outcome = Fake::new(Fault::None).migrate(&LIMITS)?;
+    assert!(outcome.is_good(), "{outcome:?}");
+    assert_eq!(outcome.difference, None);
+    assert!(outcome.rounds.len() > 3, "{outcome:?}");
+    assert_eq!(outcome.rounds[0].copied, PAGES);
+    assert!(outcome.rounds.iter().all(|r| r.extra == 0), "{outcome:?}");
+    assert!(outcome
+        .rounds
+        .iter()
+        .all(|r| r.last == (r.number + 1 == outcome.rounds.len())));
+    Ok(())
+}
+
+#[test]
+fn a_forgotten_page_is_lost() -> Result<()> {
+    for reading in 1..4 {
+        let outcome = Fake::new(Fault::Forgets(reading)).migrate(&LIMITS)?;
+        assert!(!outcome.is_good(), "reading {reading}: {outcome:?}");
+        assert_eq!(outcome.lost.len(), 1);
+    }
+    Ok(())
+}
+
+#[test]
+fn a_page_forgotten_in_the_last_round_differs() -> Result<()> {
+    let limits = Limits {
+        rounds: 1,
+        ..LIMITS
+    };
+    let fake = Fake::new(Fault::Forgets(2));
+    let outcome = fake.migrate(&limits)?;
+    let page = outcome.lost[0];
+    assert_eq!((outcome.rounds.len(), outcome.different), (2, 1));
+    let difference = outcome.difference.context("no difference")?;
+    assert_eq!(difference.page, page);
+    assert_ne!(difference.memory, difference.copy);
+    let at = page * PAGE_SIZE + difference.byte;
+    assert_eq!(fake.world.borrow().memory[at], difference.memory);
+    Ok(())
+}
+
+#[test]
+fn a_missing_flush_is_seen() -> Result<()> {
+    let outcome = Fake::new(Fault::NeverFlushes).migrate(&LIMITS)?;
+    assert!(!outcome.lost.is_empty() && !outcome.is_good());
+    Ok(())
+}
+
+#[test]
+fn bits_cleared_but_not_reported_are_seen() -> Result<()> {
+    let outcome = Fake::new(Fault::ClearsTooLate).migrate(&LIMITS)?;
+    assert!(!outcome.is_good(), "{outcome:?}");
+    Ok(())
+}
+
+#[test]
+fn a_blind_iommu_is_seen() -> Result<()> {
+    let outcome = Fake::new(Fault::Blind).migrate(&LIMITS)?;
+    assert!(!outcome.is_good() && outcome.different > 0);
+    Ok(())
+}
+
+#[test]
+fn large_leaves_cost_copies_but_lose_nothing() -> Result<()> {
+    let outcome = Fake::new(Fault::LargeLeaves).migrate(&LIMITS)?;
+    assert!(outcome.is_good());
+    assert!(outcome.rounds.iter().any(|r| r.extra > 0));
+    Ok(())
+}
+
+#[test]
+fn a_device_that_is_too_fast_is_stopped_after_the_rounds_allowed() -> Result<()> {
+    let fake = Fake::new(Fault::None);
+    fake.world.borrow_mut().rate = 40;
+    let outcome = fake.migrate(&Limits {
+        rounds: 3,
+        ..LIMITS
+    })?;
+    assert!(outcome.is_good(), "{outcome:?}");
+    assert_eq!(outcome.rounds.len(), 4);
+    assert!(outcome.rounds[3].last);
+    Ok(())
+}
+
+#[test]
+fn a_device_that_writes_nothing_proves_nothing() -> Result<()> {
+    let fake = Fake::new(Fault::None);
+    fake.world.borrow_mut().rate = 0;
+    let outcome = fake.migrate(&LIMITS)?;
+    assert!(outcome.different == 0 && !outcome.is_good());
+    Ok(())
+}
+
+#[test]
+fn an_error_ends_the_migration() {
+    let result = Fake::new(Fault::Fails).migrate(&LIMITS);
+    assert_eq!(result.err().map(|e| e.to_string()).as_deref(), Some("no"));
+}
