@@ -2,6 +2,8 @@
 
 //! The driver object: finds the unit of a device, and answers the IOMMU core.
 
+use core::mem::offset_of;
+
 use kernel::{
     bindings,
     device::Device,
@@ -30,8 +32,7 @@ use kernel::{
     sync::{
         Arc,
         Mutex, //
-    },
-    transmute::AsBytes, //
+    }, //
 };
 
 use crate::{
@@ -70,6 +71,11 @@ use crate::{
 
 /// Writes there are interrupts; units never translate them (VT-d specification, 3.14).
 const INTERRUPTS: (u64, u64) = (0xfee0_0000, 0xfeef_ffff);
+
+/// Layout of the structure that user space gets from `IOMMU_GET_HW_INFO`.
+const INFO_BYTES: usize = size_of::<bindings::iommu_hw_info_vtd>();
+const INFO_CAP: usize = offset_of!(bindings::iommu_hw_info_vtd, cap_reg);
+const INFO_ECAP: usize = offset_of!(bindings::iommu_hw_info_vtd, ecap_reg);
 
 /// Where the callbacks of the IOMMU core find the driver.
 static REGISTRY: Registry<Vtd> = Registry::new();
@@ -202,14 +208,14 @@ impl Driver for Vtd {
 
     fn hw_info(&self, endpoint: &Endpoint) -> Result<HwInfo> {
         let caps = &endpoint.unit.caps;
-        let info = VtdInfo(bindings::iommu_hw_info_vtd {
-            cap_reg: caps.raw_cap(),
-            ecap_reg: caps.raw_ecap(),
-            ..pin_init::zeroed()
-        });
+        // `struct iommu_hw_info_vtd`: no flags are set, for none of the errata that they name
+        // concerns what this driver offers.
+        let mut info = [0u8; INFO_BYTES];
+        info[INFO_CAP..INFO_CAP + 8].copy_from_slice(&caps.raw_cap().to_ne_bytes());
+        info[INFO_ECAP..INFO_ECAP + 8].copy_from_slice(&caps.raw_ecap().to_ne_bytes());
         HwInfo::new(
             bindings::iommu_hw_info_type_IOMMU_HW_INFO_TYPE_INTEL_VTD,
-            info.as_bytes(),
+            &info,
         )
     }
 
@@ -282,11 +288,3 @@ impl Driver for Vtd {
         pr_info!("all units are as they were found\n");
     }
 }
-
-/// The structure that user space gets from `IOMMU_GET_HW_INFO`.
-#[repr(transparent)]
-struct VtdInfo(bindings::iommu_hw_info_vtd);
-
-// SAFETY: The structure has two 32-bit and two 64-bit fields at their natural alignment, so it has
-// no padding.
-unsafe impl AsBytes for VtdInfo {}

@@ -7,10 +7,11 @@
 //! the first stage, as in the C driver; domains that track dirty pages take the second if it has
 //! dirty flags, since these can be switched, and the first otherwise.
 //!
-//! `default_domain`: 0 (identity), 1 (translation by the DMA API) or 2 (what `iommu=` and
-//! `iommu.passthrough=` say). The kernel does not tell modules whether `iommu=nopt` was given or
-//! is merely the default of the architecture, so the module cannot find that out; loading it
-//! must not change a device's view of memory unless somebody asked for that.
+//! `default_domain`: 0 (identity), 1 (translation by the DMA API, with a flush for each unmap) or 2
+//! (what `iommu=`, `iommu.passthrough=` and `iommu.strict=` say, as for the C driver). The kernel
+//! does not tell modules whether `iommu=nopt` was given or is merely the default of the
+//! architecture, so the module cannot find that out; loading it must not change a device's view
+//! of memory unless somebody asked for that.
 
 use kernel::prelude::*;
 
