@@ -11,6 +11,7 @@ use core::ptr::NonNull;
 
 use kernel::{
     bindings,
+    device::Device,
     prelude::*, //
 };
 
@@ -138,6 +139,23 @@ pub(super) unsafe fn flush_cache(virt: *mut u8, len: u32) {
 pub(super) unsafe fn iova_bitmap_set(bitmap: *mut bindings::iova_bitmap, iova: usize, len: usize) {
     // SAFETY: By this function's contract.
     unsafe { bindings::iova_bitmap_set(bitmap, iova, len) }
+}
+
+/// Whether a driver or a user has claimed the DMA of the device's group.
+///
+/// Context: may sleep; takes `group->mutex`.
+#[inline(never)]
+pub(super) fn is_claimed(dev: &Device) -> bool {
+    // SAFETY: The device is valid; the result is null or a group that is ours to put.
+    let group = unsafe { bindings::iommu_group_get(dev.as_raw()) };
+    if group.is_null() {
+        return false;
+    }
+    // SAFETY: We hold a reference to the group.
+    let claimed = unsafe { bindings::iommu_group_dma_owner_claimed(group) };
+    // SAFETY: The reference is ours, and not used any more.
+    unsafe { bindings::iommu_group_put(group) };
+    claimed
 }
 
 /// Returns the address in the linear map.

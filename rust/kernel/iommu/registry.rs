@@ -39,6 +39,7 @@ use super::{
         Slots, //
     },
     device::UnitInfo,
+    ffi,
     ops::{
         device_ops::DeviceTable,
         static_ops::StaticTable,
@@ -322,6 +323,32 @@ impl<D: Driver> Inner<D> {
         }
     }
 
+    /// Says which device has a driver or a user that claimed the DMA of its group.
+    ///
+    /// The core counts such claims in the group, and expects none to be left when a group goes.
+    ///
+    /// The caller does not hold the attach lock: this takes that of the group, which is outer.
+    fn find_claim(&self) -> Result {
+        let devices = {
+            let state = self.state.lock();
+            let mut devices = KVec::with_capacity(state.endpoints.len(), GFP_KERNEL)?;
+            for endpoint in &state.endpoints {
+                devices.push(endpoint.dev.clone(), GFP_KERNEL)?;
+            }
+            devices
+        };
+        for dev in &devices {
+            if ffi::is_claimed(dev) {
+                dev_warn!(
+                    dev,
+                    "unbind the driver of the device or of another one in its group first\n"
+                );
+                return Err(EBUSY);
+            }
+        }
+        Ok(())
+    }
+
     /// Says which device is in the way of a release, and why.
     fn find_owner(&self, state: &State<D>) -> Result {
         for endpoint in &state.endpoints {
@@ -377,10 +404,11 @@ impl<D: Driver> Registration<D> {
     ///
     /// # Errors
     ///
-    /// `EBUSY` if somebody relies on the translation of a device: a domain of its own is attached,
-    /// or the DMA API serves a driver. The device and what to do are logged. `ENODEV` if it was
-    /// released before.
+    /// `EBUSY` if somebody relies on a device: a driver was bound to it after it was registered, a
+    /// domain of its own is attached, or the DMA API serves a driver. The device and what to do are
+    /// logged. `ENODEV` if it was released before.
     pub fn release(&self) -> Result {
+        self.inner.find_claim()?;
         let mut state = self.inner.state.lock();
         match state.phase {
             Phase::Live => {}
