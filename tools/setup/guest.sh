@@ -1,0 +1,145 @@
+# SPDX-License-Identifier: GPL-2.0
+# shellcheck shell=bash
+#
+# What the guest runs: the kernel's own tests and ours, the migration program,
+# and the image that holds them.
+
+UPSTREAM_TESTS="vfio_pci_driver_test vfio_dma_mapping_test
+		vfio_iommufd_setup_test vfio_pci_device_test"
+IMAGES_KEPT=4
+
+# Builds one directory of selftests of the tree, static, out of the tree.
+# tools/include goes before the installed headers, which hide its helpers.
+build_selftests()
+{
+	make -s -C "$TREE/tools/testing/selftests/$1" OUTPUT="$SELFTESTS/$1" LLVM="$LLVM" \
+		KHDR_INCLUDES="-I$TREE/tools/include -isystem $TREE/usr/include" \
+		LDFLAGS=-static EXTRA_CFLAGS=-O2 -j"$JOBS" ||
+		die "the selftests of $1 do not build:" \
+			"$(grep -m1 -E 'error:|Error ' "$CACHE/log/selftests.log")"
+}
+
+step_selftests()
+{
+	local name
+	rm -rf "$SELFTESTS"
+	mkdir -p "$SELFTESTS/vfio" "$SELFTESTS/iommu_rust"
+	build_selftests vfio
+	build_selftests iommu_rust
+	mkdir -p "$SELFTESTS/bin/vfio" "$SELFTESTS/bin/iommu_rust"
+	for name in $UPSTREAM_TESTS; do
+		cp "$SELFTESTS/vfio/$name" "$SELFTESTS/bin/vfio/"
+	done
+	find "$SELFTESTS/iommu_rust" -maxdepth 1 -type f -perm -u+x \
+		-exec cp {} "$SELFTESTS/bin/iommu_rust/" \;
+}
+
+provide_selftests()
+{
+	SELFTESTS=$CACHE/selftests
+	SELFTESTS_KEY=$(
+		{
+			printf '%s\n' "$SOURCE" "$LLVM"
+			cat "$TREE/.overlay/sync.serial" 2>/dev/null || true
+			digest_of "$TOP/tools/testing/selftests"
+			digest_of "$HERE/guest.sh"
+		} | digest
+	)
+	run_step selftests "kernel selftests, upstream's and ours" "$SELFTESTS_KEY" step_selftests
+}
+
+step_migrate()
+{
+	# Static: the guest has no libraries.  With --target the flag does not
+	# reach build scripts, which run here.
+	RUSTFLAGS='-C target-feature=+crt-static' CARGO_TARGET_DIR=$CACHE/cargo/migrate \
+		cargo build --release --locked -j"$JOBS" --target x86_64-unknown-linux-gnu \
+		--manifest-path "$TOP/tools/migrate/Cargo.toml" ||
+		die "the migration program does not build:" \
+			"$(grep -m1 '^error' "$CACHE/log/migrate.log")"
+}
+
+provide_migrate()
+{
+	MIGRATE=$CACHE/cargo/migrate/x86_64-unknown-linux-gnu/release/iommu-migrate
+	MIGRATE_KEY=$({ rustc --version; digest_of "$TOP/tools/migrate"; } | digest)
+	run_step migrate "migration program" "$MIGRATE_KEY" step_migrate
+}
+
+# The list of files that the kernel's gen_init_cpio makes an archive of.
+image_list()
+{
+	local guest=$TOP/tools/testing/vm/guest staging=$1 path directory applet
+	for directory in bin dev proc sys tmp run lib tests lib/modules; do
+		printf 'dir /%s 755 0 0\n' "$directory"
+	done
+	printf 'nod /dev/console 600 0 0 c 5 1\n'
+	printf 'file /init %s 755 0 0\n' "$guest/init"
+	printf 'file /lib/lib.sh %s 644 0 0\n' "$guest/lib.sh"
+	printf 'file /bin/busybox %s 755 0 0\n' "$(command -v busybox)"
+	busybox --list | while read -r applet; do
+		[ "$applet" = busybox ] || printf 'slink /bin/%s busybox 777 0 0\n' "$applet"
+	done
+	printf 'file /bin/iommu-migrate %s 755 0 0\n' "$MIGRATE"
+	find "$staging" -mindepth 1 -printf '%y %P\n' | LC_ALL=C sort -k2 |
+		while read -r applet path; do
+			case $applet in
+			d) printf 'dir /%s 755 0 0\n' "$path" ;;
+			f) printf 'file /%s %s 755 0 0\n' "$path" "$staging/$path" ;;
+			esac
+		done
+}
+
+step_image()
+{
+	local into=$CACHE/image/$IMAGE_KEY staging=$CACHE/image/staging
+	need_space 1
+	file_is_static "$(command -v busybox)" ||
+		die "the busybox of this machine is not static: install the package busybox-static"
+	rm -rf "$into.partial" "$staging"
+	mkdir -p "$into.partial" "$staging/lib" "$staging/tests"
+	cp -r "$TREE/.overlay/modules/lib/modules" "$staging/lib/"
+	find "$staging/lib" -type l -delete
+	cp -r "$SELFTESTS"/bin/* "$staging/tests/"
+	strip --strip-debug "$staging"/tests/*/*
+	image_list "$staging" >"$into.partial/list"
+	( cd "$TREE" && usr/gen_initramfs.sh -o "$into.partial/image.cpio" "$into.partial/list" )
+	cp "$TREE/arch/x86/boot/bzImage" "$into.partial/bzImage"
+	rm -rf "$into" "$staging"
+	mv "$into.partial" "$into"
+	# shellcheck disable=SC2012 # names that this script made
+	ls -dt "$CACHE"/image/*/ | tail -n +$((IMAGES_KEPT + 1)) | xargs -r rm -rf
+}
+
+file_is_static()
+{
+	! LC_ALL=C ldd "$1" 2>&1 | grep -q '=>'
+}
+
+provide_image()
+{
+	IMAGE_KEY=$(
+		{
+			printf '%s\n' "$KERNEL_KEY" "$SELFTESTS_KEY" "$MIGRATE_KEY"
+			digest_of "$TOP/tools/testing/vm/guest"
+			digest_of "$HERE/guest.sh"
+		} | digest
+	)
+	if [ ! -f "$CACHE/image/$IMAGE_KEY/image.cpio" ]; then
+		run_step image "initramfs with tests and migration program" always step_image
+	fi
+}
+
+# Tells the runner where everything is.
+write_products()
+{
+	local into=$TOP/build/products
+	mkdir -p "$TOP/build" || die "$TOP/build cannot be written: make the checkout writable"
+	{
+		printf 'qemu=%s\n' "$QEMU"
+		printf 'kernel=%s\n' "$CACHE/image/$IMAGE_KEY/bzImage"
+		printf 'image=%s\n' "$CACHE/image/$IMAGE_KEY/image.cpio"
+		printf 'tree=%s\n' "$TREE"
+	} >"$into.new"
+	mv "$into.new" "$into"
+}

@@ -1,0 +1,228 @@
+# SPDX-License-Identifier: GPL-2.0
+# shellcheck shell=bash
+#
+# The kernel: its source, the tree with this checkout laid over it, its build.
+
+KERNEL_SERIES=7.3
+
+kernel_version()
+{
+	awk -F'[ =]+' '$1 == "VERSION" { v = $2 } $1 == "PATCHLEVEL" { p = $2 }
+		$1 == "SUBLEVEL" { s = $2 } $1 == "NAME" { exit }
+		END { print v "." p "." s }' "$1/Makefile"
+}
+
+# The newest linux-source-7.* of the lists, the wanted series before any other.
+pick_source_package()
+{
+	local names
+	names=$(apt_private apt-cache pkgnames linux-source-7. |
+		grep -xE 'linux-source-7\.[0-9]+' || true)
+	if grep -qxF "linux-source-$KERNEL_SERIES" <<<"$names"; then
+		printf 'linux-source-%s\n' "$KERNEL_SERIES"
+	else
+		sort -V <<<"$names" | tail -n1
+	fi
+}
+
+step_kernel_source()
+{
+	local suite package='' into=$CACHE/source/linux work=$CACHE/source/work
+	need_space 5
+	for suite in trixie-backports sid; do
+		private_lists deb "$suite"
+		package=$(pick_source_package)
+		[ "$package" != "linux-source-$KERNEL_SERIES" ] || break
+	done
+	[ -n "$package" ] ||
+		die "no Debian suite has linux-source-7.*: give a kernel tree of your own" \
+			"with KSRC="
+	rm -rf "$work" "$into.partial"
+	mkdir -p "$work" "$into.partial"
+	fetch_package "$package" "$work"
+	tar -C "$into.partial" --strip-components=1 -xf "$work/usr/src/$package.tar.xz"
+	rm -rf "$work"
+	mv "$into.partial" "$into"
+}
+
+# Sets SOURCE, the pristine tree.
+provide_source()
+{
+	if [ -n "$KSRC" ]; then
+		SOURCE=$KSRC
+		return 0
+	fi
+	SOURCE=$CACHE/source/linux
+	if [ ! -d "$SOURCE" ]; then
+		run_step kernel-source "Linux $KERNEL_SERIES source, from Debian" \
+			always step_kernel_source
+	fi
+	case $(kernel_version "$SOURCE") in
+	"$KERNEL_SERIES".*) ;;
+	*)
+		printf 'setup: Linux %s is gone from the Debian archive, using %s: %s\n' \
+			"$KERNEL_SERIES" "$(kernel_version "$SOURCE")" "KSRC= takes another"
+		;;
+	esac
+}
+
+check_ksrc()
+{
+	local version
+	if ! [ -f "$KSRC/Kbuild" ] || ! [ -f "$KSRC/Makefile" ]; then
+		die "KSRC=$KSRC is not a Linux source tree: name its top directory"
+	fi
+	version=$(kernel_version "$KSRC")
+	case $version in
+	"$KERNEL_SERIES".*) ;;
+	*)
+		die "KSRC=$KSRC is Linux $version and this needs $KERNEL_SERIES: check out that" \
+			"version, or leave KSRC out"
+		;;
+	esac
+}
+
+# Copies what has changed in KSRC since, leaving alone what the overlay laid
+# (the overlay itself follows changes of the files that it replaced or added
+# a line to) and what a build in KSRC left there.
+sync_ksrc()
+{
+	local laid=$TREE/.overlay/laid.list
+	sed -nE 's/^ "(.*)": "[0-9a-f]+",?$/\/\1/p' "$TREE/.overlay/manifest.json" >"$laid"
+	rsync -ai --exclude-from="$laid" --exclude='/.git' --exclude='/.overlay' \
+		--exclude='*.o' --exclude='*.cmd' --exclude='*.a' --exclude='*.ko' \
+		--exclude='/.config*' --exclude='/include/generated' --exclude='/include/config' \
+		--exclude='/arch/*/include/generated' --exclude='/vmlinux*' \
+		"$KSRC/" "$TREE/" >"$TREE/.overlay/sync.list"
+	if grep -q '^>f' "$TREE/.overlay/sync.list"; then
+		date +%s%N >"$TREE/.overlay/sync.serial"
+	fi
+}
+
+lay_over()
+{
+	"$TOP/tools/overlay/overlay" --tree "$TREE" --source "$SOURCE"
+}
+
+step_tree()
+{
+	need_space 4
+	if [ -n "$KSRC" ] && [ -d "$TREE" ]; then
+		sync_ksrc
+	fi
+	lay_over || die "$(grep '^overlay: ' "$CACHE/log/tree.log" | tail -n1)"
+}
+
+# Sets TREE, the copy of the source that this checkout is laid over.
+provide_tree()
+{
+	TREE=$CACHE/tree/linux-$(kernel_version "$SOURCE")
+	if [ -n "$KSRC" ]; then
+		TREE=$CACHE/tree/ksrc-$(printf '%s' "$KSRC" | digest)
+	fi
+	if [ ! -d "$TREE" ] || [ -n "$KSRC" ]; then
+		run_step tree "copy of the source, this checkout laid over" always step_tree
+	else
+		local said
+		said=$(lay_over 2>&1) || die "tree: $(tail -n1 <<<"$said")"
+		case $said in
+		*' 0 changed') ;;
+		*) say_step tree "this checkout laid over the source" "${said##*: }" ;;
+		esac
+	fi
+	MANIFEST=$(digest <"$TREE/.overlay/manifest.json")
+}
+
+kmake()
+{
+	# clippy-driver compiles what rustc does and says more.  The rest is fixed,
+	# so that two builds of the same source are the same.
+	make -C "$TREE" LLVM="$LLVM" CLIPPY=1 KBUILD_BUILD_TIMESTAMP=2026-01-01 \
+		KBUILD_BUILD_USER=rust-iommu KBUILD_BUILD_HOST=rust-iommu "$@"
+}
+
+# Each symbol that the fragment asks for must have taken effect: Kconfig drops
+# one whose dependencies are missing without a word.
+check_config()
+{
+	local line symbol
+	while IFS= read -r line; do
+		symbol=${line%%=*}
+		case $line in
+		CONFIG_*=n)
+			! grep -q "^$symbol=" "$TREE/.config" ||
+				die "kernel.config asks for $line but something selects it"
+			;;
+		CONFIG_*=*)
+			grep -qxF "$line" "$TREE/.config" ||
+				die "kernel.config asks for $line but its dependencies are not met"
+			;;
+		esac
+	done <"$TOP/tools/testing/vm/kernel.config"
+}
+
+configure_kernel()
+{
+	local fragment=$TOP/tools/testing/vm/kernel.config kept=$TREE/.overlay/config.key key
+	key=$(
+		{
+			cat "$fragment"
+			find "$TREE/drivers/iommu" "$TREE/rust" -name 'Kconfig*' -exec cat {} +
+		} | digest
+	)
+	if [ "$(cat "$kept" 2>/dev/null)" = "$key" ] && [ -f "$TREE/.config" ]; then
+		return 0
+	fi
+	kmake allnoconfig
+	( cd "$TREE" && scripts/kconfig/merge_config.sh -m .config "$fragment" )
+	kmake olddefconfig
+	check_config
+	printf '%s\n' "$key" >"$kept"
+}
+
+# The compiler speaks only when it compiles: what it said about our files is
+# kept until the crate that holds them is compiled again, for 'make lint'.
+keep_warnings()
+{
+	local kept=$TREE/.overlay/warnings crate
+	mkdir -p "$kept"
+	for crate in rust/kernel drivers/iommu/rust; do
+		grep -qE "^ *(CLIPPY|RUSTC|CC) .* ${crate}[^ ]*\.o$" "$1" || continue
+		awk -v crate="$crate/" '
+			/^(warning|error)/ { text = ""; ours = 0; inside = 1 }
+			inside { text = text $0 "\n" }
+			inside && / --> / && index($0, crate) && /iommu/ { ours = 1 }
+			inside && /^$/ { if (ours) printf "%s", text; inside = 0 }
+		' "$1" >"$kept/${crate//\//-}"
+	done
+}
+
+step_kernel()
+{
+	need_space 3
+	kmake rustavailable ||
+		die "this toolchain cannot build Rust in the kernel: see the end of the log"
+	configure_kernel
+	local log=$CACHE/log/kernel-build.log
+	kmake -j"$JOBS" bzImage modules 2>&1 | tee "$log" ||
+		die "the kernel does not build:" \
+			"$(grep -m1 -E 'error(\[E[0-9]+\])?:|Error [0-9]+' "$log" | cut -c1-160)"
+	keep_warnings "$log"
+	kmake -j"$JOBS" headers
+	rm -rf "$TREE/.overlay/modules"
+	kmake modules_install INSTALL_MOD_PATH="$TREE/.overlay/modules" INSTALL_MOD_STRIP=1
+}
+
+provide_kernel()
+{
+	KERNEL_KEY=$(
+		{
+			printf '%s\n' "$MANIFEST" "$SOURCE" "$LLVM" "$RUST_LIB_SRC"
+			cat "$TREE/.overlay/sync.serial" 2>/dev/null || true
+			rustc --version
+			bindgen --version
+			cat "$TOP/tools/testing/vm/kernel.config"
+		} | digest
+	)
+	run_step kernel "Linux $(kernel_version "$TREE") and modules" "$KERNEL_KEY" step_kernel
+}

@@ -1,0 +1,130 @@
+# SPDX-License-Identifier: GPL-2.0
+# shellcheck shell=bash
+#
+# Packages of the machine and the Rust tools: what there is, what is missing.
+
+RUSTC_MIN=1.85.0
+BINDGEN_MIN=0.71.1
+
+# Wanted whatever the release.  Firmware for QEMU comes with seabios and
+# qemu-system-data; the rest builds the kernel, QEMU and the test programs.
+base_packages()
+{
+	printf '%s\n' make gcc libc6-dev pkg-config python3 python3-venv perl \
+		git ca-certificates xz-utils bzip2 cpio rsync kmod bc flex bison \
+		libelf-dev libssl-dev libcap-dev uuid-dev busybox-static \
+		ninja-build libglib2.0-dev libpixman-1-dev libfdt-dev zlib1g-dev patch \
+		seabios qemu-system-data shellcheck pyflakes3
+	case $LLVM in
+	-*)
+		printf '%s\n' "clang$LLVM" "lld$LLVM" "llvm$LLVM" "libclang$LLVM-dev"
+		;;
+	esac
+}
+
+# Prints the version of a tool as X.Y.Z, or nothing.
+version_of()
+{
+	"$@" 2>/dev/null | grep -oE '[0-9]+\.[0-9]+\.[0-9]+' | head -n1 || true
+}
+
+# Debian 13 has every Rust tool as a package; Debian 12's are too old, and one
+# brings rustc there by rustup.
+rust_packages()
+{
+	local have
+	have=$(version_of rustc --version)
+	if [ -n "$have" ] && version_at_least "$have" "$RUSTC_MIN" &&
+		! installed rustc; then
+		return 0
+	fi
+	if [ "${OS_VERSION%%.*}" -ge 13 ]; then
+		printf '%s\n' rustc cargo rustfmt rust-clippy rust-src bindgen
+	elif [ -n "$have" ]; then
+		die "rustc is $have and this needs $RUSTC_MIN or later: run 'rustup update stable'"
+	else
+		die "there is no rustc: install one of $RUSTC_MIN or later with rustup," \
+			"and have it in PATH"
+	fi
+}
+
+check_rust_tools()
+{
+	local tool
+	for tool in cargo rustfmt clippy-driver; do
+		"$tool" --version >/dev/null 2>&1 ||
+			die "$tool does not run: install it beside rustc, for instance with" \
+				"'rustup component add rustfmt clippy'"
+	done
+}
+
+step_packages()
+{
+	# shellcheck disable=SC2086 # a list of words
+	install_packages $PACKAGES_MISSING
+}
+
+# The library source must be of the very version of the compiler.
+step_rust_src()
+{
+	local suite version into=$CACHE/rust-src/$RUSTC_VERSION
+	need_space 1
+	for suite in "$OS_CODENAME" trixie trixie-backports sid; do
+		private_lists deb "$suite"
+		version=$(apt_private apt-cache madison rust-src |
+			awk -v want="$RUSTC_VERSION" 'index($3, want) == 1 { print $3; exit }')
+		[ -n "$version" ] || continue
+		rm -rf "$into.partial"
+		mkdir -p "$into.partial"
+		fetch_package "rust-src=$version" "$into.partial"
+		mv "$into.partial/usr/src/rustc-$RUSTC_VERSION" "$into"
+		rm -rf "$into.partial"
+		return 0
+	done
+	if command -v rustup && rustup component add rust-src; then
+		return 0
+	fi
+	die "no Debian suite has rust-src $RUSTC_VERSION: install the library source of this" \
+		"rustc, for instance with 'rustup component add rust-src'"
+}
+
+# Sets RUST_LIB_SRC for the kernel's build, running the step if it must.
+provide_rust_src()
+{
+	local own
+	own=$(rustc --print sysroot)/lib/rustlib/src/rust/library
+	if [ ! -e "$own/core/src/lib.rs" ]; then
+		if [ ! -d "$CACHE/rust-src/$RUSTC_VERSION" ]; then
+			run_step rust-src "library source of rustc $RUSTC_VERSION" \
+				always step_rust_src
+		fi
+		if [ -d "$CACHE/rust-src/$RUSTC_VERSION" ]; then
+			own=$CACHE/rust-src/$RUSTC_VERSION/library
+		fi
+	fi
+	export RUST_LIB_SRC=$own
+}
+
+step_bindgen()
+{
+	local into=$CACHE/bindgen/$BINDGEN_MIN
+	need_space 1
+	rm -rf "$into.partial"
+	cargo install --locked --root "$into.partial" --version "$BINDGEN_MIN" bindgen-cli ||
+		die "bindgen $BINDGEN_MIN cannot be built: check that cargo reaches crates.io"
+	mv "$into.partial" "$into"
+}
+
+# Puts a bindgen that is new enough into PATH.
+provide_bindgen()
+{
+	local have
+	have=$(version_of bindgen --version)
+	if [ -n "$have" ] && version_at_least "$have" "$BINDGEN_MIN"; then
+		return 0
+	fi
+	if [ ! -x "$CACHE/bindgen/$BINDGEN_MIN/bin/bindgen" ]; then
+		run_step bindgen "bindgen $BINDGEN_MIN" always step_bindgen
+	fi
+	export PATH=$CACHE/bindgen/$BINDGEN_MIN/bin:$PATH
+}
