@@ -1,0 +1,32 @@
+# SPDX-License-Identifier: GPL-2.0
+#
+# Entry points only: each calls a program below tools/, which sets up what it
+# needs by itself.
+
+export CACHE KSRC QEMU LLVM JOBS SUITE IOMMU ARGS V
+
+.PHONY: help run check list lint tree clean distclean
+
+help:
+	@cat tools/setup/help.txt
+
+run:
+	@tools/setup/run
+
+check:
+	@tools/testing/check/check check
+
+list:
+	@tools/testing/check/check list
+
+lint:
+	@SUITE=lint tools/testing/check/check check
+
+tree:
+	@tools/setup/setup tree
+
+clean:
+	@tools/setup/clean
+
+distclean:
+	@tools/setup/clean all

@@ -1,0 +1,126 @@
+# SPDX-License-Identifier: GPL-2.0
+"""Results of tests: parsed by the kernel's own KTAP parser, and added up."""
+
+import dataclasses
+import io
+import pathlib
+import re
+import sys
+
+# kselftest's word for a failure that is known and expected there.
+XFAIL = re.compile(r"^\s*ok \d+ (?:- )?(?P<name>[^#]*?) # XFAIL ?(?P<reason>.*)$")
+# What stands behind a failure on its own line, which the parser leaves out.
+NOT_OK = re.compile(r"^\s*not ok \d+ (?:- )?(?P<name>[^#]*?) # (?P<reason>.+)$")
+BAIL_OUT = re.compile(r"^\s*Bail out!\s*(?P<reason>.*)$")
+# The parser ends at such a line; the suites it has not seen would be lost.
+PARSER_END = re.compile(r"\s*(List of all partitions:|reboot: System halted)")
+
+
+@dataclasses.dataclass
+class Results:
+    """What the tests of one run came to; failures and skips with the reason."""
+
+    passed: int = 0
+    failures: list = dataclasses.field(default_factory=list)
+    skips: list = dataclasses.field(default_factory=list)
+    expected: list = dataclasses.field(default_factory=list)
+
+    def ran(self):
+        return self.passed + len(self.failures) + len(self.skips)
+
+    def add(self, other):
+        self.passed += other.passed
+        self.failures += other.failures
+        self.skips += other.skips
+        self.expected += other.expected
+
+    def summary(self):
+        return f"{self.passed} passed, {len(self.failures)} failed, {len(self.skips)} skipped"
+
+
+def _collect(test, path, results, status, reasons):
+    """Add the leaves of a parsed tree; a test without subtests is a leaf."""
+    name = " ".join([*path, test.name or "(unnamed)"])
+    if test.subtests:
+        before = len(results.failures)
+        within = [*path, test.name] if test.name not in ("", "main") else path
+        for subtest in test.subtests:
+            _collect(subtest, within, results, status, reasons)
+        # A program that fails by its own status, with no test of it failing.
+        if test.status in (status.FAILURE, status.TEST_CRASHED) and before == len(results.failures):
+            reason = reasons.get(test.name, "it failed outside of its tests")
+            results.failures.append((name, reason))
+    elif test.status == status.SUCCESS:
+        results.passed += 1
+    elif test.status == status.SKIPPED:
+        results.skips.append((name, test.skip_reason.strip() or "no reason given"))
+    elif test.status == status.FAILURE:
+        results.failures.append((name, reasons.get(test.name) or _last_words(test.log)))
+    else:
+        results.failures.append((name, "it ended before it said how it went"))
+
+
+def _last_words(log):
+    """Return the line of a test's log that says most about its failure."""
+    words = [line.strip().lstrip("#").strip() for line in log if line.strip(" #")]
+    telling = [
+        word
+        for word in words
+        if re.search(r"Expected|Expression|EXPECTATION|ASSERTION|panicked|error|timeout", word)
+    ]
+    return (telling or words or ["no reason given"])[-1]
+
+
+def parse(lines, tree):
+    """Parse the KTAP of one run with the parser of the kernel tree `tree`."""
+    folder = str(pathlib.Path(tree, "tools", "testing", "kunit"))
+    if folder not in sys.path:
+        sys.path.insert(0, folder)
+    # pylint: disable=import-outside-toplevel,import-error
+    import kunit_parser
+    import kunit_printer
+
+    results = Results()
+    reasons = {}
+    lines = [line for line in lines if not PARSER_END.match(line)]
+    for line in lines:
+        if match := NOT_OK.match(line):
+            reasons[match["name"]] = match["reason"]
+        if match := XFAIL.match(line):
+            results.expected.append((match["name"], match["reason"]))
+        if match := BAIL_OUT.match(line):
+            results.failures.append(("preparation", match["reason"]))
+    report = io.StringIO()
+    printer = kunit_printer.Printer(output=report)
+    root = kunit_parser.parse_run_tests(lines, printer)
+    status = kunit_parser.TestStatus
+    if root.status == status.FAILURE_TO_PARSE_TESTS:
+        results.failures.append(("output", "it holds no test result at all"))
+        return results
+    _collect(root, [], results, status, reasons)
+    for line in report.getvalue().splitlines():
+        # Numbers out of order, a result line or a test that is missing.
+        if "[ERROR]" in line:
+            results.failures.append(("output", line.split("[ERROR]", 1)[1].strip()))
+    # A program that died has one failure, not one for each test it still had.
+    results.failures = list(dict.fromkeys(results.failures))
+    return results
+
+
+CARGO_RESULT = re.compile(r"^test (?P<name>\S+)(?: - should panic)? \.\.\. (?P<status>ok|FAILED|ignored)(?:, (?P<why>.*))?")
+
+
+def parse_cargo(lines):
+    """Parse what 'cargo test' prints."""
+    results = Results()
+    for line in lines:
+        match = CARGO_RESULT.match(line)
+        if not match:
+            continue
+        if match["status"] == "ok":
+            results.passed += 1
+        elif match["status"] == "ignored":
+            results.skips.append((match["name"], match["why"] or "marked as ignored"))
+        else:
+            results.failures.append((match["name"], "see the log"))
+    return results

@@ -1,0 +1,283 @@
+# SPDX-License-Identifier: GPL-2.0
+"""Runs the test suites and adds up: what 'make check' and 'make list' are."""
+
+import argparse
+import concurrent.futures
+import dataclasses
+import os
+import pathlib
+import subprocess
+import sys
+import time
+
+CHECKOUT = pathlib.Path(__file__).resolve().parent.parent.parent.parent
+sys.path.insert(0, str(CHECKOUT / "tools/testing/vm"))
+sys.dont_write_bytecode = True
+
+# pylint: disable=wrong-import-position
+import configs  # noqa: E402
+import ktap  # noqa: E402
+import machine as vm  # noqa: E402
+import suites as table  # noqa: E402
+
+OUTPUT = CHECKOUT / "build" / "check"
+LEVELS = ("host", "vm")
+# A whole machine with several suites; each program in it has its own limit.
+MACHINE_LIMIT = 1500
+
+
+@dataclasses.dataclass
+class Task:
+    """One process or one virtual machine, and the results it gave."""
+
+    where: str
+    what: str
+    function: object
+    results: ktap.Results = dataclasses.field(default_factory=ktap.Results)
+    seconds: float = 0.0
+    log: pathlib.Path = None
+
+
+def guest_job(machine, chosen):
+    """Return the job that runs the tests of several suites on one machine."""
+    tests = [test for suite in chosen for test in suite.tests]
+    lines = machine.config.job_head()
+    lines += ["export VFIO_SELFTESTS_BDF=${VFIO_DEVICES%% *}", f"begin {len(tests)}"]
+    lines += [test.job_line() for test in tests]
+    return "\n".join(lines) + "\n"
+
+
+def kunit_job(suite):
+    lines = [". /lib/lib.sh"]
+    if suite.module:
+        lines.append(f"load_module {suite.module}")
+    lines.append("kunit_suites " + " ".join(suite.suites))
+    return "\n".join(lines) + "\n"
+
+
+def run_machine(task, products, machine, job, parameters):
+    """Run a job in a machine; its KTAP and all that went wrong are the results."""
+    task.log = OUTPUT / f"{task.where.replace('/', '-')}.log"
+    with task.log.open("wb", buffering=0) as log:
+        outcome = vm.run(
+            products,
+            machine,
+            job,
+            log=task.log.with_suffix(".console"),
+            limit=MACHINE_LIMIT,
+            on_output=log.write,
+            extra_parameters=parameters,
+        )
+    task.results = ktap.parse(outcome.lines, products.tree)
+    for sentence in outcome.failures():
+        task.results.failures.append(("machine", f"{sentence} ({outcome.console})"))
+
+
+def run_host(task, suite, products):
+    """Run a program of this machine."""
+    task.log = OUTPUT / f"{suite.name}.log"
+    values = {}
+    if products:
+        values = {"qemu": products.qemu, "tree": products.tree}
+    command = [word.format(**values) for word in suite.command]
+    with task.log.open("w") as log:
+        try:
+            status = subprocess.run(
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                timeout=suite.limit,
+                check=False,
+            ).returncode
+        except subprocess.TimeoutExpired:
+            status = f"nothing within {suite.limit} s"
+    lines = task.log.read_text(errors="replace").splitlines()
+    if suite.output == "cargo":
+        task.results = ktap.parse_cargo(lines)
+    else:
+        task.results = ktap.parse(lines, products.tree)
+    if status != 0 and not task.results.failures:
+        task.results.failures.append(("program", f"it ended with {status}"))
+    if task.results.ran() == 0:
+        task.results.failures.append(("program", "it ran no test"))
+
+
+def plan(chosen, selection, products):
+    """Return the tasks that the chosen suites need on the chosen machines."""
+    tasks = []
+    for suite in chosen:
+        if isinstance(suite, table.HostSuite) and not selection:
+            tasks.append(
+                Task("host", suite.name, lambda task, s=suite: run_host(task, s, products))
+            )
+    machines = configs.machines(selection)
+    for suite in chosen:
+        if not isinstance(suite, table.KunitSuite):
+            continue
+        for machine in machines:
+            if machine.name == suite.machine:
+                parameters = f"kunit.enable=1 kunit.filter_glob={suite.pattern}"
+                tasks.append(
+                    Task(
+                        f"{machine.name}/{suite.name}",
+                        suite.name,
+                        lambda task, m=machine, s=suite, p=parameters: run_machine(
+                            task, products, m, kunit_job(s), p
+                        ),
+                    )
+                )
+    guests = []
+    for machine in machines:
+        there = [
+            suite
+            for suite in chosen
+            if isinstance(suite, table.GuestSuite) and suite.runs_on(machine)
+        ]
+        if there:
+            guests.append(
+                Task(
+                    machine.name,
+                    " ".join(suite.name for suite in there),
+                    lambda task, m=machine, t=there: run_machine(
+                        task, products, m, guest_job(m, t), "kunit.enable=0"
+                    ),
+                )
+            )
+    # The longest first, so that the last one to end is a short one.
+    return tasks + sorted(guests, key=lambda task: -len(task.what))
+
+
+def run_task(task):
+    begun = time.monotonic()
+    try:
+        task.function(task)
+    except (vm.MachineError, OSError) as error:
+        task.results.failures.append(("machine", str(error)))
+    task.seconds = time.monotonic() - begun
+    return task
+
+
+def say(text):
+    print(text, flush=True)
+
+
+def run_tasks(tasks, at_once):
+    """Run the tasks, a few at once, with a line for each that is done."""
+    say(f"{len(tasks)} runs, {at_once} at a time; logs in {OUTPUT}")
+    total = ktap.Results()
+    waiting = set()
+    with concurrent.futures.ThreadPoolExecutor(at_once) as pool:
+        waiting = {pool.submit(run_task, task) for task in tasks}
+        while waiting:
+            done, waiting = concurrent.futures.wait(
+                waiting, timeout=60, return_when=concurrent.futures.FIRST_COMPLETED
+            )
+            if not done:
+                say(f"... {len(waiting)} runs to go")
+            for future in done:
+                task = future.result()
+                say(
+                    f"{task.where:<20} {task.what:<24} {task.results.summary():<40} "
+                    f"{task.seconds:4.0f} s"
+                )
+                for name, reason in task.results.failures:
+                    say(f"    failed: {name}: {reason}")
+                where = f"{task.where} " if task.where != "host" else f"{task.what} "
+                total.passed += task.results.passed
+                for kind in ("failures", "skips", "expected"):
+                    getattr(total, kind).extend(
+                        (where + name, reason, task.log)
+                        for name, reason in getattr(task.results, kind)
+                    )
+    return total
+
+
+def report(total):
+    """Print every skip, expected difference and failure, and the last line."""
+    for title, entries in (
+        ("skipped", total.skips),
+        ("expected to fail there", total.expected),
+        ("FAILED", total.failures),
+    ):
+        if entries:
+            say("")
+            for name, reason, log in sorted(entries, key=lambda entry: entry[0]):
+                behind = f" (log: {log})" if title == "FAILED" else ""
+                say(f"{title}: {name}: {reason}{behind}")
+    say("")
+    say(total.summary())
+    if total.failures:
+        return 1
+    if total.passed == 0:
+        print("check: no test passed, so nothing was shown", file=sys.stderr)
+        return 1
+    return 0
+
+
+def choose(everything, name):
+    if not name:
+        return list(everything)
+    chosen = [suite for suite in everything if suite.name == name]
+    if not chosen:
+        names = ", ".join(suite.name for suite in everything)
+        raise configs.UnknownName(f"there is no suite '{name}': {names} exist")
+    return chosen
+
+
+def show_list(everything):
+    """Print the suites and the configurations, with where each runs."""
+    say("suites (make check SUITE=...)")
+    for suite in everything:
+        where = "host"
+        if isinstance(suite, table.GuestSuite):
+            where = " ".join(suite.machines) or "every machine"
+        elif isinstance(suite, table.KunitSuite):
+            where = suite.machine
+        say(f"  {suite.name:<14} {suite.what:<66} {where}")
+    say("")
+    say("configurations (make check IOMMU=..., make run IOMMU=...)")
+    for config in configs.CONFIGS:
+        say(f"  {config.name:<14} {config.what}")
+    say("each with a default domain behind it, or with both of them in turn without")
+    for domain, what in configs.DOMAINS.items():
+        say(f"  .../{domain:<10} {what}")
+    return 0
+
+
+def set_up(chosen):
+    """Set up what the suites need; return its exit status."""
+    level = max((suite.needs for suite in chosen), key=LEVELS.index)
+    return subprocess.run([str(CHECKOUT / "tools/setup/setup"), level], check=False).returncode
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("command", choices=("check", "list"))
+    options = parser.parse_args()
+    try:
+        everything = table.all_suites()
+        if options.command == "list":
+            return show_list(everything)
+        selection = os.environ.get("IOMMU", "")
+        chosen = choose(everything, os.environ.get("SUITE", ""))
+        if not plan(chosen, selection, None):
+            raise configs.UnknownName(
+                f"suite {chosen[0].name} does not run on {selection}: 'make list' says where it does"
+            )
+        if set_up(chosen) != 0:
+            return 1
+        needs_vm = any(suite.needs == "vm" for suite in chosen)
+        products = vm.Products.load(CHECKOUT) if needs_vm else None
+        OUTPUT.mkdir(parents=True, exist_ok=True)
+        at_once = max(1, min(4, os.cpu_count() or 1))
+        return report(run_tasks(plan(chosen, selection, products), at_once))
+    except (vm.MachineError, configs.UnknownName) as error:
+        print(f"check: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        return 130
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,171 @@
+# SPDX-License-Identifier: GPL-2.0
+"""The test suites, as data: what there is, where it runs, what it runs."""
+
+import dataclasses
+import pathlib
+import re
+
+CHECKOUT = pathlib.Path(__file__).resolve().parent.parent.parent.parent
+
+
+@dataclasses.dataclass(frozen=True)
+class HostSuite:
+    """A program that runs on this machine."""
+
+    name: str
+    what: str
+    # What tools/setup/setup has to have set up for it.
+    needs: str
+    command: tuple
+    # How its output is read: ktap or cargo.
+    output: str = "ktap"
+    limit: int = 900
+
+
+@dataclasses.dataclass(frozen=True)
+class GuestTest:
+    """A program that runs in a virtual machine."""
+
+    name: str
+    # Arguments as a shell reads them, in the directory of the program.
+    command: str
+    directory: str = "/"
+    limit: int = 240
+
+    def job_line(self):
+        return f"cd {self.directory} && run {self.limit} {self.name} {self.command}"
+
+
+@dataclasses.dataclass(frozen=True)
+class GuestSuite:
+    """Tests that run in virtual machines."""
+
+    name: str
+    what: str
+    tests: tuple
+    # Only on these machines, by name; all if empty.
+    machines: tuple = ()
+
+    needs = "vm"
+
+    def runs_on(self, machine):
+        return not self.machines or machine.name in self.machines
+
+
+@dataclasses.dataclass(frozen=True)
+class KunitSuite:
+    """KUnit suites of the kernel and of a module, run at boot and when it loads."""
+
+    name: str
+    what: str
+    # A pattern of the kernel's kunit.filter_glob, and the suites that it must run.
+    pattern: str
+    suites: tuple
+    machine: str
+    module: str = ""
+
+    needs = "vm"
+
+
+IOMMUFD_VARIANTS = " ".join(
+    f"-v {variant}"
+    for variant in (
+        "iommufd",
+        "iommufd_anonymous",
+        "iommufd_anonymous_hugetlb_2mb",
+        "iommufd_anonymous_hugetlb_1gb",
+    )
+)
+
+UPSTREAM = (
+    GuestTest("vfio_pci_driver_test", "./vfio_pci_driver_test -v iommufd", "/tests/vfio"),
+    GuestTest("vfio_dma_mapping_test", f"./vfio_dma_mapping_test {IOMMUFD_VARIANTS}", "/tests/vfio"),
+    GuestTest("vfio_iommufd_setup_test", "./vfio_iommufd_setup_test", "/tests/vfio"),
+    GuestTest("vfio_pci_device_test", "./vfio_pci_device_test", "/tests/vfio"),
+)
+
+
+# Where writes are tracked: each stage driven by us, and once by the C driver,
+# which tracks in the second stage only.  What is tracked is a domain of iommufd;
+# the default domain is only what a device comes from, so each of the two kinds
+# appears once.
+TRACKING = ("vtd-ss/pt", "vtd-fs/nopt", "vtd-ss-c/nopt")
+
+
+def dirty_tests():
+    """Return our selftests: those that the Makefile of the selftests names."""
+    makefile = CHECKOUT / "tools/testing/selftests/iommu_rust/Makefile"
+    names = []
+    for line in makefile.read_text().splitlines():
+        left, _, right = line.partition("+=")
+        if left.strip() == "TEST_GEN_PROGS":
+            names += right.split()
+    return tuple(
+        GuestTest(name, f"./{name} $VFIO_DEVICES", "/tests/iommu_rust") for name in names
+    )
+
+
+def kunit_names():
+    """Return the KUnit suites of our kernel code, each of which has to run."""
+    named = re.compile(r"kunit_tests\((\w+)\)\]|^\S*for_each_test!\(\w+, (\w+)", re.M)
+    names = set()
+    for folder in ("rust/kernel/iommu", "drivers/iommu/rust"):
+        for path in (CHECKOUT / folder).rglob("*.rs"):
+            names |= {name for pair in named.findall(path.read_text()) for name in pair if name}
+    return tuple(sorted(names))
+
+
+def all_suites():
+    return (
+        HostSuite(
+            "lint",
+            "rustc, clippy, rustfmt, shellcheck, checkpatch, python",
+            "vm",
+            (str(CHECKOUT / "tools/lint/lint"),),
+        ),
+        HostSuite(
+            "pt-host",
+            "the page tables as a host crate: properties, threads as hardware",
+            "host",
+            (str(CHECKOUT / "tools/testing/check/cargo-test"), "tools/testing/iommu_pt_host"),
+            output="cargo",
+        ),
+        HostSuite(
+            "migrate-host",
+            "the migration program's own tests, on a made-up device",
+            "host",
+            (str(CHECKOUT / "tools/testing/check/cargo-test"), "tools/migrate"),
+            output="cargo",
+        ),
+        HostSuite(
+            "qemu-ad",
+            "accessed and dirty bits of the emulator, case by case",
+            "vm",
+            ("python3", str(CHECKOUT / "tools/qemu/ad_matrix"), "--qemu", "{qemu}"),
+        ),
+        KunitSuite(
+            "kunit",
+            "KUnit suites of the page tables and of the driver",
+            "rust_*",
+            kunit_names(),
+            "vtd-ss/pt",
+            module="rust_vtd",
+        ),
+        GuestSuite(
+            "upstream",
+            "the kernel's own vfio selftests, unmodified",
+            UPSTREAM,
+        ),
+        GuestSuite(
+            "dirty",
+            "dirty tracking held against what a device wrote",
+            dirty_tests(),
+            machines=TRACKING,
+        ),
+        GuestSuite(
+            "migrate",
+            "a memory migrated while a device writes to it",
+            (GuestTest("migrate", 'iommu-migrate --device "$VFIO_SELFTESTS_BDF"'),),
+            machines=TRACKING,
+        ),
+    )

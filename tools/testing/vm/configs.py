@@ -1,0 +1,113 @@
+# SPDX-License-Identifier: GPL-2.0
+"""The machines that the tests run on: an emulated IOMMU and who drives it."""
+
+import dataclasses
+
+# What a default domain is, and the kernel parameter that asks for it.
+DOMAINS = {"pt": "identity default domain", "nopt": "DMA-API default domain"}
+
+# The function that does DMA for the tests, and the driver that they use for it.
+DMA_FUNCTION = "8086:10c9"
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """One kind of machine; every one exists with each of DOMAINS."""
+
+    name: str
+    what: str
+    device: str
+    parameters: str
+    module: str = ""
+    dirty: bool = False
+
+    def job_head(self):
+        """Return the shell lines that take the machine to where tests start."""
+        lines = [". /lib/lib.sh"]
+        if self.module:
+            lines.append(f"load_module {self.module}")
+        lines.append(f"bind_vfio {DMA_FUNCTION}")
+        return lines
+
+
+@dataclasses.dataclass(frozen=True)
+class Machine:
+    """A configuration with the default domain chosen."""
+
+    config: Config
+    domain: str
+
+    @property
+    def name(self):
+        return f"{self.config.name}/{self.domain}"
+
+    def kernel_parameters(self):
+        return f"{self.config.parameters} iommu={self.domain}"
+
+
+C_DRIVER = "intel_iommu=on,sm_on"
+# The C driver is in the kernel too, and told to leave the unit alone.
+NO_C_DRIVER = "intel_iommu=off"
+# A module cannot see iommu=nopt by itself: 2 lets the kernel's own choice stand.
+RUST_VTD = "rust_vtd default_domain=2"
+
+CONFIGS = (
+    Config(
+        "vtd-ss",
+        "VT-d second stage, rust_vtd.ko",
+        "x-scalable-mode=on,ssads=on",
+        NO_C_DRIVER,
+        module=RUST_VTD,
+        dirty=True,
+    ),
+    Config(
+        "vtd-fs",
+        "VT-d first stage, rust_vtd.ko",
+        "x-scalable-mode=on,x-flts=on,coherent=on",
+        NO_C_DRIVER,
+        module=RUST_VTD,
+        dirty=True,
+    ),
+    Config(
+        "vtd-ss-c",
+        "VT-d second stage, the kernel's C driver",
+        "x-scalable-mode=on,ssads=on",
+        C_DRIVER,
+        dirty=True,
+    ),
+    Config(
+        "vtd-fs-c",
+        "VT-d first stage, the kernel's C driver (tracks no writes there)",
+        "x-scalable-mode=on,x-flts=on",
+        C_DRIVER,
+    ),
+    Config(
+        "vtd-legacy-c",
+        "VT-d legacy mode, the kernel's C driver (tracks no writes there)",
+        "x-scalable-mode=off",
+        "intel_iommu=on,sm_off",
+    ),
+)
+
+
+class UnknownName(Exception):
+    """A name that is not in the table, as one sentence."""
+
+
+def machines(selection=None):
+    """Return the machines that `selection` names: all, CONFIG or CONFIG/DOMAIN."""
+    everything = [Machine(config, domain) for config in CONFIGS for domain in DOMAINS]
+    if not selection:
+        return everything
+    chosen = [
+        machine
+        for machine in everything
+        if selection in (machine.config.name, machine.name)
+    ]
+    if not chosen:
+        names = ", ".join(config.name for config in CONFIGS)
+        raise UnknownName(
+            f"there is no configuration '{selection}': {names} exist, "
+            f"each also with /{' or /'.join(DOMAINS)} behind it"
+        )
+    return chosen

@@ -1,0 +1,138 @@
+# SPDX-License-Identifier: GPL-2.0
+# shellcheck shell=sh
+#
+# The words that a job in the guest is written in.  Each test prints KTAP: its
+# own output nested by two spaces, then one result line.
+
+TESTS=0
+FAILED=0
+
+begin()
+{
+	echo "KTAP version 1"
+	echo "1..$1"
+}
+
+# result STATUS NAME: status by the convention of kselftest, 4 for a skip.
+result()
+{
+	TESTS=$((TESTS + 1))
+	case $1 in
+	0) echo "ok $TESTS $2" ;;
+	4) echo "ok $TESTS $2 # SKIP ${3:-it said so}" ;;
+	*)
+		echo "not ok $TESTS $2 # exit=$1${3:+ $3}"
+		FAILED=$((FAILED + 1))
+		;;
+	esac
+}
+
+# nest NAME: nests what it reads, as the subtest NAME.  The name at its start lets
+# a parser tell the end of a program that died from the results around it.
+# Line by line, so that what came before a crash is there to read.
+nest()
+{
+	nest_begun=
+	while IFS= read -r nest_line || [ -n "$nest_line" ]; do
+		case $nest_begun$nest_line in
+		"TAP version "*|"KTAP version "*)
+			nest_begun=1
+			printf '  KTAP version 1\n  # Subtest: %s\n' "$1"
+			;;
+		*) printf '  %s\n' "$nest_line" ;;
+		esac
+	done
+}
+
+# run SECONDS NAME PROGRAM [ARGUMENT...]
+run()
+{
+	run_limit=$1
+	run_name=$2
+	shift 2
+	echo "# $*"
+	{
+		timeout "$run_limit" "$@" 2>&1
+		echo $? >/tmp/status
+	} | nest "$run_name"
+	run_status=$(cat /tmp/status)
+	case $run_status in
+	124|143) result "$run_status" "$run_name" "timeout after $run_limit s" ;;
+	*) result "$run_status" "$run_name" ;;
+	esac
+}
+
+# kunit_suites [NAME...]: what the suites said when they ran, at boot or when
+# their module was loaded; each of NAME must be among them.
+kunit_suites()
+{
+	kunit_ran=
+	for kunit_name in /sys/kernel/debug/kunit/*/results; do
+		[ -r "$kunit_name" ] || continue
+		kunit_name=${kunit_name%/results}
+		kunit_ran="$kunit_ran ${kunit_name##*/}"
+	done
+	kunit_missing=
+	for kunit_name in "$@"; do
+		case "$kunit_ran " in
+		*" $kunit_name "*) ;;
+		*) kunit_missing="$kunit_missing $kunit_name" ;;
+		esac
+	done
+	begin "$(echo "$kunit_ran $kunit_missing" | wc -w)"
+	for kunit_name in $kunit_ran; do
+		# Nested by four spaces there, below a plan of one.
+		sed -n 's/^  \(  .*\)/\1/p' "/sys/kernel/debug/kunit/$kunit_name/results"
+		if grep -q '^not ok' "/sys/kernel/debug/kunit/$kunit_name/results"; then
+			result 1 "$kunit_name"
+		else
+			result 0 "$kunit_name"
+		fi
+	done
+	for kunit_name in $kunit_missing; do
+		result 1 "$kunit_name" "the kernel ran no such suite"
+	done
+}
+
+# A preparation that fails ends the job: no test after it would mean anything.
+must()
+{
+	if ! "$@" >/tmp/must 2>&1; then
+		sed 's/^/# /' /tmp/must
+		dmesg | tail -n 5 | sed 's/^/# /'
+		echo "Bail out! '$*' failed in the guest"
+		exit 1
+	fi
+}
+
+has_units()
+{
+	set -- /sys/class/iommu/*
+	test -e "$1"
+}
+
+load_module()
+{
+	must modprobe "$@"
+	# Loaded is not taken: a unit that somebody else drives stays his.
+	must has_units
+}
+
+# bind_vfio VENDOR:DEVICE binds every such PCI function to vfio-pci and sets
+# VFIO_DEVICES to their addresses.
+bind_vfio()
+{
+	VFIO_DEVICES=
+	for bind_path in /sys/bus/pci/devices/*; do
+		bind_id=$(cat "$bind_path/vendor"):$(cat "$bind_path/device")
+		if [ "$bind_id" = "0x${1%:*}:0x${1#*:}" ]; then
+			bind_bdf=${bind_path##*/}
+			echo vfio-pci >"$bind_path/driver_override"
+			must sh -c "echo $bind_bdf >/sys/bus/pci/drivers/vfio-pci/bind"
+			must test -d "$bind_path/vfio-dev"
+			VFIO_DEVICES="$VFIO_DEVICES${VFIO_DEVICES:+ }$bind_bdf"
+		fi
+	done
+	must test -n "$VFIO_DEVICES"
+	echo "# vfio-pci: $VFIO_DEVICES"
+}

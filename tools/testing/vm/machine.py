@@ -1,0 +1,179 @@
+# SPDX-License-Identifier: GPL-2.0
+"""One run of a virtual machine: boot, do a job, power off, in bounded time."""
+
+import dataclasses
+import os
+import pathlib
+import re
+import subprocess
+import tempfile
+import threading
+import time
+
+import cpio
+
+MEMORY = "4G"
+PARAMETERS = (
+    "console=ttyS0 panic=-1 loglevel=7 "
+    # Interrupt remapping is off in these machines, which vfio asks about.
+    "iommufd.allow_unsafe_interrupts=1 "
+    "hugepagesz=1G hugepages=1 hugepagesz=2M hugepages=192"
+)
+JOB_END = re.compile(r"# job ended with status (\d+)\s*$")
+
+# What the kernel says when something is wrong that no test looks at.
+TROUBLE = re.compile(
+    r"\b(WARNING: (?!.*[Ss]pectre)|BUG: |Oops: |general protection fault|kernel BUG at|"
+    r"Kernel panic|INFO: possible |INFO: task .* blocked|suspicious RCU usage|"
+    r"Invalid wait context|inconsistent lock state|rcu: INFO: .*stall|UBSAN: |KASAN: |"
+    r"sleeping function called from invalid|refcount_t: )"
+)
+
+
+class MachineError(Exception):
+    """The machine could not be run, as one sentence."""
+
+
+@dataclasses.dataclass
+class Products:
+    """What the set-up built."""
+
+    qemu: pathlib.Path
+    kernel: pathlib.Path
+    image: pathlib.Path
+    tree: pathlib.Path
+
+    @classmethod
+    def load(cls, checkout):
+        path = checkout / "build" / "products"
+        if not path.is_file():
+            raise MachineError("nothing is set up yet: run 'make check' or 'make run'")
+        pairs = (line.split("=", 1) for line in path.read_text().splitlines())
+        values = {key: pathlib.Path(value) for key, value in pairs}
+        missing = [str(value) for value in values.values() if not value.exists()]
+        if missing:
+            raise MachineError(f"{missing[0]} is gone: run 'make check' to build it again")
+        return cls(**values)
+
+
+@dataclasses.dataclass
+class Outcome:
+    """What became of a run."""
+
+    lines: list
+    status: int | None
+    trouble: list
+    timed_out: bool
+    seconds: float
+    console: pathlib.Path
+    # What QEMU said when a signal ended it.
+    crash: str = ""
+
+    def failures(self):
+        """Return a sentence for each thing that went wrong beside the tests."""
+        found = []
+        if self.timed_out:
+            found.append(f"the machine did not finish in {self.seconds:.0f} s and was ended")
+        elif self.crash:
+            found.append(f"QEMU crashed: {self.crash}")
+        elif self.status is None:
+            found.append("the machine went down before the job was over")
+        found += [f"the kernel said: {line}" for line in self.trouble]
+        return found
+
+
+def command(products, machine, image, console, extra_parameters=""):
+    """Return QEMU's command line for a machine."""
+    parameters = f"{PARAMETERS} {machine.kernel_parameters()} {extra_parameters}"
+    return [
+        str(products.qemu),
+        "-nodefaults", "-no-reboot", "-display", "none",
+        "-L", "/usr/share/qemu", "-L", "/usr/share/seabios",
+        "-machine", "q35,kernel-irqchip=split",
+        # One thread for both processors: with two, QEMU 10.0 can trip over an address
+        # space that the other processor is just changing (iotlb_to_section asserts).
+        "-accel", "tcg,thread=single", "-cpu", "max", "-smp", "2", "-m", MEMORY,
+        "-device", f"intel-iommu,intremap=off,{machine.config.device}",
+        "-device", "igb,romfile=,addr=04.0",
+        "-device", "igb,romfile=,addr=06.0",  # room for the VFs of the first
+        "-device", "edu,addr=03.0",
+        "-kernel", str(products.kernel), "-initrd", str(image),
+        "-append", parameters.strip(),
+        "-serial", f"file:{console}",
+        "-chardev", "stdio,id=job,signal=off", "-serial", "chardev:job",
+    ]  # fmt: skip
+
+
+def find_trouble(console):
+    """Return the lines of a kernel log that mean that something is wrong."""
+    if not console.exists():
+        return ["nothing at all: it did not boot"]
+    text = console.read_text(errors="replace")
+    return [line.strip() for line in text.splitlines() if TROUBLE.search(line)]
+
+
+def write_image(products, job, path):
+    """Write the image with `job` behind it."""
+    with path.open("wb") as image:
+        image.write(products.image.read_bytes())
+        image.write(cpio.archive({"job": job.encode()}))
+
+
+def run(products, machine, job, *, log, limit, on_output=None, extra_parameters=""):
+    """Boot `machine`, let it run the shell script `job`, and return the Outcome.
+
+    `log` names the kernel's log, `limit` is the wall time in seconds, and
+    `on_output` sees each piece of the job's output as it comes.
+    """
+    log.parent.mkdir(parents=True, exist_ok=True)
+    log.unlink(missing_ok=True)
+    begun = time.monotonic()
+    with tempfile.TemporaryDirectory(prefix="rust-iommu-") as scratch:
+        image = pathlib.Path(scratch, "image.cpio")
+        write_image(products, job, image)
+        arguments = command(products, machine, image, log, extra_parameters)
+        log.with_suffix(".command").write_text(" ".join(arguments) + "\n")
+        with log.with_suffix(".stderr").open("wb") as errors:
+            try:
+                process = subprocess.Popen(
+                    arguments, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=errors
+                )
+            except OSError as error:
+                raise MachineError(f"{products.qemu} cannot be run: {error.strerror}") from error
+        ended = threading.Event()
+
+        def end():
+            ended.set()
+            process.kill()
+
+        timer = threading.Timer(limit, end)
+        timer.start()
+        pieces = []
+        try:
+            while piece := os.read(process.stdout.fileno(), 65536):
+                pieces.append(piece)
+                if on_output:
+                    on_output(piece)
+            process.wait()
+        finally:
+            timer.cancel()
+            if process.poll() is None:
+                process.kill()
+                process.wait()
+    errors = log.with_suffix(".stderr").read_text(errors="replace").strip()
+    if process.returncode > 0:
+        raise MachineError(
+            f"QEMU ended with status {process.returncode}: {errors.splitlines()[-1] if errors else log}"
+        )
+    lines = b"".join(pieces).decode(errors="replace").replace("\r\n", "\n").split("\n")
+    status = None
+    for line in lines:
+        if match := JOB_END.match(line):
+            status = int(match[1])
+    lines = [line for line in lines if not JOB_END.match(line)]
+    crash = ""
+    if process.returncode < 0 and not ended.is_set():
+        crash = errors.splitlines()[-1] if errors else f"signal {-process.returncode}"
+    return Outcome(
+        lines, status, find_trouble(log), ended.is_set(), time.monotonic() - begun, log, crash
+    )
