@@ -76,6 +76,7 @@ image_list()
 	printf 'nod /dev/console 600 0 0 c 5 1\n'
 	printf 'file /init %s 755 0 0\n' "$guest/init"
 	printf 'file /lib/lib.sh %s 644 0 0\n' "$guest/lib.sh"
+	printf 'file /bin/test-module %s 755 0 0\n' "$guest/module"
 	printf 'file /bin/busybox %s 755 0 0\n' "$(command -v busybox)"
 	busybox --list | while read -r applet; do
 		[ "$applet" = busybox ] || printf 'slink /bin/%s busybox 777 0 0\n' "$applet"

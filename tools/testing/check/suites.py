@@ -168,4 +168,10 @@ def all_suites():
             (GuestTest("migrate", 'iommu-migrate --device "$VFIO_SELFTESTS_BDF"'),),
             machines=TRACKING,
         ),
+        GuestSuite(
+            "module",
+            "loading rust_vtd, letting go, unloading, loading again",
+            (GuestTest("module", "test-module $VFIO_DEVICES"),),
+            machines=("vtd-ss/pt",),
+        ),
     )
