@@ -172,7 +172,7 @@ impl<P: PagingDomain> DomainTable<P> {
         pin_init::stack_pin_init!(let local = LocalGather::new());
         let mut gather = local.borrow();
 
-        let (done, result) = domain.data.map(
+        let (done, mut result) = domain.data.map(
             &mut claim,
             ffi::from_phys(paddr),
             prot::from_raw(prot),
@@ -185,6 +185,8 @@ impl<P: PagingDomain> DomainTable<P> {
             if let Some(flush) = gather.flush() {
                 let flushed = domain.data.sync(flush, &domain.attachments);
                 gather.free_tables(flushed);
+                // The caller takes back what was mapped, since hardware may not see it.
+                result = result.and(flushed);
             }
         }
         // SAFETY: By this function's contract.
