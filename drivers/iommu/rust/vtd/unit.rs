@@ -207,7 +207,7 @@ impl Unit {
 
     /// Prints the faults that the unit has recorded and gives the records back.
     ///
-    /// Context: may sleep; called from the poll of [`crate::driver`] only.
+    /// Context: any; called from the timer of [`crate::module`] only, and so never twice at once.
     pub(crate) fn poll_faults(&self) {
         let status = self.regs.read(FSTS);
         if !status.pending().into_bool() && !status.overflow().into_bool() {
