@@ -99,6 +99,7 @@ impl Table {
     fn new(stage: Stage, shape: Shape, coherent: bool) -> Result<Self> {
         let config = Config {
             levels: shape.levels,
+            max_levels: shape.levels,
             page_sizes: shape.page_sizes,
             input_lg2: u32::from(shape.width),
             output_lg2: OUTPUT_WIDTH,

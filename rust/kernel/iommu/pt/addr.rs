@@ -16,9 +16,6 @@ pub type Iova = u64;
 /// An output address: what the page table turns an [`Iova`] into.
 pub type PhysAddr = u64;
 
-/// Binary logarithm of the smallest page and of the size of one table.
-pub const PAGE_LG2: u32 = 12;
-
 /// Binary logarithm of the number of entries of one table.
 pub(super) const TABLE_LG2: u32 = 9;
 
@@ -29,6 +26,10 @@ pub const TABLE_ENTRIES: usize = 1 << TABLE_LG2;
 ///
 /// Specifications count from different ends and from 0 or 1; this counts like the kernel's generic
 /// page tables do. A table with four levels has its top at level 3.
+///
+/// How many bytes an entry covers depends on the format's smallest page, so the methods that tell
+/// it take the binary logarithm of that: [`Format::PAGE_LG2`](super::Format::PAGE_LG2), a constant
+/// wherever it matters.
 ///
 /// # Invariants
 ///
@@ -60,41 +61,43 @@ impl Level {
     ///
     /// Sizes between two levels belong to the lower one, where a format may spread one leaf over
     /// several contiguous entries.
-    pub(super) fn of_size(lg2: u32) -> Self {
-        // CAST: At most (63 - 12) / 9 = 5.
-        // INVARIANT: See CAST; `min()` holds it for every other argument as well.
-        Level((lg2.saturating_sub(PAGE_LG2) / TABLE_LG2).min(5) as u8)
+    #[inline(always)]
+    pub(super) fn of_size(page_lg2: u32, lg2: u32) -> Self {
+        // CAST: At most 5.
+        // INVARIANT: `min()` holds it.
+        Level((lg2.saturating_sub(page_lg2) / TABLE_LG2).min(5) as u8)
     }
 
     /// The number of the level.
+    #[inline(always)]
     pub fn number(self) -> u8 {
         self.0
     }
 
     /// Binary logarithm of the bytes that one entry of this level covers.
     #[inline(always)]
-    pub fn item_lg2(self) -> u32 {
-        // OVERFLOW: At most 12 + 9 * 5 = 57 by the type invariant.
-        PAGE_LG2 + TABLE_LG2 * u32::from(self.0)
+    pub fn item_lg2(self, page_lg2: u32) -> u32 {
+        // OVERFLOW: At most 12 + 9 * 5 = 57 by the type invariant and the contract of `Format`.
+        page_lg2 + TABLE_LG2 * u32::from(self.0)
     }
 
     /// The bits of an address below the entry: the offset into what one entry covers.
     #[inline(always)]
-    pub(super) fn item_mask(self) -> u64 {
-        low_mask(self.item_lg2())
+    pub(super) fn item_mask(self, page_lg2: u32) -> u64 {
+        low_mask(self.item_lg2(page_lg2))
     }
 
     /// The bits of an address below the table: the offset into what one table covers.
     #[inline(always)]
-    pub(super) fn table_mask(self) -> u64 {
-        low_mask(self.item_lg2() + TABLE_LG2)
+    pub(super) fn table_mask(self, page_lg2: u32) -> u64 {
+        low_mask(self.item_lg2(page_lg2) + TABLE_LG2)
     }
 
     /// The index of the entry for `iova` in a table of this level.
     #[inline(always)]
-    pub(super) fn slot(self, iova: Iova) -> usize {
+    pub(super) fn slot(self, page_lg2: u32, iova: Iova) -> usize {
         // CAST: Masked to nine bits.
-        ((iova >> self.item_lg2()) & (TABLE_ENTRIES as u64 - 1)) as usize
+        ((iova >> self.item_lg2(page_lg2)) & (TABLE_ENTRIES as u64 - 1)) as usize
     }
 
     /// The level that tables linked from this one have, if there is one.
@@ -102,6 +105,13 @@ impl Level {
     pub(super) fn below(self) -> Option<Self> {
         // INVARIANT: Smaller than a number that satisfies the invariant.
         self.0.checked_sub(1).map(Level)
+    }
+
+    /// The level that tables which link to this one have, if it is at most `highest`.
+    #[inline]
+    pub(super) fn above(self, highest: Self) -> Option<Self> {
+        // INVARIANT: At most `highest`, which satisfies the invariant.
+        (self < highest).then_some(Level(self.0 + 1))
     }
 }
 

@@ -18,13 +18,15 @@ use super::{
     },
     format::Format,
     gather::DirtySink,
-    page_table::PageTable,
-    table::{
+    node::{
         Node,
-        Slot,
+        Slot, //
+    },
+    table::{
         TableMem,
         LINE_ENTRIES, //
     },
+    tree::Tree,
     Range, //
 };
 use kernel::error::{
@@ -85,7 +87,7 @@ impl<S: DirtySink> Harvest<'_, S> {
     }
 }
 
-impl<F: Format, M: TableMem> PageTable<F, M> {
+impl<F: Format, M: TableMem> Tree<'_, F, M> {
     /// Reports which pages of the claimed range a device has written, and makes them clean.
     ///
     /// Reports every page that was written since it was last clean and flushed, and no address
@@ -97,7 +99,7 @@ impl<F: Format, M: TableMem> PageTable<F, M> {
     ///
     /// # Errors
     ///
-    /// `EOPNOTSUPP` unless [`PageTable::can_track_dirty`], `ERANGE` if the range reaches beyond the
+    /// `EOPNOTSUPP` unless [`Tree::can_track_dirty`], `ERANGE` if the range reaches beyond the
     /// aperture. Nothing was reported or changed then.
     pub fn read_and_clear_dirty(
         &self,
@@ -117,9 +119,38 @@ impl<F: Format, M: TableMem> PageTable<F, M> {
             cleared: None,
         };
 
-        self.root(claim)?.narrow().harvest(&mut harvest);
-        harvest.report();
+        if let Some(root) = self.root(claim)? {
+            root.narrow().harvest(&mut harvest);
+            harvest.report();
+        }
         Ok(())
+    }
+
+    /// Makes the leaf of the first claimed address dirty, as the hardware does when a device writes.
+    ///
+    /// For tests: iommufd's has no hardware.
+    ///
+    /// # Errors
+    ///
+    /// `ENOENT` if nothing is mapped there, `EAGAIN` if the entry changed meanwhile, `EOPNOTSUPP` if
+    /// the format has no dirty bits, `ERANGE` beyond the aperture.
+    pub fn set_dirty(&self, claim: &Stable) -> Result {
+        if F::DIRTY == 0 {
+            return Err(EOPNOTSUPP);
+        }
+
+        let mut node = self.root(claim)?.ok_or(ENOENT)?;
+
+        loop {
+            let slot = node.first_slot();
+
+            match node.get(slot) {
+                Slot::Empty => return Err(ENOENT),
+                Slot::Table(child) => node = child,
+                Slot::Leaf { .. } if node.mark(slot) => return Ok(()),
+                Slot::Leaf { .. } => return Err(EAGAIN),
+            }
+        }
     }
 }
 
@@ -127,31 +158,74 @@ impl<F: Format, M: TableMem> Node<'_, F, M> {
     fn harvest<S: DirtySink>(&self, harvest: &mut Harvest<'_, S>) {
         // Level 0 is where the time goes. Telling it apart once a table spares the test for tables
         // in each line, and makes the shifts constants.
-        if self.level().below().is_none() && !F::CONTIGUOUS {
+        if self.level().below().is_none() {
             self.harvest_lines::<S, true>(harvest);
         } else {
             self.harvest_lines::<S, false>(harvest);
         }
     }
 
-    /// Goes through the table, line by line.
+    /// Goes through the table.
     ///
-    /// `LEAVES` says that nothing but leaves of one entry can be in it.
+    /// `LEAVES` says that nothing but leaves can be in it.
     #[inline(always)]
     fn harvest_lines<S: DirtySink, const LEAVES: bool>(&self, harvest: &mut Harvest<'_, S>) {
-        let last = self.last_slot();
-        let mut slot = self.first_slot();
+        let (mut slot, mut end) = (self.first_slot(), self.last_slot() + 1);
 
-        while slot <= last {
+        if F::CONTIGUOUS == 0 {
+            return self.harvest_slots::<S, LEAVES>(slot..end, harvest);
+        }
+
+        // A row of entries that the query cuts is looked at as a whole: the hardware may have marked
+        // an entry that the query does not reach for a write to a page that it does.
+        if self.row(slot).start < slot {
+            slot = self.harvest_entry(slot, harvest);
+        }
+
+        let cut = self.row(end - 1);
+
+        if cut.end > end {
+            end = cut.start;
+        }
+        self.harvest_slots::<S, LEAVES>(slot..end, harvest);
+        if cut.end > end && cut.start >= slot {
+            self.harvest_entry(cut.start, harvest);
+        }
+    }
+
+    /// The entries of the leaf that `slot` belongs to, that one alone if it is not a row's.
+    #[inline]
+    fn row(&self, slot: usize) -> core::ops::Range<usize> {
+        match self.get(slot) {
+            Slot::Leaf { lg2, .. } => {
+                let entries = 1usize << (lg2 - self.item_lg2());
+                let head = slot & !(entries - 1);
+
+                head..head + entries
+            }
+            _ => slot..slot + 1,
+        }
+    }
+
+    /// Goes through some of the entries, line by line; rows of contiguous ones are not cut.
+    #[inline(always)]
+    fn harvest_slots<S: DirtySink, const LEAVES: bool>(
+        &self,
+        slots: core::ops::Range<usize>,
+        harvest: &mut Harvest<'_, S>,
+    ) {
+        let mut slot = slots.start;
+
+        while slot < slots.end {
             let line = slot / LINE_ENTRIES;
             let (any, all) = self.line(line);
             let next = (line + 1) * LINE_ENTRIES;
 
             if !F::is_quiet(any, all, self.level()) {
-                if LEAVES {
-                    self.harvest_runs(line, slot, last.min(next - 1), harvest);
+                if LEAVES && any & F::CONTIGUOUS == 0 {
+                    self.harvest_runs(line, slot, slots.end.min(next) - 1, harvest);
                 } else {
-                    while slot < next && slot <= last {
+                    while slot < next && slot < slots.end {
                         slot = self.harvest_entry(slot, harvest);
                     }
                 }
@@ -214,11 +288,8 @@ impl<F: Format, M: TableMem> Node<'_, F, M> {
                 slot + 1
             }
             Slot::Leaf { lg2, .. } => {
-                // A leaf that takes several entries is dirty if any of them is, also one that the
-                // query does not reach, and clean only if all of them are.
-                let entries = 1usize << (lg2 - self.level().item_lg2());
-                let head = slot & !(entries - 1);
-                let slots = head..head + entries;
+                // Dirty if any of its entries is, clean only if all of them are.
+                let slots = self.row(slot);
 
                 if slots.clone().any(|slot| self.word(slot) & F::DIRTY != 0)
                     && harvest.add(Range::block(self.item(slot).first(), lg2))

@@ -6,8 +6,8 @@
 //! holds no memory, takes no lock and knows nothing of walking: a new format is one file under
 //! `fmt/`, and the operations stay as they are.
 //!
-//! All formats so far share a shape: tables of 512 entries of 64 bits, 4 KiB pages at level 0, nine
-//! address bits a level, an all-zero word for an entry that maps nothing.
+//! All formats so far share a shape: tables of 512 entries of 64 bits, nine address bits a level, an
+//! all-zero word for an entry that maps nothing.
 
 use super::addr::{
     Level,
@@ -90,15 +90,21 @@ pub struct Attrs(pub(super) u64);
 ///
 /// The operations follow the addresses that [`Format::decode`] reads out of entries, so:
 ///
-/// - for a word made by [`Format::table`], whatever accessed and dirty bits the hardware adds to
-///   it, `decode` must return [`Entry::Table`] with the address that the word was made from;
+/// - for a word made by [`Format::table`] for a level, whatever accessed and dirty bits the hardware
+///   adds to it, `decode` must return, at that level, [`Entry::Table`] with the address that the
+///   word was made from;
 /// - for a word made by [`Format::leaf`] for a size of [`Format::PAGE_SIZES`] at
 ///   the level of that size, changed likewise or by taking [`Format::DIRTY`] out, `decode` must
 ///   never return [`Entry::Table`];
 /// - for the word 0 it must return [`Entry::Empty`].
+///
+/// [`Format::PAGE_LG2`] is at most 12.
 pub unsafe trait Format: Send + Sync + 'static {
     /// A short name for messages and tests.
     const NAME: &'static str;
+
+    /// Binary logarithm of the smallest page, that of level 0.
+    const PAGE_LG2: u32 = 12;
 
     /// The fewest levels that a tree may have.
     const MIN_LEVELS: u8;
@@ -125,12 +131,21 @@ pub unsafe trait Format: Send + Sync + 'static {
     /// every write finds the leaf clean and sets them.
     const DIRTY: u64;
 
-    /// Whether a leaf can be spread over several contiguous entries, with the same word in each.
-    const CONTIGUOUS: bool = false;
+    /// What tells a leaf that is spread over several contiguous entries, with the same word in each:
+    /// a leaf of level 0 that has none of these bits has one entry. 0 if there are no such leaves.
+    ///
+    /// The hardware may set its dirty bits in any of the entries.
+    const CONTIGUOUS: u64 = 0;
+
+    /// Whether the hardware can be given a top with more levels while it uses the tree.
+    const GROWS: bool = false;
+
+    /// Whether input addresses are sign-extended, so that there is an upper half as well.
+    const SIGN_EXTENDS: bool = false;
 
     /// Binary logarithm of the number of input addresses of a tree with `levels` levels.
     ///
-    /// Counted from address 0: of a sign-extended space only the lower half.
+    /// Counted from address 0: of a sign-extended space this is the lower half.
     fn input_lg2(levels: u8) -> u32;
 
     /// What `word` at `level` says.
@@ -149,8 +164,8 @@ pub unsafe trait Format: Send + Sync + 'static {
     /// than one entry of `level` has the same word in each entry that it takes.
     fn leaf(phys: PhysAddr, lg2: u32, level: Level, attrs: Attrs) -> u64;
 
-    /// The word for the table at `phys`.
-    fn table(phys: PhysAddr) -> u64;
+    /// The word for the table at `phys`, in an entry of `level`; the table is of the level below.
+    fn table(phys: PhysAddr, level: Level) -> u64;
 
     /// Whether a harvest of dirty leaves can pass by a cache line of entries at once.
     ///

@@ -10,7 +10,8 @@ use super::{
     table::{
         DetachedTable,
         TableMem, //
-    }, //
+    },
+    top::NewTop, //
 };
 
 /// Collects what has to be flushed, and the tables that can be freed only after that.
@@ -25,6 +26,18 @@ pub trait Gather<M: TableMem> {
 
     /// Has `table` freed, after the flush of the range that was added before.
     fn queue_free(&mut self, table: DetachedTable<M>);
+
+    /// Gives the hardware a new top, for a format whose trees grow.
+    ///
+    /// Whoever attaches devices to the tree takes the lock that he attaches under, and if the new
+    /// top [is current](NewTop::is_current) then, he points each device to it and
+    /// [publishes](NewTop::publish) it before the lock is released. He tells the hardware of no top
+    /// that is not current. Does not sleep if the map that needs it does not.
+    ///
+    /// As it is, for a tree that no hardware walks.
+    fn change_top(&mut self, new: NewTop<'_>) {
+        new.publish();
+    }
 }
 
 /// Takes the dirty runs that a harvest finds.

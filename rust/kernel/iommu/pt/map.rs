@@ -7,7 +7,9 @@ use super::{
         low_mask,
         Iova,
         Level,
-        PhysAddr, //
+        PhysAddr,
+        TABLE_ENTRIES,
+        TABLE_LG2, //
     },
     claim::{
         Claim,
@@ -19,13 +21,12 @@ use super::{
         Prot, //
     },
     gather::Gather,
-    page_table::PageTable,
-    table::{
+    node::{
         Node,
-        Slot,
-        TableMem, //
+        Slot, //
     },
-    TABLE_ENTRIES, //
+    table::TableMem,
+    tree::Tree, //
 };
 use kernel::error::{
     code::*,
@@ -72,7 +73,16 @@ pub(super) fn next_run(page_sizes: u64, iova: Iova, phys: PhysAddr, len: u64) ->
     })
 }
 
-impl<F: Format, M: TableMem> PageTable<F, M> {
+/// A map under way.
+struct Mapping<'g, G> {
+    attrs: Attrs,
+    /// Where the next leaf goes, and what it maps to.
+    iova: Iova,
+    phys: PhysAddr,
+    gather: &'g mut G,
+}
+
+impl<F: Format, M: TableMem> Tree<'_, F, M> {
     /// Maps the claimed range to the output addresses from `phys` on.
     ///
     /// Returns how many bytes were mapped, from the start of the range on, and how it ended. After
@@ -83,6 +93,9 @@ impl<F: Format, M: TableMem> PageTable<F, M> {
     /// with the range that they covered, and the caller must flush it, if it holds any table,
     /// before it says that the range is mapped: the hardware may have the old tables cached.
     ///
+    /// A range that the top does not reach makes the tree grow, if the format does:
+    /// [`Gather::change_top`] tells the hardware.
+    ///
     /// May sleep if `flags` allow it, takes no lock.
     ///
     /// # Errors
@@ -91,6 +104,7 @@ impl<F: Format, M: TableMem> PageTable<F, M> {
     /// - `ERANGE` if a side ends beyond what the hardware takes.
     /// - `EADDRINUSE` if something is mapped there.
     /// - `ENOMEM` if there is no memory for a table.
+    #[inline]
     pub fn map(
         &self,
         claim: &mut Exclusive,
@@ -99,56 +113,103 @@ impl<F: Format, M: TableMem> PageTable<F, M> {
         flags: M::Flags,
         gather: &mut impl Gather<M>,
     ) -> (u64, Result) {
-        let mut done = 0;
-        let result = self.map_all(claim, phys, prot, flags, gather, &mut done);
+        let attrs = match F::attrs(prot) {
+            Ok(attrs) => attrs,
+            Err(error) => return (0, Err(error)),
+        };
+        let first = claim.range().first();
+        let mut mapping = Mapping {
+            attrs,
+            iova: first,
+            phys,
+            gather,
+        };
+        let result = self.map_all(claim, flags, &mut mapping);
 
-        (done, result)
+        (mapping.iova.wrapping_sub(first), result)
     }
 
-    fn map_all(
+    #[inline(always)]
+    fn map_all<G: Gather<M>>(
         &self,
         claim: &Exclusive,
-        phys: PhysAddr,
-        prot: Prot,
         flags: M::Flags,
-        gather: &mut impl Gather<M>,
-        done: &mut u64,
+        mapping: &mut Mapping<'_, G>,
     ) -> Result {
-        let attrs = F::attrs(prot)?;
-        let root = self.root(claim)?;
         let range = claim.range();
         let size = range.size();
-        let last = phys.checked_add(size - 1).ok_or(ERANGE)?;
+        let last = mapping.phys.checked_add(size - 1).ok_or(ERANGE)?;
 
-        if last > self.output_last {
+        if !self.limits.hold(&range) || last > self.limits.output_last {
             return Err(ERANGE);
         }
-
-        let smallest = low_mask(self.page_sizes.trailing_zeros());
-
-        if (range.first() | phys | size) & smallest != 0 {
+        if (range.first() | mapping.phys | size) & low_mask(F::PAGE_LG2) != 0 {
             return Err(EINVAL);
         }
 
-        while *done < size {
-            // OVERFLOW: Less than `size` is added, and both ranges were checked to fit.
-            let (iova, phys) = (range.first() + *done, phys + *done);
-            let run = next_run(self.page_sizes, iova, phys, size - *done).ok_or(EINVAL)?;
-            let node = root.make(iova, Level::of_size(run.lg2), flags)?;
+        let mut left = size;
+        let mut run = self.run(mapping, left)?;
+        // Only the first leaf can be as large as the whole tree.
+        let root = self.root_to_map(claim, run.level::<F>(), flags, mapping.gather)?;
 
-            node.fill(iova, phys, &run, attrs, claim, gather, done)?;
+        loop {
+            let node = root.make(mapping.iova, run.level::<F>(), flags)?;
+
+            node.fill(&run, claim, mapping)?;
+            left = size - mapping.iova.wrapping_sub(range.first());
+            if left == 0 {
+                return Ok(());
+            }
+            run = self.run(mapping, left)?;
         }
-        Ok(())
+    }
+
+    #[inline(always)]
+    fn run<G>(&self, mapping: &Mapping<'_, G>, left: u64) -> Result<Run> {
+        next_run(self.limits.page_sizes, mapping.iova, mapping.phys, left).ok_or(EINVAL)
+    }
+
+    /// The top table for the claimed addresses, none of which is beyond the aperture; a new one if
+    /// the present one does not reach them, or is below `level`.
+    #[inline(always)]
+    fn root_to_map<'c>(
+        &'c self,
+        claim: &'c Exclusive,
+        level: Level,
+        flags: M::Flags,
+        gather: &mut impl Gather<M>,
+    ) -> Result<Node<'c, F, M>> {
+        if F::GROWS {
+            loop {
+                let (top, at) = self.top_table();
+                let reach = low_mask(at.item_lg2(F::PAGE_LG2) + TABLE_LG2);
+
+                if at >= level && claim.range().last() <= reach {
+                    break;
+                }
+                self.grow(top, at, flags, gather)?;
+            }
+        }
+        self.root(claim)?.ok_or(ERANGE)
+    }
+}
+
+impl Run {
+    /// The level of the tables that the leaves go to.
+    #[inline(always)]
+    fn level<F: Format>(&self) -> Level {
+        Level::of_size(F::PAGE_LG2, self.lg2)
     }
 }
 
 impl<'t, F: Format, M: TableMem> Node<'t, F, M> {
     /// The table of `level` on the way to `iova`, made if it isn't there.
+    #[inline(always)]
     fn make(&self, iova: Iova, level: Level, flags: M::Flags) -> Result<Node<'t, F, M>> {
         let mut node = *self;
 
         while node.level() > level {
-            let slot = node.level().slot(iova);
+            let slot = node.slot(iova);
             let found = match node.get(slot) {
                 Slot::Empty => node.install(slot, flags)?,
                 found => {
@@ -166,47 +227,41 @@ impl<'t, F: Format, M: TableMem> Node<'t, F, M> {
         Ok(node)
     }
 
-    /// Writes as many leaves of `run` as this table has room for, and adds them to `done`.
-    #[expect(clippy::too_many_arguments)]
-    fn fill(
+    /// Writes as many leaves of `run` as this table has room for.
+    #[inline(always)]
+    fn fill<G: Gather<M>>(
         &self,
-        iova: Iova,
-        phys: PhysAddr,
         run: &Run,
-        attrs: Attrs,
         claim: &Exclusive,
-        gather: &mut impl Gather<M>,
-        done: &mut u64,
+        mapping: &mut Mapping<'_, G>,
     ) -> Result {
-        let level = self.level();
-        let first = level.slot(iova);
+        let first = self.slot(mapping.iova);
         // A format may spread a leaf over several entries.
-        let step = 1usize << (run.lg2 - level.item_lg2());
-        // CAST: At most the number of entries of a table.
-        let room = ((TABLE_ENTRIES - first) / step) as u64;
+        let step = 1usize << (run.lg2 - self.item_lg2());
+        // CAST: Numbers up to that of the entries of a table fit any width.
+        let leaves = run.leaves.min(((TABLE_ENTRIES - first) / step) as u64) as usize;
         let mut slot = first;
-        let mut phys = phys;
         let mut result = Ok(());
 
-        for _ in 0..run.leaves.min(room) {
-            for slot in slot..slot + step {
-                result = self.make_empty(slot, claim, gather);
-                if result.is_err() {
-                    break;
+        'leaves: for _ in 0..leaves {
+            for entry in slot..slot + step {
+                if self.word(entry) != 0 {
+                    result = self.make_empty(entry, claim, mapping.gather);
+                    if result.is_err() {
+                        break 'leaves;
+                    }
                 }
             }
-            if result.is_err() {
-                break;
-            }
 
-            let word = F::leaf(phys, run.lg2, level, attrs);
+            let word = F::leaf(mapping.phys, run.lg2, self.level(), mapping.attrs);
 
-            for slot in slot..slot + step {
-                self.set_leaf(slot, word);
+            for entry in slot..slot + step {
+                self.set_leaf(entry, word);
             }
             slot += step;
-            phys += 1 << run.lg2;
-            *done += 1 << run.lg2;
+            // Past the last leaf of all either may come to the end of what the numbers hold.
+            mapping.iova = mapping.iova.wrapping_add(1 << run.lg2);
+            mapping.phys = mapping.phys.wrapping_add(1 << run.lg2);
         }
 
         if slot != first {
@@ -216,7 +271,7 @@ impl<'t, F: Format, M: TableMem> Node<'t, F, M> {
     }
 
     /// Sees to it that the entry `slot`, all of whose addresses are claimed, holds nothing.
-    #[inline]
+    #[cold]
     fn make_empty(&self, slot: usize, claim: &Exclusive, gather: &mut impl Gather<M>) -> Result {
         match self.get(slot) {
             Slot::Empty => Ok(()),

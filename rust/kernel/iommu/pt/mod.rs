@@ -19,8 +19,8 @@
 //!
 //! - A [`Format`] turns words into entries and back ([`fmt`]); it knows nothing of memory.
 //! - [`TableMem`] is where tables live: kernel pages, or what a test puts in their place.
-//! - [`PageTable`] has the operations, each in a file: map, unmap, translate, harvest dirty bits.
-//!   They walk along `Node`s (`table.rs`) and are the same for each format.
+//! - [`Tree`] has the operations, each in a file: map, unmap, translate, harvest dirty bits. They
+//!   walk along `Node`s and are the same for each format. [`PageTable`] owns one.
 //! - What is left to the caller goes to a [`Gather`] (flush, then free) or to a [`DirtySink`].
 //!
 //! # Locks
@@ -32,6 +32,7 @@
 //!   one, the second drops his and uses that of the first.
 //! - A table is unlinked only by who claims every address below it, and is freed only after the
 //!   hardware's caches were flushed.
+//! - A top above the top is published only after the hardware has it, see `top.rs`.
 //! - The hardware changes entries too, but only their accessed and dirty bits.
 //!
 //! # In use
@@ -57,21 +58,26 @@ mod dirty;
 pub mod fmt;
 mod format;
 mod gather;
+mod limits;
 mod map;
+mod node;
 mod page_table;
 mod table;
 #[cfg(CONFIG_RUST_IOMMU_PT_KUNIT_TEST)]
 #[doc(hidden)]
 pub mod tests;
+mod top;
 mod translate;
+mod tree;
 mod unmap;
+
+use addr::low_mask;
 
 pub use addr::{
     Iova,
     Level,
     PhysAddr,
     Range,
-    PAGE_LG2,
     TABLE_ENTRIES, //
 };
 pub use claim::{
@@ -88,14 +94,19 @@ pub use gather::{
     DirtySink,
     Gather, //
 };
-pub use page_table::{
+pub use limits::{
     Config,
-    PageTable,
-    Top, //
+    Limits, //
 };
+pub use page_table::PageTable;
 pub use table::{
     DetachedTable,
     Table,
     TableMem,
     TABLE_BYTES, //
+};
+pub use top::NewTop;
+pub use tree::{
+    Top,
+    Tree, //
 };

@@ -1,22 +1,16 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The memory of tables, and one table seen from inside a walk.
+//! The memory of tables: words that the processor and the hardware both change.
 //!
-//! Reading and writing words that the hardware changes at the same time, and following an entry to
-//! the table that it names: what is `unsafe` in the page tables is here, but for the promises that
-//! `claim.rs` and the formats stand for, and for the top table in `page_table.rs`.
+//! What is `unsafe` in the page tables is here, in `node.rs`, where an entry is followed to the
+//! table that it names, and in `tree.rs` and `top.rs`, where the top table is; but for the promises
+//! that `claim.rs` and the formats stand for.
 
 use super::{
     addr::{
         Level,
         PhysAddr,
-        Range,
-        PAGE_LG2,
         TABLE_ENTRIES, //
-    },
-    claim::{
-        Claim,
-        Exclusive, //
     },
     format::{
         Entry,
@@ -35,11 +29,23 @@ use kernel::{
     }, //
 };
 
+/// `READ_ONCE()` of the kernel's memory model: what is done with the value is ordered after it as
+/// far as it depends on it.
+///
+/// `Atomic::load` would be a call of a C helper in most kernels, which costs several times the
+/// read; a walk over a table must not pay that 512 times.
+#[inline(always)]
+pub(super) fn read_once(word: &Atomic<u64>) -> u64 {
+    // SAFETY: The pointer is that of an aligned `u64` which lives as long as the reference. A
+    // volatile read of that size is what the memory model takes for a relaxed atomic one.
+    unsafe { word.as_ptr().read_volatile() }
+}
+
 /// Number of entries that share a cache line.
 pub(super) const LINE_ENTRIES: usize = 8;
 
 /// Size of a table in bytes.
-pub const TABLE_BYTES: usize = 1 << PAGE_LG2;
+pub const TABLE_BYTES: usize = TABLE_ENTRIES * size_of::<u64>();
 
 /// One table: 512 entries, of which each is read and written as a whole.
 ///
@@ -51,31 +57,33 @@ pub struct Table {
 }
 
 impl Table {
-    /// Reads an entry; `READ_ONCE()` of the kernel's memory model.
+    /// Reads an entry.
     #[inline(always)]
-    fn load(&self, slot: usize) -> u64 {
-        let word = self.words[slot % TABLE_ENTRIES].as_ptr();
-
-        // `Atomic::load` would be a call of a C helper in most kernels, which costs several times
-        // the read; a walk over a table must not pay that 512 times.
-        //
-        // SAFETY: `word` points to an aligned `u64` inside `self`. A volatile read of that size is
-        // what the memory model takes for a relaxed atomic one.
-        unsafe { word.read_volatile() }
+    pub(super) fn load(&self, slot: usize) -> u64 {
+        read_once(&self.words[slot % TABLE_ENTRIES])
     }
 
     /// Writes an entry; `WRITE_ONCE()` of the kernel's memory model.
     #[inline(always)]
-    fn store(&self, slot: usize, value: u64) {
+    pub(super) fn store(&self, slot: usize, value: u64) {
         let word = self.words[slot % TABLE_ENTRIES].as_ptr();
 
-        // SAFETY: As in `load`.
+        // SAFETY: `word` points to an aligned `u64` inside `self`. A volatile write of that size is
+        // what the memory model takes for a relaxed atomic one.
         unsafe { word.write_volatile(value) }
+    }
+
+    /// Writes `new` to an entry that is still `old`; what the new word names is visible to whoever
+    /// finds it. Whether it was written.
+    pub(super) fn replace(&self, slot: usize, old: u64, new: u64) -> bool {
+        self.words[slot % TABLE_ENTRIES]
+            .cmpxchg(old, new, Release)
+            .is_ok()
     }
 
     /// Reads a cache line of entries and returns the OR and the AND of the words.
     #[inline(always)]
-    fn line(&self, line: usize) -> (u64, u64) {
+    pub(super) fn line(&self, line: usize) -> (u64, u64) {
         let first = line * LINE_ENTRIES;
         let mut any = 0;
         let mut all = u64::MAX;
@@ -150,6 +158,19 @@ pub struct DetachedTable<M: TableMem> {
 }
 
 impl<M: TableMem> DetachedTable<M> {
+    /// Takes note of a table that was detached.
+    ///
+    /// # Safety
+    ///
+    /// The type invariant holds for `table`.
+    pub(super) unsafe fn new(table: NonNull<Table>) -> Self {
+        // INVARIANT: By this function's contract.
+        Self {
+            table,
+            memory: PhantomData,
+        }
+    }
+
     /// The table, to be handed to [`TableMem::free`] or its like after the flush.
     pub fn into_raw(self) -> NonNull<Table> {
         self.table
@@ -168,24 +189,52 @@ impl<M: TableMem> DetachedTable<M> {
     }
 }
 
-/// What a walk needs of its page table.
-pub(super) struct Tables<M> {
-    pub(super) mem: M,
+/// The memory of one tree, and how its hardware sees it.
+pub(super) struct Tables<'t, M> {
+    pub(super) mem: &'t M,
 
     /// Whether the hardware's walks snoop the processor's caches.
     pub(super) coherent: bool,
 }
 
-impl<M: TableMem> Tables<M> {
+impl<M> Clone for Tables<'_, M> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<M> Copy for Tables<'_, M> {}
+
+impl<M: TableMem> Tables<'_, M> {
     /// Allocates a table that the hardware sees as zeroes.
     pub(super) fn alloc(&self, flags: M::Flags) -> Result<NonNull<Table>> {
         let table = self.mem.alloc(flags)?;
 
-        if !self.coherent {
-            // SAFETY: These are the bytes of the table just allocated.
-            unsafe { self.mem.flush(table.cast(), TABLE_BYTES) }
-        }
+        // SAFETY: The table was just allocated.
+        unsafe { self.flush(table, 0, TABLE_ENTRIES - 1) }
         Ok(table)
+    }
+
+    /// Shows the entries from `first` to `last` to hardware that does not snoop.
+    ///
+    /// # Safety
+    ///
+    /// `table` is one of this memory.
+    #[inline]
+    pub(super) unsafe fn flush(&self, table: NonNull<Table>, first: usize, last: usize) {
+        if self.coherent {
+            return;
+        }
+
+        let first = first % TABLE_ENTRIES;
+        let last = last % TABLE_ENTRIES;
+        let start = table.cast::<u64>().as_ptr().wrapping_add(first).cast();
+        let bytes = (last - first + 1) * size_of::<u64>();
+
+        if let Some(start) = NonNull::new(start) {
+            // SAFETY: The bytes from entry `first` to entry `last` of one table of this memory.
+            unsafe { self.mem.flush(start, bytes) }
+        }
     }
 
     /// Frees a table that was never linked, or whose links and users are gone for good.
@@ -193,7 +242,7 @@ impl<M: TableMem> Tables<M> {
     /// # Safety
     ///
     /// `table` is one of this memory and nobody uses it, the hardware included.
-    unsafe fn free(&self, table: NonNull<Table>) {
+    pub(super) unsafe fn free(&self, table: NonNull<Table>) {
         // SAFETY: The caller promises the same.
         unsafe { self.mem.free(table) }
     }
@@ -202,8 +251,8 @@ impl<M: TableMem> Tables<M> {
     ///
     /// # Safety
     ///
-    /// `top` is a table of this memory whose entries were written through [`Node`]s of the format
-    /// `F`; nobody uses it or a table below, the hardware included.
+    /// `top` is a table of this memory whose entries were written by walks of the format `F`;
+    /// nobody uses it or a table below, the hardware included.
     pub(super) unsafe fn free_tree<F: Format>(&self, top: NonNull<Table>, level: Level) {
         if let Some(below) = level.below() {
             for slot in 0..TABLE_ENTRIES {
@@ -219,277 +268,5 @@ impl<M: TableMem> Tables<M> {
         }
         // SAFETY: Nobody uses the table, and the tables that it names are gone.
         unsafe { self.free(top) }
-    }
-}
-
-/// What an entry holds, seen from a walk.
-pub(super) enum Slot<'t, F, M> {
-    /// Nothing is mapped.
-    Empty,
-
-    /// A table of the level below.
-    Table(Node<'t, F, M>),
-
-    /// A leaf: its output address and its size.
-    Leaf {
-        /// Output address of the first byte.
-        phys: PhysAddr,
-        /// Binary logarithm of the size.
-        lg2: u32,
-    },
-}
-
-/// A table on the way to claimed addresses.
-///
-/// # Invariants
-///
-/// - `table` belongs to `tables.mem`, has `level`, and is the one that the walk for the addresses
-///   of `range` passes through; `range` lies within what the table covers.
-/// - All of `range` is claimed for `'t`, so that the table is not freed during `'t`.
-pub(super) struct Node<'t, F, M> {
-    tables: &'t Tables<M>,
-    table: &'t Table,
-    level: Level,
-    range: Range,
-    format: PhantomData<F>,
-}
-
-impl<F, M> Clone for Node<'_, F, M> {
-    fn clone(&self) -> Self {
-        *self
-    }
-}
-
-impl<F, M> Copy for Node<'_, F, M> {}
-
-impl<'t, F: Format, M: TableMem> Node<'t, F, M> {
-    /// The top table of a tree, for the addresses that `claim` is for.
-    ///
-    /// # Safety
-    ///
-    /// `top` is the top table, of `level`, of the tree in `tables` that `claim` is about, its
-    /// entries are written through [`Node`]s of the format `F` only, and it lives for `'t`. The
-    /// range of the claim lies within what it covers.
-    pub(super) unsafe fn top(
-        tables: &'t Tables<M>,
-        top: NonNull<Table>,
-        level: Level,
-        claim: &'t impl Claim,
-    ) -> Self {
-        // INVARIANT: The caller's promise; the borrow of the claim keeps its range claimed.
-        Self {
-            tables,
-            // SAFETY: The table lives for `'t`, and its words are only accessed as atomics.
-            table: unsafe { top.as_ref() },
-            level,
-            range: claim.range(),
-            format: PhantomData,
-        }
-    }
-
-    /// The level of the table.
-    #[inline(always)]
-    pub(super) fn level(&self) -> Level {
-        self.level
-    }
-
-    /// Index of the first entry that claimed addresses use.
-    #[inline(always)]
-    pub(super) fn first_slot(&self) -> usize {
-        self.level.slot(self.range.first())
-    }
-
-    /// Index of the last entry that claimed addresses use.
-    #[inline(always)]
-    pub(super) fn last_slot(&self) -> usize {
-        self.level.slot(self.range.last())
-    }
-
-    /// All addresses that the entry `slot` stands for, claimed or not.
-    #[inline(always)]
-    pub(super) fn item(&self, slot: usize) -> Range {
-        let base = self.range.first() & !self.level.table_mask();
-        // CAST: An index below 512 fits any width.
-        let offset = (slot as u64) << self.level.item_lg2();
-
-        Range::block(base | offset, self.level.item_lg2())
-    }
-
-    /// The OR and the AND of the eight entries of a cache line.
-    ///
-    /// Reads entries of other claims as well: they say nothing, but they don't hurt.
-    #[inline(always)]
-    pub(super) fn line(&self, line: usize) -> (u64, u64) {
-        self.table.line(line)
-    }
-
-    /// The word of the entry `slot`, for a look at its dirty bits.
-    #[inline(always)]
-    pub(super) fn word(&self, slot: usize) -> u64 {
-        self.table.load(slot)
-    }
-
-    /// What the entry `slot` holds.
-    ///
-    /// Of entries that no claimed address uses, tables read as empty: they may vanish meanwhile.
-    #[inline(always)]
-    pub(super) fn get(&self, slot: usize) -> Slot<'t, F, M> {
-        match F::decode(self.table.load(slot), self.level) {
-            Entry::Empty => Slot::Empty,
-            Entry::Leaf { phys, lg2 } => Slot::Leaf { phys, lg2 },
-            Entry::Table(phys) => match self.level.below() {
-                Some(below) if self.first_slot() <= slot && slot <= self.last_slot() => {
-                    Slot::Table(self.child(slot, phys, below))
-                }
-                _ => Slot::Empty,
-            },
-        }
-    }
-
-    #[inline(always)]
-    fn child(&self, slot: usize, phys: PhysAddr, below: Level) -> Self {
-        // SAFETY:
-        // - `phys` was read from an entry that only `install` makes a table of, by the contract of
-        //   `Format`; there it came from `phys()` of the same memory.
-        // - The entry lies on the way to addresses that are claimed for `'t`, and a table is freed
-        //   only by who claims all addresses below it. So the table lives for `'t`.
-        // - Its words are only accessed as atomics. They were zeroed before the release in
-        //   `install`, and the address dependency orders our reads after it.
-        let table = unsafe { self.tables.mem.virt(phys).as_ref() };
-
-        // INVARIANT: The entry leads the addresses of its item to this table; clipped to them, the
-        // range lies within the table, and it is a part of what is claimed.
-        Self {
-            tables: self.tables,
-            table,
-            level: below,
-            range: self.item(slot).clip(&self.range),
-            format: PhantomData,
-        }
-    }
-
-    /// Goes down while there is only one way: past the tables that all claimed addresses pass through
-    /// and whose entry they don't use up.
-    ///
-    /// Most ranges are small, and this is cheaper than the recursion of an operation.
-    #[inline(always)]
-    pub(super) fn narrow(mut self) -> Self {
-        loop {
-            let slot = self.first_slot();
-
-            if slot != self.last_slot() || self.range.covers(&self.item(slot)) {
-                return self;
-            }
-            match self.get(slot) {
-                Slot::Table(child) => self = child,
-                _ => return self,
-            }
-        }
-    }
-
-    /// Links a fresh table into the entry `slot` if that is still empty.
-    ///
-    /// Others may do the same for their part of the item; who comes second uses the first one's
-    /// table. Returns what the entry then holds.
-    ///
-    /// # Errors
-    ///
-    /// Those of [`TableMem::alloc`]; the entry is as it was.
-    pub(super) fn install(&self, slot: usize, flags: M::Flags) -> Result<Slot<'t, F, M>> {
-        let table = self.tables.alloc(flags)?;
-        let word = F::table(self.tables.mem.phys(table));
-
-        // Release: who follows the entry finds the table zeroed.
-        if self.table.words[slot % TABLE_ENTRIES]
-            .cmpxchg(0, word, Release)
-            .is_err()
-        {
-            // SAFETY: The table was allocated above and never linked.
-            unsafe { self.tables.free(table) }
-        }
-        // Also when another linked the table: he may not have come to his flush yet, and this walk
-        // is going to promise that the hardware can follow it.
-        self.flush(slot, slot);
-        Ok(self.get(slot))
-    }
-
-    /// Stores a word that is not a table. Hardware that does not snoop sees it after a
-    /// [`Node::flush`].
-    #[inline(always)]
-    fn set(&self, slot: usize, word: u64) {
-        self.table.store(slot, word);
-    }
-
-    /// Writes the leaf `word` to the entry `slot`, which is empty and claimed for changes.
-    #[inline(always)]
-    pub(super) fn set_leaf(&self, slot: usize, word: u64) {
-        debug_assert!(!matches!(F::decode(word, self.level), Entry::Table(_)));
-        self.set(slot, word);
-    }
-
-    /// Empties the entry `slot`, which is claimed for changes and holds a leaf.
-    #[inline(always)]
-    pub(super) fn clear(&self, slot: usize) {
-        self.set(slot, 0);
-    }
-
-    /// Makes the leaf in the entry `slot`, which was found dirty, clean.
-    ///
-    /// A load and a store, no locked cycle. Between the two the hardware may set D, and the store
-    /// takes it back. That loses nothing:
-    ///
-    /// - The caller found D set, so this very call reports the page. The write that set D again is
-    ///   in memory, at the latest, when the caller's flush is done, and the caller copies the page
-    ///   only after that.
-    /// - A write after the flush has to walk again, finds D clear, and sets it for the next report.
-    /// - Two harvests of one leaf at the same time are no different: each that takes D away reports
-    ///   the page, and copies it after its own flush.
-    /// - An accessed bit that is lost in the same way is one that nobody reads.
-    /// - No other software writes the word meanwhile: the range is claimed as stable.
-    ///
-    /// All of it hangs on D having been seen set. To store a clean word where D was not seen would
-    /// lose the write that sets it in between.
-    #[inline(always)]
-    pub(super) fn clean(&self, slot: usize) {
-        self.set(slot, self.table.load(slot) & !F::DIRTY);
-    }
-
-    /// Shows the entries from `first` to `last` to hardware that does not snoop.
-    #[inline]
-    pub(super) fn flush(&self, first: usize, last: usize) {
-        if self.tables.coherent {
-            return;
-        }
-
-        let first = first % TABLE_ENTRIES;
-        let last = last % TABLE_ENTRIES;
-        let start = NonNull::from(&self.table.words[first]).cast();
-        let bytes = (last - first + 1) * size_of::<u64>();
-
-        // SAFETY: The bytes from entry `first` to entry `last` of one table.
-        unsafe { self.tables.mem.flush(start, bytes) }
-    }
-
-    /// Takes the table out of the entry `slot`, which is claimed for changes by `claim`.
-    ///
-    /// Returns `None`, and changes nothing, if there is no table, or if the claim is not for all
-    /// addresses of the entry: others may pass through the table then.
-    pub(super) fn detach(&self, slot: usize, claim: &Exclusive) -> Option<DetachedTable<M>> {
-        let Entry::Table(phys) = F::decode(self.table.load(slot), self.level) else {
-            return None;
-        };
-
-        if !claim.range().covers(&self.item(slot)) {
-            return None;
-        }
-        self.clear(slot);
-        // INVARIANT: The only entry that named the table was just emptied, and everything that it
-        // can map is claimed by the caller.
-        Some(DetachedTable {
-            // SAFETY: As in `child`: the entry named a table of this memory, and nobody frees it,
-            // because all of its addresses are claimed.
-            table: unsafe { self.tables.mem.virt(phys) },
-            memory: PhantomData,
-        })
     }
 }

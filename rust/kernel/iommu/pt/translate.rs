@@ -12,20 +12,18 @@ use super::{
         Stable, //
     },
     format::Format,
-    page_table::PageTable,
-    table::{
-        Slot,
-        TableMem, //
-    }, //
+    node::Slot,
+    table::TableMem,
+    tree::Tree, //
 };
 
-impl<F: Format, M: TableMem> PageTable<F, M> {
+impl<F: Format, M: TableMem> Tree<'_, F, M> {
     /// The output address of the first claimed address, `None` if it isn't mapped.
     ///
     /// Takes no lock, does not sleep.
     pub fn iova_to_phys(&self, claim: &Stable) -> Option<PhysAddr> {
         let iova = claim.range().first();
-        let mut node = self.root(claim).ok()?;
+        let mut node = self.root(claim).ok()??;
 
         loop {
             match node.get(node.first_slot()) {

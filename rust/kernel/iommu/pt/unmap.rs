@@ -9,12 +9,12 @@ use super::{
     },
     format::Format,
     gather::Gather,
-    page_table::PageTable,
-    table::{
+    node::{
         Node,
-        Slot,
-        TableMem, //
+        Slot, //
     },
+    table::TableMem,
+    tree::Tree,
     Range, //
 };
 
@@ -26,7 +26,7 @@ struct Progress {
     stopped: bool,
 }
 
-impl<F: Format, M: TableMem> PageTable<F, M> {
+impl<F: Format, M: TableMem> Tree<'_, F, M> {
     /// Unmaps the claimed range and returns how many bytes were removed, from its start on.
     ///
     /// Removes whole leaves only, as the IOMMU API has it:
@@ -43,7 +43,7 @@ impl<F: Format, M: TableMem> PageTable<F, M> {
             removed: 0,
             stopped: false,
         };
-        let Ok(root) = self.root(claim) else {
+        let Ok(Some(root)) = self.root(claim) else {
             return 0;
         };
         let range = claim.range();
@@ -71,7 +71,7 @@ impl<F: Format, M: TableMem> Node<'_, F, M> {
             match self.get(slot) {
                 Slot::Empty => progress.stopped = true,
                 Slot::Leaf { lg2, .. } => {
-                    let item_lg2 = self.level().item_lg2();
+                    let item_lg2 = self.item_lg2();
                     let leaf = Range::block(self.item(slot).first(), lg2);
 
                     if leaf.first() < claim.range().first() {

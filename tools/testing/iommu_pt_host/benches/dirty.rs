@@ -102,6 +102,7 @@ fn bench<C: Case>(mib: u64) {
     let mem = TestMem::new();
     let config = Config {
         levels: 4,
+        max_levels: 4,
         page_sizes: K4,
         input_lg2: 48,
         output_lg2: 52,

@@ -45,6 +45,7 @@ pub mod code {
     errors! {
         ENOENT = 2,
         EIO = 5,
+        EAGAIN = 11,
         ENOMEM = 12,
         EACCES = 13,
         EINVAL = 22,

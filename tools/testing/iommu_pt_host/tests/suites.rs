@@ -22,3 +22,4 @@ macro_rules! suite {
 
 iommu_pt_host::iommu_pt_for_each_test!(suite, vtdss, VtdSs);
 iommu_pt_host::iommu_pt_for_each_test!(suite, x86_64, X86_64);
+iommu_pt_host::iommu_pt_for_each_test!(suite, amdv1, AmdV1);

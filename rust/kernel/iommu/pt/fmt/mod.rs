@@ -2,9 +2,14 @@
 
 //! The formats, and what those of x86 descent have in common.
 
+mod amdv1;
 mod vtdss;
 mod x86_64;
 
+pub use amdv1::{
+    AmdV1,
+    AmdV1Mock, //
+};
 pub use vtdss::VtdSs;
 pub use x86_64::X86_64;
 

@@ -74,8 +74,8 @@ unsafe impl Format for VtdSs {
             Entry::Empty
         } else if super::is_leaf(word, level) {
             Entry::Leaf {
-                phys: word & ADDRESS & !level.item_mask(),
-                lg2: level.item_lg2(),
+                phys: word & ADDRESS & !level.item_mask(Self::PAGE_LG2),
+                lg2: level.item_lg2(Self::PAGE_LG2),
             }
         } else {
             Entry::Table(word & ADDRESS)
@@ -107,7 +107,7 @@ unsafe impl Format for VtdSs {
 
     /// Tables allow everything: the leaf decides, since the hardware takes the AND of all levels.
     #[inline]
-    fn table(phys: PhysAddr) -> u64 {
+    fn table(phys: PhysAddr, _level: Level) -> u64 {
         (phys & ADDRESS) | R | W
     }
 

@@ -30,8 +30,9 @@
 //!
 //! # Addresses
 //!
-//! The input space is sign-extended and has a hole in the middle. Only its lower half is used: one
-//! range without a hole, and the whole of it where the hardware does not sign-extend.
+//! The input space is sign-extended and has a hole in the middle. Each half is a range without a
+//! hole. The lower one is always there, and it is all there is where the hardware does not
+//! sign-extend; the upper one is for whoever asks for it (`Limits::sign_extend`).
 
 use super::super::{
     addr::{
@@ -81,6 +82,7 @@ unsafe impl Format for X86_64 {
     const PAGE_SIZES: u64 = super::PAGE_SIZES;
     const OUTPUT_LG2: u32 = 52;
     const DIRTY: u64 = D;
+    const SIGN_EXTENDS: bool = true;
 
     /// One bit less than the levels resolve: the lower half of a sign-extended space.
     #[inline]
@@ -94,8 +96,8 @@ unsafe impl Format for X86_64 {
             Entry::Empty
         } else if super::is_leaf(word, level) {
             Entry::Leaf {
-                phys: word & ADDRESS & !level.item_mask(),
-                lg2: level.item_lg2(),
+                phys: word & ADDRESS & !level.item_mask(Self::PAGE_LG2),
+                lg2: level.item_lg2(Self::PAGE_LG2),
             }
         } else {
             Entry::Table(word & ADDRESS)
@@ -120,7 +122,7 @@ unsafe impl Format for X86_64 {
 
     /// Tables allow everything: the leaf decides, since the hardware takes the AND of all levels.
     #[inline]
-    fn table(phys: PhysAddr) -> u64 {
+    fn table(phys: PhysAddr, _level: Level) -> u64 {
         (phys & ADDRESS) | P | RW | US | A
     }
 

@@ -3,10 +3,7 @@
 //! The dirty contract: nothing lost, nothing outside the query.
 
 use super::{
-    super::{
-        Format,
-        Prot, //
-    },
+    super::Prot,
     memory::{
         TestGather,
         TestMem,
@@ -26,7 +23,7 @@ const G1: u64 = 1 << 30;
 /// Nothing is dirty before a device writes.
 pub fn new_leaves_are_clean<C: Case>() -> Result {
     let mem = TestMem::new();
-    let table = TestTable::<C>::new(&mem, C::F::MIN_LEVELS)?;
+    let table = TestTable::<C>::new(&mem, C::MIN_LEVELS)?;
 
     table.map(G1 - M2 - K4, G1 - M2 - K4, 2 * G1)?;
 
@@ -38,7 +35,7 @@ pub fn new_leaves_are_clean<C: Case>() -> Result {
 
 /// A write through a leaf of each size, in trees of each height, is reported once, as all of it.
 pub fn every_size_of_dirt<C: Case>() -> Result {
-    for levels in C::F::MIN_LEVELS..=C::F::MAX_LEVELS {
+    for levels in C::MIN_LEVELS..=C::MAX_LEVELS {
         for lg2 in [12, 21, 30] {
             let mem = TestMem::new();
             let table = TestTable::<C>::new(&mem, levels)?;
@@ -70,7 +67,7 @@ pub fn every_size_of_dirt<C: Case>() -> Result {
 pub fn one_bit_is_taken<C: Case>() -> Result {
     for size in [K4, M2, G1] {
         let mem = TestMem::new();
-        let table = TestTable::<C>::new(&mem, C::F::MIN_LEVELS)?;
+        let table = TestTable::<C>::new(&mem, C::MIN_LEVELS)?;
 
         table.map(G1, 3 * G1, size)?;
 
@@ -90,7 +87,7 @@ pub fn one_bit_is_taken<C: Case>() -> Result {
 /// Reads, and writes that are refused, leave no trace in the report.
 pub fn reads_are_not_reported<C: Case>() -> Result {
     let mem = TestMem::new();
-    let table = TestTable::<C>::new(&mem, C::F::MIN_LEVELS)?;
+    let table = TestTable::<C>::new(&mem, C::MIN_LEVELS)?;
     let mut gather = TestGather::new(&mem);
 
     table.map(0, 0, 4 * K4)?;
@@ -107,7 +104,7 @@ pub fn reads_are_not_reported<C: Case>() -> Result {
 pub fn no_clear_changes_nothing<C: Case>() -> Result {
     for size in [K4, M2, G1] {
         let mem = TestMem::new();
-        let table = TestTable::<C>::new(&mem, C::F::MIN_LEVELS)?;
+        let table = TestTable::<C>::new(&mem, C::MIN_LEVELS)?;
 
         table.map(0, 0, 2 * size)?;
         table.access(size, true)?;
@@ -132,7 +129,7 @@ pub fn no_clear_changes_nothing<C: Case>() -> Result {
 pub fn query_inside_a_leaf<C: Case>() -> Result {
     for size in [M2, G1] {
         let mem = TestMem::new();
-        let table = TestTable::<C>::new(&mem, C::F::MIN_LEVELS)?;
+        let table = TestTable::<C>::new(&mem, C::MIN_LEVELS)?;
         let iova = 6 * G1;
         let parts = [
             (0, size / 2),
@@ -165,7 +162,7 @@ pub fn query_inside_a_leaf<C: Case>() -> Result {
 pub fn query_across_leaves<C: Case>() -> Result {
     for size in [K4, M2, G1] {
         let mem = TestMem::new();
-        let table = TestTable::<C>::new(&mem, C::F::MIN_LEVELS)?;
+        let table = TestTable::<C>::new(&mem, C::MIN_LEVELS)?;
         let iova = 6 * G1;
 
         table.map(iova, 0, 4 * size)?;
@@ -197,7 +194,7 @@ pub fn query_across_leaves<C: Case>() -> Result {
 pub fn neighbours_are_untouched<C: Case>() -> Result {
     for size in [K4, M2] {
         let mem = TestMem::new();
-        let table = TestTable::<C>::new(&mem, C::F::MIN_LEVELS)?;
+        let table = TestTable::<C>::new(&mem, C::MIN_LEVELS)?;
 
         table.map(0, 0, 18 * size)?;
         for first in 0..18 {
@@ -223,7 +220,7 @@ pub fn neighbours_are_untouched<C: Case>() -> Result {
 /// What is dirty in a row is one run, over lines, tables and sizes; a clean page splits it.
 pub fn runs_are_joined<C: Case>() -> Result {
     let mem = TestMem::new();
-    let table = TestTable::<C>::new(&mem, C::F::MIN_LEVELS)?;
+    let table = TestTable::<C>::new(&mem, C::MIN_LEVELS)?;
     // 4 KiB pages up to 1 GiB, a leaf of 1 GiB, one of 2 MiB, 4 KiB again.
     let first = G1 - 20 * K4;
     let end = 2 * G1 + M2 + 20 * K4;
@@ -254,7 +251,7 @@ pub fn runs_are_joined<C: Case>() -> Result {
 pub fn every_position_in_a_line<C: Case>() -> Result {
     for size in [K4, M2] {
         let mem = TestMem::new();
-        let table = TestTable::<C>::new(&mem, C::F::MIN_LEVELS)?;
+        let table = TestTable::<C>::new(&mem, C::MIN_LEVELS)?;
         // Not aligned to each other, so that no larger leaf is made of them.
         table.map(4 * G1, K4.max(size), 512 * size)?;
         // At level 0 everywhere, above it once in each place of a line.
@@ -276,7 +273,7 @@ pub fn every_position_in_a_line<C: Case>() -> Result {
 /// Holes of every kind are passed: empty entries, empty tables, the rest of the aperture.
 pub fn holes_are_passed<C: Case>() -> Result {
     let mem = TestMem::new();
-    let table = TestTable::<C>::new(&mem, C::F::MAX_LEVELS)?;
+    let table = TestTable::<C>::new(&mem, C::MAX_LEVELS)?;
     let last = table.table.aperture_last();
     let pages = [
         0,
@@ -310,7 +307,7 @@ pub fn holes_are_passed<C: Case>() -> Result {
 /// Without coherent walks there is no dirty tracking.
 pub fn refused_if_incoherent<C: Case>() -> Result {
     let mem = TestMem::new();
-    let mut config = TestTable::<C>::config(C::F::MIN_LEVELS);
+    let mut config = TestTable::<C>::config(C::MIN_LEVELS);
 
     check!(TestTable::<C>::with(&mem, config)?.table.can_track_dirty());
     config.coherent = false;

@@ -39,6 +39,16 @@ pub struct Hardware {
     pub dirty: u64,
     /// Must be clear in an entry that links a table, beside the page-size bit.
     pub table_reserved: u64,
+    /// Whether bits 11:9 name the level of what an entry points to; else bit 7 marks large leaves.
+    pub next_level: bool,
+}
+
+/// What an entry points to.
+enum Target {
+    /// A table of the level below.
+    Table,
+    /// A page with so many address bits.
+    Page(u32),
 }
 
 /// A leaf as the walk found it.
@@ -54,6 +64,39 @@ pub struct Found {
 }
 
 impl Hardware {
+    /// What a present entry of `level` points to.
+    fn target(&self, word: u64, level: u32) -> Result<Target> {
+        let shift = 12 + 9 * level;
+
+        if self.next_level {
+            return match (word >> 9) & 0x7 {
+                0 if level < 5 => Ok(Target::Page(shift)),
+                7 if level < 5 => {
+                    let lg2 = 13 + (word >> 12).trailing_ones();
+
+                    // The size belongs to this level, and there is none of 512 GiB.
+                    if lg2 <= shift || lg2 >= shift + 9 || lg2 == 39 {
+                        return Err(EIO);
+                    }
+                    Ok(Target::Page(lg2))
+                }
+                next if level > 0 && next == u64::from(level) => Ok(Target::Table),
+                _ => Err(EIO),
+            };
+        }
+
+        let leaf = level == 0 || word & 1 << 7 != 0;
+
+        if leaf && level > 2 || !leaf && word & self.table_reserved != 0 {
+            return Err(EIO);
+        }
+        Ok(if leaf {
+            Target::Page(shift)
+        } else {
+            Target::Table
+        })
+    }
+
     /// The address of the entry for `iova` in the table at `table`.
     fn entry(&self, mem: &TestMem, table: PhysAddr, iova: Iova, shift: u32) -> *mut u64 {
         let index = (iova >> shift) & 0x1ff;
@@ -77,16 +120,13 @@ impl Hardware {
 
             loop {
                 let old = word.load(Relaxed);
-                let leaf = level == 0 || old & 1 << 7 != 0;
                 let rights = allowed & old;
 
                 if old & self.present == 0 {
                     return Err(ENOENT);
                 }
-                if leaf && level > 2 || !leaf && old & self.table_reserved != 0 {
-                    return Err(EIO);
-                }
 
+                let target = self.target(old, level)?;
                 let mut new = old;
 
                 if let Some(write) = mark {
@@ -96,7 +136,7 @@ impl Hardware {
                         return Err(EACCES);
                     }
                     new |= self.accessed;
-                    if leaf && write {
+                    if write && matches!(target, Target::Page(_)) {
                         new |= self.dirty;
                     }
                 }
@@ -107,12 +147,12 @@ impl Hardware {
 
                 let address = old & 0x000f_ffff_ffff_f000;
 
-                if leaf {
+                if let Target::Page(lg2) = target {
                     return Ok(Found {
                         word: old,
                         entry,
-                        phys: address & !((1 << shift) - 1),
-                        lg2: shift,
+                        phys: address & !((1 << lg2) - 1),
+                        lg2,
                     });
                 }
                 allowed = rights;

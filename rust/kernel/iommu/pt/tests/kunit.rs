@@ -25,3 +25,4 @@ macro_rules! suite {
 
 kernel::iommu_pt_for_each_test!(suite, rust_iommu_pt_vtdss, VtdSs);
 kernel::iommu_pt_for_each_test!(suite, rust_iommu_pt_x86_64, X86_64);
+kernel::iommu_pt_for_each_test!(suite, rust_iommu_pt_amdv1, AmdV1);

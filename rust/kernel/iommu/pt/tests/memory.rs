@@ -10,13 +10,15 @@ use super::{
         Exclusive,
         Gather,
         Iova,
+        NewTop,
         PageTable,
         PhysAddr,
         Prot,
         Range,
         Stable,
         Table,
-        TableMem, //
+        TableMem,
+        Top, //
     },
     Case, //
 };
@@ -146,6 +148,12 @@ pub struct TestGather<'m> {
     pub hull: Option<Range>,
     /// Whether a table came before any range, or found no room.
     pub broken: bool,
+    /// How many times it was asked to change the top.
+    pub tops: usize,
+    /// The last top that it was given in time: what hardware would have.
+    pub top: Option<Top>,
+    /// What another does just before that.
+    pub rival: Option<&'m dyn Fn() -> Result>,
 }
 
 impl<'m> TestGather<'m> {
@@ -157,6 +165,9 @@ impl<'m> TestGather<'m> {
             queued: 0,
             hull: None,
             broken: false,
+            tops: 0,
+            top: None,
+            rival: None,
         }
     }
 
@@ -191,6 +202,17 @@ impl<'m> Gather<&'m TestMem> for TestGather<'m> {
             self.broken = true;
         }
         self.queued += 1;
+    }
+
+    fn change_top(&mut self, new: NewTop<'_>) {
+        self.tops += 1;
+        if let Some(rival) = self.rival {
+            self.broken |= rival().is_err();
+        }
+        if new.is_current() {
+            self.top = Some(new.top());
+            new.publish();
+        }
     }
 }
 
@@ -275,7 +297,7 @@ pub struct TestTable<'m, C: Case> {
 }
 
 impl<'m, C: Case> TestTable<'m, C> {
-    /// A page table with `levels` levels and all that the format has.
+    /// A page table with `levels` levels for the hardware of [`TestTable::config`].
     pub fn new(mem: &'m TestMem, levels: u8) -> Result<Self> {
         Self::with(mem, Self::config(levels))
     }
@@ -288,11 +310,12 @@ impl<'m, C: Case> TestTable<'m, C> {
         })
     }
 
-    /// Hardware that can do all that the format has.
+    /// Hardware with leaves of 4 KiB, 2 MiB and 1 GiB, and otherwise all that the format has.
     pub fn config(levels: u8) -> Config {
         Config {
             levels,
-            page_sizes: u64::MAX,
+            max_levels: levels,
+            page_sizes: 1 << 12 | 1 << 21 | 1 << 30,
             input_lg2: 64,
             output_lg2: 64,
             coherent: true,

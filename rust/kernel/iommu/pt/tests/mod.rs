@@ -11,6 +11,7 @@
 mod check;
 
 pub mod cases;
+pub mod contiguous;
 pub mod dirty;
 pub mod format;
 pub mod hardware;
@@ -19,6 +20,7 @@ mod kunit;
 pub mod memory;
 pub mod range;
 pub mod shape;
+pub mod top;
 
 pub use cases::Case;
 pub use check::{
@@ -68,6 +70,21 @@ macro_rules! iommu_pt_for_each_test {
             dirty::every_position_in_a_line
             dirty::holes_are_passed
             dirty::refused_if_incoherent
+            contiguous::every_size
+            contiguous::copies_are_alike
+            contiguous::sizes_are_mixed
+            contiguous::dirt_in_any_entry
+            contiguous::query_inside_a_row
+            contiguous::rows_are_joined
+            contiguous::overmap_of_a_row
+            contiguous::replaces_empty_tables
+            top::grows_when_needed
+            top::nothing_is_beyond_the_top
+            top::a_leaf_above_the_top
+            top::out_of_memory_changes_nothing
+            top::somebody_was_faster
+            top::whole_address_space
+            top::upper_half
         }
     };
 }

@@ -28,7 +28,7 @@ const RW: Prot = Prot::READ.with(Prot::WRITE);
 
 /// A leaf of each size, in trees of each height, is found by us and by the hardware, and goes.
 pub fn every_leaf_size<C: Case>() -> Result {
-    for levels in C::F::MIN_LEVELS..=C::F::MAX_LEVELS {
+    for levels in C::MIN_LEVELS..=C::MAX_LEVELS {
         for lg2 in [12, 21, 30] {
             let mem = TestMem::new();
             let table = TestTable::<C>::new(&mem, levels)?;
@@ -62,7 +62,7 @@ pub fn every_leaf_size<C: Case>() -> Result {
 /// One range with odd ends takes the largest leaves that fit, and no others.
 pub fn best_sizes<C: Case>() -> Result {
     let mem = TestMem::new();
-    let table = TestTable::<C>::new(&mem, C::F::MIN_LEVELS)?;
+    let table = TestTable::<C>::new(&mem, C::MIN_LEVELS)?;
     let first = G1 - M2 - K4;
     let end = 2 * G1 + M2 + K4;
 
@@ -81,7 +81,7 @@ pub fn best_sizes<C: Case>() -> Result {
     check_eq!(mem.live(), 0);
 
     // Sides that are aligned to each other in part only.
-    let table = TestTable::<C>::new(&mem, C::F::MIN_LEVELS)?;
+    let table = TestTable::<C>::new(&mem, C::MIN_LEVELS)?;
 
     table.map(G1, 5 * G1 + M2, G1)?;
     check_eq!(table.leaf_lg2(G1)?, 21);
@@ -132,7 +132,7 @@ pub fn runs_are_greedy<C: Case>() -> Result {
 
 /// Ranges that cross from table to table at every level.
 pub fn boundaries<C: Case>() -> Result {
-    let levels = C::F::MAX_LEVELS;
+    let levels = C::MAX_LEVELS;
     let mem = TestMem::new();
     let table = TestTable::<C>::new(&mem, levels)?;
 
@@ -158,7 +158,7 @@ pub fn boundaries<C: Case>() -> Result {
 
 /// The first and the last page can be mapped, one beyond can't.
 pub fn ends_of_the_aperture<C: Case>() -> Result {
-    for levels in C::F::MIN_LEVELS..=C::F::MAX_LEVELS {
+    for levels in C::MIN_LEVELS..=C::MAX_LEVELS {
         let mem = TestMem::new();
         let table = TestTable::<C>::new(&mem, levels)?;
         let mut gather = TestGather::new(&mem);
@@ -197,7 +197,7 @@ pub fn ends_of_the_aperture<C: Case>() -> Result {
 /// What is not aligned, empty or allowed is refused, and changes nothing.
 pub fn bad_arguments<C: Case>() -> Result {
     let mem = TestMem::new();
-    let table = TestTable::<C>::new(&mem, C::F::MIN_LEVELS)?;
+    let table = TestTable::<C>::new(&mem, C::MIN_LEVELS)?;
     let mut gather = TestGather::new(&mem);
     let bad = [
         (1, 0, K4),
@@ -225,7 +225,7 @@ pub fn bad_arguments<C: Case>() -> Result {
 pub fn overmap_keeps_what_was<C: Case>() -> Result {
     for (size, taken) in [(K4, 5 * K4), (M2, 3 * M2), (G1, G1), (K4, 509 * K4)] {
         let mem = TestMem::new();
-        let table = TestTable::<C>::new(&mem, C::F::MIN_LEVELS)?;
+        let table = TestTable::<C>::new(&mem, C::MIN_LEVELS)?;
         let mut gather = TestGather::new(&mem);
 
         table.map(taken, 9 * G1, size)?;
@@ -251,7 +251,7 @@ pub fn overmap_keeps_what_was<C: Case>() -> Result {
 
 /// However many tables there is memory for, what was mapped is reported exactly.
 pub fn out_of_memory_is_exact<C: Case>() -> Result {
-    let levels = C::F::MIN_LEVELS;
+    let levels = C::MIN_LEVELS;
     let first = G1 - 3 * M2 - K4;
     let len = 6 * M2;
 
@@ -290,7 +290,7 @@ pub fn out_of_memory_is_exact<C: Case>() -> Result {
 pub fn unmap_inside_a_leaf<C: Case>() -> Result {
     for size in [M2, G1] {
         let mem = TestMem::new();
-        let table = TestTable::<C>::new(&mem, C::F::MIN_LEVELS)?;
+        let table = TestTable::<C>::new(&mem, C::MIN_LEVELS)?;
 
         table.map(4 * G1, 2 * G1, size)?;
         table.map(4 * G1 + size, 0, K4)?;
@@ -308,7 +308,7 @@ pub fn unmap_inside_a_leaf<C: Case>() -> Result {
 pub fn unmap_ends_inside_a_leaf<C: Case>() -> Result {
     for size in [M2, G1] {
         let mem = TestMem::new();
-        let table = TestTable::<C>::new(&mem, C::F::MIN_LEVELS)?;
+        let table = TestTable::<C>::new(&mem, C::MIN_LEVELS)?;
         let mut gather = TestGather::new(&mem);
 
         table.map(4 * G1 - K4, 2 * G1 - K4, K4 + size)?;
@@ -325,7 +325,7 @@ pub fn unmap_ends_inside_a_leaf<C: Case>() -> Result {
 /// The first hole ends an unmap; what is behind it stays.
 pub fn unmap_stops_at_a_hole<C: Case>() -> Result {
     let mem = TestMem::new();
-    let table = TestTable::<C>::new(&mem, C::F::MIN_LEVELS)?;
+    let table = TestTable::<C>::new(&mem, C::MIN_LEVELS)?;
 
     table.map(0, 0, 3 * K4)?;
     table.map(5 * K4, 0, K4)?;
@@ -339,7 +339,7 @@ pub fn unmap_stops_at_a_hole<C: Case>() -> Result {
 
 /// Tables go only when all of their addresses are unmapped, and are freed only after the flush.
 pub fn tables_wait_for_the_flush<C: Case>() -> Result {
-    let levels = C::F::MIN_LEVELS;
+    let levels = C::MIN_LEVELS;
     let mem = TestMem::new();
     let table = TestTable::<C>::new(&mem, levels)?;
     let mut gather = TestGather::new(&mem);
@@ -382,7 +382,7 @@ pub fn tables_wait_for_the_flush<C: Case>() -> Result {
 pub fn leaf_replaces_empty_tables<C: Case>() -> Result {
     for size in [M2, G1] {
         let mem = TestMem::new();
-        let table = TestTable::<C>::new(&mem, C::F::MIN_LEVELS)?;
+        let table = TestTable::<C>::new(&mem, C::MIN_LEVELS)?;
         let mut gather = TestGather::new(&mem);
 
         table.map(4 * G1, K4, K4)?;
@@ -416,7 +416,7 @@ pub fn leaf_replaces_empty_tables<C: Case>() -> Result {
 pub fn leaf_spares_full_tables<C: Case>() -> Result {
     for size in [M2, G1] {
         let mem = TestMem::new();
-        let table = TestTable::<C>::new(&mem, C::F::MIN_LEVELS)?;
+        let table = TestTable::<C>::new(&mem, C::MIN_LEVELS)?;
         let mut gather = TestGather::new(&mem);
 
         table.map(4 * G1 + size - K4, 8 * G1, K4)?;
@@ -436,7 +436,7 @@ pub fn leaf_spares_full_tables<C: Case>() -> Result {
 
 /// Hardware that does not snoop is shown each table and each entry.
 pub fn incoherent_tables_are_flushed<C: Case>() -> Result {
-    let levels = C::F::MIN_LEVELS;
+    let levels = C::MIN_LEVELS;
     let mem = TestMem::new();
     let mut config = TestTable::<C>::config(levels);
 

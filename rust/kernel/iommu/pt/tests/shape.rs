@@ -20,16 +20,16 @@ pub fn config_is_checked<C: Case>() -> Result {
     let mem = TestMem::new();
     let config = TestTable::<C>::config;
 
-    for levels in [0, 1, C::F::MIN_LEVELS - 1, C::F::MAX_LEVELS + 1, 255] {
+    for levels in [0, C::F::MIN_LEVELS - 1, C::F::MAX_LEVELS + 1, 255] {
         check!(TestTable::<C>::new(&mem, levels).err() == Some(EINVAL));
     }
 
-    let mut bad = config(C::F::MIN_LEVELS);
+    let mut bad = config(C::MIN_LEVELS);
 
     bad.page_sizes = !0x1000;
     check!(TestTable::<C>::with(&mem, bad).err() == Some(EINVAL));
 
-    let mut bad = config(C::F::MIN_LEVELS);
+    let mut bad = config(C::MIN_LEVELS);
 
     bad.input_lg2 = 11;
     check!(TestTable::<C>::with(&mem, bad).err() == Some(EINVAL));
@@ -38,7 +38,7 @@ pub fn config_is_checked<C: Case>() -> Result {
     check!(TestTable::<C>::with(&mem, bad).err() == Some(EINVAL));
 
     mem.fail_after(0);
-    check!(TestTable::<C>::new(&mem, C::F::MIN_LEVELS).err() == Some(ENOMEM));
+    check!(TestTable::<C>::new(&mem, C::MIN_LEVELS).err() == Some(ENOMEM));
     check_eq!(mem.live(), 0);
     Ok(())
 }
@@ -47,20 +47,20 @@ pub fn config_is_checked<C: Case>() -> Result {
 pub fn every_level_count<C: Case>() -> Result {
     for levels in C::F::MIN_LEVELS..=C::F::MAX_LEVELS {
         let mem = TestMem::new();
-        let lg2 = C::INPUT_LG2[usize::from(levels) - 3];
+        let lg2 = C::INPUT_LG2[usize::from(levels) - 1];
         let table = TestTable::<C>::new(&mem, levels)?;
 
         check_eq!(table.table.top().levels, levels);
-        check_eq!(table.table.aperture_last(), (1 << lg2) - 1);
+        check_eq!(table.table.aperture_last(), u64::MAX >> (64 - lg2));
         check_eq!(table.table.top().phys & 0xfff, 0);
 
         let mut config = TestTable::<C>::config(levels);
 
-        config.input_lg2 = 36;
+        config.input_lg2 = 20;
         let table = TestTable::<C>::with(&mem, config)?;
 
-        check_eq!(table.table.aperture_last(), (1 << 36) - 1);
-        check!(table.map(1 << 36, 0, 0x1000).err() == Some(ERANGE));
+        check_eq!(table.table.aperture_last(), (1 << 20) - 1);
+        check!(table.map(1 << 20, 0, 0x1000).err() == Some(ERANGE));
     }
     Ok(())
 }
@@ -76,9 +76,9 @@ pub fn sizes_follow_the_hardware<C: Case>() -> Result {
 
     for (page_sizes, lg2) in SIZES {
         let mem = TestMem::new();
-        let mut config = TestTable::<C>::config(C::F::MAX_LEVELS);
+        let mut config = TestTable::<C>::config(C::MAX_LEVELS);
 
-        config.page_sizes = page_sizes | 1 << 39 | 1 << 16;
+        config.page_sizes = page_sizes | 1 << 39 | 1 << 11;
 
         let table = TestTable::<C>::with(&mem, config)?;
 
@@ -91,7 +91,7 @@ pub fn sizes_follow_the_hardware<C: Case>() -> Result {
 
 /// The end of a page table frees what is mapped and what is not any more.
 pub fn drop_frees_all<C: Case>() -> Result {
-    for levels in C::F::MIN_LEVELS..=C::F::MAX_LEVELS {
+    for levels in C::MIN_LEVELS..=C::MAX_LEVELS {
         let mem = TestMem::new();
         let table = TestTable::<C>::new(&mem, levels)?;
 

@@ -1,0 +1,316 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! One table seen from inside a walk: following entries, linking and unlinking tables.
+//!
+//! The operations are written on [`Node`] and need no `unsafe`: that a table which an entry names
+//! is still there is shown here, once, from what the walk claims.
+
+use super::{
+    addr::{
+        Iova,
+        Level,
+        PhysAddr,
+        Range, //
+    },
+    claim::{
+        Claim,
+        Exclusive, //
+    },
+    format::{
+        Entry,
+        Format, //
+    },
+    table::{
+        DetachedTable,
+        Table,
+        TableMem,
+        Tables, //
+    }, //
+};
+use core::{
+    marker::PhantomData,
+    ptr::NonNull, //
+};
+use kernel::error::Result;
+
+/// What an entry holds, seen from a walk.
+pub(super) enum Slot<'t, F, M> {
+    /// Nothing is mapped.
+    Empty,
+
+    /// A table of the level below.
+    Table(Node<'t, F, M>),
+
+    /// A leaf: its output address and its size.
+    Leaf {
+        /// Output address of the first byte.
+        phys: PhysAddr,
+        /// Binary logarithm of the size.
+        lg2: u32,
+    },
+}
+
+/// A table on the way to claimed addresses.
+///
+/// # Invariants
+///
+/// - `table` belongs to the memory `tables.mem`, has `level`, and is the one that the walk for the addresses
+///   of `range` passes through; `range` lies within what the table covers.
+/// - All of `range` is claimed for `'t`, so that the table is not freed during `'t`.
+pub(super) struct Node<'t, F, M> {
+    tables: Tables<'t, M>,
+    table: &'t Table,
+    level: Level,
+    range: Range,
+    format: PhantomData<F>,
+}
+
+impl<F, M> Clone for Node<'_, F, M> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<F, M> Copy for Node<'_, F, M> {}
+
+impl<'t, F: Format, M: TableMem> Node<'t, F, M> {
+    /// The top table of a tree, for `range`, which is a part of what `claim` is for.
+    ///
+    /// # Safety
+    ///
+    /// `top` is the top table, of `level`, of the tree in `tables` that `claim` is about, its
+    /// entries are written through [`Node`]s of the format `F` only, and it lives for `'t`. `range`
+    /// lies within the claim's, and within what the table covers.
+    #[inline(always)]
+    pub(super) unsafe fn top(
+        tables: Tables<'t, M>,
+        top: NonNull<Table>,
+        level: Level,
+        range: Range,
+        _claim: &'t impl Claim,
+    ) -> Self {
+        // INVARIANT: The caller's promise; the borrow of the claim keeps its range claimed.
+        Self {
+            tables,
+            // SAFETY: The table lives for `'t`, and its words are only accessed as atomics.
+            table: unsafe { top.as_ref() },
+            level,
+            range,
+            format: PhantomData,
+        }
+    }
+
+    /// The level of the table.
+    #[inline(always)]
+    pub(super) fn level(&self) -> Level {
+        self.level
+    }
+
+    /// Index of the first entry that claimed addresses use.
+    #[inline(always)]
+    pub(super) fn first_slot(&self) -> usize {
+        self.level.slot(F::PAGE_LG2, self.range.first())
+    }
+
+    /// Index of the last entry that claimed addresses use.
+    #[inline(always)]
+    pub(super) fn last_slot(&self) -> usize {
+        self.level.slot(F::PAGE_LG2, self.range.last())
+    }
+
+    /// Index of the entry for `iova`, which the table covers.
+    #[inline(always)]
+    pub(super) fn slot(&self, iova: Iova) -> usize {
+        self.level.slot(F::PAGE_LG2, iova)
+    }
+
+    /// Binary logarithm of the bytes that one entry stands for.
+    #[inline(always)]
+    pub(super) fn item_lg2(&self) -> u32 {
+        self.level.item_lg2(F::PAGE_LG2)
+    }
+
+    /// All addresses that the entry `slot` stands for, claimed or not.
+    #[inline(always)]
+    pub(super) fn item(&self, slot: usize) -> Range {
+        let base = self.range.first() & !self.level.table_mask(F::PAGE_LG2);
+        // CAST: An index below 512 fits any width.
+        let offset = (slot as u64) << self.level.item_lg2(F::PAGE_LG2);
+
+        Range::block(base | offset, self.level.item_lg2(F::PAGE_LG2))
+    }
+
+    /// The OR and the AND of the eight entries of a cache line.
+    ///
+    /// Reads entries of other claims as well: they say nothing, but they don't hurt.
+    #[inline(always)]
+    pub(super) fn line(&self, line: usize) -> (u64, u64) {
+        self.table.line(line)
+    }
+
+    /// The word of the entry `slot`, for a look at its dirty bits.
+    #[inline(always)]
+    pub(super) fn word(&self, slot: usize) -> u64 {
+        self.table.load(slot)
+    }
+
+    /// What the entry `slot` holds.
+    ///
+    /// Of entries that no claimed address uses, tables read as empty: they may vanish meanwhile.
+    #[inline(always)]
+    pub(super) fn get(&self, slot: usize) -> Slot<'t, F, M> {
+        match F::decode(self.table.load(slot), self.level) {
+            Entry::Empty => Slot::Empty,
+            Entry::Leaf { phys, lg2 } => Slot::Leaf { phys, lg2 },
+            Entry::Table(phys) => match self.level.below() {
+                Some(below) if self.first_slot() <= slot && slot <= self.last_slot() => {
+                    Slot::Table(self.child(slot, phys, below))
+                }
+                _ => Slot::Empty,
+            },
+        }
+    }
+
+    #[inline(always)]
+    fn child(&self, slot: usize, phys: PhysAddr, below: Level) -> Self {
+        // SAFETY:
+        // - `phys` was read from an entry that only `install` makes a table of, by the contract of
+        //   `Format`; there it came from `phys()` of the same memory.
+        // - The entry lies on the way to addresses that are claimed for `'t`, and a table is freed
+        //   only by who claims all addresses below it. So the table lives for `'t`.
+        // - Its words are only accessed as atomics. They were zeroed before the release in
+        //   `install`, and the address dependency orders our reads after it.
+        let table = unsafe { self.tables.mem.virt(phys).as_ref() };
+
+        // INVARIANT: The entry leads the addresses of its item to this table; clipped to them, the
+        // range lies within the table, and it is a part of what is claimed.
+        Self {
+            tables: self.tables,
+            table,
+            level: below,
+            range: self.item(slot).clip(&self.range),
+            format: PhantomData,
+        }
+    }
+
+    /// Goes down while there is only one way: past the tables that all claimed addresses pass through
+    /// and whose entry they don't use up.
+    ///
+    /// Most ranges are small, and this is cheaper than the recursion of an operation.
+    #[inline(always)]
+    pub(super) fn narrow(mut self) -> Self {
+        loop {
+            let slot = self.first_slot();
+
+            if slot != self.last_slot() || self.range.covers(&self.item(slot)) {
+                return self;
+            }
+            match self.get(slot) {
+                Slot::Table(child) => self = child,
+                _ => return self,
+            }
+        }
+    }
+
+    /// Links a fresh table into the entry `slot` if that is still empty.
+    ///
+    /// Others may do the same for their part of the item; who comes second uses the first one's
+    /// table. Returns what the entry then holds.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`TableMem::alloc`]; the entry is as it was.
+    pub(super) fn install(&self, slot: usize, flags: M::Flags) -> Result<Slot<'t, F, M>> {
+        let table = self.tables.alloc(flags)?;
+        let word = F::table(self.tables.mem.phys(table), self.level);
+
+        // Who follows the entry finds the table zeroed.
+        if !self.table.replace(slot, 0, word) {
+            // SAFETY: The table was allocated above and never linked.
+            unsafe { self.tables.free(table) }
+        }
+        // Also when another linked the table: he may not have come to his flush yet, and this walk
+        // is going to promise that the hardware can follow it.
+        self.flush(slot, slot);
+        Ok(self.get(slot))
+    }
+
+    /// Stores a word that is not a table. Hardware that does not snoop sees it after a
+    /// [`Node::flush`].
+    #[inline(always)]
+    fn set(&self, slot: usize, word: u64) {
+        self.table.store(slot, word);
+    }
+
+    /// Writes the leaf `word` to the entry `slot`, which is empty and claimed for changes.
+    #[inline(always)]
+    pub(super) fn set_leaf(&self, slot: usize, word: u64) {
+        debug_assert!(!matches!(F::decode(word, self.level), Entry::Table(_)));
+        self.set(slot, word);
+    }
+
+    /// Empties the entry `slot`, which is claimed for changes and holds a leaf.
+    #[inline(always)]
+    pub(super) fn clear(&self, slot: usize) {
+        self.set(slot, 0);
+    }
+
+    /// Makes the leaf in the entry `slot`, which was found dirty, clean.
+    ///
+    /// A load and a store, no locked cycle. Between the two the hardware may set D, and the store
+    /// takes it back. That loses nothing:
+    ///
+    /// - The caller found D set, here or in another entry of the same leaf, so this very call reports
+    ///   the whole leaf. The write that set D again is in memory, at the latest, when the caller's
+    ///   flush is done, and the caller copies the pages only after that.
+    /// - A write after the flush has to walk again, finds D clear, and sets it for the next report.
+    /// - Two harvests of one leaf at the same time are no different: each that takes D away reports
+    ///   the page, and copies it after its own flush.
+    /// - An accessed bit that is lost in the same way is one that nobody reads.
+    /// - No other software writes the word meanwhile: the range is claimed as stable.
+    ///
+    /// All of it hangs on D having been seen set. To store a clean word in a leaf where D was not seen
+    /// would lose the write that sets it in between.
+    #[inline(always)]
+    pub(super) fn clean(&self, slot: usize) {
+        self.set(slot, self.table.load(slot) & !F::DIRTY);
+    }
+
+    /// Makes the leaf in the entry `slot` dirty, as the hardware would. Whether the entry was still as
+    /// it was read for that.
+    pub(super) fn mark(&self, slot: usize) -> bool {
+        let word = self.table.load(slot);
+
+        matches!(F::decode(word, self.level), Entry::Leaf { .. })
+            && self.table.replace(slot, word, word | F::DIRTY)
+    }
+
+    /// Shows the entries from `first` to `last` to hardware that does not snoop.
+    #[inline]
+    pub(super) fn flush(&self, first: usize, last: usize) {
+        // SAFETY: By the type invariant, the table is one of this memory.
+        unsafe { self.tables.flush(NonNull::from(self.table), first, last) }
+    }
+
+    /// Takes the table out of the entry `slot`, which is claimed for changes by `claim`.
+    ///
+    /// Returns `None`, and changes nothing, if there is no table, or if the claim is not for all
+    /// addresses of the entry: others may pass through the table then.
+    pub(super) fn detach(&self, slot: usize, claim: &Exclusive) -> Option<DetachedTable<M>> {
+        let Entry::Table(phys) = F::decode(self.table.load(slot), self.level) else {
+            return None;
+        };
+
+        if !claim.range().covers(&self.item(slot)) {
+            return None;
+        }
+        self.clear(slot);
+        // SAFETY: As in `child`: the entry named a table of this memory, and nobody frees it,
+        // because all of its addresses are claimed.
+        let table = unsafe { self.tables.mem.virt(phys) };
+
+        // SAFETY: The only entry that named the table was just emptied, and everything that it can
+        // map is claimed by the caller.
+        Some(unsafe { DetachedTable::new(table) })
+    }
+}

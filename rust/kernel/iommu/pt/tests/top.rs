@@ -1,0 +1,268 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Tops that grow, and the ends of address spaces that only such trees, or signed ones, have.
+
+use super::{
+    super::{
+        Config,
+        Format,
+        Prot,
+        Range,
+        Stable,
+        Tree, //
+    },
+    memory::{
+        TestGather,
+        TestMem,
+        TestSink,
+        TestTable, //
+    },
+    Case, //
+};
+use kernel::{
+    error::{
+        code::*,
+        Result, //
+    },
+    sync::atomic::Atomic, //
+};
+
+const K4: u64 = 1 << 12;
+
+/// Hardware whose top may come to the most levels of the format.
+fn config<C: Case>(levels: u8) -> Config {
+    Config {
+        max_levels: C::F::MAX_LEVELS,
+        page_sizes: u64::MAX,
+        ..TestTable::<C>::config(levels)
+    }
+}
+
+/// The bytes that a tree of `levels` levels covers.
+fn span<C: Case>(levels: u8) -> u64 {
+    1 << C::INPUT_LG2[usize::from(levels) - 1]
+}
+
+/// Each mapping beyond the top adds a level, the hardware is told once each, and what was mapped
+/// before stays. A format that does not grow refuses.
+pub fn grows_when_needed<C: Case>() -> Result {
+    let mem = TestMem::new();
+    let least = C::F::MIN_LEVELS;
+    let table = TestTable::<C>::with(&mem, config::<C>(least))?;
+    let mut gather = TestGather::new(&mem);
+
+    table.map(0, 5 * K4, K4)?;
+    for levels in least..C::F::MAX_LEVELS {
+        let beyond = span::<C>(levels);
+        let (done, result) = table.try_map(beyond, K4, K4, Prot::WRITE, &mut gather);
+
+        if !C::F::GROWS {
+            check!(done == 0 && result == Err(ERANGE));
+            return Ok(());
+        }
+        check!(result.is_ok());
+        check_eq!(table.table.top().levels, levels + 1);
+        check_eq!(gather.tops, usize::from(levels - least + 1));
+        check!(gather.top == Some(table.table.top()));
+        check!(table.translate(beyond) == Some(K4));
+        check_eq!(table.access(beyond, true)?, K4);
+        check!(table.translate(0) == Some(5 * K4));
+        check_eq!(table.access(0, true)?, 5 * K4);
+    }
+    check!(table.harvest(0, K4, true)?.is(&[(0, K4 - 1)]));
+    drop(table);
+    check_eq!(mem.live(), 0);
+    Ok(())
+}
+
+/// As long as the top does not reach an address nothing is mapped there, whatever is asked.
+pub fn nothing_is_beyond_the_top<C: Case>() -> Result {
+    if !C::F::GROWS {
+        return Ok(());
+    }
+
+    let mem = TestMem::new();
+    let table = TestTable::<C>::with(&mem, config::<C>(2))?;
+    let reach = span::<C>(2);
+
+    table.map(reach - K4, 0, K4)?;
+    table.access(reach - K4, true)?;
+    check!(table.translate(reach).is_none());
+    check_eq!(table.unmap(reach, K4), 0);
+    check!(table.harvest(reach, 4 * reach, true)?.is(&[]));
+    // Ranges that begin below the end of the top and end beyond it.
+    check!(table
+        .harvest(reach - 2 * K4, 4 * reach, true)?
+        .is(&[(reach - K4, reach - 1)]));
+    check_eq!(table.unmap(reach - K4, 2 * K4), K4);
+    check_eq!(table.table.top().levels, 2);
+    Ok(())
+}
+
+/// A leaf of the size of the whole tree needs a top above it.
+pub fn a_leaf_above_the_top<C: Case>() -> Result {
+    if !C::F::GROWS {
+        return Ok(());
+    }
+
+    let mem = TestMem::new();
+    let table = TestTable::<C>::with(&mem, config::<C>(2))?;
+    let mut gather = TestGather::new(&mem);
+    let size = span::<C>(2);
+    let (done, result) = table.try_map(0, 2 * size, size, Prot::WRITE, &mut gather);
+
+    check!(result.is_ok());
+    check_eq!(done, size);
+    check_eq!(table.table.top().levels, 3);
+    check_eq!(1u64 << table.leaf_lg2(0)?, size);
+    check!(table.translate(size - 1) == Some(3 * size - 1));
+    // The old top mapped nothing, and waits for the flush.
+    check_eq!(gather.queued, 1);
+    check!(!gather.broken);
+    gather.flush();
+    drop(table);
+    check_eq!(mem.live(), 0);
+    Ok(())
+}
+
+/// A top that there is no memory for leaves the tree as it was.
+pub fn out_of_memory_changes_nothing<C: Case>() -> Result {
+    if !C::F::GROWS {
+        return Ok(());
+    }
+
+    let mem = TestMem::new();
+    let table = TestTable::<C>::with(&mem, config::<C>(1))?;
+    let mut gather = TestGather::new(&mem);
+    let beyond = span::<C>(4);
+
+    table.map(0, K4, K4)?;
+    for tables in 0..4 {
+        mem.fail_after(tables);
+
+        let (done, result) = table.try_map(beyond, 0, K4, Prot::READ, &mut gather);
+
+        check!(done == 0 && result == Err(ENOMEM));
+        check!(table.translate(0) == Some(K4));
+        check!(table.translate(beyond).is_none());
+    }
+    mem.fail_after(u64::MAX);
+    table.map(beyond, 0, K4)?;
+    check!(table.translate(beyond) == Some(0));
+    check_eq!(table.table.top().levels, 5);
+    drop(table);
+    check_eq!(mem.live(), 0);
+    Ok(())
+}
+
+/// Of two who put a table above the same top one comes second: his is freed, and he goes on with
+/// that of the other.
+pub fn somebody_was_faster<C: Case>() -> Result {
+    if !C::F::GROWS {
+        return Ok(());
+    }
+
+    let mem = TestMem::new();
+    let table = TestTable::<C>::with(&mem, config::<C>(2))?;
+    // What the gather does when it is asked to change the top: the same, but by another.
+    let rival = || table.map(span::<C>(2) + K4, 7 * K4, K4);
+    let mut gather = TestGather::new(&mem);
+
+    gather.rival = Some(&rival);
+
+    let (done, result) = table.try_map(span::<C>(2), 0, K4, Prot::READ, &mut gather);
+
+    check!(result.is_ok());
+    check_eq!(done, K4);
+    check_eq!(gather.tops, 1);
+    check!(gather.top.is_none());
+    check_eq!(table.table.top().levels, 3);
+    check!(table.translate(span::<C>(2)) == Some(0));
+    check!(table.translate(span::<C>(2) + K4) == Some(7 * K4));
+    drop(gather);
+    drop(table);
+    check_eq!(mem.live(), 0);
+    Ok(())
+}
+
+/// Where 64 bits are resolved, the last page is mapped, harvested and unmapped like any other, and
+/// a query of all addresses is one.
+pub fn whole_address_space<C: Case>() -> Result {
+    if C::INPUT_LG2[5] != 64 {
+        return Ok(());
+    }
+
+    let mem = TestMem::new();
+    let table = TestTable::<C>::with(&mem, config::<C>(6))?;
+    let last_page = u64::MAX - K4 + 1;
+
+    check_eq!(table.table.aperture_last(), u64::MAX);
+    table.map(last_page, K4, K4)?;
+    table.map(0, 0, K4)?;
+    check!(table.translate(u64::MAX) == Some(2 * K4 - 1));
+    table.access(u64::MAX, true)?;
+
+    // SAFETY: The tests use a table from one thread.
+    let claim = unsafe { Stable::new(Range::inclusive(0, u64::MAX)?) };
+    let mut sink = TestSink::new();
+
+    table.table.read_and_clear_dirty(&claim, true, &mut sink)?;
+    check!(sink.is(&[(last_page, u64::MAX)]));
+    check!(table.harvest(last_page, K4, true)?.is(&[]));
+    check_eq!(table.unmap(last_page, K4), K4);
+    check!(table.translate(u64::MAX).is_none());
+    Ok(())
+}
+
+/// The upper half of a signed address space is there for who asks for it, and for nobody else.
+pub fn upper_half<C: Case>() -> Result {
+    if !C::F::SIGN_EXTENDS {
+        return Ok(());
+    }
+
+    let mem = TestMem::new();
+    let owner = TestTable::<C>::new(&mem, C::MIN_LEVELS)?;
+    let lower = owner.table.tree();
+    let mut limits = lower.limits;
+
+    limits.sign_extend = true;
+
+    let handle = &mem;
+    let top = Tree::<C::F, &TestMem>::new_top(&handle, true, C::MIN_LEVELS, ())?;
+    let word = Atomic::new(top);
+    // SAFETY: The word was just made for the format and this memory, whose limits these are but for
+    // the upper half, which the top covers; the tree is freed at the end.
+    let tree = unsafe { Tree::<C::F, &TestMem>::from_parts(&handle, &word, limits) };
+    let half = limits.aperture_last + 1;
+    let mut gather = TestGather::new(&mem);
+    let result = (|| {
+        for (iova, there) in [
+            (0u64, true),
+            (half - K4, true),
+            (half, false),
+            (half.wrapping_neg() - K4, false),
+            (half.wrapping_neg(), true),
+            (K4.wrapping_neg(), true),
+        ] {
+            // SAFETY: The tests use a table from one thread.
+            let mut claim = unsafe { super::super::Exclusive::new(Range::new(iova, K4)?) };
+            let (done, result) = tree.map(&mut claim, 3 * K4, Prot::READ, (), &mut gather);
+
+            check!(result == if there { Ok(()) } else { Err(ERANGE) });
+            check_eq!(done, if there { K4 } else { 0 });
+
+            // SAFETY: As above.
+            let at = unsafe { Stable::at(iova) };
+
+            check!(tree.iova_to_phys(&at) == there.then_some(3 * K4));
+            check_eq!(tree.unmap(&mut claim, &mut gather), done);
+            check!(lower.iova_to_phys(&at).is_none());
+        }
+        Ok(())
+    })();
+
+    gather.flush();
+    // SAFETY: Nobody uses the tree any more.
+    unsafe { tree.free() }
+    result
+}

@@ -1,0 +1,113 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! A top above the top: trees that get more levels while they are in use.
+//!
+//! The new table has the old top in its first entry, so that it translates all that the old one
+//! does. The hardware is told first, and the word that walks begin with is changed after that. In
+//! between, the hardware walks one more table than we do and comes to the same: nobody can have
+//! mapped what only the new top covers. Whoever finds the new top in the word can rely on the
+//! hardware to have it, without a lock; and the old top can be unlinked, by an unmap of all that it
+//! covers, only through the new one.
+//!
+//! Telling the hardware is for the caller, under the lock that keeps the devices which are attached
+//! to the tree together with the top that they were given: see
+//! [`Gather::change_top`](super::Gather::change_top).
+
+use super::{
+    addr::Level,
+    format::Format,
+    gather::Gather,
+    table::{
+        read_once,
+        Table,
+        TableMem, //
+    },
+    tree::{
+        top_word,
+        Top,
+        Tree, //
+    }, //
+};
+use core::ptr::NonNull;
+use kernel::{
+    error::{
+        code::*,
+        Result, //
+    },
+    sync::atomic::{
+        Atomic,
+        Release, //
+    }, //
+};
+
+/// A top that a tree can have in place of the one that it has.
+pub struct NewTop<'t> {
+    word: &'t Atomic<u64>,
+    old: u64,
+    new: u64,
+    top: Top,
+    published: &'t mut bool,
+}
+
+impl NewTop<'_> {
+    /// Whether the tree still has the top that this one was made for. If not, there is nothing to do:
+    /// somebody else was faster.
+    ///
+    /// Under a lock that all callers of [`NewTop::publish`] hold, the answer stays true.
+    pub fn is_current(&self) -> bool {
+        read_once(self.word) == self.old
+    }
+
+    /// What to tell the hardware.
+    pub fn top(&self) -> Top {
+        self.top
+    }
+
+    /// Gives the tree the new top, unless somebody was faster. The hardware has it by now.
+    pub fn publish(self) {
+        // Release: who walks from the new top finds the old one linked.
+        *self.published = self.word.cmpxchg(self.old, self.new, Release).is_ok();
+    }
+}
+
+impl<F: Format, M: TableMem> Tree<'_, F, M> {
+    /// Puts a table above `top`, which has `level`; or finds that somebody else has done so.
+    ///
+    /// # Errors
+    ///
+    /// `ERANGE` if there is no higher level, those of [`TableMem::alloc`].
+    #[cold]
+    pub(super) fn grow(
+        &self,
+        top: NonNull<Table>,
+        level: Level,
+        flags: M::Flags,
+        gather: &mut impl Gather<M>,
+    ) -> Result {
+        let above = level.above(self.limits.top_level).ok_or(ERANGE)?;
+        let tables = self.tables();
+        let table = tables.alloc(flags)?;
+        let mut published = false;
+
+        // SAFETY: The table was just allocated and is nobody else's yet.
+        unsafe { table.as_ref() }.store(0, F::table(self.mem.phys(top), above));
+        // SAFETY: The table is one of this memory.
+        unsafe { tables.flush(table, 0, 0) }
+        gather.change_top(NewTop {
+            word: self.top,
+            old: top_word(top, level),
+            new: top_word(table, above),
+            top: Top {
+                phys: self.mem.phys(table),
+                levels: above.number() + 1,
+            },
+            published: &mut published,
+        });
+        if !published {
+            // SAFETY: No walk has seen the table, and by the contract of `change_top()` the hardware
+            // has not been told of a top that was not published then.
+            unsafe { tables.free(table) }
+        }
+        Ok(())
+    }
+}
