@@ -236,6 +236,7 @@ fn flush_cache(mut virt: *mut u8, mut len: usize) {
 ///
 /// let config = Config {
 ///     levels: 4,
+///     max_levels: 4,
 ///     page_sizes: 1 << 12 | 1 << 21,
 ///     input_lg2: 48,
 ///     output_lg2: 46,

@@ -31,9 +31,13 @@ pub const TABLE_ENTRIES: usize = 1 << TABLE_LG2;
 /// it take the binary logarithm of that: [`Format::PAGE_LG2`](super::Format::PAGE_LG2), a constant
 /// wherever it matters.
 ///
+/// Held as the binary logarithm of how many smallest pages one entry stands for, because walks need
+/// that at every step, and the number hardly ever.
+///
 /// # Invariants
 ///
-/// The number is at most [`Level::MAX`], so that every shift by [`Level::item_lg2`] is defined.
+/// A multiple of nine and at most that of [`Level::MAX`], so that every shift by
+/// [`Level::item_lg2`] is defined.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Level(u8);
 
@@ -42,7 +46,16 @@ impl Level {
     pub const LEAF: Level = Level(0);
 
     /// The highest level that any format has: the sixth.
-    pub const MAX: Level = Level(5);
+    pub const MAX: Level = Level::new(5);
+
+    /// The level with that number.
+    pub(super) const fn new(number: u8) -> Self {
+        let number = if number > 5 { 5 } else { number };
+
+        // INVARIANT: A multiple of nine, and at most 45.
+        // CAST: `TABLE_LG2` is nine.
+        Level(number * TABLE_LG2 as u8)
+    }
 
     /// The level of the top table of a tree of `levels` levels.
     ///
@@ -51,8 +64,7 @@ impl Level {
     /// `EINVAL` if `levels` is zero or more than six.
     pub fn top_of(levels: u8) -> Result<Self> {
         match levels.checked_sub(1) {
-            // INVARIANT: Checked by the guard.
-            Some(level) if level <= Self::MAX.0 => Ok(Level(level)),
+            Some(number) if number <= Self::MAX.number() => Ok(Level::new(number)),
             _ => Err(EINVAL),
         }
     }
@@ -63,22 +75,25 @@ impl Level {
     /// several contiguous entries.
     #[inline(always)]
     pub(super) fn of_size(page_lg2: u32, lg2: u32) -> Self {
-        // CAST: At most 5.
-        // INVARIANT: `min()` holds it.
-        Level((lg2.saturating_sub(page_lg2) / TABLE_LG2).min(5) as u8)
+        let pages_lg2 = lg2.saturating_sub(page_lg2);
+
+        // CAST: At most 64.
+        // INVARIANT: The remainder is gone, and `min()` holds the bound.
+        Level((pages_lg2 - pages_lg2 % TABLE_LG2) as u8).min(Level::MAX)
     }
 
     /// The number of the level.
     #[inline(always)]
     pub fn number(self) -> u8 {
-        self.0
+        // CAST: `TABLE_LG2` is nine.
+        self.0 / TABLE_LG2 as u8
     }
 
     /// Binary logarithm of the bytes that one entry of this level covers.
     #[inline(always)]
     pub fn item_lg2(self, page_lg2: u32) -> u32 {
         // OVERFLOW: At most 12 + 9 * 5 = 57 by the type invariant and the contract of `Format`.
-        page_lg2 + TABLE_LG2 * u32::from(self.0)
+        page_lg2 + u32::from(self.0)
     }
 
     /// The bits of an address below the entry: the offset into what one entry covers.
@@ -90,7 +105,9 @@ impl Level {
     /// The bits of an address below the table: the offset into what one table covers.
     #[inline(always)]
     pub(super) fn table_mask(self, page_lg2: u32) -> u64 {
-        low_mask(self.item_lg2(page_lg2) + TABLE_LG2)
+        // The mask of the item, and the bits above it that an index takes: the highest level covers
+        // more bits than a shift may have.
+        (self.item_mask(page_lg2) << TABLE_LG2) | low_mask(TABLE_LG2)
     }
 
     /// The index of the entry for `iova` in a table of this level.
@@ -103,15 +120,15 @@ impl Level {
     /// The level that tables linked from this one have, if there is one.
     #[inline(always)]
     pub(super) fn below(self) -> Option<Self> {
-        // INVARIANT: Smaller than a number that satisfies the invariant.
-        self.0.checked_sub(1).map(Level)
+        // CAST: `TABLE_LG2` is nine.
+        // INVARIANT: Smaller by one level than one that satisfies the invariant.
+        self.0.checked_sub(TABLE_LG2 as u8).map(Level)
     }
 
     /// The level that tables which link to this one have, if it is at most `highest`.
     #[inline]
     pub(super) fn above(self, highest: Self) -> Option<Self> {
-        // INVARIANT: At most `highest`, which satisfies the invariant.
-        (self < highest).then_some(Level(self.0 + 1))
+        (self < highest).then_some(Level::new(self.number() + 1))
     }
 }
 

@@ -2,21 +2,26 @@
 
 //! Harvesting dirty bits: which pages has a device written?
 //!
-//! Most pages are clean, so what a clean page costs is what counts. The walk reads a cache line of
-//! eight entries and looks at the OR of the words: without a dirty bit in it, and without a table
-//! to descend into, the line is done. Only a line that has something is looked at entry by entry.
-//! Addresses are computed for dirty leaves only, and what is dirty in a row is reported as one run.
-//!
 //! What is reported is clipped to the query. A leaf that reaches beyond the query is reported for
 //! its part of it and stays dirty, because the rest of it is for another query to find: to report
-//! a page twice costs a copy, to forget it costs the guest its memory.
+//! a page twice costs a copy, to forget it costs the guest its memory. Only the first and the last
+//! leaf of a query can be such ones, so each table that the query enters or leaves in the middle
+//! has these two looked at one by one, and everything between them needs no clipping.
+//!
+//! Most pages are clean, and most entries are in tables of level 0: `leaves.rs` is the fast path.
+
+mod leaves;
 
 use super::{
+    addr::Level,
     claim::{
         Claim,
         Stable, //
     },
-    format::Format,
+    format::{
+        Entry,
+        Format, //
+    },
     gather::DirtySink,
     node::{
         Node,
@@ -56,13 +61,17 @@ fn extend(run: Option<Range>, next: Range) -> Option<Range> {
 }
 
 impl<S: DirtySink> Harvest<'_, S> {
-    /// Takes note of a dirty leaf, or of several in a row that lie in the query; returns whether to
-    /// make them clean.
-    #[inline(always)]
-    fn add(&mut self, leaves: Range) -> bool {
-        let dirty = leaves.clip(&self.query);
-        let clear = self.clear && dirty == leaves;
+    /// Takes note of a dirty leaf that may reach beyond the query; returns whether to make it clean.
+    #[inline]
+    fn add(&mut self, leaf: Range) -> bool {
+        let dirty = leaf.clip(&self.query);
 
+        self.add_to_run(dirty, self.clear && dirty == leaf)
+    }
+
+    /// Takes note of dirty addresses in the query; returns whether their leaves are made clean.
+    #[inline(always)]
+    fn add_to_run(&mut self, dirty: Range, clear: bool) -> bool {
         match extend(self.run, dirty) {
             Some(run) => self.run = Some(run),
             None => {
@@ -142,12 +151,10 @@ impl<F: Format, M: TableMem> Tree<'_, F, M> {
         let mut node = self.root(claim)?.ok_or(ENOENT)?;
 
         loop {
-            let slot = node.first_slot();
-
-            match node.get(slot) {
+            match node.get_on_way() {
                 Slot::Empty => return Err(ENOENT),
                 Slot::Table(child) => node = child,
-                Slot::Leaf { .. } if node.mark(slot) => return Ok(()),
+                Slot::Leaf { .. } if node.mark() => return Ok(()),
                 Slot::Leaf { .. } => return Err(EAGAIN),
             }
         }
@@ -155,49 +162,51 @@ impl<F: Format, M: TableMem> Tree<'_, F, M> {
 }
 
 impl<F: Format, M: TableMem> Node<'_, F, M> {
-    fn harvest<S: DirtySink>(&self, harvest: &mut Harvest<'_, S>) {
-        // Level 0 is where the time goes. Telling it apart once a table spares the test for tables
-        // in each line, and makes the shifts constants.
-        if self.level().below().is_none() {
-            self.harvest_lines::<S, true>(harvest);
-        } else {
-            self.harvest_lines::<S, false>(harvest);
-        }
-    }
-
-    /// Goes through the table.
-    ///
-    /// `LEAVES` says that nothing but leaves can be in it.
-    #[inline(always)]
-    fn harvest_lines<S: DirtySink, const LEAVES: bool>(&self, harvest: &mut Harvest<'_, S>) {
+    /// Harvests the claimed part of what the table covers.
+    fn harvest<S: DirtySink>(self, harvest: &mut Harvest<'_, S>) {
         let (mut slot, mut end) = (self.first_slot(), self.last_slot() + 1);
 
-        if F::CONTIGUOUS == 0 {
-            return self.harvest_slots::<S, LEAVES>(slot..end, harvest);
-        }
-
-        // A row of entries that the query cuts is looked at as a whole: the hardware may have marked
-        // an entry that the query does not reach for a write to a page that it does.
-        if self.row(slot).start < slot {
+        // The hardware may have marked an entry that the query does not reach for a write to a page
+        // that it does, if both are of one leaf.
+        if self.begins_inside() {
             slot = self.harvest_entry(slot, harvest);
         }
 
-        let cut = self.row(end - 1);
+        let tail = self.ends_inside().then(|| self.row(end - 1).start);
 
-        if cut.end > end {
-            end = cut.start;
+        if let Some(tail) = tail {
+            end = tail;
         }
-        self.harvest_slots::<S, LEAVES>(slot..end, harvest);
-        if cut.end > end && cut.start >= slot {
-            self.harvest_entry(cut.start, harvest);
+        if self.level() == Level::LEAF {
+            self.harvest_leaves(slot, end, harvest);
+        } else {
+            self.harvest_any(slot, end, harvest);
+        }
+        if let Some(tail) = tail.filter(|tail| *tail >= slot) {
+            self.harvest_entry(tail, harvest);
+        }
+    }
+
+    /// In a table that may link others: the entries from `slot` to before `end`.
+    fn harvest_any<S: DirtySink>(self, mut slot: usize, end: usize, harvest: &mut Harvest<'_, S>) {
+        while slot < end {
+            let next = (slot / LINE_ENTRIES + 1) * LINE_ENTRIES;
+            let (any, all) = self.line(slot / LINE_ENTRIES);
+
+            if F::is_quiet(any, all, self.level()) {
+                slot = next;
+            }
+            while slot < next && slot < end {
+                slot = self.harvest_entry(slot, harvest);
+            }
         }
     }
 
     /// The entries of the leaf that `slot` belongs to, that one alone if it is not a row's.
     #[inline]
-    fn row(&self, slot: usize) -> core::ops::Range<usize> {
-        match self.get(slot) {
-            Slot::Leaf { lg2, .. } => {
+    fn row(self, slot: usize) -> core::ops::Range<usize> {
+        match F::decode(self.word(slot), self.level()) {
+            Entry::Leaf { lg2, .. } => {
                 let entries = 1usize << (lg2 - self.item_lg2());
                 let head = slot & !(entries - 1);
 
@@ -207,80 +216,8 @@ impl<F: Format, M: TableMem> Node<'_, F, M> {
         }
     }
 
-    /// Goes through some of the entries, line by line; rows of contiguous ones are not cut.
-    #[inline(always)]
-    fn harvest_slots<S: DirtySink, const LEAVES: bool>(
-        &self,
-        slots: core::ops::Range<usize>,
-        harvest: &mut Harvest<'_, S>,
-    ) {
-        let mut slot = slots.start;
-
-        while slot < slots.end {
-            let line = slot / LINE_ENTRIES;
-            let (any, all) = self.line(line);
-            let next = (line + 1) * LINE_ENTRIES;
-
-            if !F::is_quiet(any, all, self.level()) {
-                if LEAVES && any & F::CONTIGUOUS == 0 {
-                    self.harvest_runs(line, slot, slots.end.min(next) - 1, harvest);
-                } else {
-                    while slot < next && slot < slots.end {
-                        slot = self.harvest_entry(slot, harvest);
-                    }
-                }
-            }
-            slot = slot.max(next);
-        }
-    }
-
-    /// Takes the dirty leaves of a line, of the entries from `first` to `last`, run by run.
-    ///
-    /// The dirty bits are gathered into a mask first: a branch for each run costs less than one for
-    /// each entry, which nobody can predict if every other page is dirty.
-    #[inline(always)]
-    fn harvest_runs<S: DirtySink>(
-        &self,
-        line: usize,
-        first: usize,
-        last: usize,
-        harvest: &mut Harvest<'_, S>,
-    ) {
-        let base = line * LINE_ENTRIES;
-        let mut dirty = 0u32;
-
-        for entry in 0..LINE_ENTRIES {
-            dirty |= u32::from(self.word(base + entry) & F::DIRTY != 0) << entry;
-        }
-        dirty &= (u32::MAX << (first - base)) & (u32::MAX >> (31 - (last - base)));
-        while dirty != 0 {
-            // CAST: Numbers below 32 fit any width.
-            let start = base + dirty.trailing_zeros() as usize;
-            let entries = (dirty >> dirty.trailing_zeros()).trailing_ones() as usize;
-            let end = start + entries - 1;
-            let run = self.item(start).until(self.item(end).last());
-
-            if harvest.query.covers(&run) {
-                if harvest.add(run) {
-                    for slot in start..=end {
-                        self.clean(slot);
-                    }
-                }
-            } else {
-                // The query ends inside a leaf of the run: that one must not become clean.
-                for slot in start..=end {
-                    if harvest.add(self.item(slot)) {
-                        self.clean(slot);
-                    }
-                }
-            }
-            // Adding the lowest bit carries through the run and leaves the bits above it.
-            dirty &= dirty + (1 << (start - base));
-        }
-    }
-
     /// Looks at one entry; returns which one comes next.
-    fn harvest_entry<S: DirtySink>(&self, slot: usize, harvest: &mut Harvest<'_, S>) -> usize {
+    fn harvest_entry<S: DirtySink>(self, slot: usize, harvest: &mut Harvest<'_, S>) -> usize {
         match self.get(slot) {
             Slot::Empty => slot + 1,
             Slot::Table(child) => {

@@ -120,15 +120,14 @@ pub unsafe trait Format: Send + Sync + 'static {
     /// Binary logarithm of the output addresses that an entry can hold.
     const OUTPUT_LG2: u32;
 
-    /// The bits that the hardware sets in a leaf when a device writes through it, 0 if it never
-    /// does.
+    /// The bit that the hardware sets in a leaf when a device writes through it, 0 if it never does.
     ///
-    /// In an entry that is not a leaf these bits are always clear.
+    /// In an entry that is not a leaf this bit is always clear.
     ///
     /// The dirty contract, which every format accepts with this constant: a leaf is made clean by
-    /// storing its word without these bits. A write whose translation was cached before may not set
-    /// them again until the caller has flushed that translation; from the end of the flush on,
-    /// every write finds the leaf clean and sets them.
+    /// storing its word without the bit. A write whose translation was cached before may not set
+    /// it again until the caller has flushed that translation; from the end of the flush on,
+    /// every write finds the leaf clean and sets it.
     const DIRTY: u64;
 
     /// What tells a leaf that is spread over several contiguous entries, with the same word in each:

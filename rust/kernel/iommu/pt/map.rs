@@ -113,23 +113,68 @@ impl<F: Format, M: TableMem> Tree<'_, F, M> {
         flags: M::Flags,
         gather: &mut impl Gather<M>,
     ) -> (u64, Result) {
-        let attrs = match F::attrs(prot) {
-            Ok(attrs) => attrs,
-            Err(error) => return (0, Err(error)),
-        };
         let first = claim.range().first();
         let mut mapping = Mapping {
-            attrs,
+            attrs: Attrs(0),
             iova: first,
             phys,
             gather,
         };
-        let result = self.map_all(claim, flags, &mut mapping);
+        let result = self.try_map(claim, prot, flags, &mut mapping);
 
         (mapping.iova.wrapping_sub(first), result)
     }
 
     #[inline(always)]
+    fn try_map<G: Gather<M>>(
+        &self,
+        claim: &Exclusive,
+        prot: Prot,
+        flags: M::Flags,
+        mapping: &mut Mapping<'_, G>,
+    ) -> Result {
+        let range = claim.range();
+        let size = range.size();
+        let last = mapping.phys.checked_add(size - 1).ok_or(ERANGE)?;
+
+        mapping.attrs = F::attrs(prot)?;
+        if !self.limits.hold(&range) || last > self.limits.output_last {
+            return Err(ERANGE);
+        }
+        if (range.first() | mapping.phys | size) & low_mask(F::PAGE_LG2) != 0 {
+            return Err(EINVAL);
+        }
+        // What drivers map most is one page, next to others.
+        if size == 1 << F::PAGE_LG2 && self.map_page(claim, mapping) {
+            return Ok(());
+        }
+        self.map_all(claim, flags, mapping)
+    }
+
+    /// Maps one page if that takes no more than to write an empty entry of a table that is there.
+    #[inline(always)]
+    fn map_page<G: Gather<M>>(&self, claim: &Exclusive, mapping: &mut Mapping<'_, G>) -> bool {
+        let Ok(Some(root)) = self.root(claim) else {
+            return false;
+        };
+        let Some(node) = root.leaf_table() else {
+            return false;
+        };
+        let slot = node.slot();
+
+        // Tables that another has linked may not be flushed yet: see `Node::make`.
+        if !self.limits.coherent || node.word(slot) != 0 {
+            return false;
+        }
+        node.set_leaf(
+            slot,
+            F::leaf(mapping.phys, F::PAGE_LG2, Level::LEAF, mapping.attrs),
+        );
+        mapping.iova = mapping.iova.wrapping_add(1 << F::PAGE_LG2);
+        true
+    }
+
+    #[inline(never)]
     fn map_all<G: Gather<M>>(
         &self,
         claim: &Exclusive,
@@ -138,22 +183,13 @@ impl<F: Format, M: TableMem> Tree<'_, F, M> {
     ) -> Result {
         let range = claim.range();
         let size = range.size();
-        let last = mapping.phys.checked_add(size - 1).ok_or(ERANGE)?;
-
-        if !self.limits.hold(&range) || last > self.limits.output_last {
-            return Err(ERANGE);
-        }
-        if (range.first() | mapping.phys | size) & low_mask(F::PAGE_LG2) != 0 {
-            return Err(EINVAL);
-        }
-
         let mut left = size;
         let mut run = self.run(mapping, left)?;
         // Only the first leaf can be as large as the whole tree.
         let root = self.root_to_map(claim, run.level::<F>(), flags, mapping.gather)?;
 
         loop {
-            let node = root.make(mapping.iova, run.level::<F>(), flags)?;
+            let node = root.toward(mapping.iova).make(run.level::<F>(), flags)?;
 
             node.fill(&run, claim, mapping)?;
             left = size - mapping.iova.wrapping_sub(range.first());
@@ -203,62 +239,83 @@ impl Run {
 }
 
 impl<'t, F: Format, M: TableMem> Node<'t, F, M> {
-    /// The table of `level` on the way to `iova`, made if it isn't there.
+    /// The table of level 0 on the chosen way, if it is there.
     #[inline(always)]
-    fn make(&self, iova: Iova, level: Level, flags: M::Flags) -> Result<Node<'t, F, M>> {
-        let mut node = *self;
-
-        while node.level() > level {
-            let slot = node.slot(iova);
-            let found = match node.get(slot) {
-                Slot::Empty => node.install(slot, flags)?,
-                found => {
-                    // Who linked the table may be about to flush, but not done with it.
-                    node.flush(slot, slot);
-                    found
-                }
-            };
-
-            match found {
-                Slot::Table(child) => node = child,
-                _ => return Err(EADDRINUSE),
+    fn leaf_table(mut self) -> Option<Self> {
+        while self.level() > Level::LEAF {
+            match self.get_on_way() {
+                Slot::Table(child) => self = child,
+                _ => return None,
             }
         }
-        Ok(node)
+        Some(self)
     }
 
-    /// Writes as many leaves of `run` as this table has room for.
+    /// The table of `level` on the chosen way, made if it isn't there.
+    #[inline(always)]
+    fn make(mut self, level: Level, flags: M::Flags) -> Result<Self> {
+        while self.level() > level {
+            match self.get_on_way() {
+                Slot::Table(child) => {
+                    // It was linked just now, or by another who may not have come to his flush yet;
+                    // and this walk is going to promise that the hardware can follow it.
+                    self.flush(self.slot(), self.slot());
+                    self = child;
+                }
+                // Nobody takes the table away again: the way is claimed.
+                Slot::Empty => self.install(flags)?,
+                Slot::Leaf { .. } => return Err(EADDRINUSE),
+            }
+        }
+        Ok(self)
+    }
+
+    /// Writes as many leaves of `run` as this table has room for, from the chosen way on.
     #[inline(always)]
     fn fill<G: Gather<M>>(
-        &self,
+        self,
         run: &Run,
         claim: &Exclusive,
         mapping: &mut Mapping<'_, G>,
     ) -> Result {
-        let first = self.slot(mapping.iova);
-        // A format may spread a leaf over several entries.
-        let step = 1usize << (run.lg2 - self.item_lg2());
-        // CAST: Numbers up to that of the entries of a table fit any width.
-        let leaves = run.leaves.min(((TABLE_ENTRIES - first) / step) as u64) as usize;
+        // One entry a leaf is what nearly all leaves take, and spares the inner loops.
+        if F::CONTIGUOUS == 0 || run.lg2 == self.item_lg2() {
+            self.fill_rows(run, 1, claim, mapping)
+        } else {
+            self.fill_rows(run, 1 << (run.lg2 - self.item_lg2()), claim, mapping)
+        }
+    }
+
+    /// The same, with leaves that take `step` entries each.
+    #[inline(always)]
+    fn fill_rows<G: Gather<M>>(
+        self,
+        run: &Run,
+        step: usize,
+        claim: &Exclusive,
+        mapping: &mut Mapping<'_, G>,
+    ) -> Result {
+        let first = self.slot();
+        let mut room = TABLE_ENTRIES - first;
+        let mut leaves = run.leaves;
         let mut slot = first;
         let mut result = Ok(());
 
-        'leaves: for _ in 0..leaves {
-            for entry in slot..slot + step {
-                if self.word(entry) != 0 {
-                    result = self.make_empty(entry, claim, mapping.gather);
-                    if result.is_err() {
-                        break 'leaves;
-                    }
-                }
+        while leaves > 0 && room >= step {
+            result = self.make_room(slot, step, claim, mapping.gather);
+            if result.is_err() {
+                break;
             }
 
             let word = F::leaf(mapping.phys, run.lg2, self.level(), mapping.attrs);
+            let end = slot + step;
 
-            for entry in slot..slot + step {
-                self.set_leaf(entry, word);
+            while slot < end {
+                self.set_leaf(slot, word);
+                slot += 1;
             }
-            slot += step;
+            leaves -= 1;
+            room -= step;
             // Past the last leaf of all either may come to the end of what the numbers hold.
             mapping.iova = mapping.iova.wrapping_add(1 << run.lg2);
             mapping.phys = mapping.phys.wrapping_add(1 << run.lg2);
@@ -270,9 +327,30 @@ impl<'t, F: Format, M: TableMem> Node<'t, F, M> {
         result
     }
 
+    /// Sees to it that `step` entries from `slot` on, all of whose addresses are claimed, hold
+    /// nothing.
+    #[inline(always)]
+    fn make_room(
+        self,
+        slot: usize,
+        step: usize,
+        claim: &Exclusive,
+        gather: &mut impl Gather<M>,
+    ) -> Result {
+        let mut entry = slot;
+
+        while entry < slot + step {
+            if self.word(entry) != 0 {
+                self.make_empty(entry, claim, gather)?;
+            }
+            entry += 1;
+        }
+        Ok(())
+    }
+
     /// Sees to it that the entry `slot`, all of whose addresses are claimed, holds nothing.
     #[cold]
-    fn make_empty(&self, slot: usize, claim: &Exclusive, gather: &mut impl Gather<M>) -> Result {
+    fn make_empty(self, slot: usize, claim: &Exclusive, gather: &mut impl Gather<M>) -> Result {
         match self.get(slot) {
             Slot::Empty => Ok(()),
             Slot::Leaf { .. } => Err(EADDRINUSE),
@@ -291,7 +369,7 @@ impl<'t, F: Format, M: TableMem> Node<'t, F, M> {
     }
 
     /// Whether nothing is mapped by this table and those below, all of which is claimed.
-    fn is_vacant(&self) -> bool {
+    fn is_vacant(self) -> bool {
         (0..TABLE_ENTRIES).all(|slot| match self.get(slot) {
             Slot::Empty => true,
             Slot::Leaf { .. } => false,
@@ -300,7 +378,7 @@ impl<'t, F: Format, M: TableMem> Node<'t, F, M> {
     }
 
     /// Takes out all tables below this one, all of which is claimed.
-    fn detach_below(&self, claim: &Exclusive, gather: &mut impl Gather<M>) {
+    fn detach_below(self, claim: &Exclusive, gather: &mut impl Gather<M>) {
         for slot in 0..TABLE_ENTRIES {
             if let Slot::Table(child) = self.get(slot) {
                 child.detach_below(claim, gather);

@@ -54,13 +54,15 @@ pub(super) enum Slot<'t, F, M> {
 ///
 /// # Invariants
 ///
-/// - `table` belongs to the memory `tables.mem`, has `level`, and is the one that the walk for the addresses
-///   of `range` passes through; `range` lies within what the table covers.
-/// - All of `range` is claimed for `'t`, so that the table is not freed during `'t`.
+/// - `table` belongs to the memory `tables.mem`, has `level`, and is the one that the walk for `at`
+///   passes through. Its entries are written through nodes of the format `F`.
+/// - `at` is an address of `range`. All of `range` is claimed for `'t`, so that the table is not
+///   freed during `'t`; the table may cover a part of it only.
 pub(super) struct Node<'t, F, M> {
     tables: Tables<'t, M>,
     table: &'t Table,
     level: Level,
+    at: Iova,
     range: Range,
     format: PhantomData<F>,
 }
@@ -95,6 +97,7 @@ impl<'t, F: Format, M: TableMem> Node<'t, F, M> {
             // SAFETY: The table lives for `'t`, and its words are only accessed as atomics.
             table: unsafe { top.as_ref() },
             level,
+            at: range.first(),
             range,
             format: PhantomData,
         }
@@ -102,55 +105,105 @@ impl<'t, F: Format, M: TableMem> Node<'t, F, M> {
 
     /// The level of the table.
     #[inline(always)]
-    pub(super) fn level(&self) -> Level {
+    pub(super) fn level(self) -> Level {
         self.level
-    }
-
-    /// Index of the first entry that claimed addresses use.
-    #[inline(always)]
-    pub(super) fn first_slot(&self) -> usize {
-        self.level.slot(F::PAGE_LG2, self.range.first())
-    }
-
-    /// Index of the last entry that claimed addresses use.
-    #[inline(always)]
-    pub(super) fn last_slot(&self) -> usize {
-        self.level.slot(F::PAGE_LG2, self.range.last())
-    }
-
-    /// Index of the entry for `iova`, which the table covers.
-    #[inline(always)]
-    pub(super) fn slot(&self, iova: Iova) -> usize {
-        self.level.slot(F::PAGE_LG2, iova)
     }
 
     /// Binary logarithm of the bytes that one entry stands for.
     #[inline(always)]
-    pub(super) fn item_lg2(&self) -> u32 {
+    pub(super) fn item_lg2(self) -> u32 {
         self.level.item_lg2(F::PAGE_LG2)
+    }
+
+    /// The first address that the table covers.
+    #[inline(always)]
+    fn base(self) -> Iova {
+        self.at & !self.level.table_mask(F::PAGE_LG2)
+    }
+
+    /// The first claimed address that the table covers.
+    #[inline(always)]
+    pub(super) fn first(self) -> Iova {
+        self.range.first().max(self.base())
+    }
+
+    /// Whether the claimed addresses begin in the middle of what the table covers.
+    #[inline(always)]
+    pub(super) fn begins_inside(self) -> bool {
+        self.range.first() > self.base()
+    }
+
+    /// Whether the claimed addresses end in the middle of what the table covers.
+    #[inline(always)]
+    pub(super) fn ends_inside(self) -> bool {
+        self.range.last() < self.at | self.level.table_mask(F::PAGE_LG2)
+    }
+
+    /// Index of the first entry that claimed addresses use.
+    #[inline(always)]
+    pub(super) fn first_slot(self) -> usize {
+        self.level.slot(F::PAGE_LG2, self.first())
+    }
+
+    /// Index of the last entry that claimed addresses use.
+    #[inline(always)]
+    pub(super) fn last_slot(self) -> usize {
+        let last = self.at | self.level.table_mask(F::PAGE_LG2);
+
+        self.level.slot(F::PAGE_LG2, self.range.last().min(last))
+    }
+
+    /// Index of the entry on the way that was chosen: see [`Node::toward`].
+    #[inline(always)]
+    pub(super) fn slot(self) -> usize {
+        self.level.slot(F::PAGE_LG2, self.at)
+    }
+
+    /// The node with the way to `iova` chosen, instead of that to the first claimed address; unless
+    /// `iova` is not claimed, or lies beyond the table.
+    #[inline(always)]
+    pub(super) fn toward(mut self, iova: Iova) -> Self {
+        if self.range.covers(&Range::at(iova))
+            && (iova ^ self.at) & !self.level.table_mask(F::PAGE_LG2) == 0
+        {
+            // INVARIANT: The address is claimed, and on the same table.
+            self.at = iova;
+        }
+        self
     }
 
     /// All addresses that the entry `slot` stands for, claimed or not.
     #[inline(always)]
-    pub(super) fn item(&self, slot: usize) -> Range {
-        let base = self.range.first() & !self.level.table_mask(F::PAGE_LG2);
+    pub(super) fn item(self, slot: usize) -> Range {
         // CAST: An index below 512 fits any width.
-        let offset = (slot as u64) << self.level.item_lg2(F::PAGE_LG2);
+        let offset = (slot as u64) << self.item_lg2();
 
-        Range::block(base | offset, self.level.item_lg2(F::PAGE_LG2))
+        Range::block(self.base() | offset, self.item_lg2())
+    }
+
+    /// All addresses that the entries from `slot` to before `end`, at least one, stand for.
+    #[inline(always)]
+    pub(super) fn items(self, slot: usize, end: usize) -> Range {
+        self.item(slot).until(self.item(end - 1).last())
+    }
+
+    /// The first entry from `slot` to before `end` whose cache line has a dirty entry, or `end`.
+    #[inline(always)]
+    pub(super) fn find_dirty(self, slot: usize, end: usize) -> usize {
+        self.table.find(F::DIRTY, slot, end)
     }
 
     /// The OR and the AND of the eight entries of a cache line.
     ///
     /// Reads entries of other claims as well: they say nothing, but they don't hurt.
     #[inline(always)]
-    pub(super) fn line(&self, line: usize) -> (u64, u64) {
+    pub(super) fn line(self, line: usize) -> (u64, u64) {
         self.table.line(line)
     }
 
-    /// The word of the entry `slot`, for a look at its dirty bits.
+    /// The word of the entry `slot`, for a look at its bits.
     #[inline(always)]
-    pub(super) fn word(&self, slot: usize) -> u64 {
+    pub(super) fn word(self, slot: usize) -> u64 {
         self.table.load(slot)
     }
 
@@ -158,39 +211,58 @@ impl<'t, F: Format, M: TableMem> Node<'t, F, M> {
     ///
     /// Of entries that no claimed address uses, tables read as empty: they may vanish meanwhile.
     #[inline(always)]
-    pub(super) fn get(&self, slot: usize) -> Slot<'t, F, M> {
+    pub(super) fn get(self, slot: usize) -> Slot<'t, F, M> {
         match F::decode(self.table.load(slot), self.level) {
             Entry::Empty => Slot::Empty,
             Entry::Leaf { phys, lg2 } => Slot::Leaf { phys, lg2 },
-            Entry::Table(phys) => match self.level.below() {
-                Some(below) if self.first_slot() <= slot && slot <= self.last_slot() => {
-                    Slot::Table(self.child(slot, phys, below))
+            Entry::Table(phys) => {
+                let item = self.item(slot);
+                let at = self.range.first().max(item.first());
+
+                if at <= item.last() && at <= self.range.last() {
+                    // It was just checked that the entry is for `at`, and that `at` is claimed.
+                    self.child(phys, at)
+                } else {
+                    Slot::Empty
                 }
-                _ => Slot::Empty,
-            },
+            }
         }
     }
 
+    /// What the entry on the chosen way holds; a table of it has the same way chosen.
     #[inline(always)]
-    fn child(&self, slot: usize, phys: PhysAddr, below: Level) -> Self {
+    pub(super) fn get_on_way(self) -> Slot<'t, F, M> {
+        match F::decode(self.table.load(self.slot()), self.level) {
+            Entry::Empty => Slot::Empty,
+            Entry::Leaf { phys, lg2 } => Slot::Leaf { phys, lg2 },
+            Entry::Table(phys) => self.child(phys, self.at),
+        }
+    }
+
+    /// The table at `phys`, which was read from the entry for `at`, a claimed address.
+    #[inline(always)]
+    fn child(self, phys: PhysAddr, at: Iova) -> Slot<'t, F, M> {
+        let Some(level) = self.level.below() else {
+            return Slot::Empty;
+        };
         // SAFETY:
-        // - `phys` was read from an entry that only `install` makes a table of, by the contract of
-        //   `Format`; there it came from `phys()` of the same memory.
-        // - The entry lies on the way to addresses that are claimed for `'t`, and a table is freed
+        // - `phys` was read from an entry that only `install` and `Tree::grow` make a table of, by
+        //   the contract of `Format`; there it came from `phys()` of the same memory.
+        // - The entry lies on the way to an address that is claimed for `'t`, and a table is freed
         //   only by who claims all addresses below it. So the table lives for `'t`.
-        // - Its words are only accessed as atomics. They were zeroed before the release in
-        //   `install`, and the address dependency orders our reads after it.
+        // - Its words are only accessed as atomics. They were zeroed before the release that linked
+        //   it, and the address dependency orders our reads after it.
         let table = unsafe { self.tables.mem.virt(phys).as_ref() };
 
-        // INVARIANT: The entry leads the addresses of its item to this table; clipped to them, the
-        // range lies within the table, and it is a part of what is claimed.
-        Self {
+        // INVARIANT: The entry leads the walk for `at` to this table.
+        Slot::Table(Self {
             tables: self.tables,
             table,
-            level: below,
-            range: self.item(slot).clip(&self.range),
+            level,
+            at,
+            range: self.range,
             format: PhantomData,
-        }
+        })
     }
 
     /// Goes down while there is only one way: past the tables that all claimed addresses pass through
@@ -198,29 +270,40 @@ impl<'t, F: Format, M: TableMem> Node<'t, F, M> {
     ///
     /// Most ranges are small, and this is cheaper than the recursion of an operation.
     #[inline(always)]
-    pub(super) fn narrow(mut self) -> Self {
-        loop {
-            let slot = self.first_slot();
+    pub(super) fn narrow(self) -> Self {
+        let (first, last) = (self.range.first(), self.range.last());
+        let differ = first ^ last;
+        // Above this level first and last use the same entry.
+        let mut stop = Level::of_size(F::PAGE_LG2, differ.checked_ilog2().unwrap_or(0));
 
-            if slot != self.last_slot() || self.range.covers(&self.item(slot)) {
-                return self;
-            }
-            match self.get(slot) {
-                Slot::Table(child) => self = child,
-                _ => return self,
+        // A range that is all of an entry, no more and no less, ends at that entry.
+        if differ.trailing_ones() + differ.leading_zeros() == u64::BITS && first & differ == 0 {
+            stop = Level::of_size(F::PAGE_LG2, differ.trailing_ones());
+        }
+
+        let mut node = self;
+
+        while node.level > stop {
+            match node.get_on_way() {
+                Slot::Table(child) => node = child,
+                _ => break,
             }
         }
+        node
     }
 
-    /// Links a fresh table into the entry `slot` if that is still empty.
+    /// Links a fresh table into the entry on the chosen way if that is still empty. Hardware that does
+    /// not snoop sees it after a [`Node::flush`].
     ///
     /// Others may do the same for their part of the item; who comes second uses the first one's
-    /// table. Returns what the entry then holds.
+    /// table. The entry is not empty after that.
     ///
     /// # Errors
     ///
     /// Those of [`TableMem::alloc`]; the entry is as it was.
-    pub(super) fn install(&self, slot: usize, flags: M::Flags) -> Result<Slot<'t, F, M>> {
+    #[cold]
+    pub(super) fn install(self, flags: M::Flags) -> Result {
+        let slot = self.slot();
         let table = self.tables.alloc(flags)?;
         let word = F::table(self.tables.mem.phys(table), self.level);
 
@@ -229,29 +312,26 @@ impl<'t, F: Format, M: TableMem> Node<'t, F, M> {
             // SAFETY: The table was allocated above and never linked.
             unsafe { self.tables.free(table) }
         }
-        // Also when another linked the table: he may not have come to his flush yet, and this walk
-        // is going to promise that the hardware can follow it.
-        self.flush(slot, slot);
-        Ok(self.get(slot))
+        Ok(())
     }
 
     /// Stores a word that is not a table. Hardware that does not snoop sees it after a
     /// [`Node::flush`].
     #[inline(always)]
-    fn set(&self, slot: usize, word: u64) {
+    fn set(self, slot: usize, word: u64) {
         self.table.store(slot, word);
     }
 
     /// Writes the leaf `word` to the entry `slot`, which is empty and claimed for changes.
     #[inline(always)]
-    pub(super) fn set_leaf(&self, slot: usize, word: u64) {
+    pub(super) fn set_leaf(self, slot: usize, word: u64) {
         debug_assert!(!matches!(F::decode(word, self.level), Entry::Table(_)));
         self.set(slot, word);
     }
 
     /// Empties the entry `slot`, which is claimed for changes and holds a leaf.
     #[inline(always)]
-    pub(super) fn clear(&self, slot: usize) {
+    pub(super) fn clear(self, slot: usize) {
         self.set(slot, 0);
     }
 
@@ -272,13 +352,14 @@ impl<'t, F: Format, M: TableMem> Node<'t, F, M> {
     /// All of it hangs on D having been seen set. To store a clean word in a leaf where D was not seen
     /// would lose the write that sets it in between.
     #[inline(always)]
-    pub(super) fn clean(&self, slot: usize) {
+    pub(super) fn clean(self, slot: usize) {
         self.set(slot, self.table.load(slot) & !F::DIRTY);
     }
 
-    /// Makes the leaf in the entry `slot` dirty, as the hardware would. Whether the entry was still as
-    /// it was read for that.
-    pub(super) fn mark(&self, slot: usize) -> bool {
+    /// Makes the leaf in the entry on the chosen way dirty, as the hardware would. Whether the entry
+    /// was still as it was read for that.
+    pub(super) fn mark(self) -> bool {
+        let slot = self.slot();
         let word = self.table.load(slot);
 
         matches!(F::decode(word, self.level), Entry::Leaf { .. })
@@ -287,7 +368,7 @@ impl<'t, F: Format, M: TableMem> Node<'t, F, M> {
 
     /// Shows the entries from `first` to `last` to hardware that does not snoop.
     #[inline]
-    pub(super) fn flush(&self, first: usize, last: usize) {
+    pub(super) fn flush(self, first: usize, last: usize) {
         // SAFETY: By the type invariant, the table is one of this memory.
         unsafe { self.tables.flush(NonNull::from(self.table), first, last) }
     }
@@ -296,7 +377,7 @@ impl<'t, F: Format, M: TableMem> Node<'t, F, M> {
     ///
     /// Returns `None`, and changes nothing, if there is no table, or if the claim is not for all
     /// addresses of the entry: others may pass through the table then.
-    pub(super) fn detach(&self, slot: usize, claim: &Exclusive) -> Option<DetachedTable<M>> {
+    pub(super) fn detach(self, slot: usize, claim: &Exclusive) -> Option<DetachedTable<M>> {
         let Entry::Table(phys) = F::decode(self.table.load(slot), self.level) else {
             return None;
         };

@@ -81,6 +81,30 @@ impl Table {
             .is_ok()
     }
 
+    /// The first entry from `slot` to before `end` whose cache line has any of `bits`, in whichever of
+    /// its entries; `end` if there is none.
+    ///
+    /// What a clean page costs is what this costs: apart, so that nothing else gets into the loop.
+    #[inline(never)]
+    pub(super) fn find(&self, bits: u64, slot: usize, end: usize) -> usize {
+        let first = slot / LINE_ENTRIES * LINE_ENTRIES;
+        let last = end.next_multiple_of(LINE_ENTRIES);
+        let mut at = first;
+
+        for line in self
+            .words
+            .get(first..last)
+            .unwrap_or_default()
+            .chunks_exact(LINE_ENTRIES)
+        {
+            if line.iter().fold(0, |any, word| any | read_once(word)) & bits != 0 {
+                return at.max(slot);
+            }
+            at += LINE_ENTRIES;
+        }
+        end
+    }
+
     /// Reads a cache line of entries and returns the OR and the AND of the words.
     #[inline(always)]
     pub(super) fn line(&self, line: usize) -> (u64, u64) {

@@ -26,7 +26,7 @@ impl<F: Format, M: TableMem> Tree<'_, F, M> {
         let mut node = self.root(claim).ok()??;
 
         loop {
-            match node.get(node.first_slot()) {
+            match node.get_on_way() {
                 Slot::Empty => return None,
                 Slot::Leaf { phys, lg2 } => return Some(phys | (iova & low_mask(lg2))),
                 Slot::Table(child) => node = child,

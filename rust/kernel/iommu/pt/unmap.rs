@@ -3,11 +3,18 @@
 //! Unmapping: whole leaves, and the tables that nobody can need any more.
 
 use super::{
+    addr::{
+        low_mask,
+        Level, //
+    },
     claim::{
         Claim,
         Exclusive, //
     },
-    format::Format,
+    format::{
+        Entry,
+        Format, //
+    },
     gather::Gather,
     node::{
         Node,
@@ -62,7 +69,45 @@ impl<F: Format, M: TableMem> Tree<'_, F, M> {
 }
 
 impl<F: Format, M: TableMem> Node<'_, F, M> {
-    fn unmap(&self, claim: &Exclusive, gather: &mut impl Gather<M>, progress: &mut Progress) {
+    /// Unmaps the claimed part of what the table covers.
+    #[inline(always)]
+    fn unmap(self, claim: &Exclusive, gather: &mut impl Gather<M>, progress: &mut Progress) {
+        if self.level() == Level::LEAF {
+            self.unmap_leaves(progress);
+        } else {
+            self.unmap_any(claim, gather, progress);
+        }
+    }
+
+    /// In a table of level 0.
+    #[inline(always)]
+    fn unmap_leaves(self, progress: &mut Progress) {
+        let (first, last) = (self.first_slot(), self.last_slot());
+        let mut slot = first;
+
+        while slot <= last {
+            let Entry::Leaf { lg2, .. } = F::decode(self.word(slot), Level::LEAF) else {
+                progress.stopped = true;
+                break;
+            };
+
+            match self.unmap_leaf(slot, first, lg2) {
+                Some(next) => slot = next,
+                None => {
+                    progress.stopped = true;
+                    break;
+                }
+            }
+        }
+        // CAST: An index fits any width.
+        progress.removed += ((slot - first) as u64) << F::PAGE_LG2;
+        if slot > first {
+            self.flush(first, slot - 1);
+        }
+    }
+
+    /// In a table that may link others.
+    fn unmap_any(self, claim: &Exclusive, gather: &mut impl Gather<M>, progress: &mut Progress) {
         let (first, last) = (self.first_slot(), self.last_slot());
         let mut slot = first;
         let mut changed = false;
@@ -70,34 +115,23 @@ impl<F: Format, M: TableMem> Node<'_, F, M> {
         while slot <= last {
             match self.get(slot) {
                 Slot::Empty => progress.stopped = true,
-                Slot::Leaf { lg2, .. } => {
-                    let item_lg2 = self.item_lg2();
-                    let leaf = Range::block(self.item(slot).first(), lg2);
-
-                    if leaf.first() < claim.range().first() {
-                        progress.stopped = true;
-                        break;
+                Slot::Leaf { lg2, .. } => match self.unmap_leaf(slot, first, lg2) {
+                    Some(next) => {
+                        changed = true;
+                        progress.removed += 1 << lg2;
+                        slot = next;
                     }
-
-                    let entries = 1usize << (lg2 - item_lg2);
-
-                    for slot in slot..slot + entries {
-                        self.clear(slot);
-                    }
-                    changed = true;
-                    progress.removed += leaf.size();
-                    slot += entries;
-                }
+                    None => progress.stopped = true,
+                },
                 Slot::Table(child) => {
                     child.unmap(claim, gather, progress);
-                    if progress.stopped {
-                        break;
+                    if !progress.stopped {
+                        if let Some(table) = self.detach(slot, claim) {
+                            changed = true;
+                            gather.queue_free(table);
+                        }
+                        slot += 1;
                     }
-                    if let Some(table) = self.detach(slot, claim) {
-                        changed = true;
-                        gather.queue_free(table);
-                    }
-                    slot += 1;
                 }
             }
             if progress.stopped {
@@ -108,5 +142,21 @@ impl<F: Format, M: TableMem> Node<'_, F, M> {
         if changed {
             self.flush(first, slot - 1);
         }
+    }
+
+    /// Empties the entries of the leaf at `slot` and returns the entry behind them; `None` if the
+    /// leaf begins before the range, which only one in the `first` entry can.
+    #[inline(always)]
+    fn unmap_leaf(self, slot: usize, first: usize, lg2: u32) -> Option<usize> {
+        if slot == first && self.first() & low_mask(lg2) != 0 {
+            return None;
+        }
+
+        let next = slot + (1 << (lg2 - self.item_lg2()));
+
+        for slot in slot..next {
+            self.clear(slot);
+        }
+        Some(next)
     }
 }

@@ -27,7 +27,7 @@ const PAGE_SIZES: u64 = 1 << 12 | 1 << 21 | 1 << 30;
 /// Whether an entry of `level` can be a leaf: at levels 0, 1 and 2.
 #[inline(always)]
 fn can_be_leaf(level: Level) -> bool {
-    level.number() <= 2
+    level <= Level::new(2)
 }
 
 /// Whether `word`, which is present, is a leaf.
