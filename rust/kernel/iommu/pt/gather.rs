@@ -32,7 +32,8 @@ pub trait Gather<M: TableMem> {
     /// Whoever attaches devices to the tree takes the lock that he attaches under, and if the new
     /// top [is current](NewTop::is_current) then, he points each device to it and
     /// [publishes](NewTop::publish) it before the lock is released. He tells the hardware of no top
-    /// that is not current. Does not sleep if the map that needs it does not.
+    /// that is not current. If he cannot tell it, he does not publish, and the map fails with `EIO`.
+    /// Does not sleep if the map that needs it does not.
     ///
     /// As it is, for a tree that no hardware walks.
     fn change_top(&mut self, new: NewTop<'_>) {

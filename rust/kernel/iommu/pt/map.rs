@@ -104,6 +104,7 @@ impl<F: Format, M: TableMem> Tree<'_, F, M> {
     /// - `ERANGE` if a side ends beyond what the hardware takes.
     /// - `EADDRINUSE` if something is mapped there.
     /// - `ENOMEM` if there is no memory for a table.
+    /// - `EIO` if the hardware could not be given a top that was needed.
     #[inline]
     pub fn map(
         &self,

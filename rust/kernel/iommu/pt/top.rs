@@ -75,7 +75,8 @@ impl<F: Format, M: TableMem> Tree<'_, F, M> {
     ///
     /// # Errors
     ///
-    /// `ERANGE` if there is no higher level, those of [`TableMem::alloc`].
+    /// `ERANGE` if there is no higher level, those of [`TableMem::alloc`], `EIO` if whoever drives the
+    /// hardware did not give it the new top.
     #[cold]
     pub(super) fn grow(
         &self,
@@ -87,6 +88,7 @@ impl<F: Format, M: TableMem> Tree<'_, F, M> {
         let above = level.above(self.limits.top_level).ok_or(ERANGE)?;
         let tables = self.tables();
         let table = tables.alloc(flags)?;
+        let old = top_word(top, level);
         let mut published = false;
 
         // SAFETY: The table was just allocated and is nobody else's yet.
@@ -95,7 +97,7 @@ impl<F: Format, M: TableMem> Tree<'_, F, M> {
         unsafe { tables.flush(table, 0, 0) }
         gather.change_top(NewTop {
             word: self.top,
-            old: top_word(top, level),
+            old,
             new: top_word(table, above),
             top: Top {
                 phys: self.mem.phys(table),
@@ -107,6 +109,10 @@ impl<F: Format, M: TableMem> Tree<'_, F, M> {
             // SAFETY: No walk has seen the table, and by the contract of `change_top()` the hardware
             // has not been told of a top that was not published then.
             unsafe { tables.free(table) }
+            // Nobody was faster either: to try again would not end.
+            if read_once(self.top) == old {
+                return Err(EIO);
+            }
         }
         Ok(())
     }

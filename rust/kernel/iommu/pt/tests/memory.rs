@@ -154,6 +154,8 @@ pub struct TestGather<'m> {
     pub top: Option<Top>,
     /// What another does just before that.
     pub rival: Option<&'m dyn Fn() -> Result>,
+    /// Whether it leaves the hardware with the top that it has.
+    pub refuses: bool,
 }
 
 impl<'m> TestGather<'m> {
@@ -168,6 +170,7 @@ impl<'m> TestGather<'m> {
             tops: 0,
             top: None,
             rival: None,
+            refuses: false,
         }
     }
 
@@ -209,7 +212,7 @@ impl<'m> Gather<&'m TestMem> for TestGather<'m> {
         if let Some(rival) = self.rival {
             self.broken |= rival().is_err();
         }
-        if new.is_current() {
+        if new.is_current() && !self.refuses {
             self.top = Some(new.top());
             new.publish();
         }

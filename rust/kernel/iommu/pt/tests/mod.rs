@@ -83,6 +83,7 @@ macro_rules! iommu_pt_for_each_test {
             top::a_leaf_above_the_top
             top::out_of_memory_changes_nothing
             top::somebody_was_faster
+            top::refused_by_the_hardware
             top::whole_address_space
             top::upper_half
         }

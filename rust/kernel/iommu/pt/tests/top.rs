@@ -185,6 +185,32 @@ pub fn somebody_was_faster<C: Case>() -> Result {
     Ok(())
 }
 
+/// A top that the hardware is not given is not used, and the map that needed it fails.
+pub fn refused_by_the_hardware<C: Case>() -> Result {
+    if !C::F::GROWS {
+        return Ok(());
+    }
+
+    let mem = TestMem::new();
+    let table = TestTable::<C>::with(&mem, config::<C>(2))?;
+    let mut gather = TestGather::new(&mem);
+    let live = mem.live();
+
+    gather.refuses = true;
+
+    let (done, result) = table.try_map(span::<C>(2), 0, K4, Prot::READ, &mut gather);
+
+    check!(done == 0 && result == Err(EIO));
+    check_eq!(table.table.top().levels, 2);
+    check_eq!(mem.live(), live);
+    gather.refuses = false;
+    check!(table
+        .try_map(span::<C>(2), 0, K4, Prot::READ, &mut gather)
+        .1
+        .is_ok());
+    Ok(())
+}
+
 /// Where 64 bits are resolved, the last page is mapped, harvested and unmapped like any other, and
 /// a query of all addresses is one.
 pub fn whole_address_space<C: Case>() -> Result {
