@@ -160,31 +160,37 @@ pub(super) fn is_claimed(dev: &Device) -> bool {
 
 /// Returns the address in the linear map.
 ///
+/// On the path of every walk. The linear map of x86-64, and of a kernel that is a program, is one
+/// offset, set up once, early at boot, and exported to modules.
+///
 /// # Safety
 ///
 /// `phys` came from [`virt_to_phys`].
-#[cfg(not(all(CONFIG_X86_64, not(CONFIG_UML))))]
+#[cfg(all(CONFIG_64BIT, any(CONFIG_X86_64, CONFIG_UML)))]
+#[inline(always)]
+pub(super) unsafe fn phys_to_virt(phys: u64) -> NonNull<u8> {
+    #[cfg(not(CONFIG_UML))]
+    use bindings::page_offset_base as offset;
+    #[cfg(CONFIG_UML)]
+    use bindings::uml_physmem as offset;
+
+    // SAFETY: A plain number, which nobody changes any more.
+    let base = unsafe { offset };
+    // CAST: Addresses have 64 bits here.
+    let virt = core::ptr::with_exposed_provenance_mut((base as usize).wrapping_add(phys as usize));
+    // SAFETY: By this function's contract the address is in the linear map, so it is not null.
+    unsafe { NonNull::new_unchecked(virt) }
+}
+
+/// Returns the address in the linear map.
+///
+/// # Safety
+///
+/// `phys` came from [`virt_to_phys`].
+#[cfg(not(all(CONFIG_64BIT, any(CONFIG_X86_64, CONFIG_UML))))]
 #[inline(never)]
 pub(super) unsafe fn phys_to_virt(phys: u64) -> NonNull<u8> {
     // CAST: The address was one of C, see `from_phys()`.
     // SAFETY: By this function's contract the address is in the linear map, so it is not null.
     unsafe { NonNull::new_unchecked(bindings::phys_to_virt(phys as bindings::phys_addr_t).cast()) }
-}
-
-/// Returns the address in the linear map.
-///
-/// On the path of every walk: the linear map of x86-64 is one offset, exported to modules.
-///
-/// # Safety
-///
-/// `phys` came from [`virt_to_phys`].
-#[cfg(all(CONFIG_X86_64, not(CONFIG_UML)))]
-#[inline(always)]
-pub(super) unsafe fn phys_to_virt(phys: u64) -> NonNull<u8> {
-    // SAFETY: The base is set up once, early at boot, and is a plain number.
-    let base = unsafe { bindings::page_offset_base };
-    // CAST: Addresses have 64 bits here.
-    let virt = core::ptr::with_exposed_provenance_mut(base.wrapping_add(phys as usize));
-    // SAFETY: By this function's contract the address is in the linear map, so it is not null.
-    unsafe { NonNull::new_unchecked(virt) }
 }

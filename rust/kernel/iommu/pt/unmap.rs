@@ -33,6 +33,15 @@ struct Progress {
     stopped: bool,
 }
 
+impl Progress {
+    /// Adds leaves that took `entries` entries of `1 << item_lg2` bytes each.
+    #[inline(always)]
+    fn leaves(&mut self, entries: usize, item_lg2: u32) {
+        // CAST: A number of entries fits any width.
+        self.removed += (entries as u64) << item_lg2;
+    }
+}
+
 impl<F: Format, M: TableMem> Tree<'_, F, M> {
     /// Unmaps the claimed range and returns how many bytes were removed, from its start on.
     ///
@@ -72,37 +81,27 @@ impl<F: Format, M: TableMem> Node<'_, F, M> {
     /// Unmaps the claimed part of what the table covers.
     #[inline(always)]
     fn unmap(self, claim: &Exclusive, gather: &mut impl Gather<M>, progress: &mut Progress) {
-        if self.level() == Level::LEAF {
-            self.unmap_leaves(progress);
-        } else {
-            self.unmap_any(claim, gather, progress);
-        }
-    }
+        let first = self.first_slot();
 
-    /// In a table of level 0.
-    #[inline(always)]
-    fn unmap_leaves(self, progress: &mut Progress) {
-        let (first, last) = (self.first_slot(), self.last_slot());
-        let mut slot = first;
-
-        while slot <= last {
-            let Entry::Leaf { lg2, .. } = F::decode(self.word(slot), Level::LEAF) else {
+        // Only the first leaf of a table can begin before the range does.
+        if let Entry::Leaf { lg2, .. } = F::decode(self.word(first), self.level()) {
+            if self.first() & low_mask(lg2) != 0 {
                 progress.stopped = true;
-                break;
-            };
-
-            match self.unmap_leaf(slot, first, lg2) {
-                Some(next) => slot = next,
-                None => {
-                    progress.stopped = true;
-                    break;
-                }
+                return;
             }
         }
-        // CAST: An index fits any width.
-        progress.removed += ((slot - first) as u64) << F::PAGE_LG2;
-        if slot > first {
-            self.flush(first, slot - 1);
+        // Level 0 is where the time goes, and it has nothing but leaves.
+        if self.level() == Level::LEAF {
+            let end = self.last_slot() + 1;
+            let next = self.clear_leaves(first, end, Level::LEAF);
+
+            progress.leaves(next - first, F::PAGE_LG2);
+            progress.stopped = next < end;
+            if next > first {
+                self.flush(first, next - 1);
+            }
+        } else {
+            self.unmap_any(claim, gather, progress);
         }
     }
 
@@ -112,30 +111,27 @@ impl<F: Format, M: TableMem> Node<'_, F, M> {
         let mut slot = first;
         let mut changed = false;
 
-        while slot <= last {
+        while slot <= last && !progress.stopped {
             match self.get(slot) {
                 Slot::Empty => progress.stopped = true,
-                Slot::Leaf { lg2, .. } => match self.unmap_leaf(slot, first, lg2) {
-                    Some(next) => {
-                        changed = true;
-                        progress.removed += 1 << lg2;
-                        slot = next;
-                    }
-                    None => progress.stopped = true,
-                },
+                Slot::Leaf { .. } => {
+                    let next = self.clear_leaves(slot, last + 1, self.level());
+
+                    progress.leaves(next - slot, self.item_lg2());
+                    changed = true;
+                    slot = next;
+                }
                 Slot::Table(child) => {
                     child.unmap(claim, gather, progress);
-                    if !progress.stopped {
-                        if let Some(table) = self.detach(slot, claim) {
-                            changed = true;
-                            gather.queue_free(table);
-                        }
-                        slot += 1;
+                    if progress.stopped {
+                        break;
                     }
+                    if let Some(table) = self.detach(slot, claim) {
+                        changed = true;
+                        gather.queue_free(table);
+                    }
+                    slot += 1;
                 }
-            }
-            if progress.stopped {
-                break;
             }
         }
 
@@ -144,19 +140,25 @@ impl<F: Format, M: TableMem> Node<'_, F, M> {
         }
     }
 
-    /// Empties the entries of the leaf at `slot` and returns the entry behind them; `None` if the
-    /// leaf begins before the range, which only one in the `first` entry can.
+    /// Empties the leaves that begin in the entries from `slot` to before `end`, up to the first entry
+    /// that is none; returns the entry behind them, which is beyond `end` if the last one is.
     #[inline(always)]
-    fn unmap_leaf(self, slot: usize, first: usize, lg2: u32) -> Option<usize> {
-        if slot == first && self.first() & low_mask(lg2) != 0 {
-            return None;
-        }
+    fn clear_leaves(self, mut slot: usize, end: usize, level: Level) -> usize {
+        while slot < end {
+            let Entry::Leaf { lg2, .. } = F::decode(self.word(slot), level) else {
+                break;
+            };
 
-        let next = slot + (1 << (lg2 - self.item_lg2()));
-
-        for slot in slot..next {
             self.clear(slot);
+            slot += 1;
+            if F::CONTIGUOUS != 0 {
+                // The other entries of a row.
+                for _ in 1..1usize << (lg2 - level.item_lg2(F::PAGE_LG2)) {
+                    self.clear(slot);
+                    slot += 1;
+                }
+            }
         }
-        Some(next)
+        slot
     }
 }

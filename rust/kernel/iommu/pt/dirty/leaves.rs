@@ -5,11 +5,12 @@
 //! A cache line of eight entries at a time:
 //!
 //! 1. The OR of the words. Without a dirty bit in it the line is done, and this is all that a clean
-//!    page costs.
+//!    page costs (`Table::find`).
 //! 2. The AND of them. With a dirty bit in it all eight are dirty, as where a device has filled a
 //!    buffer; such lines are made clean as they come, and what is behind each other is one run.
-//! 3. Else a mask with a bit for each entry. A branch for each run of ones costs less than one for
-//!    each entry, which nobody can predict if every other page is dirty.
+//! 3. Else a mask with a bit for each entry, of up to eight lines. The branches depend on the pattern
+//!    then, and if every other page is dirty nobody can predict it: one loop over the bits to clean
+//!    and one over the runs, of 64 entries each, are wrong once each, not once a run.
 //!
 //! Addresses are computed for runs only. A line with a row of contiguous entries, of which one may
 //! speak for all, is looked at leaf by leaf.
@@ -27,6 +28,9 @@ use super::{
     Harvest, //
 };
 
+/// The entries of a mask.
+const WINDOW: usize = 64;
+
 impl<F: Format, M: TableMem> Node<'_, F, M> {
     /// Harvests the entries from `slot` to before `end` of a table of level 0.
     #[inline(always)]
@@ -42,9 +46,8 @@ impl<F: Format, M: TableMem> Node<'_, F, M> {
                 break;
             }
 
-            let line = slot / LINE_ENTRIES;
-            let next = (line + 1) * LINE_ENTRIES;
-            let (any, all) = self.line(line);
+            let next = (slot / LINE_ENTRIES + 1) * LINE_ENTRIES;
+            let (any, all) = self.line(slot / LINE_ENTRIES);
 
             if any & F::CONTIGUOUS != 0 {
                 while slot < next && slot < end {
@@ -53,8 +56,7 @@ impl<F: Format, M: TableMem> Node<'_, F, M> {
             } else if all & F::DIRTY != 0 && slot % LINE_ENTRIES == 0 && next <= end {
                 slot = self.harvest_whole_lines(slot, end, harvest);
             } else {
-                self.harvest_runs(slot, end.min(next), harvest);
-                slot = next;
+                slot = self.harvest_window(slot, end, harvest);
             }
         }
     }
@@ -91,35 +93,68 @@ impl<F: Format, M: TableMem> Node<'_, F, M> {
         next
     }
 
-    /// Takes the dirty leaves of the entries from `slot` to before `end`, which share a line, run by
-    /// run.
+    /// Takes the dirty leaves of the lines from that of `slot` on, as far as a mask reaches; returns
+    /// the entry behind them.
     #[inline(always)]
-    fn harvest_runs<S: DirtySink>(self, slot: usize, end: usize, harvest: &mut Harvest<'_, S>) {
+    fn harvest_window<S: DirtySink>(
+        self,
+        slot: usize,
+        end: usize,
+        harvest: &mut Harvest<'_, S>,
+    ) -> usize {
         let base = slot & !(LINE_ENTRIES - 1);
-        let shift = F::DIRTY.trailing_zeros();
-        let mut dirty = 0u64;
+        let (mask, lines_end) = self.dirty_mask(base, end.min(base + WINDOW));
+        let behind = lines_end.min(end);
+        // The lines may begin before the first entry that counts, and end behind the last.
+        let low = u64::MAX << (slot - base);
+        let high = u64::MAX >> (WINDOW - (behind - base));
+        let mut runs = mask & low & high;
 
-        for entry in 0..LINE_ENTRIES {
-            dirty |= ((self.word(base + entry) >> shift) & 1) << entry;
-        }
-        dirty &= (u64::MAX << (slot - base)) & !(u64::MAX << (end - base));
-        while dirty != 0 {
-            let start = dirty.trailing_zeros();
-            let entries = (dirty >> start).trailing_ones();
-            // CAST: Numbers of entries fit any width.
-            let first = base + start as usize;
-            let behind = first + entries as usize;
+        if harvest.clear {
+            let mut left = runs;
 
-            if harvest.add_to_run(self.items(first, behind), harvest.clear) {
-                let mut entry = first;
-
-                while entry < behind {
-                    self.clean(entry);
-                    entry += 1;
-                }
+            while left != 0 {
+                // CAST: Numbers of entries fit any width.
+                self.clean(base + left.trailing_zeros() as usize);
+                left &= left - 1;
             }
-            // Adding the lowest bit carries through the run and leaves the bits above it.
-            dirty &= dirty + (1 << start);
         }
+        while runs != 0 {
+            let start = runs.trailing_zeros();
+            let first = base + start as usize;
+            let entries = (runs >> start).trailing_ones() as usize;
+
+            harvest.add_to_run(self.items(first, first + entries), harvest.clear);
+            // Adding the lowest bit carries through the run and leaves the bits above it.
+            runs &= runs.wrapping_add(1 << start);
+        }
+        behind
+    }
+
+    /// A mask of the dirty entries from `base`, where a line begins, to at least before `end`; and
+    /// where the lines end that are in it: those that have contiguous entries are not.
+    #[inline(always)]
+    fn dirty_mask(self, base: usize, end: usize) -> (u64, usize) {
+        let shift = F::DIRTY.trailing_zeros();
+        let mut mask = 0u64;
+        let mut line = base;
+
+        while line < end {
+            let (any, _) = self.line(line / LINE_ENTRIES);
+
+            if any & F::CONTIGUOUS != 0 {
+                break;
+            }
+            if any & F::DIRTY != 0 {
+                let mut dirty = 0u64;
+
+                for entry in 0..LINE_ENTRIES {
+                    dirty |= ((self.word(line + entry) >> shift) & 1) << entry;
+                }
+                mask |= dirty << (line - base);
+            }
+            line += LINE_ENTRIES;
+        }
+        (mask, line)
     }
 }
