@@ -10,6 +10,7 @@
 #include <sys/mman.h>
 
 #include <linux/align.h>
+#include <linux/bits.h>
 #include <linux/kernel.h>
 
 #include "report.h"
@@ -67,19 +68,58 @@ struct dirty_query query_all(struct dirty_area *area)
 	return query_part(0, area->nr_pages);
 }
 
-static bool bit_is_set(const u8 *bits, u64 bit)
+/* Of whole pages, so of whole words; nearly all of them are 0. */
+static u64 count_bits(const u8 *bytes, u64 size)
 {
-	return bits[bit / 8] & (1 << (bit % 8));
+	const u64 *words = (const u64 *)bytes;
+	u64 count = 0;
+
+	for (u64 i = 0; i < size / sizeof(*words); i++) {
+		if (words[i])
+			count += __builtin_popcountll(words[i]);
+	}
+
+	return count;
 }
 
-static u64 count_bits(const u8 *bytes, u64 nr)
+/*
+ * Counts the bits of @a that are not in @b, and tells the first. Both have a
+ * word's worth of bytes behind their end, which are read and do not count.
+ */
+static u64 count_beyond(const u8 *a, const u8 *b, u64 nr_bits, u64 *first)
 {
 	u64 count = 0;
 
-	for (u64 i = 0; i < nr; i++)
-		count += __builtin_popcount(bytes[i]);
+	for (u64 at = 0; at < nr_bits; at += 64) {
+		u64 word, other;
+
+		memcpy(&word, a + at / 8, sizeof(word));
+		memcpy(&other, b + at / 8, sizeof(other));
+		word &= ~other;
+		if (nr_bits - at < 64)
+			word &= BIT_ULL(nr_bits - at) - 1;
+		if (!word)
+			continue;
+
+		if (!count)
+			*first = at + __builtin_ctzll(word);
+		count += __builtin_popcountll(word);
+	}
 
 	return count;
+}
+
+static void set_bits(u8 *bits, u64 first, u64 last)
+{
+	for (u64 i = first; i <= last;) {
+		if (i % 8 || last - i < 7) {
+			bits[i / 8] |= 1 << (i % 8);
+			i++;
+		} else {
+			memset(bits + i / 8, 0xff, (last + 1 - i) / 8);
+			i += (last + 1 - i) / 8 * 8;
+		}
+	}
 }
 
 /* The leaf is what the hardware marks: one write makes all its pages dirty. */
@@ -116,30 +156,43 @@ static void note(const char *what, u64 count, u64 first_bit,
 		(unsigned long long)query->unit);
 }
 
+/* The answer as it has to be: the bits of each unit that a dirty leaf touches. */
+static u8 *expected_bits(struct dirty_area *area, struct dirty_query *query,
+			 struct page_set *written, u64 nr_bits)
+{
+	u8 *bits = calloc_assert(DIV_ROUND_UP(nr_bits, 8) + sizeof(u64), 1);
+	u64 start = query->first * PAGE_4K;
+	u64 end = start + nr_bits * query->unit;
+	u8 *leaves = dirty_leaves(area, written);
+
+	for (u64 leaf = start / area->leaf; leaf * area->leaf < end; leaf++) {
+		u64 first = max_t(u64, leaf * area->leaf, start) - start;
+		u64 last = min_t(u64, (leaf + 1) * area->leaf, end) - 1 - start;
+
+		if (leaves[leaf])
+			set_bits(bits, first / query->unit, last / query->unit);
+	}
+
+	free(leaves);
+	return bits;
+}
+
 static struct dirty_report compare(struct dirty_area *area,
 				   struct dirty_query *query,
 				   struct page_set *written, const u8 *bits,
 				   u64 nr_bits)
 {
-	u8 *leaves = dirty_leaves(area, written);
-	u64 first_missing = 0, first_extra = 0;
+	u8 *expected = expected_bits(area, query, written, nr_bits);
+	u8 *none = calloc_assert(DIV_ROUND_UP(nr_bits, 8) + sizeof(u64), 1);
+	u64 first_missing = 0, first_extra = 0, first = 0;
 	struct dirty_report report = {};
 
-	for (u64 i = 0; i < nr_bits; i++) {
-		u64 start = query->first * PAGE_4K + i * query->unit;
-		u64 first = start / area->leaf;
-		u64 last = (start + query->unit - 1) / area->leaf;
-		bool expected = memchr(leaves + first, 1, last - first + 1);
-		bool seen = bit_is_set(bits, i);
+	report.set = count_beyond(bits, none, nr_bits, &first);
+	report.missing = count_beyond(expected, bits, nr_bits, &first_missing);
+	report.extra = count_beyond(bits, expected, nr_bits, &first_extra);
 
-		report.set += seen;
-		if (expected && !seen && !report.missing++)
-			first_missing = i;
-		if (seen && !expected && !report.extra++)
-			first_extra = i;
-	}
-
-	free(leaves);
+	free(none);
+	free(expected);
 	note("missing", report.missing, first_missing, query);
 	note("set without a write", report.extra, first_extra, query);
 
