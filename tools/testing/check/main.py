@@ -40,10 +40,11 @@ class Task:
 
 def guest_job(machine, chosen):
     """Return the job that runs the tests of several suites on one machine."""
-    tests = [test for suite in chosen for test in suite.tests]
     lines = machine.config.job_head()
-    lines += ["export VFIO_SELFTESTS_BDF=${VFIO_DEVICES%% *}", f"begin {len(tests)}"]
-    lines += [test.job_line() for test in tests]
+    lines.append("export VFIO_SELFTESTS_BDF=${VFIO_DEVICES%% *}")
+    lines.append(f"begin {sum(len(suite.tests) for suite in chosen)}")
+    for suite in chosen:
+        lines += suite.job_lines(machine)
     return "\n".join(lines) + "\n"
 
 

@@ -45,11 +45,18 @@ class GuestSuite:
     tests: tuple
     # Only on these machines, by name; all if empty.
     machines: tuple = ()
+    # The default domains with which its shared memory comes in huge pages.
+    huge_with: tuple = ()
 
     needs = "vm"
 
     def runs_on(self, machine):
         return not self.machines or machine.name in self.machines
+
+    def job_lines(self, machine):
+        """Return the lines of a job that run its tests."""
+        size = "huge" if machine.domain in self.huge_with else "small"
+        return [f"shared_memory {size}", *(test.job_line() for test in self.tests)]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -155,6 +162,8 @@ def all_suites():
             "upstream",
             "the kernel's own vfio selftests, unmodified",
             UPSTREAM,
+            # They map a gigabyte each: by 4 KiB and by 2 MiB, each driver both ways.
+            huge_with=("nopt",),
         ),
         GuestSuite(
             "dirty",

@@ -105,6 +105,16 @@ must()
 	fi
 }
 
+# shared_memory SIZE: pages that anonymous shared memory gets, small or huge.
+shared_memory()
+{
+	case $1 in
+	huge) shared_word=always ;;
+	*) shared_word=never ;;
+	esac
+	must sh -c "echo $shared_word >/sys/kernel/mm/transparent_hugepage/shmem_enabled"
+}
+
 has_units()
 {
 	# Not just any: iommufd's mock has an entry there too.
