@@ -3,7 +3,7 @@
 # Entry points only: each calls a program below tools/, which sets up what it
 # needs by itself.
 
-export CACHE KSRC QEMU LLVM JOBS SUITE IOMMU ARGS V
+export CACHE KSRC QEMU LLVM JOBS SUITE IOMMU DEBUG ARGS V
 
 .PHONY: help run check list lint tree clean distclean
 

@@ -141,6 +141,7 @@ write_products()
 		printf 'kernel=%s\n' "$CACHE/image/$IMAGE_KEY/bzImage"
 		printf 'image=%s\n' "$CACHE/image/$IMAGE_KEY/image.cpio"
 		printf 'tree=%s\n' "$TREE"
+		printf 'debug=%s\n' "$DEBUG"
 	} >"$into.new"
 	mv "$into.new" "$into"
 }

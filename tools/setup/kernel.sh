@@ -4,6 +4,7 @@
 # The kernel: its source, the tree with this checkout laid over it, its build.
 
 KERNEL_SERIES=7.3
+DEBUG_FRAGMENTS=$TOP/tools/testing/vm/debug
 
 kernel_version()
 {
@@ -113,6 +114,26 @@ step_tree()
 	lay_over || die "$(grep '^overlay: ' "$CACHE/log/tree.log" | tail -n1)"
 }
 
+# The fragments of the configuration, later ones on top.
+fragments()
+{
+	printf '%s\n' "$TOP/tools/testing/vm/kernel.config"
+	if [ -n "$DEBUG" ]; then
+		printf '%s\n' "$DEBUG_FRAGMENTS/$DEBUG.config"
+	fi
+}
+
+check_debug()
+{
+	local names
+	if [ -n "$DEBUG" ] && ! [ -f "$DEBUG_FRAGMENTS/$DEBUG.config" ]; then
+		names=$(cd "$DEBUG_FRAGMENTS" && printf '%s, ' *.config)
+		names=${names//.config/}
+		die "there is no debug kernel '$DEBUG': ${names%, } exist, and without DEBUG= the" \
+			"usual one"
+	fi
+}
+
 # Sets TREE, the copy of the source that this checkout is laid over.
 provide_tree()
 {
@@ -120,6 +141,8 @@ provide_tree()
 	if [ -n "$KSRC" ]; then
 		TREE=$CACHE/tree/ksrc-$(printf '%s' "$KSRC" | digest)
 	fi
+	# A debug kernel is built beside the other one: neither rebuilds the other.
+	TREE=$TREE${DEBUG:+-$DEBUG}
 	if [ ! -d "$TREE" ] || [ -n "$KSRC" ]; then
 		run_step tree "copy of the source, this checkout laid over" always step_tree
 	else
@@ -141,32 +164,33 @@ kmake()
 		KBUILD_BUILD_USER=rust-iommu KBUILD_BUILD_HOST=rust-iommu "$@"
 }
 
-# Each symbol that the fragment asks for must have taken effect: Kconfig drops
+# Each symbol that a fragment asks for must have taken effect: Kconfig drops
 # one whose dependencies are missing without a word.
 check_config()
 {
-	local line symbol
+	local line symbol name=${1##*/}
 	while IFS= read -r line; do
 		symbol=${line%%=*}
 		case $line in
 		CONFIG_*=n)
 			! grep -q "^$symbol=" "$TREE/.config" ||
-				die "kernel.config asks for $line but something selects it"
+				die "$name asks for $line but something selects it"
 			;;
 		CONFIG_*=*)
 			grep -qxF "$line" "$TREE/.config" ||
-				die "kernel.config asks for $line but its dependencies are not met"
+				die "$name asks for $line but its dependencies are not met"
 			;;
 		esac
-	done <"$TOP/tools/testing/vm/kernel.config"
+	done <"$1"
 }
 
 configure_kernel()
 {
-	local fragment=$TOP/tools/testing/vm/kernel.config kept=$TREE/.overlay/config.key key
+	local kept=$TREE/.overlay/config.key key fragment list
+	mapfile -t list < <(fragments)
 	key=$(
 		{
-			cat "$fragment"
+			cat "${list[@]}"
 			find "$TREE/drivers/iommu" "$TREE/rust" -name 'Kconfig*' -exec cat {} +
 		} | digest
 	)
@@ -174,9 +198,11 @@ configure_kernel()
 		return 0
 	fi
 	kmake allnoconfig
-	( cd "$TREE" && scripts/kconfig/merge_config.sh -m .config "$fragment" )
+	( cd "$TREE" && scripts/kconfig/merge_config.sh -m .config "${list[@]}" )
 	kmake olddefconfig
-	check_config
+	for fragment in "${list[@]}"; do
+		check_config "$fragment"
+	done
 	printf '%s\n' "$key" >"$kept"
 }
 
@@ -217,12 +243,13 @@ provide_kernel()
 {
 	KERNEL_KEY=$(
 		{
-			printf '%s\n' "$MANIFEST" "$SOURCE" "$LLVM" "$RUST_LIB_SRC"
+			printf '%s\n' "$MANIFEST" "$SOURCE" "$LLVM" "$RUST_LIB_SRC" "$DEBUG"
 			cat "$TREE/.overlay/sync.serial" 2>/dev/null || true
 			rustc --version
 			bindgen --version
-			cat "$TOP/tools/testing/vm/kernel.config"
+			fragments | xargs -d '\n' cat
 		} | digest
 	)
-	run_step kernel "Linux $(kernel_version "$TREE") and modules" "$KERNEL_KEY" step_kernel
+	run_step "kernel${DEBUG:+-$DEBUG}" "Linux $(kernel_version "$TREE") and modules" \
+		"$KERNEL_KEY" step_kernel
 }

@@ -38,13 +38,13 @@ class Task:
     log: pathlib.Path = None
 
 
-def guest_job(machine, chosen):
+def guest_job(machine, chosen, patience):
     """Return the job that runs the tests of several suites on one machine."""
     lines = machine.config.job_head()
     lines.append("export VFIO_SELFTESTS_BDF=${VFIO_DEVICES%% *}")
     lines.append(f"begin {sum(len(suite.tests) for suite in chosen)}")
     for suite in chosen:
-        lines += suite.job_lines(machine)
+        lines += suite.job_lines(machine, patience)
     return "\n".join(lines) + "\n"
 
 
@@ -141,7 +141,7 @@ def plan(chosen, selection, products):
                     machine.name,
                     " ".join(suite.name for suite in there),
                     lambda task, m=machine, t=there: run_machine(
-                        task, products, m, guest_job(m, t), "kunit.enable=0"
+                        task, products, m, guest_job(m, t, products.patience), "kunit.enable=0"
                     ),
                 )
             )
@@ -243,6 +243,10 @@ def show_list(everything):
     say("each with a default domain behind it, or with both of them in turn without")
     for domain, what in configs.DOMAINS.items():
         say(f"  .../{domain:<10} {what}")
+    say("")
+    say("debug kernels, for the suites that run in a kernel (make check DEBUG=...)")
+    for name, what in configs.debug_kernels().items():
+        say(f"  {name:<14} {what}")
     return 0
 
 
@@ -262,6 +266,8 @@ def main():
             return show_list(everything)
         selection = os.environ.get("IOMMU", "")
         chosen = choose(everything, os.environ.get("SUITE", ""))
+        if os.environ.get("DEBUG") and not os.environ.get("SUITE"):
+            chosen = [suite for suite in chosen if not isinstance(suite, table.HostSuite)]
         if not plan(chosen, selection, None):
             raise configs.UnknownName(
                 f"suite {chosen[0].name} does not run on {selection}: 'make list' says where it does"

@@ -32,8 +32,8 @@ class GuestTest:
     directory: str = "/"
     limit: int = 240
 
-    def job_line(self):
-        return f"cd {self.directory} && run {self.limit} {self.name} {self.command}"
+    def job_line(self, patience):
+        return f"cd {self.directory} && run {self.limit * patience} {self.name} {self.command}"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,10 +53,10 @@ class GuestSuite:
     def runs_on(self, machine):
         return not self.machines or machine.name in self.machines
 
-    def job_lines(self, machine):
+    def job_lines(self, machine, patience):
         """Return the lines of a job that run its tests."""
         size = "huge" if machine.domain in self.huge_with else "small"
-        return [f"shared_memory {size}", *(test.job_line() for test in self.tests)]
+        return [f"shared_memory {size}", *(test.job_line(patience) for test in self.tests)]
 
 
 @dataclasses.dataclass(frozen=True)

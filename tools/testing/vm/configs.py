@@ -2,6 +2,7 @@
 """The machines that the tests run on: an emulated IOMMU and who drives it."""
 
 import dataclasses
+import pathlib
 
 # What a default domain is, and the kernel parameter that asks for it.
 DOMAINS = {"pt": "identity default domain", "nopt": "DMA-API default domain"}
@@ -88,6 +89,15 @@ CONFIGS = (
         "intel_iommu=on,sm_off",
     ),
 )
+
+
+def debug_kernels():
+    """Return the debug kernels by name, each with what its fragment says it finds."""
+    found = {}
+    for path in sorted((pathlib.Path(__file__).resolve().parent / "debug").glob("*.config")):
+        words = [line[1:].strip() for line in path.read_text().splitlines() if line[:1] == "#"]
+        found[path.stem] = " ".join(words[2:]).split(": ", 1)[1].rstrip(".")
+    return found
 
 
 class UnknownName(Exception):
