@@ -13,6 +13,11 @@ pub mod pt;
 
 pub mod alloc;
 pub mod error;
+pub mod memory;
+pub mod model;
+pub mod reader;
+pub mod sequence;
+pub mod spec;
 pub mod sync;
 
 /// The place of the page tables in the `kernel` crate.

@@ -1,0 +1,235 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! A reader of raw tables, and the hardware's walk: both know the bits from [`Spec`] only.
+
+use crate::{
+    memory::{
+        HostMem,
+        Words, //
+    },
+    model::Leaf,
+    pt::{
+        Iova,
+        PhysAddr,
+        Prot,
+        Top, //
+    },
+    spec::{
+        mask,
+        Spec,
+        Word,
+        ENTRIES, //
+    }, //
+};
+use std::{
+    collections::HashMap,
+    marker::PhantomData,
+    sync::atomic::Ordering::{
+        Relaxed,
+        SeqCst, //
+    }, //
+};
+
+/// Somebody's view of the tables.
+pub trait View {
+    /// The words of the table at `table`.
+    fn words(&self, table: PhysAddr) -> Box<Words>;
+}
+
+/// The tables of a tree, with the first and the last address that each is for.
+pub type Tables = HashMap<PhysAddr, (Iova, Iova)>;
+
+/// Reads the whole tree and panics where the specification does; gives each leaf to `found`, with
+/// its first address and in ascending order, but for those of a signed space, whose upper half
+/// comes last anyway.
+pub fn read<S: Spec>(view: &impl View, top: Top, found: impl FnMut(Iova, Leaf)) -> Tables {
+    let mut reader = Reader::<_, S, _> {
+        view,
+        levels: top.levels,
+        found: Some(found),
+        tables: Tables::new(),
+        spec: PhantomData,
+    };
+
+    reader.table(top.phys, u32::from(top.levels) - 1, 0);
+    reader.tables
+}
+
+/// Reads the tables only: those of level 0 are counted and not looked into.
+pub fn tables<S: Spec>(view: &impl View, top: Top) -> Tables {
+    let mut reader = Reader::<_, S, fn(Iova, Leaf)> {
+        view,
+        levels: top.levels,
+        found: None,
+        tables: Tables::new(),
+        spec: PhantomData,
+    };
+
+    reader.table(top.phys, u32::from(top.levels) - 1, 0);
+    reader.tables
+}
+
+struct Reader<'v, V, S, L> {
+    view: &'v V,
+    levels: u8,
+    found: Option<L>,
+    tables: Tables,
+    spec: PhantomData<S>,
+}
+
+impl<V: View, S: Spec, L: FnMut(Iova, Leaf)> Reader<'_, V, S, L> {
+    fn table(&mut self, table: PhysAddr, level: u32, base: Iova) {
+        let shift = S::item_lg2(level);
+        let first = S::canonical(base, self.levels);
+        let last = S::canonical(base | mask(shift + 9), self.levels);
+
+        assert!(
+            self.tables.insert(table, (first, last)).is_none(),
+            "two entries lead to one table"
+        );
+        if level == 0 && self.found.is_none() {
+            return;
+        }
+
+        let words = self.view.words(table);
+        let mut index = 0;
+
+        while index < ENTRIES {
+            let word = words[index as usize];
+
+            if word == 0 {
+                index += 1;
+                continue;
+            }
+
+            let said = S::read(word, level)
+                .unwrap_or_else(|wrong| panic!("{word:#018x} at level {level}: {wrong}"));
+            let offset = u128::from(index) << shift;
+
+            assert!(
+                offset < 1 << 64,
+                "an entry beyond the address space is used"
+            );
+
+            let iova = base | offset as u64;
+
+            match said {
+                Word::Empty => index += 1,
+                Word::Table { phys, level } => {
+                    self.table(phys, level, iova);
+                    index += 1;
+                }
+                Word::Leaf { phys, lg2, prot } => {
+                    let entries = 1 << (lg2 - shift);
+
+                    assert_eq!(index % entries, 0, "{word:#x}: a leaf begins in the middle");
+
+                    let copies = &words[index as usize..(index + entries) as usize];
+                    let hardware = S::ACCESSED | S::DIRTY;
+
+                    assert!(
+                        copies.iter().all(|copy| (copy ^ word) & !hardware == 0),
+                        "{word:#x}: the entries of a leaf differ"
+                    );
+
+                    let leaf = Leaf {
+                        phys,
+                        lg2,
+                        prot,
+                        dirty: copies.iter().any(|copy| copy & S::DIRTY != 0),
+                    };
+
+                    if let Some(found) = &mut self.found {
+                        found(S::canonical(iova, self.levels), leaf);
+                    }
+                    index += entries;
+                }
+            }
+        }
+    }
+}
+
+/// Why an access came to nothing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fault {
+    /// Nothing is mapped there, or there is no such address.
+    NotMapped,
+    /// It is mapped, but not for this.
+    NotAllowed,
+    /// An entry holds what the specification forbids.
+    Malformed(&'static str),
+}
+
+/// Reads or writes `iova` as a device does: walks, sets A on the way and D in the leaf.
+///
+/// Hardware that finds a leaf in several entries uses any of them; `pick` chooses which.
+///
+/// # Errors
+///
+/// Returns what the hardware would report.
+pub fn access<S: Spec>(
+    mem: &HostMem,
+    top: Top,
+    iova: Iova,
+    write: bool,
+    pick: u64,
+) -> Result<Leaf, Fault> {
+    let needed = if write { Prot::WRITE } else { Prot::READ };
+    let mut table = top.phys;
+    let mut level = u32::from(top.levels) - 1;
+
+    if S::canonical(iova & mask(S::item_lg2(level) + 9), top.levels) != iova {
+        return Err(Fault::NotMapped);
+    }
+    loop {
+        let shift = S::item_lg2(level);
+        let index = (iova >> shift) & (ENTRIES - 1);
+        let mut entry = mem.word(table, index);
+        let mut word = entry.load(Relaxed);
+
+        if let Ok(Word::Leaf { lg2, .. }) = S::read(word, level) {
+            let others = (1 << (lg2 - shift)) - 1;
+
+            entry = mem.word(table, index & !others | pick & others);
+            word = entry.load(Relaxed);
+        }
+        loop {
+            let said = S::read(word, level).map_err(Fault::Malformed)?;
+            let set = match said {
+                Word::Empty => return Err(Fault::NotMapped),
+                Word::Table { .. } => S::ACCESSED,
+                Word::Leaf { prot, .. } if !prot.contains(needed) => return Err(Fault::NotAllowed),
+                Word::Leaf { .. } if write => S::ACCESSED | S::DIRTY,
+                Word::Leaf { .. } => S::ACCESSED,
+            };
+
+            // The word may have changed since it was read: then it is looked at anew.
+            if word | set != word {
+                if let Err(now) = entry.compare_exchange(word, word | set, SeqCst, Relaxed) {
+                    word = now;
+                    continue;
+                }
+            }
+            match said {
+                Word::Table { phys, level: next } => {
+                    // Levels that are skipped translate the address 0 only.
+                    if iova & mask(shift) & !mask(S::item_lg2(next + 1)) != 0 {
+                        return Err(Fault::NotMapped);
+                    }
+                    table = phys;
+                    level = next;
+                    break;
+                }
+                Word::Leaf { phys, lg2, prot } => {
+                    return Ok(Leaf {
+                        phys,
+                        lg2,
+                        prot,
+                        dirty: word & S::DIRTY != 0,
+                    });
+                }
+                Word::Empty => unreachable!(),
+            }
+        }
+    }
+}

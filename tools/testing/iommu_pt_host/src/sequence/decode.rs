@@ -1,0 +1,311 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! From bytes to operations.
+
+use super::{
+    Op,
+    Setup, //
+};
+use crate::{
+    pt::{
+        Iova,
+        Prot, //
+    },
+    spec::{
+        mask,
+        Spec, //
+    }, //
+};
+
+/// More pages than this are not asked for at once, nor more large leaves than the second number.
+const MOST_PAGES: u64 = 1600;
+const MOST_LEAVES: u64 = 24;
+
+/// Bytes, and zeroes behind them.
+struct Bytes<'b>(&'b [u8]);
+
+impl Bytes<'_> {
+    fn byte(&mut self) -> u64 {
+        match self.0.split_first() {
+            Some((byte, rest)) => {
+                self.0 = rest;
+                u64::from(*byte)
+            }
+            None => 0,
+        }
+    }
+
+    fn two(&mut self) -> u64 {
+        self.byte() | self.byte() << 8
+    }
+
+    /// One of `all`.
+    fn pick<T: Copy>(&mut self, all: &[T]) -> T {
+        all[self.byte() as usize % all.len()]
+    }
+}
+
+/// The places where something can go wrong: the ends of the address spaces and the boundaries of
+/// the tables of each level. Few, so that operations meet.
+fn places<S: Spec>(apertures: &[(Iova, Iova)]) -> Vec<Iova> {
+    let mut places = Vec::new();
+
+    for (first, last) in apertures {
+        places.extend([*first, last.wrapping_add(1)]);
+        for level in 1..6 {
+            let place = first.wrapping_add(1 << S::item_lg2(level));
+
+            if place > *first && place < *last {
+                places.push(place);
+            }
+        }
+    }
+    places
+}
+
+struct Decoder<'b> {
+    bytes: Bytes<'b>,
+    places: Vec<Iova>,
+    apertures: Vec<(Iova, Iova)>,
+    /// Sizes that are used.
+    sizes: Vec<u32>,
+    /// The smallest of them.
+    page: u64,
+}
+
+impl Decoder<'_> {
+    /// A leaf size; the smaller half of them comes up more often.
+    fn size(&mut self) -> u64 {
+        let byte = self.bytes.byte() as usize;
+        let many = self.sizes.len();
+        let among = if byte % 3 == 0 {
+            many
+        } else {
+            many.div_ceil(2)
+        };
+
+        1 << self.sizes[byte / 3 % among]
+    }
+
+    fn iova(&mut self) -> Iova {
+        let places = std::mem::take(&mut self.places);
+        let place = self.bytes.pick(&places);
+        let kind = self.bytes.byte();
+        let amount = self.bytes.byte();
+        let offset = match kind % 4 {
+            0 => amount % 16 * self.page,
+            1 => (amount * 7) % MOST_PAGES * self.page,
+            2 => (amount % 6).wrapping_mul(self.size()),
+            _ => (amount % 6)
+                .wrapping_mul(self.size())
+                .wrapping_sub(amount / 64 * self.page),
+        };
+        let iova = if kind & 64 == 0 {
+            place.wrapping_add(offset)
+        } else {
+            place.wrapping_sub(offset)
+        };
+
+        self.places = places;
+        // Now and then out of the address space, or odd.
+        match kind >> 3 {
+            31 => iova,
+            30 => iova + amount % 5,
+            _ => self.inside(iova & !(self.page - 1)),
+        }
+    }
+
+    fn inside(&self, iova: Iova) -> Iova {
+        let holds = |aperture: &&(Iova, Iova)| aperture.0 <= iova && iova <= aperture.1;
+
+        match self.apertures.iter().find(holds) {
+            Some(_) => iova,
+            None => iova & self.apertures[0].1,
+        }
+    }
+
+    fn span(&mut self, iova: Iova) -> u64 {
+        let kind = self.bytes.byte();
+        let amount = self.bytes.byte();
+        let len = match kind % 8 {
+            0 | 1 => self.page,
+            2 => (amount % 16 + 1) * self.page,
+            3 => (amount * 7 % MOST_PAGES + 1) * self.page,
+            4 => self.size(),
+            5 => (amount % 4 + 1).saturating_mul(self.size()),
+            6 => self
+                .size()
+                .saturating_add(self.size())
+                .saturating_add(amount % 3 * self.page),
+            _ => {
+                // To the end of the address space, or of its table.
+                let end = self.apertures.iter().find(|aperture| aperture.1 >= iova);
+                let table = iova | mask(21 + 9 * (amount as u32 % 5));
+
+                return end.map_or(0, |aperture| aperture.1.min(table).saturating_sub(iova));
+            }
+        };
+
+        match kind >> 3 {
+            31 => len - 1 + amount,
+            30 => u64::MAX - amount,
+            _ => len - 1,
+        }
+    }
+
+    /// As long as `span`, or as many leaves of the largest size that both addresses allow as take a
+    /// moment only.
+    fn bounded(&self, iova: Iova, phys: u64, span: u64) -> u64 {
+        let aligned = (iova ^ phys).trailing_zeros();
+        let largest = self
+            .sizes
+            .iter()
+            .rev()
+            .find(|lg2| **lg2 <= aligned)
+            .unwrap_or(&self.sizes[0]);
+        let most = (MOST_LEAVES << largest).max(MOST_PAGES * self.page);
+
+        span.min(most - 1)
+    }
+
+    /// Output addresses that share as many low bits with `iova` as a leaf of some size needs.
+    fn phys(&mut self, iova: Iova, span: u64) -> u64 {
+        let kind = self.bytes.byte();
+        let amount = self.bytes.byte();
+        let low = mask(self.size().trailing_zeros());
+        let phys = (amount & 0xf) << 47 | (amount >> 4) << 12;
+        let phys = (phys & !low | iova & low) & mask(51);
+
+        match kind {
+            // Where output addresses end.
+            0..8 => (mask(52) - span.min(mask(40))) & !low,
+            8 => phys | amount,
+            9 => phys | amount << 56,
+            _ => phys,
+        }
+    }
+
+    fn prot(&mut self) -> Prot {
+        match self.bytes.byte() % 16 {
+            0 => Prot::NONE,
+            1 => Prot::SNOOP,
+            2 | 3 => Prot::READ,
+            4 | 5 => Prot::WRITE,
+            6 | 7 => Prot::READ | Prot::WRITE | Prot::SNOOP,
+            _ => Prot::READ | Prot::WRITE,
+        }
+    }
+
+    fn op(&mut self) -> Op {
+        let kind = self.bytes.byte() % 24;
+
+        match kind {
+            0..7 => {
+                let iova = self.iova();
+                let span = self.span(iova);
+                let phys = self.phys(iova, span);
+                let span = self.bounded(iova, phys, span);
+                let prot = self.prot();
+                let scarce = self.bytes.byte();
+
+                Op::Map {
+                    iova,
+                    phys,
+                    span,
+                    prot,
+                    tables: (scarce < 40).then_some(scarce % 8),
+                }
+            }
+            7..11 => {
+                let iova = self.iova();
+                let span = self.span(iova);
+
+                Op::Unmap { iova, span }
+            }
+            11..17 => {
+                let iova = self.iova();
+
+                Op::Access {
+                    iova,
+                    count: self.bytes.byte() % 200 + 1,
+                    stride: match self.bytes.byte() {
+                        stride @ 0..64 => (stride % 9 + 1) * self.page / 2,
+                        _ => self.size(),
+                    },
+                    write: kind != 11,
+                }
+            }
+            17..22 => {
+                let iova = self.iova();
+                let span = self.span(iova);
+                let (kind, odd) = (self.bytes.byte(), self.bytes.two());
+
+                Op::Harvest {
+                    // A query may begin and end anywhere.
+                    iova: iova.wrapping_add(if kind < 32 { odd % self.page } else { 0 }),
+                    span: match kind % 32 {
+                        0..4 => odd,
+                        4..8 => mask(48),
+                        _ => span,
+                    },
+                    clear: kind & 32 == 0,
+                }
+            }
+            22 => Op::Translate { iova: self.iova() },
+            _ => Op::Flush,
+        }
+    }
+}
+
+/// The hardware and the operations that `bytes` stand for.
+pub fn decode<S: Spec>(bytes: &[u8]) -> (Setup, Vec<Op>) {
+    let mut bytes = Bytes(bytes);
+    let (fewest, most) = S::LEVELS;
+    let levels = fewest + bytes.byte() as u8 % (most - fewest + 1);
+    let which = bytes.byte();
+    let kind = bytes.byte();
+    let max_levels = if S::GROWS && kind & 1 != 0 {
+        most
+    } else {
+        levels
+    };
+    let upper = S::SIGNED && kind & 1 != 0;
+    let whole = S::input_lg2(max_levels);
+    let random = bytes.two() << 12 | bytes.two() << 28 | bytes.two() << 44;
+    let page_sizes = match which % 4 {
+        0 => u64::MAX,
+        1 => S::SIZES[..S::SIZES.len().min(3)]
+            .iter()
+            .fold(0, |sizes, lg2| sizes | 1 << lg2),
+        2 => 1 << S::SIZES[0],
+        // Any of them, and some that the format does not have.
+        _ => random | 1 << S::SIZES[0],
+    };
+    let setup = Setup {
+        levels,
+        max_levels,
+        upper,
+        page_sizes,
+        input_lg2: [64, 64, 36, 57][kind as usize / 2 % 4],
+        output_lg2: [64, 52, 48, 52][kind as usize / 8 % 4],
+        coherent: kind < 192,
+    };
+    let apertures = S::apertures(max_levels, setup.input_lg2, upper);
+    let mut decoder = Decoder {
+        bytes,
+        places: places::<S>(&apertures),
+        apertures,
+        sizes: S::SIZES
+            .iter()
+            .copied()
+            .filter(|lg2| page_sizes >> lg2 & 1 != 0 && *lg2 < whole)
+            .collect(),
+        page: 1 << S::PAGE_LG2,
+    };
+    let mut ops = Vec::new();
+
+    while !decoder.bytes.0.is_empty() && ops.len() < 64 {
+        ops.push(decoder.op());
+    }
+    (setup, ops)
+}

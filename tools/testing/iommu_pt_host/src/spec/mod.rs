@@ -1,0 +1,172 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! What the specifications say about the formats, for tests: bits, sizes, levels, address spaces.
+//!
+//! Written from the specifications and from nothing else. No code is shared with the formats under
+//! `pt/fmt`, nor with the tests that live beside them: what is held against each other here was
+//! written twice.
+
+mod amdv1;
+mod vtdss;
+mod x86_64;
+
+pub use amdv1::{
+    AmdV1,
+    AmdV1Mock, //
+};
+pub use vtdss::VtdSs;
+pub use x86_64::X86_64;
+
+use crate::pt::{
+    Format,
+    Iova,
+    PhysAddr,
+    Prot, //
+};
+
+/// Bits 51:12 of an entry, which is where all formats have the address.
+pub const ADDRESS: u64 = 0x000f_ffff_ffff_f000;
+
+/// Number of entries of a table.
+pub const ENTRIES: u64 = 512;
+
+/// The `lg2` lowest bits.
+pub const fn mask(lg2: u32) -> u64 {
+    match lg2 {
+        64.. => u64::MAX,
+        _ => (1 << lg2) - 1,
+    }
+}
+
+/// What an entry says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Word {
+    /// Nothing is mapped.
+    Empty,
+
+    /// A table at `phys`, of the level `level`.
+    Table {
+        /// Address of the table.
+        phys: PhysAddr,
+        /// Its level, which may be lower than the next.
+        level: u32,
+    },
+
+    /// A leaf of `1 << lg2` bytes, or a piece of it.
+    Leaf {
+        /// Output address of the first byte.
+        phys: PhysAddr,
+        /// Binary logarithm of its size.
+        lg2: u32,
+        /// What it allows.
+        prot: Prot,
+    },
+}
+
+/// A format as its specification has it.
+pub trait Spec: 'static {
+    /// The format that is tested.
+    type F: Format;
+
+    /// Binary logarithm of the smallest leaf.
+    const PAGE_LG2: u32 = 12;
+
+    /// Numbers of levels that a tree can have, from the fewest to the most.
+    const LEVELS: (u8, u8);
+
+    /// Binary logarithms of the leaf sizes, ascending.
+    const SIZES: &'static [u32];
+
+    /// The bit that the hardware sets in each entry that it uses.
+    const ACCESSED: u64;
+
+    /// The bit that it sets in a leaf that is written through.
+    const DIRTY: u64;
+
+    /// Whether a tree can get another top while it is used.
+    const GROWS: bool = false;
+
+    /// Whether the hardware extends the sign of input addresses: then there is an upper half, too.
+    const SIGNED: bool = false;
+
+    /// Binary logarithm of the output addresses.
+    const OUTPUT_LG2: u32 = 52;
+
+    /// Binary logarithm of what an entry of `level` covers; level 0 has the smallest leaves.
+    fn item_lg2(level: u32) -> u32 {
+        Self::PAGE_LG2 + 9 * level
+    }
+
+    /// Binary logarithm of the input addresses of a tree of `levels` levels, those with the sign
+    /// included.
+    fn input_lg2(levels: u8) -> u32;
+
+    /// The address that the hardware takes for `iova`, of which the levels resolve the low bits.
+    fn canonical(iova: Iova, levels: u8) -> Iova {
+        let above = 64 - Self::input_lg2(levels);
+
+        if Self::SIGNED {
+            // The bits above the highest that is translated must be equal to it.
+            ((iova << above) as i64 >> above) as u64
+        } else {
+            iova
+        }
+    }
+
+    /// The input addresses of a tree of `levels` levels on hardware that takes `bits` bits, with the
+    /// upper half or without: ranges with their last address.
+    fn apertures(levels: u8, bits: u32, upper: bool) -> Vec<(Iova, Iova)> {
+        let last = mask(bits.min(Self::input_lg2(levels) - u32::from(Self::SIGNED)));
+
+        if upper {
+            vec![(0, last), (!last, u64::MAX)]
+        } else {
+            vec![(0, last)]
+        }
+    }
+
+    /// What becomes of permissions in this format; `None` if it can't express them.
+    fn prot(prot: Prot) -> Option<Prot>;
+
+    /// What `word` says in a table of `level`.
+    ///
+    /// # Errors
+    ///
+    /// What is wrong with it: a reserved bit, a size or a level that cannot be there.
+    fn read(word: u64, level: u32) -> Result<Word, &'static str>;
+}
+
+/// The entries of x86 descent: bit 7 is "page size", leaves are at the levels 0, 1 and 2.
+fn read_page_size(
+    word: u64,
+    level: u32,
+    table_bits: u64,
+    prot: impl Fn(u64) -> Option<Prot>,
+) -> Result<Word, &'static str> {
+    const PS: u64 = 1 << 7;
+
+    if level == 0 || word & PS != 0 {
+        if level > 2 {
+            return Err("a leaf cannot be at this level");
+        }
+
+        let lg2 = 12 + 9 * level;
+        let phys = word & ADDRESS;
+
+        if phys & mask(lg2) != 0 {
+            return Err("address bits below the size of the leaf are reserved");
+        }
+
+        let size = if level == 0 { 0 } else { PS };
+        let prot = prot(word & !ADDRESS & !size).ok_or("no permissions have these bits")?;
+
+        return Ok(Word::Leaf { phys, lg2, prot });
+    }
+    if word & !ADDRESS != table_bits {
+        return Err("a link to a table has other bits");
+    }
+    Ok(Word::Table {
+        phys: word & ADDRESS,
+        level: level - 1,
+    })
+}

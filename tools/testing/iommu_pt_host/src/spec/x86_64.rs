@@ -1,0 +1,60 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! x86-64 tables, from sections 3.6 and 9.7 of the VT-d specification and the SDM, volume 3, 4.5.
+
+use super::{
+    read_page_size,
+    Spec,
+    Word, //
+};
+use crate::pt::{
+    fmt,
+    Prot, //
+};
+
+/// x86-64: VT-d first stage, AMD v2.
+pub enum X86_64 {}
+
+const P: u64 = 1 << 0;
+const RW: u64 = 1 << 1;
+const US: u64 = 1 << 2;
+
+impl Spec for X86_64 {
+    type F = fmt::X86_64;
+
+    const LEVELS: (u8, u8) = (4, 5);
+    const SIZES: &'static [u32] = &[12, 21, 30];
+    const ACCESSED: u64 = 1 << 5;
+    const DIRTY: u64 = 1 << 6;
+    const SIGNED: bool = true;
+
+    fn input_lg2(levels: u8) -> u32 {
+        [48, 57][usize::from(levels) - 4]
+    }
+
+    /// Whatever may be written may be read, and snooping is not said here.
+    fn prot(prot: Prot) -> Option<Prot> {
+        if prot.contains(Prot::WRITE) {
+            Some(Prot::READ | Prot::WRITE)
+        } else {
+            prot.contains(Prot::READ).then_some(Prot::READ)
+        }
+    }
+
+    fn read(word: u64, level: u32) -> Result<Word, &'static str> {
+        let rest = word & !(Self::ACCESSED | Self::DIRTY);
+
+        if word & P == 0 {
+            return match word {
+                0 => Ok(Word::Empty),
+                _ => Err("an entry that is not present holds something"),
+            };
+        }
+        read_page_size(rest, level, P | RW | US, |bits| match bits {
+            // Requests of devices are user requests: without U/S they fault.
+            bits if bits == P | US => Some(Prot::READ),
+            bits if bits == P | US | RW => Some(Prot::READ | Prot::WRITE),
+            _ => None,
+        })
+    }
+}
