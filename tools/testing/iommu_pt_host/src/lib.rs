@@ -12,6 +12,7 @@ extern crate self as kernel;
 pub mod pt;
 
 pub mod alloc;
+pub mod device;
 pub mod error;
 pub mod memory;
 pub mod model;

@@ -3,38 +3,35 @@
 //! Threads that play the hardware beside threads that harvest, map and unmap: no write is lost.
 //!
 //! The threads of a device write to pages of a "guest memory", each write a number higher than any
-//! before. Like the hardware, they walk the tables, set A and D by compare-and-swap, and keep the
-//! translation, and that its leaf is dirty, until they are told to forget it; a write through a
-//! dirty cached translation touches no table. A migration harvests, flushes, and copies what was
-//! reported. When the device has stopped and the last round is through, both memories must be the
-//! same. If a single dirty bit had been lost, its page would differ.
+//! before. A migration harvests, flushes, and copies what was reported. When the device has stopped
+//! and the last round is through, both memories must be the same. If a single dirty bit had been
+//! lost, its page would differ.
 
-use iommu_pt_host::pt::{
-    tests::{
-        cases,
-        hardware::Found,
-        memory::{
-            TestMem,
-            TestTable, //
-        },
-        Case, //
+use iommu_pt_host::{
+    device::{
+        Bus,
+        Device,
+        Flusher, //
     },
-    DetachedTable,
-    DirtySink,
-    Exclusive,
-    Gather,
-    Iova,
-    PageTable,
-    Prot,
-    Range,
-    Stable,
-    Top, //
+    memory::HostMem,
+    pt::{
+        Config,
+        DirtySink,
+        Exclusive,
+        Iova,
+        PageTable,
+        Prot,
+        Range,
+        Stable, //
+    },
+    spec::{
+        self,
+        Spec, //
+    }, //
 };
 use std::{
-    collections::HashMap,
     sync::{
         atomic::{
-            AtomicBool,
             AtomicU64,
             AtomicUsize,
             Ordering::SeqCst, //
@@ -49,105 +46,10 @@ use std::{
 };
 
 const K4: u64 = 1 << 12;
-const M2: u64 = 1 << 21;
 const DEVICES: usize = 2;
 
 /// How long each test keeps everybody at work.
-const WORK: Duration = Duration::from_secs(2);
-
-/// What devices do before they take note of a flush: at most one access.
-struct Bus {
-    /// The number of flushes that were asked for.
-    asked: AtomicU64,
-    /// The number that each device has seen.
-    seen: [AtomicU64; DEVICES],
-    stop: AtomicBool,
-}
-
-impl Bus {
-    fn new() -> Self {
-        Self {
-            asked: AtomicU64::new(0),
-            seen: Default::default(),
-            stop: AtomicBool::new(false),
-        }
-    }
-
-    /// Has every device forget its translations, and waits until none has a write in flight.
-    fn flush(&self) {
-        let asked = self.asked.fetch_add(1, SeqCst) + 1;
-
-        for seen in &self.seen {
-            while seen.load(SeqCst) < asked {
-                thread::yield_now();
-            }
-        }
-    }
-}
-
-/// A leaf that a device has cached.
-struct Cached {
-    first: Iova,
-    dirty: bool,
-}
-
-/// What a device knows, and how it writes.
-struct Device<'t> {
-    number: usize,
-    bus: &'t Bus,
-    mem: &'t TestMem,
-    top: Top,
-    tlb: HashMap<Iova, Cached>,
-    flushed: u64,
-    random: u64,
-}
-
-impl Device<'_> {
-    fn random(&mut self) -> u64 {
-        self.random ^= self.random << 13;
-        self.random ^= self.random >> 7;
-        self.random ^= self.random << 17;
-        self.random
-    }
-
-    /// Forgets everything if asked to, and only then says that it did.
-    fn obey(&mut self) {
-        let asked = self.bus.asked.load(SeqCst);
-
-        if asked != self.flushed {
-            self.tlb.clear();
-            self.flushed = asked;
-            self.bus.seen[self.number].store(asked, SeqCst);
-        }
-    }
-
-    /// Writes to `iova`, or does nothing if it isn't mapped; returns whether it wrote.
-    fn write<C: Case>(&mut self, iova: Iova, memory: &[AtomicU64], value: u64) -> bool {
-        let page = iova & !(K4 - 1);
-        let cached = self.tlb.get(&page).is_some_and(|cached| cached.dirty);
-
-        if !cached {
-            let Ok(Found { phys, lg2, .. }) = C::HARDWARE.find(self.mem, self.top, iova) else {
-                return false;
-            };
-            if C::HARDWARE.access(self.mem, self.top, iova, true).is_err() {
-                return false;
-            }
-            self.tlb.insert(
-                page,
-                Cached {
-                    first: phys + (page & ((1 << lg2) - 1)),
-                    dirty: true,
-                },
-            );
-        }
-
-        let target = self.tlb[&page].first / K4;
-
-        memory[target as usize].fetch_max(value, SeqCst);
-        true
-    }
-}
+const WORK: Duration = Duration::from_millis(1500);
 
 /// Reports of one round.
 #[derive(Default)]
@@ -161,37 +63,13 @@ impl DirtySink for Pages {
     fn cleared(&mut self, _range: Range) {}
 }
 
-/// Frees tables after a flush of the bus.
-struct Flusher<'t> {
-    bus: &'t Bus,
-    mem: &'t TestMem,
-    tables: Vec<DetachedTable<&'t TestMem>>,
-}
-
-impl<'t> Gather<&'t TestMem> for Flusher<'t> {
-    fn add_range(&mut self, _range: Range) {}
-
-    fn queue_free(&mut self, table: DetachedTable<&'t TestMem>) {
-        self.tables.push(table);
-    }
-}
-
-impl Flusher<'_> {
-    fn flush(&mut self) {
-        self.bus.flush();
-        for table in self.tables.drain(..) {
-            // SAFETY: No device holds a translation from before the flush.
-            unsafe { table.free(&self.mem) }
-        }
-    }
-}
-
 /// What varies.
 #[derive(Clone, Copy)]
 struct Scene {
-    /// Bytes per leaf of the memory that is migrated.
-    leaf: u64,
-    leaves: u64,
+    /// Binary logarithms of the leaf sizes of the memory that is migrated, in a row.
+    leaves: &'static [u32],
+    /// How many such rows there are.
+    rows: u64,
     /// How many migrations run at the same time, into one copy.
     harvesters: usize,
     /// Whether neighbours map and unmap all the while.
@@ -200,141 +78,220 @@ struct Scene {
     ragged: bool,
 }
 
-fn migrate<C: Case>(scene: Scene) {
-    let mem = TestMem::new();
-    let test = TestTable::<C>::new(&mem, 4).unwrap();
-    let table = &test.table;
-    // Not at the start of a table: the neighbours share tables with the memory on both sides.
-    let base = (1 << 30) + 64 * scene.leaf;
-    let len = scene.leaves * scene.leaf;
-    let pages = len / K4;
-    let source: Vec<AtomicU64> = (0..pages).map(|_| AtomicU64::new(0)).collect();
-    let copy: Vec<AtomicU64> = (0..pages).map(|_| AtomicU64::new(0)).collect();
-    let bus = Bus::new();
-    let clock = AtomicU64::new(1);
-    let writes = AtomicU64::new(0);
-    let reports = AtomicU64::new(0);
-    let harvesting = AtomicUsize::new(scene.harvesters);
-
-    if scene.leaf == K4 {
-        // Leaf by leaf, so that they stay small.
-        for leaf in 0..scene.leaves {
-            test.map(base + leaf * K4, leaf * K4, K4).unwrap();
-        }
-    } else {
-        test.map(base, 0, len).unwrap();
+impl Scene {
+    fn row(&self) -> u64 {
+        self.leaves.iter().map(|lg2| 1 << lg2).sum()
     }
 
-    thread::scope(|scope| {
-        let deadline = Instant::now() + WORK;
+    fn len(&self) -> u64 {
+        self.rows * self.row()
+    }
 
-        for number in 0..DEVICES {
-            let (bus, mem, clock, writes, source) = (&bus, &mem, &clock, &writes, &source);
-            let (top, harvesting) = (table.top(), &harvesting);
+    /// Not at the start of a table, so that the neighbours share tables with the memory; aligned for
+    /// the first, which is the largest leaf.
+    fn base(&self) -> Iova {
+        (1 << 30) + (64 * K4).next_multiple_of(1 << self.leaves[0])
+    }
+}
 
-            scope.spawn(move || {
-                let mut device = Device {
-                    number,
-                    bus,
-                    mem,
-                    top,
-                    tlb: HashMap::new(),
-                    flushed: 0,
-                    random: 0x9e37_79b9_7f4a_7c15 + number as u64,
-                };
-                let mut done = 0;
+/// What the threads of a test share.
+struct Stage<'t, S: Spec> {
+    scene: Scene,
+    mem: &'t HostMem,
+    table: &'t PageTable<S::F, &'t HostMem>,
+    bus: &'t Bus,
+    /// The guest memory and the copy of it, a number for each page.
+    source: Vec<AtomicU64>,
+    copy: Vec<AtomicU64>,
+    clock: AtomicU64,
+    writes: AtomicU64,
+    reports: AtomicU64,
+    harvesting: AtomicUsize,
+    deadline: Instant,
+}
 
-                while !bus.stop.load(SeqCst) {
-                    device.obey();
+impl<S: Spec> Stage<'_, S> {
+    fn map(&self) {
+        let mut flusher = Flusher::new(self.bus, self.mem);
+        let mut done = 0;
 
-                    let page = device.random() % pages;
-                    let value = clock.fetch_add(1, SeqCst);
+        // Leaf by leaf, so that none is larger than it should be.
+        for _ in 0..self.scene.rows {
+            for lg2 in self.scene.leaves {
+                let range = Range::new(self.scene.base() + done, 1 << lg2).unwrap();
+                // SAFETY: No other thread runs yet.
+                let mut claim = unsafe { Exclusive::new(range) };
+                let prot = Prot::READ | Prot::WRITE;
+                let got = self.table.map(&mut claim, done, prot, (), &mut flusher);
 
-                    if device.write::<C>(base + page * K4, source, value) {
-                        done += 1;
-                    }
-                }
-                writes.fetch_add(done, SeqCst);
-                // A device that has stopped still answers to flushes.
-                while harvesting.load(SeqCst) > 0 {
-                    device.obey();
-                    thread::yield_now();
-                }
-                bus.seen[number].store(u64::MAX, SeqCst);
-            });
-        }
-
-        for number in 0..scene.harvesters {
-            let (bus, source, copy) = (&bus, &source, &copy);
-            let (reports, harvesting) = (&reports, &harvesting);
-
-            scope.spawn(move || {
-                let mut round = number as u64;
-                let mut rest = None;
-
-                loop {
-                    // The last round is one that begins when no device writes any more.
-                    let last = bus.stop.load(SeqCst);
-                    let mut sink = Pages::default();
-                    // A cut that lies inside a leaf if leaves are large.
-                    let cut = if scene.ragged && !last {
-                        (round * 37 % (pages - 1) + 1) * K4
-                    } else {
-                        len
-                    };
-
-                    for (first, size) in [(base, cut), (base + cut, len - cut)] {
-                        if size == 0 {
-                            continue;
-                        }
-                        // SAFETY: The memory stays mapped until all threads have ended.
-                        let claim = unsafe { Stable::new(Range::new(first, size).unwrap()) };
-
-                        table.read_and_clear_dirty(&claim, true, &mut sink).unwrap();
-                    }
-                    bus.flush();
-                    for run in &sink.0 {
-                        assert!(run.first() >= base && run.last() < base + len);
-                        for page in (run.first() - base) / K4..=(run.last() - base) / K4 {
-                            let value = source[page as usize].load(SeqCst);
-
-                            copy[page as usize].fetch_max(value, SeqCst);
-                            reports.fetch_add(1, SeqCst);
-                        }
-                    }
-                    round += 1;
-                    if number == 0 && !last && Instant::now() > deadline {
-                        bus.stop.store(true, SeqCst);
-                    }
-                    // Another one that has seen the stop later may have cleared what this one has
-                    // not: each does two rounds after it.
-                    match (last, rest) {
-                        (false, _) => {}
-                        (true, None) => rest = Some(()),
-                        (true, Some(())) => break,
-                    }
-                }
-                harvesting.fetch_sub(1, SeqCst);
-            });
-        }
-
-        if scene.neighbours {
-            for side in 0..2u64 {
-                let (bus, mem, harvesting) = (&bus, &mem, &harvesting);
-
-                scope.spawn(move || disturb(table, bus, mem, scene, base, side, harvesting));
+                assert_eq!(got, (1 << lg2, Ok(())));
+                done += 1 << lg2;
             }
+        }
+        assert_eq!(flusher.tops, (0, 0));
+    }
+
+    /// A device that writes until it is stopped.
+    fn write(&self, number: usize) {
+        let mut device = Device::new(number, self.bus, self.mem);
+        let mut done = 0;
+
+        while !self.bus.stop.load(SeqCst) {
+            device.obey();
+
+            let at = self.scene.base() + device.random() % self.scene.len();
+
+            // A look before it writes, now and then.
+            if device.random() % 4 == 0 {
+                device.read::<S>(at).unwrap();
+            }
+
+            let value = self.clock.fetch_add(1, SeqCst);
+            let target = device.write::<S>(at).unwrap() / K4;
+
+            self.source[target as usize].fetch_max(value, SeqCst);
+            done += 1;
+        }
+        self.writes.fetch_add(done, SeqCst);
+        // A device that has stopped still answers to flushes.
+        while self.harvesting.load(SeqCst) > 0 {
+            device.obey();
+            thread::yield_now();
+        }
+        self.bus.leave(number);
+    }
+
+    /// A migration: rounds until the devices have stopped, and two more.
+    fn migrate(&self, number: usize) {
+        let (base, len) = (self.scene.base(), self.scene.len());
+        let mut round = number as u64;
+        let mut rest = 2;
+
+        while rest > 0 {
+            // The last rounds are those that begin when no device writes any more. One is not
+            // enough: another migration may have cleared what it has yet to copy.
+            if self.bus.stop.load(SeqCst) {
+                rest -= 1;
+            }
+
+            let mut sink = Pages::default();
+            let cut = if self.scene.ragged && rest == 2 {
+                (round * 37 % (len / K4 - 1) + 1) * K4
+            } else {
+                len
+            };
+
+            for (first, size) in [(base, cut), (base + cut, len - cut)] {
+                if size == 0 {
+                    continue;
+                }
+                // SAFETY: The memory stays mapped until all threads have ended.
+                let claim = unsafe { Stable::new(Range::new(first, size).unwrap()) };
+
+                self.table
+                    .read_and_clear_dirty(&claim, true, &mut sink)
+                    .unwrap();
+            }
+            self.bus.flush();
+            for run in &sink.0 {
+                assert!(run.first() >= base && run.last() < base + len);
+                for page in (run.first() - base) / K4..=(run.last() - base) / K4 {
+                    let value = self.source[page as usize].load(SeqCst);
+
+                    self.copy[page as usize].fetch_max(value, SeqCst);
+                    self.reports.fetch_add(1, SeqCst);
+                }
+            }
+            round += 1;
+            if number == 0 && Instant::now() > self.deadline {
+                self.bus.stop.store(true, SeqCst);
+            }
+        }
+        self.harvesting.fetch_sub(1, SeqCst);
+    }
+
+    /// Maps and unmaps beside the memory that is migrated, in its tables and in tables of its own,
+    /// which the other side needs at the same moment.
+    fn disturb(&self, side: u64) {
+        let mut flusher = Flusher::new(self.bus, self.mem);
+        let near = if side == 0 {
+            self.scene.base() - 32 * K4
+        } else {
+            self.scene.base() + self.scene.len()
+        };
+        let far = (2 << 30) + (side << 21);
+        let mut rounds = 0u64;
+
+        while self.harvesting.load(SeqCst) > 0 {
+            for (iova, len) in [(near, 32 * K4), (far, 1 << 21)] {
+                let range = Range::new(iova, len).unwrap();
+                // SAFETY: Each side has ranges of its own.
+                let mut claim = unsafe { Exclusive::new(range) };
+                let phys = if rounds % 2 == 0 { iova } else { iova + K4 };
+                let prot = Prot::READ | Prot::WRITE;
+                let got = self.table.map(&mut claim, phys, prot, (), &mut flusher);
+
+                assert_eq!(got, (len, Ok(())));
+                assert_eq!(self.table.unmap(&mut claim, &mut flusher), len);
+            }
+            rounds += 1;
+            if rounds % 16 == 0 {
+                flusher.flush();
+            }
+        }
+        flusher.flush();
+        assert!(rounds > 10, "the neighbours came to {rounds} rounds only");
+    }
+}
+
+fn migrate<S: Spec>(scene: Scene) {
+    let mem = HostMem::new(true);
+    let config = Config {
+        levels: 4,
+        max_levels: 4,
+        page_sizes: u64::MAX,
+        input_lg2: 64,
+        output_lg2: 64,
+        coherent: true,
+    };
+    let table = PageTable::<S::F, _>::new(&mem, config, ()).unwrap();
+    let bus = Bus::new(DEVICES, table.top());
+    let pages = scene.len() / K4;
+    let numbers = || (0..pages).map(|_| AtomicU64::new(0)).collect();
+    let stage = Stage::<S> {
+        scene,
+        mem: &mem,
+        table: &table,
+        bus: &bus,
+        source: numbers(),
+        copy: numbers(),
+        clock: AtomicU64::new(1),
+        writes: AtomicU64::new(0),
+        reports: AtomicU64::new(0),
+        harvesting: AtomicUsize::new(scene.harvesters),
+        deadline: Instant::now() + WORK,
+    };
+
+    stage.map();
+    thread::scope(|scope| {
+        let stage = &stage;
+        let devices = (0..DEVICES).map(|number| scope.spawn(move || stage.write(number)));
+        let mut threads: Vec<_> = devices.collect();
+
+        threads.extend((0..scene.harvesters).map(|n| scope.spawn(move || stage.migrate(n))));
+        if scene.neighbours {
+            threads.extend((0..2).map(|side| scope.spawn(move || stage.disturb(side))));
+        }
+        for thread in threads {
+            thread.join().unwrap();
         }
     });
 
-    let writes = writes.load(SeqCst);
-    let reports = reports.load(SeqCst);
+    let writes = stage.writes.load(SeqCst);
+    let reports = stage.reports.load(SeqCst);
+    let number = |memory: &[AtomicU64], page: u64| memory[page as usize].load(SeqCst);
     let lost: Vec<u64> = (0..pages)
-        .filter(|page| {
-            let page = *page as usize;
-
-            source[page].load(SeqCst) != copy[page].load(SeqCst)
-        })
+        .filter(|page| number(&stage.source, *page) != number(&stage.copy, *page))
         .collect();
 
     println!("{writes} writes, {reports} pages reported");
@@ -344,99 +301,81 @@ fn migrate<C: Case>(scene: Scene) {
     );
     assert!(writes > 1000, "the devices wrote only {writes} times");
     assert!(reports > 1000, "only {reports} pages were reported");
-    drop(test);
+    drop(stage);
+    drop(table);
     assert_eq!(mem.live(), 0);
 }
 
-/// Maps and unmaps beside the memory that is migrated, in its tables and in tables of its own.
-fn disturb<'t, C: iommu_pt_host::pt::Format>(
-    table: &PageTable<C, &'t TestMem>,
-    bus: &'t Bus,
-    mem: &'t TestMem,
-    scene: Scene,
-    base: Iova,
-    side: u64,
-    harvesting: &AtomicUsize,
-) {
-    let mut flusher = Flusher {
-        bus,
-        mem,
-        tables: Vec::new(),
-    };
-    let near = if side == 0 {
-        base - 32 * scene.leaf
-    } else {
-        base + scene.leaves * scene.leaf
-    };
-    // Tables that both sides need at the same moment, and that go when their part does.
-    let far = (2 << 30) + side * M2;
-    let mut rounds = 0u64;
-
-    while harvesting.load(SeqCst) > 0 {
-        for (iova, len) in [(near, 32 * scene.leaf), (far, M2)] {
-            let range = Range::new(iova, len).unwrap();
-            // SAFETY: Each side has ranges of its own.
-            let mut claim = unsafe { Exclusive::new(range) };
-            let phys = if rounds % 2 == 0 { iova } else { iova + K4 };
-            let (done, result) = table.map(
-                &mut claim,
-                phys & ((1 << 40) - 1),
-                Prot::READ | Prot::WRITE,
-                (),
-                &mut flusher,
-            );
-
-            assert_eq!((done, result), (len, Ok(())));
-            assert_eq!(table.unmap(&mut claim, &mut flusher), len);
-        }
-        rounds += 1;
-        if rounds % 16 == 0 {
-            flusher.flush();
-        }
-    }
-    flusher.flush();
-    assert!(rounds > 10, "the neighbours came to {rounds} rounds only");
-}
-
 const SMALL: Scene = Scene {
-    leaf: K4,
-    leaves: 700,
+    leaves: &[12],
+    rows: 700,
     harvesters: 1,
     neighbours: false,
     ragged: false,
 };
 
 const LARGE: Scene = Scene {
-    leaf: M2,
-    leaves: 3,
-    harvesters: 1,
-    neighbours: false,
+    leaves: &[21],
+    rows: 3,
     ragged: true,
+    ..SMALL
+};
+
+/// Leaves of several entries, and of one between them.
+const ROWS: Scene = Scene {
+    leaves: &[16, 14, 13, 12, 12],
+    rows: 16,
+    ragged: true,
+    ..SMALL
+};
+
+/// Rows of large entries.
+const LARGE_ROWS: Scene = Scene {
+    leaves: &[22, 21, 21],
+    rows: 2,
+    ragged: true,
+    ..SMALL
 };
 
 /// The tests share the machine, and each has several threads already.
 static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
 
 macro_rules! scenes {
-    ($($name:ident: $case:ident, $scene:expr;)*) => {
+    ($($format:ident: $spec:ident, $($name:ident $scene:expr,)*;)*) => {
         $(
-            #[test]
-            fn $name() {
-                let _guard = ONE_AT_A_TIME.lock().unwrap_or_else(|error| error.into_inner());
+            mod $format {
+                use super::*;
 
-                migrate::<cases::$case>($scene);
+                $(
+                    #[test]
+                    fn $name() {
+                        let _guard = ONE_AT_A_TIME.lock().unwrap_or_else(|error| error.into_inner());
+
+                        migrate::<spec::$spec>($scene);
+                    }
+                )*
             }
         )*
     };
 }
 
 scenes! {
-    vtdss_small_leaves: VtdSs, SMALL;
-    vtdss_large_leaves_ragged_queries: VtdSs, LARGE;
-    vtdss_neighbours_map_and_unmap: VtdSs, Scene { neighbours: true, ..SMALL };
-    vtdss_two_migrations: VtdSs, Scene { harvesters: 2, ..SMALL };
-    x86_64_small_leaves: X86_64, SMALL;
-    x86_64_large_leaves_ragged_queries: X86_64, LARGE;
-    x86_64_neighbours_map_and_unmap: X86_64, Scene { neighbours: true, ..SMALL };
-    x86_64_two_migrations: X86_64, Scene { harvesters: 2, ..SMALL };
+    vtdss: VtdSs,
+        small_leaves SMALL,
+        large_leaves_ragged_queries LARGE,
+        neighbours_map_and_unmap Scene { neighbours: true, ..SMALL },
+        two_migrations Scene { harvesters: 2, ..SMALL },
+    ;
+    x86_64: X86_64,
+        small_leaves SMALL,
+        large_leaves_ragged_queries LARGE,
+        everything_at_once Scene { neighbours: true, harvesters: 2, ragged: true, ..SMALL },
+    ;
+    amdv1: AmdV1,
+        small_leaves SMALL,
+        rows_of_entries ROWS,
+        large_rows_ragged_queries LARGE_ROWS,
+        rows_and_two_migrations Scene { harvesters: 2, ..ROWS },
+        everything_at_once Scene { neighbours: true, harvesters: 2, ..ROWS },
+    ;
 }

@@ -1,0 +1,240 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Devices as threads: they walk the tables, set A and D by compare-and-swap, and remember.
+//!
+//! A device keeps each translation, and whether its leaf was dirty, until it is told to forget. A
+//! write through a translation that it remembers as dirty touches no table; one through a
+//! translation that it remembers as clean walks again and sets D. It remembers the top as well,
+//! until it is told to use another.
+
+use crate::{
+    memory::HostMem,
+    model::Leaf,
+    pt::{
+        DetachedTable,
+        Gather,
+        Iova,
+        NewTop,
+        Range,
+        Top, //
+    },
+    reader::{
+        access,
+        Fault, //
+    },
+    spec::Spec, //
+};
+use std::{
+    collections::BTreeMap,
+    sync::{
+        atomic::{
+            AtomicBool,
+            AtomicU64,
+            Ordering::SeqCst, //
+        },
+        Mutex, //
+    },
+    thread, //
+};
+
+/// What devices do before they take note of a flush: at most one access.
+pub struct Bus {
+    /// The number of flushes that were asked for.
+    asked: AtomicU64,
+    /// The number that each device has seen.
+    seen: Vec<AtomicU64>,
+    /// What the hardware was told to walk; attaching would take the lock.
+    top: Mutex<Top>,
+    /// Whether devices have to stop.
+    pub stop: AtomicBool,
+}
+
+impl Bus {
+    /// A bus with so many devices, which walk `top`.
+    pub fn new(devices: usize, top: Top) -> Self {
+        Self {
+            asked: AtomicU64::new(0),
+            seen: (0..devices).map(|_| AtomicU64::new(0)).collect(),
+            top: Mutex::new(top),
+            stop: AtomicBool::new(false),
+        }
+    }
+
+    /// Has every device forget what it knows, and waits until none has an access in flight.
+    pub fn flush(&self) {
+        let asked = self.asked.fetch_add(1, SeqCst) + 1;
+
+        for seen in &self.seen {
+            while seen.load(SeqCst) < asked {
+                thread::yield_now();
+            }
+        }
+    }
+
+    /// What the hardware was told to walk.
+    pub fn top(&self) -> Top {
+        *self.top.lock().unwrap()
+    }
+
+    /// A device that has gone answers to every flush.
+    pub fn leave(&self, number: usize) {
+        self.seen[number].store(u64::MAX, SeqCst);
+    }
+}
+
+/// What a device knows.
+pub struct Device<'t> {
+    number: usize,
+    bus: &'t Bus,
+    mem: &'t HostMem,
+    top: Top,
+    /// Translations by the first address of the leaf.
+    tlb: BTreeMap<Iova, Leaf>,
+    flushed: u64,
+    random: u64,
+}
+
+impl<'t> Device<'t> {
+    /// The device with that number, which knows nothing yet.
+    pub fn new(number: usize, bus: &'t Bus, mem: &'t HostMem) -> Self {
+        Self {
+            number,
+            bus,
+            mem,
+            top: *bus.top.lock().unwrap(),
+            tlb: BTreeMap::new(),
+            flushed: 0,
+            random: 0x9e37_79b9_7f4a_7c15 + number as u64,
+        }
+    }
+
+    /// A random number.
+    pub fn random(&mut self) -> u64 {
+        self.random ^= self.random << 13;
+        self.random ^= self.random >> 7;
+        self.random ^= self.random << 17;
+        self.random
+    }
+
+    /// Forgets everything if asked to, and only then says that it did.
+    pub fn obey(&mut self) {
+        let asked = self.bus.asked.load(SeqCst);
+
+        if asked != self.flushed {
+            self.tlb.clear();
+            self.top = *self.bus.top.lock().unwrap();
+            self.flushed = asked;
+            self.bus.seen[self.number].store(asked, SeqCst);
+        }
+    }
+
+    /// Takes the top that the hardware was told last, as a device does at any time.
+    pub fn look_at_top(&mut self) {
+        self.top = *self.bus.top.lock().unwrap();
+    }
+
+    /// Where a write to `iova` goes.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`access`].
+    pub fn write<S: Spec>(&mut self, iova: Iova) -> Result<u64, Fault> {
+        if let Some((first, leaf)) = self.tlb.range(..=iova).next_back() {
+            if iova - first <= leaf.span() && leaf.dirty {
+                return Ok(leaf.phys + (iova - first));
+            }
+        }
+
+        let pick = self.random();
+        let leaf = access::<S>(self.mem, self.top, iova, true, pick)?;
+        let first = iova & !leaf.span();
+
+        self.tlb.insert(
+            first,
+            Leaf {
+                dirty: true,
+                ..leaf
+            },
+        );
+        Ok(leaf.phys + (iova - first))
+    }
+
+    /// Where a read of `iova` comes from.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`access`].
+    pub fn read<S: Spec>(&mut self, iova: Iova) -> Result<u64, Fault> {
+        if let Some((first, leaf)) = self.tlb.range(..=iova).next_back() {
+            if iova - first <= leaf.span() {
+                return Ok(leaf.phys + (iova - first));
+            }
+        }
+
+        let pick = self.random();
+        let leaf = access::<S>(self.mem, self.top, iova, false, pick)?;
+        let first = iova & !leaf.span();
+
+        // It may be dirty; a device that has not written does not rely on it.
+        self.tlb.insert(
+            first,
+            Leaf {
+                dirty: false,
+                ..leaf
+            },
+        );
+        Ok(leaf.phys + (iova - first))
+    }
+}
+
+/// Frees tables after a flush of the bus, and tells it of a new top.
+pub struct Flusher<'t> {
+    bus: &'t Bus,
+    mem: &'t HostMem,
+    tables: Vec<DetachedTable<&'t HostMem>>,
+    /// How often a new top was taken, and how often somebody was faster.
+    pub tops: (u64, u64),
+}
+
+impl<'t> Flusher<'t> {
+    /// A gather with nothing in it.
+    pub fn new(bus: &'t Bus, mem: &'t HostMem) -> Self {
+        Self {
+            bus,
+            mem,
+            tables: Vec::new(),
+            tops: (0, 0),
+        }
+    }
+
+    /// Has the devices forget, and frees the tables that waited for that.
+    pub fn flush(&mut self) {
+        self.bus.flush();
+        for table in self.tables.drain(..) {
+            // SAFETY: No device holds a translation from before the flush.
+            unsafe { table.free(&self.mem) }
+        }
+    }
+}
+
+impl<'t> Gather<&'t HostMem> for Flusher<'t> {
+    fn add_range(&mut self, _range: Range) {}
+
+    fn queue_free(&mut self, table: DetachedTable<&'t HostMem>) {
+        self.tables.push(table);
+    }
+
+    fn change_top(&mut self, new: NewTop<'_>) {
+        let mut top = self.bus.top.lock().unwrap();
+
+        if new.is_current() {
+            *top = new.top();
+            // Devices walk the new top from here on, and the others the old one.
+            thread::yield_now();
+            new.publish();
+            self.tops.0 += 1;
+        } else {
+            self.tops.1 += 1;
+        }
+    }
+}
