@@ -4,8 +4,9 @@
 # needs by itself.
 
 export CACHE KSRC QEMU LLVM JOBS SUITE IOMMU DEBUG ARGS V
+export FUZZ_TIME FORMAT INPUT
 
-.PHONY: help run check list lint tree clean distclean
+.PHONY: help run check list lint fuzz tree clean distclean
 
 help:
 	@cat tools/setup/help.txt
@@ -21,6 +22,10 @@ list:
 
 lint:
 	@SUITE=lint tools/testing/check/check check
+
+fuzz:
+	@tools/setup/setup host
+	@tools/testing/check/fuzz
 
 tree:
 	@tools/setup/setup tree

@@ -111,11 +111,20 @@ def parse(lines, tree):
 
 CARGO_RESULT = re.compile(r"^test (?P<name>\S+)(?: - should panic)? \.\.\. (?P<status>ok|FAILED|ignored)(?:, (?P<why>.*))?")
 
+# What cargo-nextest prints for each test: one that never ended has TIMEOUT.
+NEXTEST_RESULT = re.compile(r"^\s*(?P<status>PASS|LEAK|FAIL|TIMEOUT|ABORT|SIG[A-Z]+) \[[^]]*\] (?:\([ \d/]+\) )?(?P<name>\S.*)$")
+
 
 def parse_cargo(lines):
-    """Parse what 'cargo test' prints."""
+    """Parse what 'cargo test' or 'cargo nextest run' prints."""
     results = Results()
     for line in lines:
+        if match := NEXTEST_RESULT.match(line):
+            if match["status"] in ("PASS", "LEAK"):
+                results.passed += 1
+            else:
+                results.failures.append((match["name"], f"{match['status']}, see the log"))
+            continue
         match = CARGO_RESULT.match(line)
         if not match:
             continue
@@ -124,5 +133,5 @@ def parse_cargo(lines):
         elif match["status"] == "ignored":
             results.skips.append((match["name"], match["why"] or "marked as ignored"))
         else:
-            results.failures.append((match["name"], "see the log"))
+            results.failures.append((match["name"], match["why"] or "see the log"))
     return results

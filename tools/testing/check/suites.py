@@ -138,6 +138,13 @@ def all_suites():
             output="cargo",
         ),
         HostSuite(
+            "fuzz",
+            "the page tables fuzzed for a minute, each format in turn",
+            "host",
+            (str(CHECKOUT / "tools/testing/check/fuzz"),),
+            output="cargo",
+        ),
+        HostSuite(
             "migrate-host",
             "the migration program's own tests, on a made-up device",
             "host",

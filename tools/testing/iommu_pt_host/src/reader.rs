@@ -25,7 +25,7 @@ use std::{
     collections::HashMap,
     marker::PhantomData,
     sync::atomic::Ordering::{
-        Relaxed,
+        Acquire,
         SeqCst, //
     }, //
 };
@@ -162,7 +162,8 @@ pub enum Fault {
 
 /// Reads or writes `iova` as a device does: walks, sets A on the way and D in the leaf.
 ///
-/// Hardware that finds a leaf in several entries uses any of them; `pick` chooses which.
+/// Hardware that finds a leaf in several entries uses any of them; `pick` chooses which. Loads
+/// acquire: what an entry leads to was there before the entry.
 ///
 /// # Errors
 ///
@@ -185,13 +186,13 @@ pub fn access<S: Spec>(
         let shift = S::item_lg2(level);
         let index = (iova >> shift) & (ENTRIES - 1);
         let mut entry = mem.word(table, index);
-        let mut word = entry.load(Relaxed);
+        let mut word = entry.load(Acquire);
 
         if let Ok(Word::Leaf { lg2, .. }) = S::read(word, level) {
             let others = (1 << (lg2 - shift)) - 1;
 
             entry = mem.word(table, index & !others | pick & others);
-            word = entry.load(Relaxed);
+            word = entry.load(Acquire);
         }
         loop {
             let said = S::read(word, level).map_err(Fault::Malformed)?;
@@ -205,7 +206,7 @@ pub fn access<S: Spec>(
 
             // The word may have changed since it was read: then it is looked at anew.
             if word | set != word {
-                if let Err(now) = entry.compare_exchange(word, word | set, SeqCst, Relaxed) {
+                if let Err(now) = entry.compare_exchange(word, word | set, SeqCst, Acquire) {
                     word = now;
                     continue;
                 }

@@ -23,7 +23,7 @@ use proptest::{
 };
 
 /// How many sequences a format and a number of levels get.
-const CASES: u32 = 250;
+const CASES: u32 = 200;
 
 /// Sequences on trees of each number of levels in turn.
 fn each_level<S: Spec>(levels: u8) {
@@ -41,9 +41,9 @@ fn each_level<S: Spec>(levels: u8) {
     });
 
     if let Err(TestError::Fail(reason, bytes)) = result {
-        let bytes: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+        let (setup, ops) = decode::<S>(&bytes);
 
-        panic!("{reason}; the shortest input is {bytes}");
+        panic!("{reason}; the shortest sequence is {ops:#x?} on {setup:x?}");
     }
 }
 

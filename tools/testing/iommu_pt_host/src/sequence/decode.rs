@@ -17,9 +17,8 @@ use crate::{
     }, //
 };
 
-/// More pages than this are not asked for at once, nor more large leaves than the second number.
-const MOST_PAGES: u64 = 1600;
-const MOST_LEAVES: u64 = 24;
+/// More leaves than this are not asked for at once.
+const MOST_LEAVES: u64 = 1600;
 
 /// Bytes, and zeroes behind them.
 struct Bytes<'b>(&'b [u8]);
@@ -94,7 +93,7 @@ impl Decoder<'_> {
         let amount = self.bytes.byte();
         let offset = match kind % 4 {
             0 => amount % 16 * self.page,
-            1 => (amount * 7) % MOST_PAGES * self.page,
+            1 => (amount * 7) % MOST_LEAVES * self.page,
             2 => (amount % 6).wrapping_mul(self.size()),
             _ => (amount % 6)
                 .wrapping_mul(self.size())
@@ -130,7 +129,7 @@ impl Decoder<'_> {
         let len = match kind % 8 {
             0 | 1 => self.page,
             2 => (amount % 16 + 1) * self.page,
-            3 => (amount * 7 % MOST_PAGES + 1) * self.page,
+            3 => (amount * 7 % MOST_LEAVES + 1) * self.page,
             4 => self.size(),
             5 => (amount % 4 + 1).saturating_mul(self.size()),
             6 => self
@@ -153,19 +152,27 @@ impl Decoder<'_> {
         }
     }
 
-    /// As long as `span`, or as many leaves of the largest size that both addresses allow as take a
-    /// moment only.
+    /// As long as `span`, or where as many leaves end as take a moment only.
     fn bounded(&self, iova: Iova, phys: u64, span: u64) -> u64 {
-        let aligned = (iova ^ phys).trailing_zeros();
-        let largest = self
-            .sizes
-            .iter()
-            .rev()
-            .find(|lg2| **lg2 <= aligned)
-            .unwrap_or(&self.sizes[0]);
-        let most = (MOST_LEAVES << largest).max(MOST_PAGES * self.page);
+        let mut done = 0u64;
 
-        span.min(most - 1)
+        for _ in 0..MOST_LEAVES {
+            let (at, left) = (
+                iova.wrapping_add(done) | phys.wrapping_add(done),
+                span - done,
+            );
+            let fits = |lg2: &&u32| at & mask(**lg2) == 0 && left >= mask(**lg2);
+            let Some(lg2) = self.sizes.iter().rev().find(fits) else {
+                // Not aligned, so that nothing is mapped at all.
+                return span;
+            };
+
+            if left == mask(*lg2) {
+                return span;
+            }
+            done += 1 << lg2;
+        }
+        done - 1
     }
 
     /// Output addresses that share as many low bits with `iova` as a leaf of some size needs.
@@ -251,7 +258,14 @@ impl Decoder<'_> {
                     clear: kind & 32 == 0,
                 }
             }
-            22 => Op::Translate { iova: self.iova() },
+            22 => {
+                let iova = self.iova();
+
+                match self.bytes.byte() % 2 {
+                    0 => Op::Translate { iova },
+                    _ => Op::Mark { iova },
+                }
+            }
             _ => Op::Flush,
         }
     }

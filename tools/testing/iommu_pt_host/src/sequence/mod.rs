@@ -92,6 +92,12 @@ pub enum Op {
         iova: Iova,
     },
 
+    /// Makes a leaf dirty without a device.
+    Mark {
+        /// An address in it.
+        iova: Iova,
+    },
+
     /// The flush is done: tables may be freed.
     Flush,
 }

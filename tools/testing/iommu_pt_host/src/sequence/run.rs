@@ -47,7 +47,15 @@ use crate::{
     },
     sync::atomic::Atomic, //
 };
-use std::ptr::NonNull;
+use std::{
+    ptr::NonNull,
+    sync::OnceLock, //
+};
+
+/// So many tables are always enough to come to a new top.
+const STUBBORN: u64 = 7;
+
+static TRACE: OnceLock<bool> = OnceLock::new();
 
 /// Keeps tables until the flush, and sees to it that each came after its range.
 struct Later<'m> {
@@ -58,6 +66,11 @@ struct Later<'m> {
     places: Tables,
     /// The top that the hardware was given.
     top: Top,
+    /// Whether it cannot be given another, and whether that was tried.
+    stubborn: bool,
+    refused: bool,
+    /// The last address that a top is for.
+    reach: fn(Top) -> Iova,
     waiting: Vec<NonNull<crate::pt::Table>>,
 }
 
@@ -83,7 +96,14 @@ impl<'m> Gather<&'m HostMem> for Later<'m> {
     fn change_top(&mut self, new: NewTop<'_>) {
         assert!(new.is_current(), "nobody else changes it");
         assert_eq!(new.top().levels, self.top.levels + 1);
+        if self.stubborn {
+            self.refused = true;
+            return;
+        }
         self.top = new.top();
+        // A large leaf may take its place in the same operation, after another has grown above it.
+        self.places
+            .insert(self.top.phys, (0, (self.reach)(self.top)));
         new.publish();
     }
 }
@@ -252,6 +272,8 @@ impl<'m, S: Spec> Run<'m, S> {
 
         self.begin();
         self.mem.fail_after(tables.unwrap_or(u64::MAX));
+        // One number stands for hardware that takes no new top.
+        self.later.stubborn = tables == Some(STUBBORN);
 
         let got = self.mem.operation(|| {
             self.owner
@@ -260,6 +282,11 @@ impl<'m, S: Spec> Run<'m, S> {
         });
 
         self.mem.fail_after(u64::MAX);
+        self.later.stubborn = false;
+        if std::mem::take(&mut self.later.refused) {
+            assert_eq!(got, (0, Err(EIO)));
+            return self.compare();
+        }
 
         let enough = if got.1 == Err(ENOMEM) {
             assert!(tables.is_some(), "there was memory");
@@ -369,6 +396,27 @@ impl<'m, S: Spec> Run<'m, S> {
         assert_eq!(self.tree().iova_to_phys(&claim), self.model.translate(iova));
     }
 
+    fn mark(&mut self, iova: Iova) {
+        // SAFETY: One thread.
+        let claim = unsafe { Stable::at(iova) };
+        let expected = match self.model.find(iova) {
+            _ if !self.model.is_inside(iova, iova) => Err(ERANGE),
+            None => Err(ENOENT),
+            Some((first, leaf)) => {
+                self.model.leaves.insert(
+                    first,
+                    Leaf {
+                        dirty: true,
+                        ..leaf
+                    },
+                );
+                Ok(())
+            }
+        };
+
+        assert_eq!(self.tree().set_dirty(&claim), expected);
+    }
+
     fn op(&mut self, op: &Op) {
         // A range beyond all numbers is none.
         let range = |iova: Iova, span: u64| {
@@ -426,13 +474,18 @@ impl<'m, S: Spec> Run<'m, S> {
                     self.translate(at);
                 }
             }
+            // What does not snoop does not see it either.
+            Op::Mark { iova } if self.setup.coherent => self.mark(iova),
+            Op::Mark { .. } => {}
             Op::Flush => self.later.flush(),
         }
     }
 }
 
-/// Runs `ops` on a new page table; panics with the operation where it differs from the model.
+/// Runs `ops` on a new page table; panics where it differs from the model. With `TRACE` in the
+/// environment it says what it is about to do.
 pub fn run<S: Spec>(setup: Setup, ops: &[Op]) {
+    let trace = *TRACE.get_or_init(|| std::env::var_os("TRACE").is_some());
     let mem = HostMem::new(setup.coherent);
     let whole = S::input_lg2(setup.max_levels);
     let model = Model {
@@ -451,6 +504,9 @@ pub fn run<S: Spec>(setup: Setup, ops: &[Op]) {
         ranges: Runs::new(),
         places: Tables::new(),
         top: owner.tree().top(),
+        stubborn: false,
+        refused: false,
+        reach: |top| mask(S::item_lg2(u32::from(top.levels) - 1) + 9),
         waiting: Vec::new(),
     };
     let mut run = Run::<S> {
@@ -461,36 +517,21 @@ pub fn run<S: Spec>(setup: Setup, ops: &[Op]) {
         later,
     };
 
+    if trace {
+        eprintln!("{setup:x?}");
+    }
     for (number, op) in ops.iter().enumerate() {
-        let trace = Trace { number, op, setup };
-
+        if trace {
+            eprintln!("{number}: {op:x?}");
+        }
         run.op(op);
         // Often enough to find out where, and not for each of many.
         if number % 4 == 3 {
             run.compare();
         }
-        drop(trace);
     }
     run.compare();
     run.later.flush();
     drop(run);
     assert_eq!(mem.live(), 0, "tables are left");
-}
-
-/// Says on a panic in which operation it was.
-struct Trace<'o> {
-    number: usize,
-    op: &'o Op,
-    setup: Setup,
-}
-
-impl Drop for Trace<'_> {
-    fn drop(&mut self) {
-        if std::thread::panicking() {
-            eprintln!(
-                "operation {}: {:x?} on {:x?}",
-                self.number, self.op, self.setup
-            );
-        }
-    }
 }
