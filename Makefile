@@ -6,7 +6,7 @@
 export CACHE KSRC QEMU LLVM JOBS SUITE IOMMU DEBUG ARGS V
 export FUZZ_TIME FORMAT INPUT
 
-.PHONY: help run check list lint fuzz tree clean distclean
+.PHONY: help run check list lint fuzz sanitize coverage tree clean distclean
 
 help:
 	@cat tools/setup/help.txt
@@ -26,6 +26,14 @@ lint:
 fuzz:
 	@tools/setup/setup host
 	@tools/testing/check/fuzz
+
+sanitize:
+	@tools/setup/setup tree
+	@tools/testing/check/sanitize
+
+coverage:
+	@tools/setup/setup host
+	@tools/testing/check/coverage
 
 tree:
 	@tools/setup/setup tree

@@ -5,5 +5,6 @@
 fn main() {
     println!("cargo:rustc-check-cfg=cfg(CONFIG_KUNIT)");
     println!("cargo:rustc-check-cfg=cfg(CONFIG_RUST_IOMMU_PT_KUNIT_TEST)");
+    println!("cargo:rustc-check-cfg=cfg(tsan)");
     println!("cargo:rustc-cfg=CONFIG_RUST_IOMMU_PT_KUNIT_TEST");
 }

@@ -68,8 +68,15 @@ pub mod atomic {
         }
 
         /// Pointer to the value.
+        #[cfg(not(tsan))]
         pub const fn as_ptr(&self) -> *mut u64 {
             self.0.as_ptr()
+        }
+
+        /// What serves as a pointer to the value for volatile accesses.
+        #[cfg(tsan)]
+        pub const fn as_ptr(&self) -> Word {
+            Word(self.0.as_ptr())
         }
 
         /// Reads the value.
@@ -89,6 +96,36 @@ pub mod atomic {
         pub fn cmpxchg<O: MemoryOrdering>(&self, old: u64, new: u64, _: O) -> Result<u64, u64> {
             self.0
                 .compare_exchange(old, new, O::ORDERING, Ordering::Relaxed)
+        }
+    }
+    /// A word that is accessed by volatile accesses, which ThreadSanitizer takes for plain ones.
+    ///
+    /// The kernel's memory model takes them for relaxed atomic ones, so that is what they become. A
+    /// read acquires, because that model orders what depends on the value after it, and the
+    /// sanitizer knows no dependencies.
+    #[cfg(tsan)]
+    pub struct Word(*mut u64);
+
+    #[cfg(tsan)]
+    impl Word {
+        /// Reads the word.
+        ///
+        /// # Safety
+        ///
+        /// It is there.
+        pub unsafe fn read_volatile(self) -> u64 {
+            // SAFETY: By this function's contract.
+            unsafe { AtomicU64::from_ptr(self.0) }.load(Ordering::Acquire)
+        }
+
+        /// Writes the word.
+        ///
+        /// # Safety
+        ///
+        /// It is there.
+        pub unsafe fn write_volatile(self, value: u64) {
+            // SAFETY: By this function's contract.
+            unsafe { AtomicU64::from_ptr(self.0) }.store(value, Ordering::Relaxed)
         }
     }
 }
