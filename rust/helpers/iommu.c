@@ -2,6 +2,7 @@
 
 #include <linux/rust_iommu.h>
 #include <linux/mm.h>
+#include <linux/module.h>
 
 /*
  * Puts a detached table on a free list.  The private struct ioptdesc of
@@ -23,6 +24,18 @@ __rust_helper void *rust_helper_phys_to_virt(phys_addr_t phys)
 {
 	return phys_to_virt(phys);
 }
+
+#ifndef CONFIG_MODULE_UNLOAD
+__rust_helper bool rust_helper_try_module_get(struct module *module)
+{
+	return try_module_get(module);
+}
+
+__rust_helper void rust_helper_module_put(struct module *module)
+{
+	module_put(module);
+}
+#endif
 
 /* A stub in the header when no driver selected IOMMUFD_DRIVER. */
 __rust_helper void rust_helper_iova_bitmap_set(struct iova_bitmap *bitmap,

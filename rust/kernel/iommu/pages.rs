@@ -207,7 +207,9 @@ pub const CAN_FLUSH: bool = cfg!(CONFIG_X86);
 /// Says once that a driver has missed [`CAN_FLUSH`].
 #[cfg(not(CONFIG_X86))]
 fn flush_cache(_virt: *mut u8, _len: usize) {
-    pr_err_once!("iommu: a unit that does not snoop cannot be driven on this architecture\n");
+    kernel::pr_err_once!(
+        "iommu: a unit that does not snoop cannot be driven on this architecture\n"
+    );
 }
 
 /// Writes cache lines back, so that a device that does not snoop sees them.
