@@ -14,6 +14,9 @@
 #ifdef CONFIG_X86
 #include <asm/cacheflush.h>
 #endif
+#ifdef CONFIG_RUST_IOMMU_PT_ABI
+#include <linux/rust_iommu_pt.h>
+#endif
 
 /*
  * The table pages of the IOMMU drivers.  Exported to modules, but declared in
@@ -22,5 +25,6 @@
 void *iommu_alloc_pages_node_sz(int nid, gfp_t gfp, size_t size);
 void iommu_free_pages(void *virt);
 void iommu_put_pages_list(struct iommu_pages_list *list);
+int iommu_pages_start_incoherent(void *virt, struct device *dma_dev);
 
 #endif /* _LINUX_RUST_IOMMU_H */

@@ -3,6 +3,10 @@
 #include <linux/rust_iommu.h>
 #include <linux/mm.h>
 #include <linux/module.h>
+#ifdef CONFIG_RUST_IOMMU_PT_ABI
+#include <linux/mem_encrypt.h>
+#include "../../drivers/iommu/iommu-pages.h"
+#endif
 
 /*
  * Puts a detached table on a free list.  The private struct ioptdesc of
@@ -43,6 +47,47 @@ __rust_helper void rust_helper_iova_bitmap_set(struct iova_bitmap *bitmap,
 {
 	iova_bitmap_set(bitmap, iova, length);
 }
+
+#ifdef CONFIG_RUST_IOMMU_PT_ABI
+__rust_helper void
+rust_helper_iommu_pages_flush_incoherent(struct device *dma_dev, void *virt,
+					 size_t offset, size_t len)
+{
+	iommu_pages_flush_incoherent(dma_dev, virt, offset, len);
+}
+
+__rust_helper void
+rust_helper_iommu_pages_list_splice(struct iommu_pages_list *from,
+				    struct iommu_pages_list *to)
+{
+	iommu_pages_list_splice(from, to);
+}
+
+__rust_helper void
+rust_helper_iommu_pages_stop_incoherent_list(struct iommu_pages_list *list,
+					     struct device *dma_dev)
+{
+	iommu_pages_stop_incoherent_list(list, dma_dev);
+}
+
+__rust_helper void rust_helper_iommu_pages_free_incoherent(void *virt,
+							   struct device *dma_dev)
+{
+	iommu_pages_free_incoherent(virt, dma_dev);
+}
+
+__rust_helper void
+rust_helper_iommu_iotlb_sync(struct iommu_domain *domain,
+			     struct iommu_iotlb_gather *gather)
+{
+	iommu_iotlb_sync(domain, gather);
+}
+
+__rust_helper u64 rust_helper___sme_set(u64 addr)
+{
+	return __sme_set(addr);
+}
+#endif /* CONFIG_RUST_IOMMU_PT_ABI */
 
 #ifdef CONFIG_PCI
 __rust_helper struct pci_dev *rust_helper_pci_physfn(struct pci_dev *pdev)

@@ -54,6 +54,13 @@ impl<'a> IotlbGather<'a> {
         }
     }
 
+    /// The gather as C knows it.
+    #[cfg(CONFIG_RUST_IOMMU_PT_ABI)]
+    #[inline]
+    pub(super) fn as_ptr(&self) -> *mut bindings::iommu_iotlb_gather {
+        self.raw.as_ptr()
+    }
+
     /// Adds a range.
     #[inline]
     pub fn add(&mut self, range: Range) {

@@ -22,6 +22,7 @@
 //! | [`dirty`] | `struct iommu_dirty_bitmap`: where dirty pages are reported |
 //! | [`resv`] | `struct iommu_resv_region` |
 //! | [`pt`] | I/O page tables in Rust, for several formats |
+//! | `pt_abi` | the same under the C ABI of `struct pt_iommu`, for C drivers |
 //! | [`pages`] | memory that hardware walks: tables, rings |
 //! | [`mmio`] | registers at a physical address |
 //! | [`acpi`], [`reader`] | firmware tables, which are not to be trusted |
@@ -62,6 +63,8 @@ pub mod ops;
 pub mod pages;
 #[cfg(all(CONFIG_IOMMU_API, CONFIG_PCI))]
 pub mod pci;
+#[cfg(CONFIG_RUST_IOMMU_PT_ABI)]
+pub mod pt_abi;
 #[cfg(CONFIG_IOMMU_API)]
 pub mod registry;
 #[cfg(CONFIG_IOMMU_API)]

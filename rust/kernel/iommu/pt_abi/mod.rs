@@ -1,0 +1,158 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The C ABI of the page tables: `struct pt_iommu` on the Rust tables.
+//!
+//! C drivers ask the kernel's generic page tables (`include/linux/generic_pt/iommu.h`) for a table
+//! of a format and get a struct that they embed in their domain, with operations. This module fills
+//! the same structs in the same way, from [`pt`](super::pt): what C code reads out of them, and
+//! what it is told, is what the C implementation (`drivers/iommu/generic_pt/iommu_pt.h`) has there.
+//!
+//! | C | here |
+//! | --- | --- |
+//! | `PT_SUPPORTED_FEATURES` and the limits of a format | `format.rs`, one trait |
+//! | `struct pt_iommu_<format>`, `struct pt_common` | `table.rs`: the [`Tree`](super::pt::Tree) in it |
+//! | `pt_iommu_<format>_init()` | `init.rs` |
+//! | `struct pt_iommu_ops` and the rest of the functions | `ops.rs` |
+//! | `struct iommu_iotlb_gather`, `struct pt_iommu_driver_ops` | `gather.rs` |
+//! | `iommu-pages.h` | `memory.rs` |
+//!
+//! What is different, and why:
+//!
+//! - A dirty query is clipped: a leaf that reaches beyond it is reported for its part and stays
+//!   dirty. C reports all of it, past the end of the bitmap, or loses the part before its start.
+//! - Incoherent tables cannot be asked for dirty pages (`-EOPNOTSUPP`). No C driver asks.
+//! - Tables that would have to be encrypted (`sme_me_mask`) are refused (`-EOPNOTSUPP`).
+//! - With sign extension, addresses whose high bits are all set and whose sign bit is not are out of
+//!   range. C lets them be aliases of others.
+//! - A mapping that ends beyond the output addresses is refused as a whole (`-ERANGE`), and so is
+//!   one whose length is no multiple of the smallest page (`-ENXIO`). C maps something.
+
+mod format;
+mod gather;
+mod init;
+mod memory;
+mod ops;
+mod table;
+
+use kernel::{
+    bindings,
+    error::from_result,
+    ffi::{
+        c_int,
+        c_ulong, //
+    },
+    prelude::*, //
+};
+
+use format::{
+    AmdV1,
+    AmdV1Mock,
+    VtdSs,
+    X86_64, //
+};
+use ops::Ops;
+use table::Table;
+
+/// Defines the functions that C calls for tables of one format.
+macro_rules! c_functions {
+    ($format:ty, $name:ident, $struct:ident) => {
+        kernel::macros::paste! {
+            #[doc = concat!("`pt_iommu_", stringify!($name), "_init()`, on a Rust table.")]
+            ///
+            /// # Safety
+            ///
+            /// `table` is valid, nobody else uses it, and its `driver_ops` and `iommu_device` are null
+            /// or valid for as long as it is used. `cfg` is valid.
+            #[export]
+            pub unsafe extern "C" fn [<pt_iommu_ $name _rust_init>](
+                table: *mut bindings::$struct,
+                cfg: *const bindings::[<$struct _cfg>],
+                gfp: bindings::gfp_t,
+            ) -> c_int {
+                // SAFETY: By this function's contract.
+                from_result(|| unsafe { init::init::<$format>(table, cfg, gfp) }.map(|()| 0))
+            }
+
+            #[doc = concat!("`pt_iommu_", stringify!($name), "_iova_to_phys()`, on a Rust table.")]
+            ///
+            /// # Safety
+            ///
+            /// `domain` is that of a table of this format; nobody maps or unmaps the address
+            /// meanwhile.
+            #[export]
+            pub unsafe extern "C" fn [<pt_iommu_ $name _rust_iova_to_phys>](
+                domain: *mut bindings::iommu_domain,
+                iova: bindings::dma_addr_t,
+            ) -> bindings::phys_addr_t {
+                // SAFETY: By this function's contract.
+                unsafe { Ops::<$format>::iova_to_phys(domain, iova) }
+            }
+
+            #[doc = concat!(
+                "`pt_iommu_", stringify!($name), "_read_and_clear_dirty()`, on a Rust table."
+            )]
+            ///
+            /// # Safety
+            ///
+            /// `domain` is that of a table of this format; nobody maps or unmaps anything in the
+            /// range meanwhile; `dirty` is valid, and the caller has what it points to for itself.
+            #[export]
+            pub unsafe extern "C" fn [<pt_iommu_ $name _rust_read_and_clear_dirty>](
+                domain: *mut bindings::iommu_domain,
+                iova: c_ulong,
+                size: usize,
+                flags: c_ulong,
+                dirty: *mut bindings::iommu_dirty_bitmap,
+            ) -> c_int {
+                from_result(|| {
+                    // SAFETY: By this function's contract.
+                    unsafe {
+                        Ops::<$format>::read_and_clear_dirty(domain, iova, size, flags, dirty)
+                    }
+                    .map(|()| 0)
+                })
+            }
+        }
+    };
+}
+
+/// Defines the function that tells a C driver what to tell the hardware: the address of the top, and
+/// its level in the hardware's own numbers.
+macro_rules! c_hw_info {
+    ($format:ty, $name:ident, $phys:ident, $number:ident: $number_of:expr) => {
+        kernel::macros::paste! {
+            #[doc = concat!("`pt_iommu_", stringify!($name), "_hw_info()`, on a Rust table.")]
+            ///
+            /// # Safety
+            ///
+            /// `table` is a table of this format, and `info` is valid.
+            #[export]
+            pub unsafe extern "C" fn [<pt_iommu_ $name _rust_hw_info>](
+                table: *mut bindings::[<pt_iommu_ $name>],
+                info: *mut bindings::[<pt_iommu_ $name _hw_info>],
+            ) {
+                // SAFETY: By this function's contract.
+                let top = unsafe { Table::<$format>::from_raw(table.cast()) }.tree().top();
+                let number: fn(u8) -> u8 = $number_of;
+
+                // SAFETY: By this function's contract.
+                unsafe {
+                    (*info).$phys = top.phys;
+                    (*info).$number = number(top.levels);
+                }
+            }
+        }
+    };
+}
+
+c_functions!(AmdV1, amdv1, pt_iommu_amdv1);
+c_hw_info!(AmdV1, amdv1, host_pt_root, mode: |levels| levels);
+
+c_functions!(AmdV1Mock, amdv1_mock, pt_iommu_amdv1);
+
+// Address widths: 1 stands for three levels.
+c_functions!(VtdSs, vtdss, pt_iommu_vtdss);
+c_hw_info!(VtdSs, vtdss, ssptptr, aw: |levels| levels - 2);
+
+c_functions!(X86_64, x86_64, pt_iommu_x86_64);
+c_hw_info!(X86_64, x86_64, gcr3_pt, levels: |levels| levels);

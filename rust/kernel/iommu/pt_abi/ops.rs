@@ -1,0 +1,302 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The operations that C calls, one table of them a format.
+
+use core::{
+    marker::PhantomData,
+    ptr::NonNull, //
+};
+
+use kernel::{
+    bindings,
+    error::from_result,
+    ffi::{
+        c_int,
+        c_uint,
+        c_ulong, //
+    },
+    pr_err_once,
+    prelude::*,
+    warn_on, //
+};
+
+use super::{
+    super::{
+        dirty::DirtyBitmap,
+        ffi,
+        gather::{
+            IotlbGather,
+            LocalGather, //
+        },
+        pages::Gfp,
+        prot,
+        pt::{
+            Exclusive,
+            PhysAddr,
+            Prot,
+            Range,
+            Stable, //
+        }, //
+    },
+    format::CFormat,
+    gather::{
+        MapGather,
+        UnmapGather, //
+    },
+    init,
+    table::{
+        low_mask,
+        Table, //
+    }, //
+};
+
+/// The operations on tables of the format `C`.
+pub(super) struct Ops<C: CFormat>(PhantomData<C>);
+
+impl<C: CFormat> Ops<C> {
+    /// Whether there is somebody to be told about dirty pages, and something to tell.
+    const TRACKS: bool = C::TRACKS && cfg!(CONFIG_IOMMUFD_DRIVER);
+
+    /// `struct pt_iommu_ops` of the format.
+    pub(super) const TABLE: bindings::pt_iommu_ops = bindings::pt_iommu_ops {
+        map_range: Some(Self::map_range_callback),
+        unmap_range: Some(Self::unmap_range_callback),
+        set_dirty: if Self::TRACKS && cfg!(CONFIG_IOMMUFD_TEST) {
+            Some(Self::set_dirty_callback)
+        } else {
+            None
+        },
+        get_info: Some(Self::get_info_callback),
+        deinit: Some(Self::deinit_callback),
+    };
+
+    /// Checks a mapping in the order that C does, so that the first of several mistakes is the one
+    /// that is told.
+    fn check(
+        table: &Table<'_, C>,
+        iova: u64,
+        phys: PhysAddr,
+        len: u64,
+        prot: c_uint,
+    ) -> Result<(Range, Prot)> {
+        // CAST: The bits of a set.
+        let mut prot = prot::from_raw(prot as c_int);
+
+        if warn_on!(prot == Prot::NONE) {
+            return Err(EINVAL);
+        }
+        if phys > low_mask(table.output_lg2()) {
+            return Err(ERANGE);
+        }
+        if table.features().has(C::FORCE_WRITEABLE) && !prot.contains(Prot::WRITE) {
+            pr_err_once!("iommu: no read-only mappings where others nest (ERRATA_772415_SPR17)\n");
+            return Err(EINVAL);
+        }
+        if table.features().has(C::FORCE_COHERENCE) {
+            prot |= Prot::SNOOP;
+        }
+
+        let range = Range::new(iova, len)?;
+        // The sizes that both sides are aligned to, and that are not longer.
+        let aligned = low_mask((iova | phys).trailing_zeros() + 1);
+        let short = low_mask(u64::BITS - len.leading_zeros());
+
+        if table.page_sizes() & aligned & short == 0 {
+            return Err(ENXIO);
+        }
+        Ok((range, prot))
+    }
+
+    /// `map_range`: maps a range, and adds what was mapped to `mapped`.
+    ///
+    /// # Safety
+    ///
+    /// `iommu` is that of a live table of the format `C`; nobody else works on the range; `mapped`
+    /// is valid.
+    unsafe extern "C" fn map_range_callback(
+        iommu: *mut bindings::pt_iommu,
+        iova: bindings::dma_addr_t,
+        paddr: bindings::phys_addr_t,
+        len: bindings::dma_addr_t,
+        prot: c_uint,
+        gfp: bindings::gfp_t,
+        mapped: *mut usize,
+    ) -> c_int {
+        // SAFETY: By this function's contract.
+        let table = unsafe { Table::<C>::from_raw(iommu) };
+        let (iova, len) = (ffi::from_dma(iova), ffi::from_dma(len));
+        let phys = ffi::from_phys(paddr);
+
+        from_result(|| {
+            let (range, prot) = Self::check(&table, iova, phys, len, prot)?;
+            // SAFETY: The IOMMU API gives the caller of `iommu_map()` the range to itself.
+            let mut claim = unsafe { Exclusive::new(range) };
+            pin_init::stack_pin_init!(let local = LocalGather::new());
+            let mut gather = MapGather::new(local.borrow(), &table);
+            let gfp = Gfp::from_raw(gfp);
+            let (done, result) = table.tree().map(&mut claim, phys, prot, gfp, &mut gather);
+
+            gather.finish();
+            // SAFETY: By this function's contract.
+            // CAST: No more was mapped than the range has, whose length is an `unsigned long`.
+            unsafe { *mapped += done as usize };
+            match result {
+                Ok(()) => Ok(0),
+                // The rights were checked, so this is about the alignment of the length.
+                Err(error) if error == EINVAL => Err(ENXIO),
+                Err(error) => Err(error),
+            }
+        })
+    }
+
+    /// `unmap_range`: unmaps a range, and returns how many bytes went.
+    ///
+    /// # Safety
+    ///
+    /// `iommu` is that of a live table of the format `C`; nobody else works on the range, or on what
+    /// a leaf that begins in it maps; `gather` is an initialised gather of the caller.
+    unsafe extern "C" fn unmap_range_callback(
+        iommu: *mut bindings::pt_iommu,
+        iova: bindings::dma_addr_t,
+        len: bindings::dma_addr_t,
+        gather: *mut bindings::iommu_iotlb_gather,
+    ) -> usize {
+        // SAFETY: By this function's contract.
+        let table = unsafe { Table::<C>::from_raw(iommu) };
+        let (Ok(range), Some(gather)) = (
+            Range::new(ffi::from_dma(iova), ffi::from_dma(len)),
+            NonNull::new(gather),
+        ) else {
+            return 0;
+        };
+        if !table.is_reached(&range) {
+            return 0;
+        }
+
+        // SAFETY: The IOMMU API gives the caller of `iommu_unmap()` the range to itself, and all
+        // of a mapping that begins in it.
+        let mut claim = unsafe { Exclusive::new(range) };
+        // SAFETY: By this function's contract.
+        let mut gather = unsafe { IotlbGather::from_raw(gather) };
+        pin_init::stack_pin_init!(let local = LocalGather::new());
+        let mut tables = UnmapGather::new(local.borrow());
+        let done = table.tree().unmap(&mut claim, &mut tables);
+
+        tables.finish(&table, Range::new(range.first(), done).ok(), &mut gather);
+        // CAST: Addresses are `unsigned long`, and so is what lies between two of them.
+        done as usize
+    }
+
+    /// `set_dirty`: marks the leaf of an address as written to, as the hardware would.
+    ///
+    /// # Safety
+    ///
+    /// `iommu` is that of a live table of the format `C`. Nobody unmaps the address meanwhile, which
+    /// iommufd's self-test, the only caller, leaves to the test.
+    unsafe extern "C" fn set_dirty_callback(
+        iommu: *mut bindings::pt_iommu,
+        iova: bindings::dma_addr_t,
+    ) -> c_int {
+        // SAFETY: By this function's contract.
+        let table = unsafe { Table::<C>::from_raw(iommu) };
+        // SAFETY: By this function's contract.
+        let claim = unsafe { Stable::at(ffi::from_dma(iova)) };
+
+        from_result(|| table.tree().set_dirty(&claim).map(|()| 0))
+    }
+
+    /// `get_info`: the leaf sizes that the table can have.
+    ///
+    /// # Safety
+    ///
+    /// `iommu` is that of a live table of the format `C`; `info` is valid.
+    unsafe extern "C" fn get_info_callback(
+        iommu: *mut bindings::pt_iommu,
+        info: *mut bindings::pt_iommu_info,
+    ) {
+        // SAFETY: By this function's contract.
+        let table = unsafe { Table::<C>::from_raw(iommu) };
+        let sizes = init::page_sizes::<C>(table.input_lg2(), table.output_lg2());
+
+        // SAFETY: By this function's contract.
+        unsafe { (*info).pgsize_bitmap = sizes };
+    }
+
+    /// `deinit`: frees all tables.
+    ///
+    /// # Safety
+    ///
+    /// `iommu` is that of a live table of the format `C`, which is not used any more, by the
+    /// hardware and its caches neither.
+    unsafe extern "C" fn deinit_callback(iommu: *mut bindings::pt_iommu) {
+        // SAFETY: By this function's contract.
+        let table = unsafe { Table::<C>::from_raw(iommu) };
+
+        // SAFETY: By this function's contract.
+        unsafe { table.tree().free() }
+    }
+
+    /// `pt_iommu_<format>_iova_to_phys()`: where an address leads, 0 for nowhere.
+    ///
+    /// # Safety
+    ///
+    /// `domain` is that of a live table of the format `C`; nobody maps or unmaps the address
+    /// meanwhile.
+    #[inline]
+    pub(super) unsafe fn iova_to_phys(
+        domain: *mut bindings::iommu_domain,
+        iova: bindings::dma_addr_t,
+    ) -> bindings::phys_addr_t {
+        // SAFETY: By this function's contract.
+        let table = unsafe { Table::<C>::from_domain(domain) };
+        // SAFETY: By this function's contract.
+        let claim = unsafe { Stable::at(ffi::from_dma(iova)) };
+
+        table
+            .tree()
+            .iova_to_phys(&claim)
+            .and_then(|phys| ffi::to_phys(phys).ok())
+            .unwrap_or(0)
+    }
+
+    /// `pt_iommu_<format>_read_and_clear_dirty()`: which pages were written to?
+    ///
+    /// # Errors
+    ///
+    /// `EOPNOTSUPP` if the format or the kernel does not track, `EINVAL` for an empty range,
+    /// `EOVERFLOW` or `ERANGE` for one that reaches beyond the addresses.
+    ///
+    /// # Safety
+    ///
+    /// `domain` is that of a live table of the format `C`; nobody maps or unmaps anything in the
+    /// range; `dirty` is valid, its pointers are null or valid, and the caller has them for itself.
+    #[inline]
+    pub(super) unsafe fn read_and_clear_dirty(
+        domain: *mut bindings::iommu_domain,
+        iova: c_ulong,
+        size: usize,
+        flags: c_ulong,
+        dirty: *mut bindings::iommu_dirty_bitmap,
+    ) -> Result {
+        if !Self::TRACKS {
+            return Err(EOPNOTSUPP);
+        }
+        // SAFETY: By this function's contract.
+        let table = unsafe { Table::<C>::from_domain(domain) };
+        // CAST: `unsigned long` and `size_t` have 64 bits here.
+        let range = Range::new(iova as u64, size as u64)?;
+
+        if !table.is_reached(&range) {
+            return Err(ERANGE);
+        }
+
+        // SAFETY: By this function's contract.
+        let claim = unsafe { Stable::new(range) };
+        // SAFETY: By this function's contract.
+        let mut sink = unsafe { DirtyBitmap::from_raw(NonNull::new_unchecked(dirty), range) };
+        // CAST: As above.
+        let clear = flags as u64 & u64::from(bindings::IOMMU_DIRTY_NO_CLEAR) == 0;
+
+        table.tree().read_and_clear_dirty(&claim, clear, &mut sink)
+    }
+}

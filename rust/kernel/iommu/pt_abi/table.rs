@@ -1,0 +1,242 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! A `struct pt_iommu_<format>` of C, seen as a tree of the Rust tables.
+
+use core::{
+    marker::PhantomData,
+    ptr::NonNull, //
+};
+
+use kernel::{
+    bindings,
+    ffi::c_uint,
+    prelude::*,
+    sync::atomic::Atomic, //
+};
+
+use super::{
+    super::pt::{
+        Format,
+        Level,
+        Limits,
+        Range,
+        Tree, //
+    },
+    format::{
+        CFormat,
+        Features, //
+    },
+    memory::DomainTables, //
+};
+
+/// The layout that `struct pt_iommu_<format>` has for each format.
+#[repr(C)]
+pub(super) struct RawTable {
+    pub(super) iommu: bindings::pt_iommu,
+    pub(super) common: bindings::pt_common,
+}
+
+/// The layout that `struct pt_iommu_<format>_cfg` has for each format.
+#[repr(C)]
+pub(super) struct RawConfig {
+    pub(super) common: bindings::pt_iommu_cfg,
+    pub(super) top_level: c_uint,
+}
+
+/// A mask of the `lg2` lowest bits; all from 64 on.
+pub(super) const fn low_mask(lg2: u32) -> u64 {
+    if lg2 >= u64::BITS {
+        u64::MAX
+    } else {
+        (1 << lg2) - 1
+    }
+}
+
+/// Binary logarithm of the entries of a table.
+pub(super) const ENTRIES_LG2: u32 = 9;
+
+/// The bits of an address that a top table of `level` resolves, with what is below it.
+pub(super) fn resolved_lg2<F: Format>(level: u8) -> u32 {
+    F::PAGE_LG2 + ENTRIES_LG2 * (u32::from(level) + 1)
+}
+
+/// `READ_ONCE()`: of a field that C code may write at the same time.
+///
+/// # Safety
+///
+/// `field` is valid for reads.
+#[inline(always)]
+unsafe fn read_once<T: Copy>(field: *const T) -> T {
+    // SAFETY: By this function's contract. A volatile read of a number is what the kernel's memory
+    // model takes for a relaxed atomic one; a call of `Atomic::load` costs several times as much.
+    unsafe { field.read_volatile() }
+}
+
+/// A page table that C code owns.
+///
+/// # Invariants
+///
+/// - `raw` points to a struct that [`init()`](super::init::init) has filled for the format `C`. It
+///   lives during `'a`, and with it the tables, the domain's and the driver's operations, and the
+///   device.
+/// - Meanwhile, `top_of_table` is changed by operations on [`Table::tree`] only. What C may change
+///   are the features, and `domain.pgsize_bitmap`, from which it may take sizes.
+/// - `mem` is the memory of its tables, and `features` what it has.
+pub(super) struct Table<'a, C: CFormat> {
+    raw: NonNull<RawTable>,
+    mem: DomainTables,
+    features: Features,
+    lifetime: PhantomData<(&'a RawTable, C)>,
+}
+
+impl<C: CFormat> Table<'_, C> {
+    /// Borrows the table of a `struct pt_iommu`.
+    ///
+    /// # Safety
+    ///
+    /// `iommu` is the first member of a struct for which the invariants of this type hold.
+    #[inline]
+    pub(super) unsafe fn from_raw(iommu: *mut bindings::pt_iommu) -> Self {
+        let raw = iommu.cast::<RawTable>();
+        // SAFETY: By this function's contract the field is valid. C sets bits of it meanwhile.
+        let features = unsafe { read_once(&raw const (*raw).common.features) };
+        let features = C::effective(Features::from_raw(features));
+        // SAFETY: By this function's contract; `init()` made sure of the device.
+        let mem = unsafe { DomainTables::new(iommu, features.has(Features::DMA_INCOHERENT)) };
+
+        // INVARIANT: By this function's contract.
+        Self {
+            // SAFETY: By this function's contract this is not null.
+            raw: unsafe { NonNull::new_unchecked(raw) },
+            mem,
+            features,
+            lifetime: PhantomData,
+        }
+    }
+
+    /// Borrows the table of a domain.
+    ///
+    /// # Safety
+    ///
+    /// `domain` is that of a struct for which the invariants of this type hold.
+    #[inline]
+    pub(super) unsafe fn from_domain(domain: *mut bindings::iommu_domain) -> Self {
+        const_assert!(core::mem::offset_of!(bindings::pt_iommu, domain) == 0);
+        // SAFETY: By this function's contract. The domain is the first member.
+        unsafe { Self::from_raw(domain.cast()) }
+    }
+
+    /// The features that the table has.
+    #[inline]
+    pub(super) fn features(&self) -> Features {
+        self.features
+    }
+
+    /// The memory of the tables.
+    #[inline]
+    pub(super) fn memory(&self) -> &DomainTables {
+        &self.mem
+    }
+
+    /// What the driver embeds and the core calls with.
+    #[inline]
+    pub(super) fn iommu(&self) -> *mut bindings::pt_iommu {
+        self.raw.as_ptr().cast()
+    }
+
+    /// The domain.
+    #[inline]
+    pub(super) fn domain(&self) -> *mut bindings::iommu_domain {
+        self.raw.as_ptr().cast()
+    }
+
+    /// What the hardware does, of what the driver can tell by `driver_ops`.
+    #[inline]
+    pub(super) fn driver_ops(&self) -> Option<&bindings::pt_iommu_driver_ops> {
+        // SAFETY: By the type invariants.
+        unsafe { (*self.iommu()).driver_ops.as_ref() }
+    }
+
+    /// The leaf sizes in use. The driver may have taken some of those that `init()` offered.
+    #[inline]
+    pub(super) fn page_sizes(&self) -> u64 {
+        // SAFETY: By the type invariants. The driver may change the field meanwhile.
+        let sizes = unsafe { read_once(&raw const (*self.domain()).pgsize_bitmap) };
+
+        // CAST: `unsigned long` has 64 bits here.
+        sizes as u64 & C::Format::PAGE_SIZES
+    }
+
+    /// The input addresses, sign bit included; with a top that grows, those of the highest.
+    #[inline]
+    pub(super) fn input_lg2(&self) -> u32 {
+        // SAFETY: By the type invariants; nobody changes the field after `init()`.
+        unsafe { (*self.raw.as_ptr()).common.max_vasz_lg2 }.into()
+    }
+
+    /// The output addresses.
+    #[inline]
+    pub(super) fn output_lg2(&self) -> u32 {
+        // SAFETY: By the type invariants; nobody changes the field after `init()`.
+        unsafe { (*self.raw.as_ptr()).common.max_oasz_lg2 }.into()
+    }
+
+    /// The word that holds the address of the top table and its level.
+    #[inline]
+    fn top(&self) -> &Atomic<u64> {
+        // SAFETY: By the type invariants.
+        let word = unsafe { &raw mut (*self.raw.as_ptr()).common.top_of_table };
+
+        // CAST: `uintptr_t` has the size of `u64` here: this is built for 64 bits only.
+        const_assert!(size_of::<usize>() == size_of::<u64>());
+        // SAFETY: By the type invariants the word lives as long as `self`. C code reads it by
+        // `READ_ONCE()`, and writes it by none but the operations on the tree.
+        unsafe { Atomic::from_ptr(word.cast::<u64>()) }
+    }
+
+    /// What can be mapped, and how.
+    fn limits(&self) -> Limits {
+        let sign_extend = self.features.has(Features::SIGN_EXTEND);
+        let level = if self.features.has(Features::DYNAMIC_TOP) {
+            C::top_max(self.input_lg2())
+        } else {
+            self.top_level()
+        };
+
+        Limits {
+            coherent: !self.features.has(Features::DMA_INCOHERENT),
+            sign_extend,
+            aperture_last: low_mask(self.input_lg2() - u32::from(sign_extend)),
+            page_sizes: self.page_sizes(),
+            output_last: low_mask(self.output_lg2()),
+            top_level: Level::top_of(level + 1).unwrap_or(Level::MAX),
+        }
+    }
+
+    /// The level of the top table as it is now.
+    #[inline]
+    pub(super) fn top_level(&self) -> u8 {
+        // SAFETY: An atomic is valid for reads.
+        let word = unsafe { read_once(self.top().as_ptr()) };
+
+        // CAST: Three bits.
+        (word & u64::from(bindings::PT_TOP_LEVEL_MASK)) as u8
+    }
+
+    /// The tree.
+    #[inline]
+    pub(super) fn tree(&self) -> Tree<'_, C::Format, DomainTables> {
+        // SAFETY:
+        // - By the type invariants the word names a tree in `mem`, and the tree is freed by nobody
+        //   while `self` is borrowed.
+        // - `init()` chose `input_lg2` and the sizes such that the highest top resolves them. A
+        //   driver may have taken away the smallest; `Ops::check()` lets nothing pass that needs it.
+        unsafe { Tree::from_parts(&self.mem, self.top(), self.limits()) }
+    }
+
+    /// Whether the top reaches `range` as it is now: nothing but a map makes it grow.
+    pub(super) fn is_reached(&self, range: &Range) -> bool {
+        !self.features.has(Features::DYNAMIC_TOP)
+            || range.last() <= low_mask(resolved_lg2::<C::Format>(self.top_level()))
+    }
+}
