@@ -1,0 +1,8 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * What generic_pt/fmt/iommu_vtdss.c defines, from the Rust page tables.
+ */
+#include "alias.h"
+
+RUST_IOMMU_PT_ALIAS(vtdss);
+RUST_IOMMU_PT_ALIAS_HW_INFO(vtdss);
