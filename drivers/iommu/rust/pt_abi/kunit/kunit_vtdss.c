@@ -1,0 +1,8 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * The kernel's KUnit suites of the page tables of VT-d second stage, on those in Rust.
+ */
+#include <linux/rust_iommu_pt.h>
+
+#define PT_FMT_VARIANT rust
+#include "../../../generic_pt/fmt/iommu_vtdss.c"
