@@ -4,8 +4,9 @@
 # What the guest runs: the kernel's own tests and ours, the migration program,
 # and the image that holds them.
 
-UPSTREAM_TESTS="vfio_pci_driver_test vfio_dma_mapping_test
-		vfio_iommufd_setup_test vfio_pci_device_test"
+UPSTREAM_TESTS="vfio/vfio_pci_driver_test vfio/vfio_dma_mapping_test
+		vfio/vfio_iommufd_setup_test vfio/vfio_pci_device_test
+		iommu/iommufd iommu/iommufd_fail_nth"
 IMAGES_KEPT=4
 
 # Builds one directory of selftests of the tree, static, out of the tree.
@@ -23,12 +24,12 @@ step_selftests()
 {
 	local name
 	rm -rf "$SELFTESTS"
-	mkdir -p "$SELFTESTS/vfio" "$SELFTESTS/iommu_rust"
-	build_selftests vfio
-	build_selftests iommu_rust
-	mkdir -p "$SELFTESTS/bin/vfio" "$SELFTESTS/bin/iommu_rust"
+	for name in vfio iommu iommu_rust; do
+		mkdir -p "$SELFTESTS/$name" "$SELFTESTS/bin/$name"
+		build_selftests "$name"
+	done
 	for name in $UPSTREAM_TESTS; do
-		cp "$SELFTESTS/vfio/$name" "$SELFTESTS/bin/vfio/"
+		cp "$SELFTESTS/$name" "$SELFTESTS/bin/${name%/*}/"
 	done
 	find "$SELFTESTS/iommu_rust" -maxdepth 1 -type f -perm -u+x \
 		-exec cp {} "$SELFTESTS/bin/iommu_rust/" \;

@@ -92,6 +92,12 @@ UPSTREAM = (
 )
 
 
+# They need no IOMMU: iommufd has one of its own for them, with AMD v1 tables.
+IOMMUFD = (
+    GuestTest("iommufd", "./iommufd", "/tests/iommu"),
+    GuestTest("iommufd_fail_nth", "./iommufd_fail_nth", "/tests/iommu", limit=600),
+)
+
 # Where writes are tracked: each stage driven by us, and once by the C driver,
 # which tracks in the second stage only.  What is tracked is a domain of iommufd;
 # the default domain is only what a device comes from, so each of the two kinds
@@ -171,6 +177,12 @@ def all_suites():
             UPSTREAM,
             # They map a gigabyte each: by 4 KiB and by 2 MiB, each driver both ways.
             huge_with=("nopt",),
+        ),
+        GuestSuite(
+            "iommufd",
+            "the kernel's own iommufd selftests, unmodified",
+            IOMMUFD,
+            machines=("vtd-legacy-c/pt",),
         ),
         GuestSuite(
             "dirty",
