@@ -1,0 +1,70 @@
+/* SPDX-License-Identifier: GPL-2.0 */
+/*
+ * Reads I/O page tables from their raw words, as a remapping unit does.
+ *
+ * Written from the specifications, and sharing no code with either of the
+ * tables that it judges: not with drivers/iommu/generic_pt, not with
+ * rust/kernel/iommu/pt.  All that it takes from them is where the top is, which
+ * struct pt_common says.
+ *
+ * An *item* is one 64-bit word of a table.  A leaf is one item, or in AMD's
+ * format a run of equal items.  Level 0 is the lowest.
+ */
+#ifndef _IOMMU_RUST_TESTS_RAW_H
+#define _IOMMU_RUST_TESTS_RAW_H
+
+#include <linux/generic_pt/common.h>
+#include <linux/types.h>
+
+struct raw_format {
+	/* An item with none of these is empty. */
+	u64 present;
+	u64 dirty;
+	/* log2 of the smallest page, and of the unit that addresses count in. */
+	u8 granule_lg2;
+	/* log2 of what a leaf at @level spans, 0 if @item refers to a table. */
+	unsigned int (*leaf_lg2)(const struct raw_format *format, u64 item,
+				 unsigned int level);
+};
+
+extern const struct raw_format raw_vtdss;
+extern const struct raw_format raw_amdv1;
+extern const struct raw_format raw_amdv1_mock;
+extern const struct raw_format raw_x86_64;
+
+/**
+ * struct raw_item - An item that is part of a leaf
+ * @iova: What it translates first
+ * @word: Where it is
+ * @value: What it held when it was read
+ * @level: Level of its table
+ * @lg2: log2 of what the item alone translates
+ * @leaf_lg2: log2 of what its leaf translates
+ */
+struct raw_item {
+	u64 iova;
+	u64 *word;
+	u64 value;
+	unsigned int level;
+	unsigned int lg2;
+	unsigned int leaf_lg2;
+};
+
+/**
+ * struct raw_count - What a table consists of
+ * @tables: All tables, the top among them
+ * @leaf_tables: Those that hold a leaf
+ * @items: Items that are part of leaves
+ */
+struct raw_count {
+	unsigned long tables;
+	unsigned long leaf_tables;
+	unsigned long items;
+};
+
+bool raw_next(const struct raw_format *format, const struct pt_common *common,
+	      u64 from, u64 last, struct raw_item *item);
+void raw_count(const struct raw_format *format, const struct pt_common *common,
+	       struct raw_count *count);
+
+#endif /* _IOMMU_RUST_TESTS_RAW_H */

@@ -1,0 +1,69 @@
+/* SPDX-License-Identifier: GPL-2.0 */
+/*
+ * A paging domain without hardware, over the tables of C or over those of Rust.
+ *
+ * Both are a struct iommu_domain with the same configuration, and whoever uses
+ * one drives it through the calls of the IOMMU core.  Only the function that
+ * makes it differs.
+ */
+#ifndef _IOMMU_RUST_TESTS_TABLES_H
+#define _IOMMU_RUST_TESTS_TABLES_H
+
+#include <linux/generic_pt/iommu.h>
+#include <linux/iommu.h>
+#include <linux/iova_bitmap.h>
+#include <linux/spinlock.h>
+
+#include "raw.h"
+
+/* In the order of bench/abi.h and its program. */
+enum tables_format {
+	TABLES_VTDSS,
+	TABLES_AMDV1,
+	TABLES_X86_64,
+	TABLES_AMDV1_MOCK,
+	TABLES_NR_FORMATS,
+};
+
+enum tables_side {
+	TABLES_C,
+	TABLES_RUST,
+	TABLES_NR_SIDES,
+};
+
+/**
+ * struct tables - A domain and what is known about it
+ * @domain: For the calls of the core
+ * @raw: For reading the tables without their code
+ * @common: Where their top is
+ * @flushed_from: First address of the last flush
+ * @flushed_last: Last address of the last flush
+ * @flushes: How often the core asked for a flush
+ */
+struct tables {
+	union {
+		struct iommu_domain domain;
+		/* private: */
+		struct pt_iommu iommu;
+		struct pt_iommu_vtdss as_vtdss;
+		struct pt_iommu_amdv1 as_amdv1;
+		struct pt_iommu_x86_64 as_x86_64;
+		struct pt_iommu_amdv1_mock as_amdv1_mock;
+		/* public: */
+	};
+	const struct raw_format *raw;
+	const struct pt_common *common;
+	unsigned long flushed_from;
+	unsigned long flushed_last;
+	unsigned long flushes;
+	/* private: */
+	spinlock_t top_lock;
+};
+
+const char *tables_format_name(enum tables_format format);
+bool tables_track(enum tables_format format);
+int tables_init(struct tables *tables, enum tables_format format,
+		enum tables_side side);
+void tables_destroy(struct tables *tables);
+
+#endif /* _IOMMU_RUST_TESTS_TABLES_H */
