@@ -111,7 +111,7 @@ step_tree()
 	if [ -n "$KSRC" ] && [ -d "$TREE" ]; then
 		sync_ksrc
 	fi
-	lay_over || die "$(grep '^overlay: ' "$CACHE/log/tree.log" | tail -n1)"
+	lay_over || die "$(grep '^overlay: ' "$CACHE/log/$TREES.log" | tail -n1)"
 }
 
 # The fragments of the configuration, later ones on top.
@@ -134,23 +134,25 @@ check_debug()
 	fi
 }
 
-# Sets TREE, the copy of the source that this checkout is laid over.
+# Sets TREE, the copy of the source that this checkout is laid over.  Each
+# architecture has one of its own: a tree holds one build.
 provide_tree()
 {
-	TREE=$CACHE/tree/linux-$(kernel_version "$SOURCE")
+	TREES=${1:-tree}
+	TREE=$CACHE/$TREES/linux-$(kernel_version "$SOURCE")
 	if [ -n "$KSRC" ]; then
-		TREE=$CACHE/tree/ksrc-$(printf '%s' "$KSRC" | digest)
+		TREE=$CACHE/$TREES/ksrc-$(printf '%s' "$KSRC" | digest)
 	fi
 	# A debug kernel is built beside the other one: neither rebuilds the other.
 	TREE=$TREE${DEBUG:+-$DEBUG}
 	if [ ! -d "$TREE" ] || [ -n "$KSRC" ]; then
-		run_step tree "copy of the source, this checkout laid over" always step_tree
+		run_step "$TREES" "copy of the source, this checkout laid over" always step_tree
 	else
 		local said
-		said=$(lay_over 2>&1) || die "tree: $(tail -n1 <<<"$said")"
+		said=$(lay_over 2>&1) || die "$TREES: $(tail -n1 <<<"$said")"
 		case $said in
 		*' 0 changed') ;;
-		*) say_step tree "this checkout laid over the source" "${said##*: }" ;;
+		*) say_step "$TREES" "this checkout laid over the source" "${said##*: }" ;;
 		esac
 	fi
 	MANIFEST=$(digest <"$TREE/.overlay/manifest.json")
@@ -184,23 +186,24 @@ check_config()
 	done <"$1"
 }
 
+# configure_kernel MAKE FRAGMENT...: MAKE is the function that builds in TREE.
 configure_kernel()
 {
-	local kept=$TREE/.overlay/config.key key fragment list
-	mapfile -t list < <(fragments)
+	local make=$1 kept=$TREE/.overlay/config.key key fragment
+	shift
 	key=$(
 		{
-			cat "${list[@]}"
+			cat "$@"
 			find "$TREE/drivers/iommu" "$TREE/rust" -name 'Kconfig*' -exec cat {} +
 		} | digest
 	)
 	if [ "$(cat "$kept" 2>/dev/null)" = "$key" ] && [ -f "$TREE/.config" ]; then
 		return 0
 	fi
-	kmake allnoconfig
-	( cd "$TREE" && scripts/kconfig/merge_config.sh -m .config "${list[@]}" )
-	kmake olddefconfig
-	for fragment in "${list[@]}"; do
+	"$make" allnoconfig
+	( cd "$TREE" && scripts/kconfig/merge_config.sh -m .config "$@" )
+	"$make" olddefconfig
+	for fragment; do
 		check_config "$fragment"
 	done
 	printf '%s\n' "$key" >"$kept"
@@ -228,8 +231,9 @@ step_kernel()
 	need_space 3
 	kmake rustavailable ||
 		die "this toolchain cannot build Rust in the kernel: see the end of the log"
-	configure_kernel
-	local log=$CACHE/log/kernel-build.log
+	local log=$CACHE/log/kernel-build.log list
+	mapfile -t list < <(fragments)
+	configure_kernel kmake "${list[@]}"
 	kmake -j"$JOBS" bzImage modules 2>&1 | tee "$log" ||
 		die "the kernel does not build:" \
 			"$(grep -m1 -E 'error(\[E[0-9]+\])?:|Error [0-9]+' "$log" | cut -c1-160)"

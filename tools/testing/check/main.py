@@ -11,7 +11,7 @@ import sys
 import time
 
 CHECKOUT = pathlib.Path(__file__).resolve().parent.parent.parent.parent
-sys.path.insert(0, str(CHECKOUT / "tools/testing/vm"))
+sys.path[:0] = [str(CHECKOUT / "tools/testing/vm"), str(CHECKOUT / "tools/testing/uml")]
 sys.dont_write_bytecode = True
 
 # pylint: disable=wrong-import-position
@@ -19,9 +19,10 @@ import configs  # noqa: E402
 import ktap  # noqa: E402
 import machine as vm  # noqa: E402
 import suites as table  # noqa: E402
+import uml  # noqa: E402
 
 OUTPUT = CHECKOUT / "build" / "check"
-LEVELS = ("host", "vm")
+LEVELS = ("host", "uml", "vm")
 # A whole machine with several suites; each program in it has its own limit.
 MACHINE_LIMIT = 1500
 
@@ -104,10 +105,25 @@ def run_host(task, suite, products):
         task.results.failures.append(("program", "it ran no test"))
 
 
+def run_uml(task, suite):
+    """Run the KUnit suites of the kernel that is a program of this machine."""
+    products = uml.Products.load()
+    task.log = OUTPUT / f"{suite.name}.log"
+    outcome = uml.run(products, ["kunit.enable=1", "kunit_shutdown=halt"], log=task.log, limit=suite.limit)
+    task.results = ktap.parse(outcome.lines, products.tree)
+    ran = {line.split("# Subtest: ", 1)[1].strip() for line in outcome.lines if "# Subtest: " in line}
+    for name in suite.suites:
+        if name not in ran:
+            task.results.failures.append((name, "the kernel did not run this suite"))
+    task.results.failures += [("kernel", sentence) for sentence in outcome.failures()]
+
+
 def plan(chosen, selection, products):
     """Return the tasks that the chosen suites need on the chosen machines."""
     tasks = []
     for suite in chosen:
+        if isinstance(suite, table.UmlSuite) and not selection:
+            tasks.append(Task("host", suite.name, lambda task, s=suite: run_uml(task, s)))
         if isinstance(suite, table.HostSuite) and not selection:
             tasks.append(
                 Task("host", suite.name, lambda task, s=suite: run_host(task, s, products))
@@ -252,7 +268,8 @@ def show_list(everything):
 
 def set_up(chosen):
     """Set up what the suites need; return its exit status."""
-    level = max((suite.needs for suite in chosen), key=LEVELS.index)
+    needed = {suite.needs for suite in chosen}
+    level = "all" if {"uml", "vm"} <= needed else max(needed, key=LEVELS.index)
     return subprocess.run([str(CHECKOUT / "tools/setup/setup"), level], check=False).returncode
 
 

@@ -74,6 +74,19 @@ class KunitSuite:
     needs = "vm"
 
 
+@dataclasses.dataclass(frozen=True)
+class UmlSuite:
+    """KUnit suites of the kernel as a program of this machine: all that are in it."""
+
+    name: str
+    what: str
+    # The suites that must have run.
+    suites: tuple
+    limit: int = 300
+
+    needs = "uml"
+
+
 IOMMUFD_VARIANTS = " ".join(
     f"-v {variant}"
     for variant in (
@@ -118,14 +131,31 @@ def dirty_tests():
     )
 
 
-def kunit_names():
+def kunit_names(folders=("rust/kernel/iommu", "drivers/iommu/rust")):
     """Return the KUnit suites of our kernel code, each of which has to run."""
     named = re.compile(r"kunit_tests\((\w+)\)\]|^\S*for_each_test!\(\w+, (\w+)", re.M)
     names = set()
-    for folder in ("rust/kernel/iommu", "drivers/iommu/rust"):
+    for folder in folders:
         for path in (CHECKOUT / folder).rglob("*.rs"):
             names |= {name for pair in named.findall(path.read_text()) for name in pair if name}
     return tuple(sorted(names))
+
+
+def c_kunit_names():
+    """Return our KUnit suites that are written in C, to stand beside C tables."""
+    named = re.compile(r'^\t\.name = "(rust_iommu\w+)",', re.M)
+    names = set()
+    for path in (CHECKOUT / "drivers/iommu/rust").rglob("*.c"):
+        names |= set(named.findall(path.read_text()))
+    return tuple(sorted(names))
+
+
+# The kernel's own suites of its C page tables.
+GENERIC_PT = tuple(
+    f"{name}_{what}"
+    for name in ("amdv1", "amdv1_mock", "vtdss", "x86_64")
+    for what in ("fmt_test", "iommu_test")
+)
 
 
 def all_suites():
@@ -170,6 +200,11 @@ def all_suites():
             kunit_names(),
             "vtd-ss/pt",
             module="rust_vtd",
+        ),
+        UmlSuite(
+            "kunit-uml",
+            "KUnit of the page tables at native speed, Rust beside C",
+            kunit_names(("rust/kernel/iommu",)) + c_kunit_names() + GENERIC_PT,
         ),
         GuestSuite(
             "upstream",

@@ -1,0 +1,89 @@
+# SPDX-License-Identifier: GPL-2.0
+# shellcheck shell=bash
+#
+# The kernel built as a program of this machine (ARCH=um), which runs page
+# tables at the processor's own speed, and the program that measures them there.
+
+# shellcheck disable=SC2153 # what one part sets, another part reads
+umake()
+{
+	make -C "$TREE" ARCH=um LLVM="$LLVM" CLIPPY=1 KBUILD_BUILD_TIMESTAMP=2026-01-01 \
+		KBUILD_BUILD_USER=rust-iommu KBUILD_BUILD_HOST=rust-iommu "$@"
+}
+
+step_uml_kernel()
+{
+	local TREE=$UML_TREE log=$CACHE/log/uml-build.log ours
+	need_space 3
+	umake rustavailable ||
+		die "this toolchain cannot build Rust in the kernel: see the end of the log"
+	configure_kernel umake "$TOP/tools/testing/uml/kernel.config"
+	umake -j"$JOBS" linux 2>&1 | tee "$log" ||
+		die "the UML kernel does not build:" \
+			"$(grep -m1 -E 'error(\[E[0-9]+\])?:|Error [0-9]+' "$log" | cut -c1-160)"
+	# What only this kernel compiles: a warning has to stop somebody.
+	ours=$(grep -m1 -E '^(\./)?drivers/iommu/rust/[^ ]*: warning: ' "$log" || true)
+	if [ -n "$ours" ]; then
+		find "$TREE/drivers/iommu/rust" -name '*.o' -delete
+		die "$ours"
+	fi
+	cp "$TREE/linux" "$TREE/.overlay/linux.new"
+	mv "$TREE/.overlay/linux.new" "$TREE/.overlay/linux"
+}
+
+# Sets UML_TREE, a copy of the source by itself, and builds in it.
+provide_uml()
+{
+	# There is no debug kernel of this kind.
+	# shellcheck disable=SC2034 # provide_tree reads it
+	local TREE MANIFEST key DEBUG=
+	provide_tree uml
+	UML_TREE=$TREE
+	key=$(
+		{
+			printf '%s\n' "$MANIFEST" "$SOURCE" "$LLVM" "$RUST_LIB_SRC"
+			cat "$TREE/.overlay/sync.serial" 2>/dev/null || true
+			rustc --version
+			bindgen --version
+			cat "$TOP/tools/testing/uml/kernel.config" "$HERE/uml.sh"
+		} | digest
+	)
+	run_step uml-kernel "Linux $(kernel_version "$UML_TREE") as a program" "$key" \
+		step_uml_kernel
+}
+
+step_bench()
+{
+	mkdir -p "$CACHE/bench"
+	# Static: nothing else is in its root file system.
+	gcc -O2 -static -Wall -Wextra -Werror -o "$CACHE/bench/bench.new" \
+		"$TOP/tools/testing/iommu_pt_bench/bench.c" ||
+		die "the benchmark does not build: $(grep -m1 'error:' "$CACHE/log/bench.log")"
+	mv "$CACHE/bench/bench.new" "$CACHE/bench/bench"
+}
+
+provide_bench()
+{
+	local key
+	key=$(
+		{
+			gcc -dumpfullversion
+			cat "$TOP/tools/testing/iommu_pt_bench/bench.c" \
+				"$TOP/drivers/iommu/rust/bench/abi.h"
+		} | digest
+	)
+	run_step bench "the benchmark's program" "$key" step_bench
+}
+
+# Tells the runners where everything is.
+write_uml_products()
+{
+	local into=$TOP/build/products.uml
+	mkdir -p "$TOP/build" || die "$TOP/build cannot be written: make the checkout writable"
+	{
+		printf 'kernel=%s\n' "$UML_TREE/.overlay/linux"
+		printf 'bench=%s\n' "$CACHE/bench/bench"
+		printf 'tree=%s\n' "$UML_TREE"
+	} >"$into.new"
+	mv "$into.new" "$into"
+}
