@@ -6,7 +6,7 @@
 export CACHE KSRC QEMU LLVM JOBS SUITE IOMMU DEBUG ARGS V
 export FUZZ_TIME FORMAT INPUT
 
-.PHONY: help run check list lint fuzz sanitize coverage tree clean distclean
+.PHONY: help run check bench list lint fuzz sanitize coverage tree clean distclean
 
 help:
 	@cat tools/setup/help.txt
@@ -16,6 +16,9 @@ run:
 
 check:
 	@tools/testing/check/check check
+
+bench:
+	@tools/testing/iommu_pt_bench/run $(ARGS)
 
 list:
 	@tools/testing/check/check list

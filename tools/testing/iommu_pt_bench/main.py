@@ -1,0 +1,130 @@
+# SPDX-License-Identifier: GPL-2.0
+"""Measure the I/O page tables, Rust against C, in one run of one kernel.
+
+Writes build/bench.json, build/bench.txt and build/bench.svg.  It judges nothing:
+it fails only if something could not be measured.
+"""
+
+import argparse
+import os
+import pathlib
+import subprocess
+import sys
+
+HERE = pathlib.Path(__file__).resolve().parent
+CHECKOUT = HERE.parent.parent.parent
+sys.path[:0] = [str(HERE), str(CHECKOUT / "tools/testing/uml")]
+sys.dont_write_bytecode = True
+
+# pylint: disable=wrong-import-position
+import figures as results  # noqa: E402
+import plan  # noqa: E402
+import plot  # noqa: E402
+import uml  # noqa: E402
+
+FEWEST = 15
+
+
+def parse_arguments():
+    parser = argparse.ArgumentParser(description=__doc__.split("\n", maxsplit=1)[0])
+    parser.add_argument("--repetitions", type=int, default=21, metavar="N")
+    parser.add_argument("--format", choices=plan.FORMATS, action="append", help="only this one")
+    parser.add_argument("--size", type=int, choices=plan.SIZES, action="append", help="MiB; only this")
+    parser.add_argument("--output", type=pathlib.Path, default=CHECKOUT / "build")
+    parser.add_argument("--no-setup", action="store_true", help="measure what was built last")
+    options = parser.parse_args()
+    if options.repetitions < FEWEST:
+        parser.error(f"--repetitions {options.repetitions} is too few to trust a median: {FEWEST} or more")
+    return options
+
+
+class Progress:
+    """Says what is being measured, on one line if there is a terminal."""
+
+    def __init__(self):
+        self.terminal = sys.stdout.isatty()
+        self.heading = None
+
+    def __call__(self, line):
+        words = line.split()
+        if not words or words[0] != "WORK":
+            return
+        name, mib, work = words[1:4]
+        if self.terminal:
+            print(f"\r\033[K{name}, {results.size_name(int(mib))}: {work}", end="", flush=True)
+        elif self.heading != (name, mib):
+            self.heading = (name, mib)
+            print(f"{name}, {results.size_name(int(mib))} ...", flush=True)
+
+    def end(self):
+        if self.terminal:
+            print("\r\033[K", end="", flush=True)
+
+
+def conditions():
+    """Return what of this machine a reader of the figures wants to know."""
+    model = "unknown"
+    for line in pathlib.Path("/proc/cpuinfo").read_text().splitlines():
+        if line.startswith("model name"):
+            model = line.split(":", 1)[1].strip()
+            break
+    load = os.getloadavg()[0]
+    note = [f"processor: {model}; load of the machine when it began: {load:.1f}"]
+    if load > 0.5:
+        note.append("the machine was busy: measure again when nothing else runs")
+    if not any(pathlib.Path("/sys/bus/event_source/devices").glob("cpu*")):
+        note.append("no instruction counts: this machine has no hardware counters")
+    return note
+
+
+def measure(options):
+    products = uml.Products.load()
+    text = plan.text(options.format or plan.FORMATS, options.size or plan.SIZES, options.repetitions)
+    progress = Progress()
+    outcome = uml.run(
+        products,
+        # The sample of /dev/random that the kernel waits for is of no use here.
+        ["kunit.enable=0", "random.trust_cpu=on"],
+        log=options.output / "bench.log",
+        limit=3600,
+        files={"init": products.bench.read_bytes(), "plan": text.encode()},
+        on_line=progress,
+    )
+    progress.end()
+    failures = [line.removeprefix("FAIL ") for line in outcome.lines if line.startswith("FAIL ")]
+    failures = failures or outcome.failures()
+    if not failures and "END 0" not in outcome.lines:
+        failures = ["the program ended before it was through"]
+    if failures:
+        raise uml.vm.MachineError(f"{failures[0]} (log: {options.output / 'bench.log'})")
+    return outcome.lines
+
+
+def main():
+    options = parse_arguments()
+    try:
+        if not options.no_setup:
+            if subprocess.run([str(CHECKOUT / "tools/setup/setup"), "uml"], check=False).returncode != 0:
+                return 1
+        note = conditions()
+        lines = measure(options)
+    except (uml.vm.MachineError, OSError) as error:
+        print(f"bench: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        return 130
+    found, tables = results.collect(lines), results.memory(lines)
+    table = results.table_text(found, tables, note)
+    for name, content in (
+        ("bench.json", results.json_text(found, tables)),
+        ("bench.txt", table),
+        ("bench.svg", plot.svg(found)),
+    ):
+        (options.output / name).write_text(content)
+    print(table)
+    print(f"written: {options.output}/bench.json, bench.txt, bench.svg")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

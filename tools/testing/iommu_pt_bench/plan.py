@@ -1,0 +1,97 @@
+# SPDX-License-Identifier: GPL-2.0
+"""What the benchmark measures, as data."""
+
+import dataclasses
+
+MIB = 1 << 20
+GIB = 1 << 30
+SIZES = (64, 1024, 8192)
+FORMATS = ("vtdss", "amdv1", "x86_64")
+# Below: tables, bitmaps and addresses of no special kind.
+IOVA = 4 * GIB
+# 256 leaves of 1 GiB begin at a multiple of what a table of them spans.
+FAR_IOVA = 1024 * GIB
+
+
+@dataclasses.dataclass(frozen=True)
+class Work:
+    """One kind of work, in the words of bench.c."""
+
+    name: str
+    what: str
+    action: str
+    how: str = "run"
+    number: int = 0
+
+    def line(self, leaves):
+        """Return the line of the plan; short works are repeated in one timing."""
+        repeat = 1
+        if self.action == "read" or self.name.startswith("clean"):
+            repeat = max(1, (1 << 17) // leaves)
+        return f"work {self.name} {self.action} {self.how} {self.number} {repeat}"
+
+
+QUERIES = (
+    Work("clean", "no page written", "query", "run", 0),
+    Work("random1", "1 % of the pages, at random", "query", "random", 10),
+    Work("run10", "10 % of the pages, in one run", "query", "run", 100),
+    Work("random50", "50 % of the pages, at random", "query", "random", 500),
+    Work("all", "every page", "query", "run", 1000),
+    Work("noclear", "1 % at random, NO_CLEAR", "peek", "random", 10),
+    Work("ioctl", "1 % at random, seen from user space", "get", "random", 10),
+)
+# A word a cycle, as each OR waits for the one before; and four at a time.
+LIMITS = (
+    Work("limit", "reading the leaf tables in order", "read", number=1),
+    Work("limit4", "the same, four words at a time", "read", number=4),
+)
+TRANSLATE = Work("translate", "iova to address, a call each", "translate")
+CLEAN_2M = Work("clean2m", "no page written, leaves of 2 MiB", "query", "run", 0)
+
+
+def changes(suffix):
+    """Return map and unmap, a leaf a call and 256 leaves a call."""
+    found = []
+    for action in ("map", "unmap"):
+        found.append(Work(f"{action}{suffix}", f"{action}, a leaf a call", action, number=1))
+        extent = suffix.removesuffix("k") if suffix == "4k" else suffix
+        name = f"{action}256" if suffix == "4k" else f"{action}{extent}x256"
+        found.append(Work(name, f"{action}, 256 leaves a call", action, number=256))
+    return tuple(found)
+
+
+@dataclasses.dataclass(frozen=True)
+class Domain:
+    """A mapped range, and the work that is done on it."""
+
+    format: str
+    iova: int
+    leaf: int
+    mib: int
+    works: tuple
+
+    def lines(self, repetitions):
+        leaves = self.mib * MIB // self.leaf
+        yield f"domain {self.format} {self.iova:x} {self.leaf:x} {self.mib * MIB:x} {repetitions}"
+        if self.leaf == 4096:
+            yield "count"
+        for work in self.works:
+            yield work.line(leaves)
+
+
+def domains(formats, sizes):
+    """Return everything that is measured, in order."""
+    found = []
+    for name in formats:
+        for mib in sizes:
+            works = (*LIMITS, *QUERIES, TRANSLATE, *changes("4k"))
+            found.append(Domain(name, IOVA, 4096, mib, works))
+        found.append(Domain(name, IOVA, 2 * MIB, 8192, (CLEAN_2M, *changes("2m"))))
+        found.append(Domain(name, FAR_IOVA, GIB, 1024 * 1024, changes("1g")))
+    return found
+
+
+def text(formats, sizes, repetitions):
+    """Return the plan as bench.c reads it."""
+    lines = [line for domain in domains(formats, sizes) for line in domain.lines(repetitions)]
+    return "\n".join(lines) + "\n"

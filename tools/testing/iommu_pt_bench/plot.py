@@ -1,0 +1,144 @@
+# SPDX-License-Identifier: GPL-2.0
+"""The plot: cost an entry against mapped size, as plain SVG."""
+
+import math
+
+SHOWN = ("clean", "random1", "run10", "random50", "all", "limit")
+COLOURS = {
+    "clean": "#1b6ca8",
+    "random1": "#2a9d5c",
+    "run10": "#8a5fbf",
+    "random50": "#d97706",
+    "all": "#c0392b",
+    "limit": "#555555",
+}
+WIDTH, HEIGHT = 460, 360
+LEFT, RIGHT, TOP, BOTTOM = 52, 96, 40, 44
+
+
+class Axes:
+    """Places values on a panel; both axes are logarithmic."""
+
+    def __init__(self, sizes, values, x):
+        self.x, self.sizes = x, sizes
+        self.low = 10 ** math.floor(math.log10(min(values)))
+        self.high = 10 ** math.ceil(math.log10(max(values)))
+        if self.low == self.high:
+            self.high *= 10
+
+    def across(self, mib):
+        first, last = math.log2(self.sizes[0]), math.log2(self.sizes[-1])
+        part = (math.log2(mib) - first) / (last - first) if last > first else 0.5
+        return self.x + LEFT + part * (WIDTH - LEFT - RIGHT)
+
+    def up(self, value):
+        part = math.log(value / self.low) / math.log(self.high / self.low)
+        return HEIGHT - BOTTOM - part * (HEIGHT - TOP - BOTTOM)
+
+
+def _text(x, y, words, anchor="middle", colour="#222", size=11):
+    return f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}" fill="{colour}" font-size="{size}">{words}</text>'
+
+
+def _line(x1, y1, x2, y2, colour, more=""):
+    return f'<line x1="{x1:.1f}" y1="{y1:.1f}" x2="{x2:.1f}" y2="{y2:.1f}" stroke="{colour}" {more}/>'
+
+
+def _size(mib):
+    return f"{mib >> 10} GiB" if mib >= 1024 else f"{mib} MiB"
+
+
+def _frame(axes, title):
+    right, bottom = axes.x + WIDTH - RIGHT, HEIGHT - BOTTOM
+    parts = [_text((axes.x + LEFT + right) / 2, TOP - 14, title, size=14)]
+    value = axes.low
+    while value <= axes.high * 1.01:
+        y = axes.up(value)
+        parts.append(_line(axes.x + LEFT, y, right, y, "#dddddd"))
+        parts.append(_text(axes.x + LEFT - 6, y + 4, f"{value:g}", "end"))
+        value *= 10
+    for mib in axes.sizes:
+        x = axes.across(mib)
+        parts.append(_line(x, bottom, x, bottom + 4, "#222"))
+        parts.append(_text(x, bottom + 18, _size(mib)))
+    parts.append(_line(axes.x + LEFT, bottom, right, bottom, "#222"))
+    return parts
+
+
+def _curve(axes, points, colour, dashed):
+    if not points:
+        return []
+    places = " ".join(f"{axes.across(mib):.1f},{axes.up(value):.1f}" for mib, value in points)
+    dash = 'stroke-dasharray="5 4"' if dashed else ""
+    parts = [f'<polyline points="{places}" fill="none" stroke="{colour}" stroke-width="1.8" {dash}/>']
+    for mib, value in points:
+        fill = "white" if dashed else colour
+        parts.append(
+            f'<circle cx="{axes.across(mib):.1f}" cy="{axes.up(value):.1f}" r="3" fill="{fill}" stroke="{colour}"/>'
+        )
+    return parts
+
+
+def _spread_out(labels, gap=13):
+    """Return the labels with their heights moved apart."""
+    placed = []
+    for y, words, colour in sorted(labels):
+        if placed and y - placed[-1][0] < gap:
+            y = placed[-1][0] + gap
+        placed.append((y, words, colour))
+    return placed
+
+
+def _panel(figures, name, x):
+    shown = [figure for figure in figures if figure.work in SHOWN]
+    chosen = [figure for figure in shown if figure.format == name]
+    sizes = sorted({figure.mib for figure in chosen})
+    # Of all formats, so that the panels can be compared.
+    values = [
+        figure.median(side) for figure in shown for side in ("c", "rust") if figure.median(side)
+    ]
+    if not sizes or not values:
+        return []
+    axes = Axes(sizes, values, x)
+    parts = _frame(axes, name)
+    labels = []
+    for work in SHOWN:
+        for side, dashed in (("c", True), ("rust", False)):
+            if work == "limit" and side == "c" and any("rust" in f.samples for f in chosen):
+                continue
+            points = sorted(
+                (figure.mib, figure.median(side))
+                for figure in chosen
+                if figure.work == work and figure.median(side)
+            )
+            parts += _curve(axes, points, COLOURS[work], dashed)
+            if points:
+                words = work if work == "limit" else f"{work} {'C' if dashed else 'Rust'}"
+                labels.append((axes.up(points[-1][1]), words, COLOURS[work]))
+    for y, words, colour in _spread_out(labels):
+        parts.append(_text(x + WIDTH - RIGHT + 6, y + 4, words, "start", colour, 10))
+    return parts
+
+
+def svg(figures):
+    """Return the plot, a panel for each format."""
+    # Formats that can be asked for dirty pages.
+    names = list(dict.fromkeys(figure.format for figure in figures if figure.work == "clean"))
+    width = WIDTH * max(1, len(names))
+    parts = [
+        f'<svg xmlns="http://www.w3.org/2000/svg" width="{width}" height="{HEIGHT + 24}" '
+        f'viewBox="0 0 {width} {HEIGHT + 24}" font-family="sans-serif">',
+        f'<rect width="{width}" height="{HEIGHT + 24}" fill="white"/>',
+    ]
+    for index, name in enumerate(names):
+        parts += _panel(figures, name, index * WIDTH)
+    parts.append(
+        _text(
+            width / 2,
+            HEIGHT + 12,
+            "read_and_clear_dirty: ns per 4 KiB leaf against mapped memory; filled: Rust, hollow and dashed: C",
+            size=12,
+        )
+    )
+    parts.append("</svg>")
+    return "\n".join(parts) + "\n"
