@@ -177,7 +177,7 @@ pub(super) unsafe fn phys_to_virt(phys: u64) -> NonNull<u8> {
     // SAFETY: A plain number, which nobody changes any more.
     let base = unsafe { offset };
     // CAST: Addresses have 64 bits here.
-    let virt = core::ptr::with_exposed_provenance_mut((base as usize).wrapping_add(phys as usize));
+    let virt = core::ptr::with_exposed_provenance_mut(base.wrapping_add(phys as usize));
     // SAFETY: By this function's contract the address is in the linear map, so it is not null.
     unsafe { NonNull::new_unchecked(virt) }
 }
