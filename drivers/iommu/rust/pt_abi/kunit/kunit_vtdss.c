@@ -1,8 +1,12 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * The kernel's KUnit suites of the page tables of VT-d second stage, on those in Rust.
+ * The kernel's KUnit suite of IOMMU page tables, on those of VT-d second stage in Rust.
  */
-#include <linux/rust_iommu_pt.h>
-
+#define PT_FMT vtdss
 #define PT_FMT_VARIANT rust
-#include "../../../generic_pt/fmt/iommu_vtdss.c"
+#define PT_SUPPORTED_FEATURES                                            \
+	(BIT(PT_FEAT_FLUSH_RANGE) | BIT(PT_FEAT_VTDSS_FORCE_COHERENCE) | \
+	 BIT(PT_FEAT_VTDSS_FORCE_WRITEABLE) | BIT(PT_FEAT_DMA_INCOHERENT))
+
+#include "../../../generic_pt/fmt/vtdss.h"
+#include "template.h"

@@ -66,8 +66,7 @@ int pt_side_init(struct pt_side *side, const struct pt_pair_format *format,
 		struct pt_iommu_##fmt##_cfg cfg = { .common = *common,         \
 						    .level_member = level };   \
 									       \
-		return pt_iommu_##fn##_init((struct pt_iommu_##fmt *)side,     \
-					    &cfg, GFP_KERNEL);                 \
+		return pt_iommu_##fn##_init((void *)side, &cfg, GFP_KERNEL);   \
 	}                                                                      \
 	static const struct iommu_domain_ops fn##_pair_ops = {                 \
 		IOMMU_PT_DOMAIN_OPS(fn),                                       \
@@ -80,7 +79,7 @@ int pt_side_init(struct pt_side *side, const struct pt_pair_format *format,
 	{                                                                      \
 		struct pt_iommu_##fmt##_hw_info info;                          \
 									       \
-		pt_iommu_##fn##_hw_info((struct pt_iommu_##fmt *)side, &info); \
+		pt_iommu_##fn##_hw_info((void *)side, &info);                  \
 		top->phys = info.phys_member;                                  \
 		top->number = info.number_member;                              \
 	}

@@ -22,7 +22,7 @@ struct pt_side {
 		struct pt_iommu_vtdss vtdss;
 		struct pt_iommu_x86_64 x86_64;
 	};
-	/* Held while the top changes, as a driver's lock of its attachments is. */
+	/* Protects the top, as the driver's lock does. */
 	spinlock_t lock;
 	unsigned int syncs;
 	unsigned long sync_start;
