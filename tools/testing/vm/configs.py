@@ -21,8 +21,6 @@ class Config:
     parameters: str
     module: str = ""
     dirty: bool = False
-    # The emulated IOMMU, which `device` has the properties of.
-    unit: str = "intel-iommu,intremap=off"
 
     def job_head(self):
         """Return the shell lines that take the machine to where tests start."""
@@ -89,13 +87,6 @@ CONFIGS = (
         "VT-d legacy mode, the kernel's C driver (tracks no writes there)",
         "x-scalable-mode=off",
         "intel_iommu=on,sm_off",
-    ),
-    Config(
-        "amd-v1-c",
-        "AMD-Vi, the kernel's C driver (the emulator sets no dirty bits)",
-        "pt=off",
-        "amd_iommu=on",
-        unit="amd-iommu",
     ),
 )
 
