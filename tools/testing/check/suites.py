@@ -151,11 +151,11 @@ def c_kunit_names():
     return tuple(sorted(names))
 
 
-# The kernel's own suites of its C page tables.
+# The kernel's own suites of its C page tables, of which one a format runs on ours as well.
 GENERIC_PT = tuple(
     f"{name}_{what}"
     for name in ("amdv1", "amdv1_mock", "vtdss", "x86_64")
-    for what in ("fmt_test", "iommu_test")
+    for what in ("fmt_test", "iommu_test", "rust_iommu_test")
 )
 
 
