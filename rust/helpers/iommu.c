@@ -41,12 +41,14 @@ __rust_helper void rust_helper_module_put(struct module *module)
 }
 #endif
 
-/* A stub in the header when no driver selected IOMMUFD_DRIVER. */
+#ifndef CONFIG_IOMMUFD_DRIVER
+/* A stub in the header then. */
 __rust_helper void rust_helper_iova_bitmap_set(struct iova_bitmap *bitmap,
 					       unsigned long iova, size_t length)
 {
 	iova_bitmap_set(bitmap, iova, length);
 }
+#endif
 
 #ifdef CONFIG_RUST_IOMMU_PT_ABI
 __rust_helper void

@@ -92,14 +92,16 @@ impl Level {
     /// Binary logarithm of the bytes that one entry of this level covers.
     #[inline(always)]
     pub fn item_lg2(self, page_lg2: u32) -> u32 {
-        // OVERFLOW: At most 12 + 9 * 5 = 57 by the type invariant and the contract of `Format`.
-        page_lg2 + u32::from(self.0)
+        // At most 12 + 9 * 5 = 57 by the type invariant and the contract of `Format`. Every step of
+        // every walk shifts by it: nothing here is checked at run time.
+        page_lg2.wrapping_add(u32::from(self.0))
     }
 
     /// The bits of an address below the entry: the offset into what one entry covers.
     #[inline(always)]
     pub(super) fn item_mask(self, page_lg2: u32) -> u64 {
-        low_mask(self.item_lg2(page_lg2))
+        // Never 64 bits, see `item_lg2()`.
+        !u64::MAX.wrapping_shl(self.item_lg2(page_lg2))
     }
 
     /// The bits of an address below the table: the offset into what one table covers.
@@ -114,7 +116,7 @@ impl Level {
     #[inline(always)]
     pub(super) fn slot(self, page_lg2: u32, iova: Iova) -> usize {
         // CAST: Masked to nine bits.
-        ((iova >> self.item_lg2(page_lg2)) & (TABLE_ENTRIES as u64 - 1)) as usize
+        (iova.wrapping_shr(self.item_lg2(page_lg2)) & (TABLE_ENTRIES as u64 - 1)) as usize
     }
 
     /// The level that tables linked from this one have, if there is one.
@@ -194,10 +196,16 @@ impl Range {
     pub(super) fn block(iova: Iova, lg2: u32) -> Self {
         let mask = low_mask(lg2);
 
+        Self::with_mask(iova & !mask, mask)
+    }
+
+    /// The addresses from `first` to `first` with all bits of `mask` set.
+    #[inline(always)]
+    pub(super) fn with_mask(first: Iova, mask: u64) -> Self {
         // INVARIANT: The last address has all bits of the first and more.
         Self {
-            first: iova & !mask,
-            last: iova | mask,
+            first,
+            last: first | mask,
         }
     }
 

@@ -176,9 +176,9 @@ impl<'t, F: Format, M: TableMem> Node<'t, F, M> {
     #[inline(always)]
     pub(super) fn item(self, slot: usize) -> Range {
         // CAST: An index below 512 fits any width.
-        let offset = (slot as u64) << self.item_lg2();
+        let first = self.base() | (slot as u64).wrapping_shl(self.item_lg2());
 
-        Range::block(self.base() | offset, self.item_lg2())
+        Range::with_mask(first, self.level.item_mask(F::PAGE_LG2))
     }
 
     /// All addresses that the entries from `slot` to before `end`, at least one, stand for.
@@ -333,6 +333,19 @@ impl<'t, F: Format, M: TableMem> Node<'t, F, M> {
     #[inline(always)]
     pub(super) fn clear(self, slot: usize) {
         self.set(slot, 0);
+    }
+
+    /// Empties leaves of one entry each from the entry `slot` on, all of which are claimed for
+    /// changes, up to the first entry that holds something else or to before `end`; returns that one.
+    #[inline(always)]
+    pub(super) fn clear_leaves(self, slot: usize, end: usize, level: Level) -> usize {
+        let lg2 = level.item_lg2(F::PAGE_LG2);
+
+        self.table.clear_while(
+            slot,
+            end,
+            |word| matches!(F::decode(word, level), Entry::Leaf { lg2: found, .. } if found == lg2),
+        )
     }
 
     /// Makes the leaf in the entry `slot`, which was found dirty, clean.

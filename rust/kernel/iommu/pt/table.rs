@@ -41,6 +41,14 @@ pub(super) fn read_once(word: &Atomic<u64>) -> u64 {
     unsafe { word.as_ptr().read_volatile() }
 }
 
+/// `WRITE_ONCE()` of the kernel's memory model.
+#[inline(always)]
+fn write_once(word: &Atomic<u64>, value: u64) {
+    // SAFETY: As in `read_once()`: a volatile write is what the memory model takes for a relaxed
+    // atomic one.
+    unsafe { word.as_ptr().write_volatile(value) }
+}
+
 /// Number of entries that share a cache line.
 pub(super) const LINE_ENTRIES: usize = 8;
 
@@ -63,14 +71,10 @@ impl Table {
         read_once(&self.words[slot % TABLE_ENTRIES])
     }
 
-    /// Writes an entry; `WRITE_ONCE()` of the kernel's memory model.
+    /// Writes an entry.
     #[inline(always)]
     pub(super) fn store(&self, slot: usize, value: u64) {
-        let word = self.words[slot % TABLE_ENTRIES].as_ptr();
-
-        // SAFETY: `word` points to an aligned `u64` inside `self`. A volatile write of that size is
-        // what the memory model takes for a relaxed atomic one.
-        unsafe { word.write_volatile(value) }
+        write_once(&self.words[slot % TABLE_ENTRIES], value);
     }
 
     /// Writes `new` to an entry that is still `old`; what the new word names is visible to whoever
@@ -103,6 +107,27 @@ impl Table {
             at += LINE_ENTRIES;
         }
         end
+    }
+
+    /// Empties entries from `slot` on, up to the first whose word is not `wanted` or to before `end`;
+    /// returns that one.
+    #[inline(always)]
+    pub(super) fn clear_while(
+        &self,
+        slot: usize,
+        end: usize,
+        wanted: impl Fn(u64) -> bool,
+    ) -> usize {
+        let mut next = slot;
+
+        for word in self.words.get(slot..end).unwrap_or_default() {
+            if !wanted(read_once(word)) {
+                break;
+            }
+            write_once(word, 0);
+            next = next.wrapping_add(1);
+        }
+        next
     }
 
     /// Reads a cache line of entries and returns the OR and the AND of the words.

@@ -93,7 +93,7 @@ impl<F: Format, M: TableMem> Node<'_, F, M> {
         // Level 0 is where the time goes, and it has nothing but leaves.
         if self.level() == Level::LEAF {
             let end = self.last_slot() + 1;
-            let next = self.clear_leaves(first, end, Level::LEAF);
+            let next = self.clear_rows(first, end, Level::LEAF);
 
             progress.leaves(next - first, F::PAGE_LG2);
             progress.stopped = next < end;
@@ -115,7 +115,7 @@ impl<F: Format, M: TableMem> Node<'_, F, M> {
             match self.get(slot) {
                 Slot::Empty => progress.stopped = true,
                 Slot::Leaf { .. } => {
-                    let next = self.clear_leaves(slot, last + 1, self.level());
+                    let next = self.clear_rows(slot, last + 1, self.level());
 
                     progress.leaves(next - slot, self.item_lg2());
                     changed = true;
@@ -143,22 +143,21 @@ impl<F: Format, M: TableMem> Node<'_, F, M> {
     /// Empties the leaves that begin in the entries from `slot` to before `end`, up to the first entry
     /// that is none; returns the entry behind them, which is beyond `end` if the last one is.
     #[inline(always)]
-    fn clear_leaves(self, mut slot: usize, end: usize, level: Level) -> usize {
-        while slot < end {
+    fn clear_rows(self, mut slot: usize, end: usize, level: Level) -> usize {
+        loop {
+            slot = self.clear_leaves(slot, end, level);
+            if F::CONTIGUOUS == 0 || slot >= end {
+                return slot;
+            }
+
             let Entry::Leaf { lg2, .. } = F::decode(self.word(slot), level) else {
-                break;
+                return slot;
             };
 
-            self.clear(slot);
-            slot += 1;
-            if F::CONTIGUOUS != 0 {
-                // The other entries of a row.
-                for _ in 1..1usize << (lg2 - level.item_lg2(F::PAGE_LG2)) {
-                    self.clear(slot);
-                    slot += 1;
-                }
+            for _ in 0..1usize << (lg2 - level.item_lg2(F::PAGE_LG2)) {
+                self.clear(slot);
+                slot += 1;
             }
         }
-        slot
     }
 }

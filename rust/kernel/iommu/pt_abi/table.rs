@@ -195,6 +195,9 @@ impl<C: CFormat> Table<'_, C> {
     }
 
     /// What can be mapped, and how.
+    ///
+    /// Part of each operation, which has use for some of it only.
+    #[inline(always)]
     fn limits(&self) -> Limits {
         let sign_extend = self.features.has(Features::SIGN_EXTEND);
         let level = if self.features.has(Features::DYNAMIC_TOP) {
@@ -224,7 +227,7 @@ impl<C: CFormat> Table<'_, C> {
     }
 
     /// The tree.
-    #[inline]
+    #[inline(always)]
     pub(super) fn tree(&self) -> Tree<'_, C::Format, DomainTables> {
         // SAFETY:
         // - By the type invariants the word names a tree in `mem`, and the tree is freed by nobody

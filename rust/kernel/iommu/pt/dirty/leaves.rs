@@ -106,8 +106,9 @@ impl<F: Format, M: TableMem> Node<'_, F, M> {
         let (mask, lines_end) = self.dirty_mask(base, end.min(base + WINDOW));
         let behind = lines_end.min(end);
         // The lines may begin before the first entry that counts, and end behind the last.
-        let low = u64::MAX << (slot - base);
-        let high = u64::MAX >> (WINDOW - (behind - base));
+        // CAST: Numbers of entries of a window.
+        let low = u64::MAX.wrapping_shl((slot - base) as u32);
+        let high = u64::MAX.wrapping_shr((WINDOW - (behind - base)) as u32);
         let mut runs = mask & low & high;
 
         if harvest.clear {
@@ -122,11 +123,11 @@ impl<F: Format, M: TableMem> Node<'_, F, M> {
         while runs != 0 {
             let start = runs.trailing_zeros();
             let first = base + start as usize;
-            let entries = (runs >> start).trailing_ones() as usize;
+            let entries = runs.wrapping_shr(start).trailing_ones() as usize;
 
             harvest.add_to_run(self.items(first, first + entries), harvest.clear);
             // Adding the lowest bit carries through the run and leaves the bits above it.
-            runs &= runs.wrapping_add(1 << start);
+            runs &= runs.wrapping_add(1u64.wrapping_shl(start));
         }
         behind
     }
