@@ -104,7 +104,8 @@ impl<F: Format, M: TableMem> Tree<'_, F, M> {
     /// - `ERANGE` if a side ends beyond what the hardware takes.
     /// - `EADDRINUSE` if something is mapped there.
     /// - `ENOMEM` if there is no memory for a table.
-    /// - `EIO` if the hardware could not be given a top that was needed.
+    /// - `EIO` if the hardware could not be given a top that was needed, or a table holds a word that
+    ///   nobody here wrote.
     #[inline]
     pub fn map(
         &self,

@@ -31,7 +31,10 @@ use core::{
     marker::PhantomData,
     ptr::NonNull, //
 };
-use kernel::error::Result;
+use kernel::error::{
+    code::*,
+    Result, //
+};
 
 /// What an entry holds, seen from a walk.
 pub(super) enum Slot<'t, F, M> {
@@ -300,7 +303,8 @@ impl<'t, F: Format, M: TableMem> Node<'t, F, M> {
     ///
     /// # Errors
     ///
-    /// Those of [`TableMem::alloc`]; the entry is as it was.
+    /// Those of [`TableMem::alloc`], `EIO` if somebody else has written to the table; the entry is as
+    /// it was.
     #[cold]
     pub(super) fn install(self, flags: M::Flags) -> Result {
         let slot = self.slot();
@@ -311,6 +315,11 @@ impl<'t, F: Format, M: TableMem> Node<'t, F, M> {
         if !self.table.replace(slot, 0, word) {
             // SAFETY: The table was allocated above and never linked.
             unsafe { self.tables.free(table) }
+            // A word that is neither empty nor maps anything is none of ours: to try again would
+            // not end.
+            if F::decode(self.table.load(slot), self.level) == Entry::Empty {
+                return Err(EIO);
+            }
         }
         Ok(())
     }
