@@ -159,13 +159,11 @@ impl<F: Format, M: TableMem> Tree<'_, F, M> {
         let Ok(Some(root)) = self.root(claim) else {
             return false;
         };
-        let Some(node) = root.leaf_table() else {
-            return false;
-        };
+        let node = root.descend(Level::LEAF);
         let slot = node.slot();
 
         // Tables that another has linked may not be flushed yet: see `Node::make`.
-        if !self.limits.coherent || node.word(slot) != 0 {
+        if !self.limits.coherent || node.level() != Level::LEAF || node.word(slot) != 0 {
             return false;
         }
         node.set_leaf(
@@ -241,18 +239,6 @@ impl Run {
 }
 
 impl<'t, F: Format, M: TableMem> Node<'t, F, M> {
-    /// The table of level 0 on the chosen way, if it is there.
-    #[inline(always)]
-    fn leaf_table(mut self) -> Option<Self> {
-        while self.level() > Level::LEAF {
-            match self.get_on_way() {
-                Slot::Table(child) => self = child,
-                _ => return None,
-            }
-        }
-        Some(self)
-    }
-
     /// The table of `level` on the chosen way, made if it isn't there.
     #[inline(always)]
     fn make(mut self, level: Level, flags: M::Flags) -> Result<Self> {

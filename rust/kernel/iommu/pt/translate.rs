@@ -5,6 +5,7 @@
 use super::{
     addr::{
         low_mask,
+        Level,
         PhysAddr, //
     },
     claim::{
@@ -23,14 +24,12 @@ impl<F: Format, M: TableMem> Tree<'_, F, M> {
     /// Takes no lock, does not sleep.
     pub fn iova_to_phys(&self, claim: &Stable) -> Option<PhysAddr> {
         let iova = claim.range().first();
-        let mut node = self.root(claim).ok()??;
+        let node = self.root(claim).ok()??.descend(Level::LEAF);
 
-        loop {
-            match node.get_on_way() {
-                Slot::Empty => return None,
-                Slot::Leaf { phys, lg2 } => return Some(phys | (iova & low_mask(lg2))),
-                Slot::Table(child) => node = child,
-            }
+        match node.get_on_way() {
+            Slot::Leaf { phys, lg2 } => Some(phys | (iova & low_mask(lg2))),
+            // A table that was linked since the walk came by maps nothing yet.
+            Slot::Empty | Slot::Table(_) => None,
         }
     }
 }
