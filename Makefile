@@ -3,7 +3,7 @@
 # Entry points only: each calls a program below tools/, which sets up what it
 # needs by itself.
 
-export CACHE KSRC QEMU LLVM JOBS SUITE IOMMU DEBUG ARGS V
+export CACHE KSRC QEMU LLVM JOBS SUITE IOMMU DEBUG FRESH ARGS V
 export FUZZ_TIME FORMAT INPUT
 
 .PHONY: help run check bench list lint fuzz sanitize coverage tree clean distclean

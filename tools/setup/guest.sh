@@ -77,7 +77,9 @@ image_list()
 	printf 'nod /dev/console 600 0 0 c 5 1\n'
 	printf 'file /init %s 755 0 0\n' "$guest/init"
 	printf 'file /lib/lib.sh %s 644 0 0\n' "$guest/lib.sh"
+	printf 'file /lib/driver.sh %s 644 0 0\n' "$guest/driver.sh"
 	printf 'file /bin/test-module %s 755 0 0\n' "$guest/module"
+	printf 'file /bin/test-dma-api %s 755 0 0\n' "$guest/dma-api"
 	printf 'file /bin/busybox %s 755 0 0\n' "$(command -v busybox)"
 	busybox --list | while read -r applet; do
 		[ "$applet" = busybox ] || printf 'slink /bin/%s busybox 777 0 0\n' "$applet"
@@ -118,30 +120,37 @@ file_is_static()
 	! LC_ALL=C ldd "$1" 2>&1 | grep -q '=>'
 }
 
+# What an image is made from, with the kernel's key as the argument.
+image_inputs()
+{
+	printf '%s\n' "$1" "$SELFTESTS_KEY" "$MIGRATE_KEY"
+	digest_of "$TOP/tools/testing/vm/guest"
+	digest_of "$HERE/guest.sh"
+}
+
 provide_image()
 {
-	IMAGE_KEY=$(
-		{
-			printf '%s\n' "$KERNEL_KEY" "$SELFTESTS_KEY" "$MIGRATE_KEY"
-			digest_of "$TOP/tools/testing/vm/guest"
-			digest_of "$HERE/guest.sh"
-		} | digest
-	)
+	IMAGE_KEY=$(image_inputs "$KERNEL_KEY" | digest)
 	if [ ! -f "$CACHE/image/$IMAGE_KEY/image.cpio" ]; then
 		run_step image "initramfs with tests and migration program" always step_image
 	fi
 }
 
-# Tells the runner where everything is.
+# Tells the runner where everything is, and what the machines of the C drivers
+# depend on: while that stays the same, so do their results.
 write_products()
 {
-	local into=$TOP/build/products
+	local into=$TOP/build/products c_key
+	c_key=$({ image_inputs "$C_KERNEL_KEY"; sha256sum <"$QEMU"; } | digest)
+	mkdir -p "$CACHE/results"
 	mkdir -p "$TOP/build" || die "$TOP/build cannot be written: make the checkout writable"
 	{
 		printf 'qemu=%s\n' "$QEMU"
 		printf 'kernel=%s\n' "$CACHE/image/$IMAGE_KEY/bzImage"
 		printf 'image=%s\n' "$CACHE/image/$IMAGE_KEY/image.cpio"
 		printf 'tree=%s\n' "$TREE"
+		printf 'results=%s\n' "$CACHE/results"
+		printf 'c_key=%s\n' "$c_key"
 		printf 'debug=%s\n' "$DEBUG"
 	} >"$into.new"
 	mv "$into.new" "$into"

@@ -243,17 +243,23 @@ step_kernel()
 	kmake modules_install INSTALL_MOD_PATH="$TREE/.overlay/modules" INSTALL_MOD_STRIP=1
 }
 
+# What a kernel is built from, but for our files, whose digest is the argument.
+kernel_inputs()
+{
+	printf '%s\n' "$1" "$SOURCE" "$LLVM" "$RUST_LIB_SRC" "$DEBUG"
+	cat "$TREE/.overlay/sync.serial" 2>/dev/null || true
+	rustc --version
+	bindgen --version
+	fragments | xargs -d '\n' cat
+}
+
 provide_kernel()
 {
-	KERNEL_KEY=$(
-		{
-			printf '%s\n' "$MANIFEST" "$SOURCE" "$LLVM" "$RUST_LIB_SRC" "$DEBUG"
-			cat "$TREE/.overlay/sync.serial" 2>/dev/null || true
-			rustc --version
-			bindgen --version
-			fragments | xargs -d '\n' cat
-		} | digest
-	)
+	local not_rust
+	KERNEL_KEY=$(kernel_inputs "$MANIFEST" | digest)
+	# What a machine depends on in which no line of our Rust runs.
+	not_rust=$(grep -v '\.rs": ' "$TREE/.overlay/manifest.json" | digest)
+	C_KERNEL_KEY=$(kernel_inputs "$not_rust" | digest)
 	run_step "kernel${DEBUG:+-$DEBUG}" "Linux $(kernel_version "$TREE") and modules" \
 		"$KERNEL_KEY" step_kernel
 }

@@ -16,6 +16,7 @@ sys.dont_write_bytecode = True
 
 # pylint: disable=wrong-import-position
 import configs  # noqa: E402
+import kept  # noqa: E402
 import ktap  # noqa: E402
 import machine as vm  # noqa: E402
 import suites as table  # noqa: E402
@@ -37,6 +38,11 @@ class Task:
     results: ktap.Results = dataclasses.field(default_factory=ktap.Results)
     seconds: float = 0.0
     log: pathlib.Path = None
+    # Since when its results are kept, if it did not run this time.
+    kept: str = ""
+
+    def how_long(self):
+        return f"kept since {self.kept}" if self.kept else f"{self.seconds:4.0f} s"
 
 
 def guest_job(machine, chosen, patience):
@@ -60,6 +66,11 @@ def kunit_job(suite):
 def run_machine(task, products, machine, job, parameters):
     """Run a job in a machine; its KTAP and all that went wrong are the results."""
     task.log = OUTPUT / f"{task.where.replace('/', '-')}.log"
+    shelf = kept.Shelf(products, machine, job, parameters)
+    results, task.kept = shelf.take()
+    if results:
+        task.results = results
+        return
     with task.log.open("wb", buffering=0) as log:
         outcome = vm.run(
             products,
@@ -73,6 +84,7 @@ def run_machine(task, products, machine, job, parameters):
     task.results = ktap.parse(outcome.lines, products.tree)
     for sentence in outcome.failures():
         task.results.failures.append(("machine", f"{sentence} ({outcome.console})"))
+    shelf.put(task.results)
 
 
 def run_host(task, suite, products):
@@ -183,6 +195,7 @@ def run_tasks(tasks, at_once):
     """Run the tasks, a few at once, with a line for each that is done."""
     say(f"{len(tasks)} runs, {at_once} at a time; logs in {OUTPUT}")
     total = ktap.Results()
+    kept_count = 0
     waiting = set()
     with concurrent.futures.ThreadPoolExecutor(at_once) as pool:
         waiting = {pool.submit(run_task, task) for task in tasks}
@@ -196,8 +209,10 @@ def run_tasks(tasks, at_once):
                 task = future.result()
                 say(
                     f"{task.where:<20} {task.what:<24} {task.results.summary():<40} "
-                    f"{task.seconds:4.0f} s"
+                    f"{task.how_long()}"
                 )
+                if task.kept:
+                    kept_count += task.results.ran()
                 for name, reason in task.results.failures:
                     say(f"    failed: {name}: {reason}")
                 where = f"{task.where} " if task.where != "host" else f"{task.what} "
@@ -207,6 +222,11 @@ def run_tasks(tasks, at_once):
                         (where + name, reason, task.log)
                         for name, reason in getattr(task.results, kind)
                     )
+    if kept_count:
+        say(
+            f"{kept_count} results are kept ones, of machines on which only C drivers run and "
+            "nothing has changed: FRESH=1 runs them again"
+        )
     return total
 
 

@@ -238,4 +238,10 @@ def all_suites():
             (GuestTest("module", "test-module $VFIO_DEVICES"),),
             machines=("vtd-ss/pt",),
         ),
+        GuestSuite(
+            "dma-api",
+            "a disk whose driver does DMA through a DMA-API domain",
+            (GuestTest("dma-api", "test-dma-api $VFIO_DEVICES"),),
+            machines=("vtd-ss/nopt", "vtd-fs/nopt"),
+        ),
     )

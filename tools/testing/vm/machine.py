@@ -13,6 +13,7 @@ import time
 import cpio
 
 MEMORY = "4G"
+DISK_BYTES = 32 << 20
 # What the processor has, but for features that only cost an emulated one time:
 # stores of strings byte by byte where words do, and a fifth level of page tables.
 PROCESSOR = "max,erms=off,fsrm=off,la57=off"
@@ -51,6 +52,9 @@ class Products:
     kernel: pathlib.Path
     image: pathlib.Path
     tree: pathlib.Path
+    # Where results are kept that only a change of these inputs can change.
+    results: pathlib.Path
+    c_key: str
     # The debug kernel that this is, or nothing.
     debug: str = ""
 
@@ -66,12 +70,12 @@ class Products:
             raise MachineError("nothing is set up yet: run 'make check' or 'make run'")
         pairs = (line.split("=", 1) for line in path.read_text().splitlines())
         values = dict(pairs)
-        debug = values.pop("debug", "")
+        words = {name: values.pop(name, "") for name in ("c_key", "debug")}
         values = {key: pathlib.Path(value) for key, value in values.items()}
         missing = [str(value) for value in values.values() if not value.exists()]
         if missing:
             raise MachineError(f"{missing[0]} is gone: run 'make check' to build it again")
-        return cls(**values, debug=debug)
+        return cls(**values, **words)
 
 
 @dataclasses.dataclass
@@ -117,6 +121,8 @@ def command(products, machine, image, console, extra_parameters, real_time):
         "-device", "igb,romfile=,addr=04.0",
         "-device", "igb,romfile=,addr=06.0",  # room for the VFs of the first
         "-device", "edu,addr=03.0",
+        "-drive", f"file={image.parent}/disk,format=raw,if=none,id=disk",
+        "-device", "nvme,drive=disk,serial=rust-iommu,addr=05.0",
         "-kernel", str(products.kernel), "-initrd", str(image),
         "-append", parameters.strip(),
         "-serial", f"file:{console}",
@@ -130,6 +136,12 @@ def find_trouble(console):
         return ["nothing at all: it did not boot"]
     text = console.read_text(errors="replace")
     return [line.strip() for line in text.splitlines() if TROUBLE.search(line)]
+
+
+def make_disk(path):
+    """Make an empty disk, for the kernel's own drivers."""
+    with path.open("wb") as disk:
+        disk.truncate(DISK_BYTES)
 
 
 def write_image(products, job, path):
@@ -162,6 +174,7 @@ def run(
     with tempfile.TemporaryDirectory(prefix="rust-iommu-") as scratch:
         image = pathlib.Path(scratch, "image.cpio")
         write_image(products, job, image)
+        make_disk(image.parent / "disk")
         arguments = command(products, machine, image, log, extra_parameters, real_time)
         log.with_suffix(".command").write_text(" ".join(arguments) + "\n")
         with log.with_suffix(".stderr").open("wb") as errors:

@@ -122,9 +122,14 @@ has_units()
 	test -e "$1"
 }
 
+# load_module NAME [PARAMETER...], which the tests of the driver itself know as MODULE
+# and MODULE_PARAMETERS.
 load_module()
 {
 	must modprobe "$@"
+	export MODULE="$1"
+	shift
+	export MODULE_PARAMETERS="$*"
 	# Loaded is not taken: a unit that somebody else drives stays his.
 	must has_units
 }

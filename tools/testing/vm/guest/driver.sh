@@ -1,0 +1,60 @@
+# SPDX-License-Identifier: GPL-2.0
+# shellcheck shell=sh
+#
+# Words of the tests that load and unload the driver: MODULE is its name and
+# MODULE_PARAMETERS what it was loaded with, both from load_module of lib.sh.
+
+RELEASE=/sys/kernel/debug/$MODULE/release
+
+# expect WORD NAME COMMAND...: WORD is pass or fail, what the command must do.
+expect()
+{
+	expect_word=$1
+	expect_name=$2
+	shift 2
+	if "$@" >/tmp/expect 2>&1; then
+		expect_got=pass
+	else
+		expect_got=fail
+	fi
+	[ "$expect_got" = "$expect_word" ] || sed 's/^/# /' /tmp/expect
+	[ "$expect_got" = "$expect_word" ]
+	result $? "$expect_name"
+}
+
+release()
+{
+	echo "$1" >"$RELEASE"
+}
+
+# Nothing of the driver: no unit, no claim on its registers, no switch.
+is_gone()
+{
+	! has_units && ! grep -q "$MODULE" /proc/iomem && ! [ -e "$RELEASE" ]
+}
+
+is_refused()
+{
+	! modprobe "$MODULE" "$1" && is_gone
+}
+
+is_loaded()
+{
+	# shellcheck disable=SC2086 # a list of words
+	modprobe "$MODULE" $MODULE_PARAMETERS && has_units
+}
+
+unloads()
+{
+	rmmod "$MODULE" && is_gone
+}
+
+# vfio_pci WORD BDF...: WORD is bind or unbind.
+vfio_pci()
+{
+	vfio_word=$1
+	shift
+	for vfio_bdf in "$@"; do
+		echo "$vfio_bdf" >"/sys/bus/pci/drivers/vfio-pci/$vfio_word"
+	done
+}
