@@ -48,7 +48,8 @@ impl Level {
     /// The highest level that any format has: the sixth.
     pub const MAX: Level = Level::new(5);
 
-    /// The level with that number.
+    /// The level with that number; of a number that no level has, the highest.
+    #[inline(always)]
     pub(super) const fn new(number: u8) -> Self {
         let number = if number > 5 { 5 } else { number };
 

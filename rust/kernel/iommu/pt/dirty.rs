@@ -13,7 +13,10 @@
 mod leaves;
 
 use super::{
-    addr::Level,
+    addr::{
+        Level,
+        TABLE_ENTRIES, //
+    },
     claim::{
         Claim,
         Stable, //
@@ -129,7 +132,9 @@ impl<F: Format, M: TableMem> Tree<'_, F, M> {
         };
 
         if let Some(root) = self.root(claim)? {
-            root.narrow().harvest(&mut harvest);
+            let node = root.narrow();
+
+            node.harvest(node, &mut harvest);
             harvest.report();
         }
         Ok(())
@@ -162,8 +167,8 @@ impl<F: Format, M: TableMem> Tree<'_, F, M> {
 }
 
 impl<F: Format, M: TableMem> Node<'_, F, M> {
-    /// Harvests the claimed part of what the table covers.
-    fn harvest<S: DirtySink>(self, harvest: &mut Harvest<'_, S>) {
+    /// Harvests the claimed part of what the table covers; `ahead` comes next.
+    fn harvest<S: DirtySink>(self, ahead: Self, harvest: &mut Harvest<'_, S>) {
         let (mut slot, mut end) = (self.first_slot(), self.last_slot() + 1);
 
         // The hardware may have marked an entry that the query does not reach for a write to a page
@@ -178,7 +183,7 @@ impl<F: Format, M: TableMem> Node<'_, F, M> {
             end = tail;
         }
         if self.level() == Level::LEAF {
-            self.harvest_leaves(slot, end, harvest);
+            self.harvest_leaves(slot, end, ahead, harvest);
         } else {
             self.harvest_any(slot, end, harvest);
         }
@@ -216,12 +221,21 @@ impl<F: Format, M: TableMem> Node<'_, F, M> {
         }
     }
 
+    /// The table that the entry behind `slot` links, if that is claimed as well.
+    #[inline]
+    fn neighbour(self, slot: usize) -> Option<Self> {
+        match self.get((slot + 1) % TABLE_ENTRIES) {
+            Slot::Table(next) => Some(next),
+            _ => None,
+        }
+    }
+
     /// Looks at one entry; returns which one comes next.
     fn harvest_entry<S: DirtySink>(self, slot: usize, harvest: &mut Harvest<'_, S>) -> usize {
         match self.get(slot) {
             Slot::Empty => slot + 1,
             Slot::Table(child) => {
-                child.harvest(harvest);
+                child.harvest(self.neighbour(slot).unwrap_or(child), harvest);
                 slot + 1
             }
             Slot::Leaf { lg2, .. } => {

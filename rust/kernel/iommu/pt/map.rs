@@ -159,15 +159,18 @@ impl<F: Format, M: TableMem> Tree<'_, F, M> {
         let Ok(Some(root)) = self.root(claim) else {
             return false;
         };
-        let node = root.descend(Level::LEAF);
-        let slot = node.slot();
-
         // Tables that another has linked may not be flushed yet: see `Node::make`.
-        if !self.limits.coherent || node.level() != Level::LEAF || node.word(slot) != 0 {
+        if !self.limits.coherent {
+            return false;
+        }
+
+        let (node, found) = root.descend(Level::LEAF);
+
+        if node.level() != Level::LEAF || !matches!(found, Slot::Empty) {
             return false;
         }
         node.set_leaf(
-            slot,
+            node.slot(),
             F::leaf(mapping.phys, F::PAGE_LG2, Level::LEAF, mapping.attrs),
         );
         mapping.iova = mapping.iova.wrapping_add(1 << F::PAGE_LG2);

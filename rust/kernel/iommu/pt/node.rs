@@ -191,9 +191,10 @@ impl<'t, F: Format, M: TableMem> Node<'t, F, M> {
     }
 
     /// The first entry from `slot` to before `end` whose cache line has a dirty entry, or `end`.
+    /// Asks for the same lines of `ahead` on the way.
     #[inline(always)]
-    pub(super) fn find_dirty(self, slot: usize, end: usize) -> usize {
-        self.table.find(F::DIRTY, slot, end)
+    pub(super) fn find_dirty(self, slot: usize, end: usize, ahead: Self) -> usize {
+        self.table.find(F::DIRTY, slot, end, ahead.table)
     }
 
     /// The OR and the AND of the eight entries of a cache line.
@@ -284,28 +285,29 @@ impl<'t, F: Format, M: TableMem> Node<'t, F, M> {
             stop = Level::of_size(F::PAGE_LG2, differ.trailing_ones());
         }
 
-        self.descend(stop)
+        self.descend(stop).0
     }
 
     /// Follows the chosen way down to the table of level `stop`, or to the first whose entry on the
-    /// way is not a table.
+    /// way is not a table; returns that entry as well.
     ///
     /// The loop is over numbers that are known when it is compiled, and a walk enters it at the level
     /// that it is at. So each step is compiled for its level: shifts and masks are constants, and
     /// what a format asks of a level is decided. That halves the instructions of a step.
     #[inline(always)]
-    pub(super) fn descend(self, stop: Level) -> Self {
+    pub(super) fn descend(self, stop: Level) -> (Self, Slot<'t, F, M>) {
         let mut node = self;
 
-        for number in (1..F::MAX_LEVELS).rev() {
-            if node.level == Level::new(number) && node.level > stop {
+        for number in (0..F::MAX_LEVELS).rev() {
+            if node.level == Level::new(number) {
                 match node.get_on_way() {
-                    Slot::Table(child) => node = child,
-                    _ => break,
+                    Slot::Table(child) if node.level > stop => node = child,
+                    slot => return (node, slot),
                 }
             }
         }
-        node
+        // Not reached: level 0, the last of the loop, has no tables in it.
+        (node, Slot::Empty)
     }
 
     /// Links a fresh table into the entry on the chosen way if that is still empty. Hardware that does

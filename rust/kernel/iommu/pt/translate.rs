@@ -24,11 +24,10 @@ impl<F: Format, M: TableMem> Tree<'_, F, M> {
     /// Takes no lock, does not sleep.
     pub fn iova_to_phys(&self, claim: &Stable) -> Option<PhysAddr> {
         let iova = claim.range().first();
-        let node = self.root(claim).ok()??.descend(Level::LEAF);
+        let (_, found) = self.root(claim).ok()??.descend(Level::LEAF);
 
-        match node.get_on_way() {
+        match found {
             Slot::Leaf { phys, lg2 } => Some(phys | (iova & low_mask(lg2))),
-            // A table that was linked since the walk came by maps nothing yet.
             Slot::Empty | Slot::Table(_) => None,
         }
     }

@@ -153,8 +153,7 @@ impl<'t, F: Format, M: TableMem> Tree<'t, F, M> {
     pub(super) fn top_table(&self) -> (NonNull<Table>, Level) {
         let word = read_once(self.top);
         // CAST: Three bits.
-        // An error would mean a level that the invariant excludes; no level needs no unwrapping.
-        let level = Level::top_of((word & LEVEL_BITS) as u8 + 1).unwrap_or(Level::LEAF);
+        let level = Level::new((word & LEVEL_BITS) as u8);
         // CAST: An address that `top_word()` made a number of.
         let table = (word & !LEVEL_BITS) as usize as *mut Table;
 

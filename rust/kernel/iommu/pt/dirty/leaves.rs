@@ -32,16 +32,17 @@ use super::{
 const WINDOW: usize = 64;
 
 impl<F: Format, M: TableMem> Node<'_, F, M> {
-    /// Harvests the entries from `slot` to before `end` of a table of level 0.
+    /// Harvests the entries from `slot` to before `end` of a table of level 0; `ahead` comes next.
     #[inline(always)]
     pub(super) fn harvest_leaves<S: DirtySink>(
         self,
         mut slot: usize,
         end: usize,
+        ahead: Self,
         harvest: &mut Harvest<'_, S>,
     ) {
         loop {
-            slot = self.find_dirty(slot, end);
+            slot = self.find_dirty(slot, end, ahead);
             if slot >= end {
                 break;
             }
