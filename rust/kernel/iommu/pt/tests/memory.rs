@@ -404,6 +404,17 @@ impl<'m, C: Case> TestTable<'m, C> {
             .map(|found| found.lg2)
     }
 
+    /// Puts `word` in the place of the leaf that the hardware would use for `iova`, as somebody who has
+    /// no business there.
+    pub fn spoil(&self, iova: Iova, word: u64) -> Result {
+        let found = C::HARDWARE.find(self.mem, self.table.top(), iova)?;
+
+        // SAFETY: The entry is one of a table of this memory, which lives as long as `self`, and its
+        // words are accessed as atomics.
+        unsafe { Atomic::from_ptr(found.entry) }.store(word, Relaxed);
+        Ok(())
+    }
+
     /// Reads or writes `iova` as a device would; returns the address that it came to.
     pub fn access(&self, iova: Iova, write: bool) -> Result<PhysAddr> {
         C::HARDWARE.access(self.mem, self.table.top(), iova, write)

@@ -50,6 +50,7 @@ macro_rules! iommu_pt_for_each_test {
             range::ends_of_the_aperture
             range::bad_arguments
             range::overmap_keeps_what_was
+            range::a_foreign_word_ends_it
             range::out_of_memory_is_exact
             range::unmap_inside_a_leaf
             range::unmap_ends_inside_a_leaf

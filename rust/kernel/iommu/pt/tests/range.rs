@@ -249,6 +249,27 @@ pub fn overmap_keeps_what_was<C: Case>() -> Result {
     Ok(())
 }
 
+/// A word that maps nothing and is not empty either is none of ours: a map that would need a table
+/// there ends, and leaves it alone.
+pub fn a_foreign_word_ends_it<C: Case>() -> Result {
+    let mem = TestMem::new();
+    let table = TestTable::<C>::new(&mem, C::MIN_LEVELS)?;
+    let mut gather = TestGather::new(&mem);
+
+    table.map(M2, 0, M2)?;
+    table.spoil(M2, 1 << 52)?;
+
+    let live = mem.live();
+    let (done, result) = table.try_map(M2 - K4, 0, 2 * K4, RW, &mut gather);
+
+    check!(result == Err(EIO));
+    check_eq!(done, K4);
+    check!(table.translate(M2).is_none());
+    // But for the one that the page before it needed.
+    check_eq!(mem.live(), live + 1);
+    Ok(())
+}
+
 /// However many tables there is memory for, what was mapped is reported exactly.
 pub fn out_of_memory_is_exact<C: Case>() -> Result {
     let levels = C::MIN_LEVELS;
