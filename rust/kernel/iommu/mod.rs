@@ -15,6 +15,7 @@
 //! | --- | --- |
 //! | [`ops`] | `struct iommu_ops`, `iommu_domain_ops`, `iommu_dirty_ops`; the order of the locks |
 //! | [`registry`] | `struct iommu_device`: registration, release |
+//! | [`lifecycle`] | a driver's module: loading, letting go, unloading |
 //! | [`device`] | what a driver says about a device: capabilities, group, default domain |
 //! | [`domain`] | `struct iommu_domain` of the paging kind |
 //! | [`attach`] | prepare, install, commit; what has to be flushed; dirty tracking of all devices |
@@ -27,6 +28,7 @@
 //! | [`mmio`] | registers at a physical address |
 //! | [`acpi`], [`reader`] | firmware tables, which are not to be trusted |
 //! | [`pci`] | where a function is, and the requester IDs that it uses |
+//! | [`ids`], [`ratelimit`] | domain ids; a limit for messages |
 //!
 //! A dirty page on its way: the core calls `read_and_clear_dirty`; the driver's domain hands the
 //! claimed range and the [`dirty::DirtyBitmap`] to [`pt::PageTable::read_and_clear_dirty`]; that
@@ -55,6 +57,10 @@ pub mod dirty;
 pub mod domain;
 #[cfg(CONFIG_IOMMU_API)]
 pub mod gather;
+#[cfg(CONFIG_IOMMU_API)]
+pub mod ids;
+#[cfg(CONFIG_IOMMU_API)]
+pub mod lifecycle;
 #[cfg(all(CONFIG_IOMMU_API, CONFIG_HAS_IOMEM))]
 pub mod mmio;
 #[cfg(CONFIG_IOMMU_API)]
@@ -65,6 +71,8 @@ pub mod pages;
 pub mod pci;
 #[cfg(CONFIG_RUST_IOMMU_PT_ABI)]
 pub mod pt_abi;
+#[cfg(CONFIG_IOMMU_API)]
+pub mod ratelimit;
 #[cfg(CONFIG_IOMMU_API)]
 pub mod registry;
 #[cfg(CONFIG_IOMMU_API)]
