@@ -28,6 +28,7 @@
 //! | [`mmio`] | registers at a physical address |
 //! | [`acpi`], [`reader`] | firmware tables, which are not to be trusted |
 //! | [`pci`] | where a function is, and the requester IDs that it uses |
+//! | [`function`], [`msi`] | a unit that is a PCI function itself, and its interrupt |
 //! | [`ids`], [`ratelimit`] | domain ids; a limit for messages |
 //!
 //! A dirty page on its way: the core calls `read_and_clear_dirty`; the driver's domain hands the
@@ -55,6 +56,8 @@ pub mod device;
 pub mod dirty;
 #[cfg(CONFIG_IOMMU_API)]
 pub mod domain;
+#[cfg(all(CONFIG_IOMMU_API, CONFIG_PCI))]
+pub mod function;
 #[cfg(CONFIG_IOMMU_API)]
 pub mod gather;
 #[cfg(CONFIG_IOMMU_API)]
@@ -63,6 +66,8 @@ pub mod ids;
 pub mod lifecycle;
 #[cfg(all(CONFIG_IOMMU_API, CONFIG_HAS_IOMEM))]
 pub mod mmio;
+#[cfg(all(CONFIG_IOMMU_API, CONFIG_PCI_MSI))]
+pub mod msi;
 #[cfg(CONFIG_IOMMU_API)]
 pub mod ops;
 #[cfg(CONFIG_IOMMU_API)]
