@@ -175,6 +175,13 @@ def all_suites():
             output="cargo",
         ),
         HostSuite(
+            "acpi-host",
+            "the parsers of firmware tables as a host crate: DMAR and IVRS, random and lying",
+            "host",
+            (str(CHECKOUT / "tools/testing/check/cargo-test"), "tools/testing/iommu_acpi_host"),
+            output="cargo",
+        ),
+        HostSuite(
             "fuzz",
             "the page tables fuzzed for a minute, each format in turn",
             "host",
@@ -196,11 +203,19 @@ def all_suites():
         ),
         KunitSuite(
             "kunit",
-            "KUnit suites of the page tables and of the driver",
+            "KUnit suites of the page tables and of the VT-d driver",
             "rust_*",
-            kunit_names(),
+            kunit_names(("rust/kernel/iommu", "drivers/iommu/rust/vtd")),
             "vtd-ss/pt",
             module="rust_vtd",
+        ),
+        KunitSuite(
+            "kunit-amdvi",
+            "KUnit suites of the AMD-Vi driver",
+            "rust_amdvi_*",
+            kunit_names(("drivers/iommu/rust/amdvi",)),
+            "amd-v1/pt",
+            module="rust_amdvi",
         ),
         UmlSuite(
             "kunit-uml",
@@ -234,7 +249,7 @@ def all_suites():
         ),
         GuestSuite(
             "module",
-            "loading rust_vtd, letting go, unloading, loading again",
+            "loading a driver, letting go, unloading, loading again",
             (GuestTest("module", "test-module $VFIO_DEVICES"),),
             machines=("vtd-ss/pt",),
         ),
