@@ -112,11 +112,11 @@ IOMMUFD = (
     GuestTest("iommufd_fail_nth", "./iommufd_fail_nth", "/tests/iommu", limit=600),
 )
 
-# Where writes are tracked: each stage driven by us, and once by the C driver,
-# which tracks in the second stage only.  What is tracked is a domain of iommufd;
-# the default domain is only what a device comes from, so each of the two kinds
-# appears once.
-TRACKING = ("vtd-ss/pt", "vtd-fs/nopt", "vtd-ss-c/nopt")
+# Where writes are tracked: each stage driven by us, and once by each C driver,
+# which tracks in the second stage, or in host tables, only.  What is tracked is a
+# domain of iommufd; the default domain is only what a device comes from, so each
+# of the two kinds appears once or twice.
+TRACKING = ("vtd-ss/pt", "vtd-fs/nopt", "vtd-ss-c/nopt", "amd-v1-c/pt")
 
 
 def dirty_tests():
