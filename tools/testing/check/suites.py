@@ -116,7 +116,14 @@ IOMMUFD = (
 # which tracks in the second stage, or in host tables, only.  What is tracked is a
 # domain of iommufd; the default domain is only what a device comes from, so each
 # of the two kinds appears once or twice.
-TRACKING = ("vtd-ss/pt", "vtd-fs/nopt", "vtd-ss-c/nopt", "amd-v1-c/pt")
+TRACKING = (
+    "vtd-ss/pt",
+    "vtd-fs/nopt",
+    "vtd-ss-c/nopt",
+    "amd-v1/pt",
+    "amd-v2/nopt",
+    "amd-v1-c/pt",
+)
 
 
 def dirty_tests():
@@ -251,6 +258,6 @@ def all_suites():
             "module",
             "loading a driver, letting go, unloading, loading again",
             (GuestTest("module", "test-module $VFIO_DEVICES"),),
-            machines=("vtd-ss/pt",),
+            machines=("vtd-ss/pt", "amd-v1/pt"),
         ),
     )

@@ -62,6 +62,9 @@ NO_C_DRIVER = "intel_iommu=off"
 # A module cannot see iommu=nopt by itself: 2 lets the kernel's own choice stand.
 RUST_VTD = "rust_vtd default_domain=2"
 
+NO_C_AMD_DRIVER = "amd_iommu=off"
+RUST_AMDVI = "rust_amdvi default_domain=2"
+
 CONFIGS = (
     Config(
         "vtd-ss",
@@ -97,6 +100,24 @@ CONFIGS = (
         "VT-d legacy mode, the kernel's C driver (tracks no writes there)",
         "x-scalable-mode=off",
         "intel_iommu=on,sm_off",
+    ),
+    Config(
+        "amd-v1",
+        "AMD-Vi host tables (v1), rust_amdvi.ko",
+        "hd=on",
+        NO_C_AMD_DRIVER,
+        module=RUST_AMDVI,
+        dirty=True,
+        unit=AMDVI,
+    ),
+    Config(
+        "amd-v2",
+        "AMD-Vi guest tables (v2), rust_amdvi.ko",
+        "gt=on",
+        NO_C_AMD_DRIVER,
+        module=f"{RUST_AMDVI} tables=2",
+        dirty=True,
+        unit=AMDVI,
     ),
     Config(
         "amd-v1-c",
