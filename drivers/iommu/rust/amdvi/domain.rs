@@ -5,13 +5,10 @@
 //! Each domain has an id of its own in every unit that it is attached to. Guest tables hang below a
 //! GCR3 table with one entry, that of PASID 0, which requests without PASID use.
 //!
-//! Host tables grow: a domain starts with few levels, and a mapping that needs more puts a table on
-//! top. The device entries of all its users are given the new top then, in any context. A device
-//! may be on its way to another domain meanwhile; the id in its entry tells whose it is.
-//!
 //! Lock order: the lock of a domain's ids is taken under the attach lock of the registry, and may
-//! be slept under. The lock of its users is a spinlock with interrupts disabled; whoever points a
-//! device to the tables holds it, so that no top is missed. Under it the locks of a unit are taken.
+//! be slept under. The lock of its [`users`] has none of the domain's above or below it.
+
+mod users;
 
 use kernel::{
     iommu::{
@@ -38,10 +35,7 @@ use kernel::{
                 X86_64, //
             },
             Config,
-            DetachedTable,
             Exclusive,
-            Gather,
-            NewTop,
             PageTable,
             PhysAddr,
             Prot,
@@ -50,14 +44,12 @@ use kernel::{
         }, //
     },
     new_mutex,
-    new_spinlock_irq,
     prelude::*,
     sizes::SZ_4K,
     sync::{
         atomic::Release,
         Arc,
-        Mutex,
-        SpinLockIrq, //
+        Mutex, //
     }, //
 };
 
@@ -81,6 +73,12 @@ use crate::{
         DomainId,
         Unit, //
     }, //
+};
+
+use users::{
+    Growing,
+    User,
+    Users, //
 };
 
 /// Bits of an output address that the tables can hold.
@@ -133,57 +131,6 @@ macro_rules! either {
     };
 }
 
-/// A device that has the domain, or is about to have it, and the domain's id in its unit.
-#[derive(Clone)]
-struct User {
-    endpoint: Arc<Endpoint>,
-    id: u16,
-}
-
-/// The devices whose entries may name the tables.
-#[pin_data]
-struct Users {
-    #[pin]
-    list: SpinLockIrq<KVec<User>>,
-}
-
-impl Users {
-    fn new() -> Result<Arc<Self>> {
-        Arc::pin_init(
-            pin_init!(Self {
-                list <- new_spinlock_irq!(KVec::new(), "rust_amdvi::domain::Users::list"),
-            }),
-            GFP_KERNEL,
-        )
-    }
-
-    /// Adds a user. May sleep; under the attach lock, so that nobody else adds or removes one.
-    fn add(&self, user: User) -> Result {
-        let len = self.list.lock().len();
-        let mut longer = KVec::with_capacity(len + 1, GFP_KERNEL)?;
-        let mut list = self.list.lock();
-        for known in list.drain_all() {
-            longer.push_within_capacity(known).map_err(|_| EAGAIN)?;
-        }
-        longer.push_within_capacity(user).map_err(|_| EAGAIN)?;
-        core::mem::swap(&mut *list, &mut longer);
-        drop(list);
-        Ok(())
-    }
-
-    /// Removes a user, once if it was added more than once.
-    fn remove(&self, endpoint: &Arc<Endpoint>) {
-        let mut list = self.list.lock();
-        let at = list
-            .iter()
-            .position(|user| Arc::ptr_eq(&user.endpoint, endpoint));
-        let gone = at.and_then(|at| list.remove(at).ok());
-        drop(list);
-        // May be the last reference, to be dropped without the lock.
-        drop(gone);
-    }
-}
-
 /// A paging domain.
 #[pin_data]
 pub(crate) struct Domain {
@@ -222,40 +169,6 @@ pub(crate) struct Tag {
 impl PartialEq for Tag {
     fn eq(&self, other: &Self) -> bool {
         Arc::ptr_eq(&self.unit, &other.unit) && self.cached == other.cached
-    }
-}
-
-/// A gather of the core, for a domain whose table may grow meanwhile.
-struct Growing<'a, 'b> {
-    gather: &'a mut IotlbGather<'b>,
-    users: &'a Users,
-}
-
-impl Gather<KernelTables> for Growing<'_, '_> {
-    fn add_range(&mut self, range: Range) {
-        self.gather.add(range);
-    }
-
-    fn queue_free(&mut self, table: DetachedTable<KernelTables>) {
-        self.gather.queue_free(table);
-    }
-
-    fn change_top(&mut self, new: NewTop<'_>) {
-        let list = self.users.list.lock();
-        if !new.is_current() {
-            return;
-        }
-        let top = new.top();
-        for user in list.iter() {
-            let result = user
-                .endpoint
-                .change(|live| writer::set_top(live, user.id, top.phys, top.levels));
-            if let Err(error) = result {
-                user.endpoint.report("may not see new mappings", error);
-            }
-        }
-        // Published also if a unit did not answer: its entries name the new top.
-        new.publish();
     }
 }
 
@@ -408,10 +321,10 @@ impl PagingDomain for Domain {
         tracking: bool,
     ) {
         // Nobody changes the top between the look at it and the entry.
-        let users = self.users.list.lock();
-        let entry = self.entry(attachment, tracking);
-        let result = endpoint.change(|live| writer::replace(live, entry));
-        drop(users);
+        let result = self.users.hold(|| {
+            let entry = self.entry(attachment, tracking);
+            endpoint.change(|live| writer::replace(live, entry))
+        });
         if let Err(error) = result {
             endpoint.report("is blocked: the unit did not take its new domain", error);
         }

@@ -117,11 +117,19 @@ impl Unit {
             );
             return Err(ENODEV);
         };
-        let header = Header::from_raw(function.read_config(info.capability)?);
-        if header.id().get() != SECURE_DEVICE {
-            pr_err!("ivhd{}: its PCI function has no such capability\n", number);
+        let header = function
+            .read_config(info.capability)
+            .map(Header::from_raw)
+            .ok()
+            .filter(|header| header.id().get() == SECURE_DEVICE);
+        let Some(header) = header else {
+            pr_err!(
+                "ivhd{}: its PCI function has no capability of such units at {:#x}\n",
+                number,
+                info.capability
+            );
             return Err(ENODEV);
-        }
+        };
 
         let regs = claim(number, &info)?;
         let control = regs.try_read(CONTROL)?;
