@@ -2,9 +2,9 @@
 
 #include <linux/rust_iommu.h>
 #include <linux/mm.h>
+#include <linux/mem_encrypt.h>
 #include <linux/module.h>
 #ifdef CONFIG_RUST_IOMMU_PT_ABI
-#include <linux/mem_encrypt.h>
 #include "../../drivers/iommu/iommu-pages.h"
 #endif
 
@@ -85,11 +85,38 @@ rust_helper_iommu_iotlb_sync(struct iommu_domain *domain,
 	iommu_iotlb_sync(domain, gather);
 }
 
+#endif /* CONFIG_RUST_IOMMU_PT_ABI */
+
 __rust_helper u64 rust_helper___sme_set(u64 addr)
 {
 	return __sme_set(addr);
 }
-#endif /* CONFIG_RUST_IOMMU_PT_ABI */
+
+/*
+ * Rust has no atomic type of 128 bits, and hardware reads some entries that
+ * wide at once.
+ */
+__rust_helper bool rust_helper_rust_iommu_can_store128(void)
+{
+#if defined(CONFIG_X86_64) && !defined(CONFIG_UML)
+	return system_has_cmpxchg128();
+#else
+	return false;
+#endif
+}
+
+__rust_helper void rust_helper_rust_iommu_store128(u64 *ptr, u64 low, u64 high)
+{
+#if defined(CONFIG_X86_64) && !defined(CONFIG_UML)
+	u128 *word = (u128 *)ptr;
+	u128 new = (u128)high << 64 | low;
+	u128 old = (u128)READ_ONCE(ptr[1]) << 64 | READ_ONCE(ptr[0]);
+
+	/* The first try fails only if somebody else has written meanwhile. */
+	while (!arch_try_cmpxchg128(word, &old, new))
+		;
+#endif
+}
 
 #ifdef CONFIG_PCI
 __rust_helper struct pci_dev *rust_helper_pci_physfn(struct pci_dev *pdev)

@@ -141,6 +141,33 @@ pub(super) unsafe fn iova_bitmap_set(bitmap: *mut bindings::iova_bitmap, iova: u
     unsafe { bindings::iova_bitmap_set(bitmap, iova, len) }
 }
 
+/// Whether [`store_pair`] is there.
+#[inline(never)]
+pub(super) fn can_store_pair() -> bool {
+    // SAFETY: Only asks for a feature of the processor.
+    unsafe { bindings::rust_iommu_can_store128() }
+}
+
+/// Writes two 64-bit words at once: nobody, hardware included, sees one without the other.
+///
+/// # Safety
+///
+/// - [`can_store_pair`] has said yes.
+/// - `virt` is valid for 16 bytes, aligned to as many, and only accessed as atomic words.
+#[inline(never)]
+pub(super) unsafe fn store_pair(virt: *mut u64, values: [u64; 2]) {
+    // SAFETY: By this function's contract.
+    unsafe { bindings::rust_iommu_store128(virt, values[0], values[1]) }
+}
+
+/// Whether memory that the kernel allocates is encrypted, and addresses given to hardware would
+/// have to say so (SME).
+#[inline(never)]
+pub(super) fn memory_is_encrypted() -> bool {
+    // SAFETY: Only adds a bit to a number.
+    unsafe { bindings::__sme_set(0) != 0 }
+}
+
 /// Whether a driver or a user has claimed the DMA of the device's group.
 ///
 /// Context: may sleep; takes `group->mutex`.

@@ -15,6 +15,7 @@
 //! | --- | --- |
 //! | [`ops`] | `struct iommu_ops`, `iommu_domain_ops`, `iommu_dirty_ops`; the order of the locks |
 //! | [`registry`] | `struct iommu_device`: registration, release |
+//! | [`lifecycle`] | a driver's module: loading, letting go, unloading |
 //! | [`device`] | what a driver says about a device: capabilities, group, default domain |
 //! | [`domain`] | `struct iommu_domain` of the paging kind |
 //! | [`attach`] | prepare, install, commit; what has to be flushed; dirty tracking of all devices |
@@ -27,6 +28,8 @@
 //! | [`mmio`] | registers at a physical address |
 //! | [`acpi`], [`reader`] | firmware tables, which are not to be trusted |
 //! | [`pci`] | where a function is, and the requester IDs that it uses |
+//! | [`function`], [`msi`] | a unit that is a PCI function itself, and its interrupt |
+//! | [`ids`], [`ratelimit`] | domain ids; a limit for messages |
 //!
 //! A dirty page on its way: the core calls `read_and_clear_dirty`; the driver's domain hands the
 //! claimed range and the [`dirty::DirtyBitmap`] to [`pt::PageTable::read_and_clear_dirty`]; that
@@ -53,10 +56,18 @@ pub mod device;
 pub mod dirty;
 #[cfg(CONFIG_IOMMU_API)]
 pub mod domain;
+#[cfg(all(CONFIG_IOMMU_API, CONFIG_PCI))]
+pub mod function;
 #[cfg(CONFIG_IOMMU_API)]
 pub mod gather;
+#[cfg(CONFIG_IOMMU_API)]
+pub mod ids;
+#[cfg(CONFIG_IOMMU_API)]
+pub mod lifecycle;
 #[cfg(all(CONFIG_IOMMU_API, CONFIG_HAS_IOMEM))]
 pub mod mmio;
+#[cfg(all(CONFIG_IOMMU_API, CONFIG_PCI_MSI))]
+pub mod msi;
 #[cfg(CONFIG_IOMMU_API)]
 pub mod ops;
 #[cfg(CONFIG_IOMMU_API)]
@@ -65,6 +76,8 @@ pub mod pages;
 pub mod pci;
 #[cfg(CONFIG_RUST_IOMMU_PT_ABI)]
 pub mod pt_abi;
+#[cfg(CONFIG_IOMMU_API)]
+pub mod ratelimit;
 #[cfg(CONFIG_IOMMU_API)]
 pub mod registry;
 #[cfg(CONFIG_IOMMU_API)]

@@ -168,6 +168,29 @@ impl TablePages {
         self.words().get(index).ok_or(EINVAL)
     }
 
+    /// Writes the words at `index` and `index + 1` at once: hardware that reads both in one access
+    /// sees the old ones or the new ones. Ordered like a release store.
+    ///
+    /// # Errors
+    ///
+    /// `EINVAL` if `index` is odd or the memory has no such words; `EOPNOTSUPP` where
+    /// [`can_store_pairs`] says no.
+    #[inline]
+    pub fn store_pair(&self, index: usize, values: [u64; 2]) -> Result {
+        if !index.is_multiple_of(2) {
+            return Err(EINVAL);
+        }
+        let words = self.words().get(index..index + 2).ok_or(EINVAL)?;
+        if !ffi::can_store_pair() {
+            return Err(EOPNOTSUPP);
+        }
+        // SAFETY: The processor can, as was just asked. The two words are of this memory, which
+        // is aligned to a page, at an even index; all access to it is atomic. Their provenance is
+        // that of `virt`, since `Atomic` allows to write through a shared reference.
+        unsafe { ffi::store_pair(words.as_ptr().cast_mut().cast(), values) };
+        Ok(())
+    }
+
     /// Sets every word to zero. Hardware may see any mixture while this runs.
     pub fn clear(&self) {
         for word in self.words() {
@@ -196,6 +219,18 @@ impl Drop for TablePages {
         // pointed hardware to them keeps this object until hardware has forgotten them.
         unsafe { ffi::free_pages(self.virt) }
     }
+}
+
+/// Whether the processor can write two words at once, see [`TablePages::store_pair`].
+pub fn can_store_pairs() -> bool {
+    ffi::can_store_pair()
+}
+
+/// Whether the kernel's memory is encrypted (SME), so that every address that hardware is given
+/// would have to say so. These abstractions do not: a driver refuses units whose walks depend on
+/// that.
+pub fn are_encrypted() -> bool {
+    ffi::memory_is_encrypted()
 }
 
 /// Whether memory can be made visible to units that do not snoop, by [`TablePages::flush`].

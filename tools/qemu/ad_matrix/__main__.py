@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0
-"""Check how an emulated VT-d unit marks its page tables, against the rules.
+"""Check how an emulated IOMMU marks its page tables, against the rules.
 
 Runs QEMU without a guest, one per set of properties, and prints KTAP.
 """
@@ -12,6 +12,8 @@ import sys
 sys.dont_write_bytecode = True
 
 # pylint: disable=wrong-import-position
+import amd
+import amd_rules
 import matrix
 import rules
 from bench import Failed
@@ -30,7 +32,10 @@ class Units:
     def get(self, properties):
         if self.unit is None or self.properties != properties:
             self.drop()
-            self.unit = Unit(Machine(self.qemu, list(properties)))
+            if properties[:1] == (amd.NAME,):
+                self.unit = amd.Unit(Machine(self.qemu, list(properties[1:]), amd.NAME))
+            else:
+                self.unit = Unit(Machine(self.qemu, list(properties)))
             self.properties = properties
         return self.unit
 
@@ -68,7 +73,7 @@ def parse(arguments):
 def main(arguments):
     options = parse(arguments)
     # Cases of one set of properties share a machine: keep them together.
-    cases = [case for case in [*matrix.cases(), *rules.cases()]
+    cases = [case for case in [*matrix.cases(), *rules.cases(), *amd_rules.cases()]
              if fnmatch.fnmatchcase(case[0], options.filter)]
     cases.sort(key=lambda case: case[1] or ())
     if not cases:

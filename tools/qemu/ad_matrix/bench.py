@@ -1,15 +1,16 @@
 # SPDX-License-Identifier: GPL-2.0
 """What every case is made of: one device, one page table, accesses, a verdict."""
 
-from tables import FIRST, PageTable
+from tables import PageTable
 
 DOMAIN = 7
 OTHER_DOMAIN = 8
 
 # Fault reasons that a refused access is recorded with.
-REFUSED_WRITE = {"second-stage": 0x05, "first-stage": 0x85}
-REFUSED_READ = {"second-stage": 0x06}
-NOT_PRESENT = {"first-stage": 0x71}
+REFUSED_WRITE = {"second-stage": 0x05, "first-stage": 0x85,
+                 "AMD v1": 0x50, "AMD v2": 0x51}
+REFUSED_READ = {"second-stage": 0x06, "AMD v1": 0x50}
+NOT_PRESENT = {"first-stage": 0x71, "AMD v1": 0x00, "AMD v2": 0x01}
 REFUSED_INTERRUPT_RANGE = 0x87
 UPDATE_FAILED = {"second-stage": 0x07, "first-stage": 0x91}
 
@@ -29,7 +30,7 @@ class Bench:
         self.ram = unit.ram
         self.stage = stage
         self.table = PageTable(self.ram, stage, size)
-        self.marks = stage is FIRST or (ssade and not legacy)
+        self.marks = stage.live or (ssade and not legacy)
         # What the device's buffer holds, once a read has told.
         self.buffer = None
         if legacy:
@@ -114,7 +115,7 @@ class Bench:
     def flush(self, address=None):
         """Invalidate the leaf as a driver does after it has cleared a flag."""
         address = self.table.IOVA if address is None else address
-        order = 9 * self.table.leaf_level
+        order = self.table.order
         address &= -1 << (12 + order)
         self.unit.flush_translation(self.stage, DOMAIN, address, order)
 

@@ -42,9 +42,10 @@ class MachineError(Exception):
 
 
 class Machine:
-    """One QEMU with an Intel IOMMU and the edu device behind it."""
+    """One QEMU with an IOMMU and the edu device behind it."""
 
-    def __init__(self, qemu, properties):
+    def __init__(self, qemu, properties, unit="intel-iommu"):
+        self.unit = unit
         self.properties = properties
         self._dir = tempfile.mkdtemp(prefix="ad-matrix-")
         self._process = None
@@ -69,7 +70,7 @@ class Machine:
         listener = socket.socket(socket.AF_UNIX)
         listener.bind(socket_path)
         listener.listen(1)
-        device = ",".join(["intel-iommu", "intremap=off"] + self.properties)
+        device = ",".join([self.unit, "intremap=off"] + self.properties)
         command = [
             qemu, "-machine", "q35,memory-backend=ram,kernel-irqchip=off",
             "-accel", "qtest", "-m", f"{RAM_SIZE >> 20}M", "-nodefaults",
@@ -137,15 +138,22 @@ class Machine:
     def write64(self, address, value):
         self.command(f"writeq {address:#x} {value:#x}")
 
-    def _write_config(self, slot, offset, value):
+    def _select_config(self, slot, offset):
         address = 1 << 31 | slot << 11 | offset
         self.command(f"outl {PCI_ADDRESS:#x} {address:#x}")
+
+    def read_config(self, slot, offset):
+        self._select_config(slot, offset)
+        return int(self.command(f"inl {PCI_DATA:#x}")[0], 16)
+
+    def write_config(self, slot, offset, value):
+        self._select_config(slot, offset)
         self.command(f"outl {PCI_DATA:#x} {value:#x}")
 
     def _init_devices(self):
         for slot, bar in ((EDU_SLOT, EDU_BAR), (NVME_SLOT, NVME_BAR)):
-            self._write_config(slot, 0x10, bar)
-            self._write_config(slot, 0x04, 0x6)  # memory space, bus master
+            self.write_config(slot, 0x10, bar)
+            self.write_config(slot, 0x04, 0x6)  # memory space, bus master
         if self.read32(EDU_BAR) & 0xFFFF != 0x00ED:
             raise MachineError("the edu device does not answer at its BAR")
 

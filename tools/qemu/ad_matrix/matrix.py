@@ -2,11 +2,14 @@
 """The matrix: access × leaf size × stage × marking enabled or not."""
 
 from bench import REFUSED_WRITE, Bench
-from tables import FIRST, SECOND, SIZES
+from tables import FIRST, GUEST, HOST, ROWS, SECOND, SIZES
 
 BOTH_STAGES = ("x-scalable-mode=on", "x-flts=on", "ssads=on")
 SECOND_ONLY = ("x-scalable-mode=on", "ssads=on")
 FIRST_ONLY = ("x-scalable-mode=on", "x-flts=on")
+AMD_HOST = ("amd-iommu", "hd=on")
+AMD_GUEST = ("amd-iommu", "gt=on")
+AMD_BOTH = ("amd-iommu", "hd=on", "gt=on")
 
 
 def read(bench):
@@ -84,21 +87,25 @@ ACCESSES = {
     "cleared and flushed": cleared_flushed,
 }
 
-# stage, name of the setting, properties of the unit, SSADE in the entry. First
-# stage knows no switch: where it is "disabled", the unit offers nothing and the
+# stage, name of the setting, properties of the unit, SSADE or HAD in the entry. First
+# stage and guest tables know no switch: where it is "disabled", the unit offers nothing and the
 # entry asks for nothing, and A and D appear all the same.
 SETTINGS = [
     (SECOND, "enabled", SECOND_ONLY, True),
     (SECOND, "disabled", SECOND_ONLY, False),
     (FIRST, "enabled", BOTH_STAGES, True),
     (FIRST, "disabled", FIRST_ONLY, False),
+    (HOST, "enabled", AMD_HOST, True),
+    (HOST, "disabled", AMD_HOST, False),
+    (GUEST, "enabled", AMD_BOTH, True),
+    (GUEST, "disabled", AMD_GUEST, False),
 ]
 
 
 def cases():
     """(name, properties, function of a Unit) of every field of the matrix."""
     for stage, setting, properties, ssade in SETTINGS:
-        for size in SIZES:
+        for size in [*SIZES, *(ROWS if stage is HOST else ())]:
             for access, function in ACCESSES.items():
                 def run(unit, stage=stage, size=size, ssade=ssade,
                         function=function):

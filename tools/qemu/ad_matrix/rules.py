@@ -16,7 +16,7 @@ INTERRUPT_RANGE = 0xFEE0_0000
 
 def refusal(stage, to_memory):
     """The reason with which an absent entry refuses."""
-    if stage is FIRST:
+    if stage.name in NOT_PRESENT:
         return NOT_PRESENT[stage.name]
     return (REFUSED_WRITE if to_memory else REFUSED_READ)[stage.name]
 

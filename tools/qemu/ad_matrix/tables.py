@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0
-"""Page tables of both stages in guest memory, and what a walk should leave there."""
+"""Page tables of every format in guest memory, and what a walk should leave there."""
 
 ENTRIES = 512
 LEVELS = 4
@@ -11,14 +11,18 @@ TABLES_END = 0x0021_0000
 TARGET = 0x0080_0000
 RAM_PAGES_SPARE = 0x0400_0000
 
-# Bits that software may use in both formats: a walk must carry them along.
-SOFTWARE_BITS = 0x1A5 << 52
+# Rows of equal entries that are one leaf: the level that holds them, and how many
+# there are, as a power of two.
+ROWS = {"64K": (0, 4), "8M": (1, 2)}
 
 
 class Stage:
     """The bits of one page table format."""
 
-    def __init__(self, name, table, leaf, writable, accessed, dirty, pgtt):
+    # Bits that software may use: a walk must carry them along.
+    software = 0x1A5 << 52
+
+    def __init__(self, name, table, leaf, writable, accessed, dirty, pgtt=0):
         self.name = name
         self.table = table          # bits of an entry that names a table
         self.leaf = leaf            # bits of a writable leaf
@@ -27,10 +31,38 @@ class Stage:
         self.dirty = dirty
         self.pgtt = pgtt            # the type in the PASID table entry
         self.large = 1 << 7
+        # Nothing switches the flags off.
+        self.live = name in ("first-stage", "AMD v2")
+
+    def table_bits(self, _level):
+        """The bits of an entry at a level that names a table."""
+        return self.table
+
+    def row_bits(self, _order):
+        raise NotImplementedError(f"{self.name} tables have no rows of entries")
+
+
+class HostStage(Stage):
+    """AMD's own format: an entry names the level that it leads to."""
+
+    software = 1 << 63 | 1 << 8 | 1 << 3 | 1 << 1
+
+    def __init__(self, name, *bits):
+        super().__init__(name, *bits)
+        self.large = 0
+
+    def table_bits(self, level):
+        return self.table | level << 9
+
+    def row_bits(self, order):
+        """What a leaf of so many pages, as a power of two, has beside its address."""
+        return 7 << 9 | ((1 << order - 1) - 1) << 12
 
 
 SECOND = Stage("second-stage", 0x3, 0x3, 1 << 1, 1 << 8, 1 << 9, 2)
 FIRST = Stage("first-stage", 0x7, 0x7, 1 << 1, 1 << 5, 1 << 6, 1)
+HOST = HostStage("AMD v1", 3 << 61 | 1, 3 << 61 | 1, 1 << 62, 1 << 5, 1 << 6)
+GUEST = Stage("AMD v2", 0x7, 0x7, 1 << 1, 1 << 5, 1 << 6)
 
 
 def index(address, level):
@@ -51,7 +83,9 @@ class PageTable:
     def __init__(self, ram, stage, size="4K"):
         self.ram = ram
         self.stage = stage
-        self.leaf_level = SIZES[size]
+        self.leaf_level, self.row = ROWS.get(size) or (SIZES[size], 0)
+        # How many pages of 4 KiB the leaf maps, as a power of two.
+        self.order = 9 * self.leaf_level + self.row
         self.expected = {}
         self._next_table = TABLES
         for word in range(TABLES >> 3, TABLES_END >> 3):
@@ -75,25 +109,28 @@ class PageTable:
             slot = table + 8 * index(self.IOVA, level)
             self.slots[level] = slot
             if level == self.leaf_level:
-                self.store(slot, self.leaf_word())
                 self._add_neighbours(slot, level)
+                first = slot & -8 << self.row
+                for entry in range(first, first + (8 << self.row), 8):
+                    self.store(entry, self.leaf_word())
                 return
             table = self._new_table()
-            self.store(slot, table | self.stage.table | SOFTWARE_BITS)
+            self.store(slot, table | self.stage.table_bits(level) | self.stage.software)
             # Beside it one that leads to the same table, never walked.
-            self.store(slot + 8, table | self.stage.table)
+            self.store(slot + 8, table | self.stage.table_bits(level))
 
     def leaf_base(self):
         """The address that the leaf maps, aligned to its size."""
         if self.leaf_level == 2:
             return 0
-        if self.leaf_level == 1:
+        if self.leaf_level == 1 or self.row:
             return TARGET
         return TARGET + 0x9000
 
     def leaf_word(self):
         large = self.stage.large if self.leaf_level else 0
-        return self.leaf_base() | self.stage.leaf | large | SOFTWARE_BITS
+        row = self.stage.row_bits(self.order) if self.row else 0
+        return self.leaf_base() | self.stage.leaf | large | row | self.stage.software
 
     def _add_neighbours(self, slot, level):
         size = 1 << (12 + 9 * level)
@@ -117,7 +154,7 @@ class PageTable:
     def physical(self, address=None):
         """What an address under the leaf of interest should translate to."""
         address = self.IOVA if address is None else address
-        return self.leaf_base() + (address & (1 << (12 + 9 * self.leaf_level)) - 1)
+        return self.leaf_base() + (address & (1 << 12 + self.order) - 1)
 
     def store(self, slot, word):
         """Write an entry as a processor does, in one piece."""

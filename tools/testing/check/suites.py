@@ -112,11 +112,18 @@ IOMMUFD = (
     GuestTest("iommufd_fail_nth", "./iommufd_fail_nth", "/tests/iommu", limit=600),
 )
 
-# Where writes are tracked: each stage driven by us, and once by the C driver,
-# which tracks in the second stage only.  What is tracked is a domain of iommufd;
-# the default domain is only what a device comes from, so each of the two kinds
-# appears once.
-TRACKING = ("vtd-ss/pt", "vtd-fs/nopt", "vtd-ss-c/nopt")
+# Where writes are tracked: each stage driven by us, and once by each C driver,
+# which tracks in the second stage, or in host tables, only.  What is tracked is a
+# domain of iommufd; the default domain is only what a device comes from, so each
+# of the two kinds appears once or twice.
+TRACKING = (
+    "vtd-ss/pt",
+    "vtd-fs/nopt",
+    "vtd-ss-c/nopt",
+    "amd-v1/pt",
+    "amd-v2/nopt",
+    "amd-v1-c/pt",
+)
 
 
 def dirty_tests():
@@ -175,6 +182,13 @@ def all_suites():
             output="cargo",
         ),
         HostSuite(
+            "acpi-host",
+            "the parsers of firmware tables as a host crate: DMAR and IVRS, random and lying",
+            "host",
+            (str(CHECKOUT / "tools/testing/check/cargo-test"), "tools/testing/iommu_acpi_host"),
+            output="cargo",
+        ),
+        HostSuite(
             "fuzz",
             "the page tables fuzzed for a minute, each format in turn",
             "host",
@@ -196,11 +210,19 @@ def all_suites():
         ),
         KunitSuite(
             "kunit",
-            "KUnit suites of the page tables and of the driver",
+            "KUnit suites of the page tables and of the VT-d driver",
             "rust_*",
-            kunit_names(),
+            kunit_names(("rust/kernel/iommu", "drivers/iommu/rust/vtd")),
             "vtd-ss/pt",
             module="rust_vtd",
+        ),
+        KunitSuite(
+            "kunit-amdvi",
+            "KUnit suites of the AMD-Vi driver",
+            "rust_amdvi_*",
+            kunit_names(("drivers/iommu/rust/amdvi",)),
+            "amd-v1/pt",
+            module="rust_amdvi",
         ),
         UmlSuite(
             "kunit-uml",
@@ -234,14 +256,14 @@ def all_suites():
         ),
         GuestSuite(
             "module",
-            "loading rust_vtd, letting go, unloading, loading again",
+            "loading a driver, letting go, unloading, loading again",
             (GuestTest("module", "test-module $VFIO_DEVICES"),),
-            machines=("vtd-ss/pt",),
+            machines=("vtd-ss/pt", "amd-v1/pt"),
         ),
         GuestSuite(
             "dma-api",
             "a disk whose driver does DMA through a DMA-API domain",
             (GuestTest("dma-api", "test-dma-api $VFIO_DEVICES"),),
-            machines=("vtd-ss/nopt", "vtd-fs/nopt"),
+            machines=("vtd-ss/nopt", "vtd-fs/nopt", "amd-v1/nopt", "amd-v2/nopt"),
         ),
     )

@@ -7,6 +7,10 @@ import pathlib
 # What a default domain is, and the kernel parameter that asks for it.
 DOMAINS = {"pt": "identity default domain", "nopt": "DMA-API default domain"}
 
+# The two units that QEMU emulates.
+VTD = "intel-iommu"
+AMDVI = "amd-iommu"
+
 # The function that does DMA for the tests, and the driver that they use for it.
 DMA_FUNCTION = "8086:10c9"
 
@@ -21,6 +25,12 @@ class Config:
     parameters: str
     module: str = ""
     dirty: bool = False
+    # The emulated unit that `device` holds the properties of.
+    unit: str = VTD
+
+    def qemu_device(self):
+        """Return what QEMU's -device takes; interrupt remapping is nobody's subject."""
+        return f"{self.unit},intremap=off,{self.device}"
 
     def job_head(self):
         """Return the shell lines that take the machine to where tests start."""
@@ -51,6 +61,9 @@ C_DRIVER = "intel_iommu=on,sm_on"
 NO_C_DRIVER = "intel_iommu=off"
 # A module cannot see iommu=nopt by itself: 2 lets the kernel's own choice stand.
 RUST_VTD = "rust_vtd default_domain=2"
+
+NO_C_AMD_DRIVER = "amd_iommu=off"
+RUST_AMDVI = "rust_amdvi default_domain=2"
 
 CONFIGS = (
     Config(
@@ -87,6 +100,39 @@ CONFIGS = (
         "VT-d legacy mode, the kernel's C driver (tracks no writes there)",
         "x-scalable-mode=off",
         "intel_iommu=on,sm_off",
+    ),
+    Config(
+        "amd-v1",
+        "AMD-Vi host tables (v1), rust_amdvi.ko",
+        "hd=on",
+        NO_C_AMD_DRIVER,
+        module=RUST_AMDVI,
+        dirty=True,
+        unit=AMDVI,
+    ),
+    Config(
+        "amd-v2",
+        "AMD-Vi guest tables (v2), rust_amdvi.ko",
+        "gt=on",
+        NO_C_AMD_DRIVER,
+        module=f"{RUST_AMDVI} tables=2",
+        dirty=True,
+        unit=AMDVI,
+    ),
+    Config(
+        "amd-v1-c",
+        "AMD-Vi host tables (v1), the kernel's C driver",
+        "hd=on",
+        "amd_iommu=pgtbl_v1",
+        dirty=True,
+        unit=AMDVI,
+    ),
+    Config(
+        "amd-v2-c",
+        "AMD-Vi guest tables (v2), the kernel's C driver (tracks no writes there)",
+        "gt=on",
+        "amd_iommu=pgtbl_v2",
+        unit=AMDVI,
     ),
 )
 

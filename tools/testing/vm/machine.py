@@ -117,7 +117,7 @@ def command(products, machine, image, console, extra_parameters, real_time):
         # One thread for both processors: with two, QEMU 10.0 can trip over an address
         # space that the other processor is just changing (iotlb_to_section asserts).
         "-accel", "tcg,thread=single", *clock, "-cpu", PROCESSOR, "-smp", "2", "-m", MEMORY,
-        "-device", f"intel-iommu,intremap=off,{machine.config.device}",
+        "-device", machine.config.qemu_device(),
         "-device", "igb,romfile=,addr=04.0",
         "-device", "igb,romfile=,addr=06.0",  # room for the VFs of the first
         "-device", "edu,addr=03.0",

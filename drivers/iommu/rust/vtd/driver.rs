@@ -63,9 +63,9 @@ use crate::{
     },
     topology::Place,
     unit::{
-        ids::PASS_THROUGH,
         power::Powered,
-        Unit, //
+        Unit,
+        PASS_THROUGH, //
     }, //
 };
 

@@ -7,7 +7,6 @@
 //! under any other lock of the driver. The lock of the domain ids may be slept under and has none
 //! below it.
 
-pub(crate) mod ids;
 pub(crate) mod kept;
 pub(crate) mod power;
 mod take;
@@ -17,7 +16,11 @@ use kernel::{
         poll::read_poll_timeout_atomic,
         Io, //
     },
-    iommu::mmio::PhysMem,
+    iommu::{
+        ids::IdSet,
+        mmio::PhysMem,
+        ratelimit::RateLimit, //
+    },
     prelude::*,
     sizes::SZ_4K,
     sync::{
@@ -41,7 +44,6 @@ use crate::{
         Port,
         Ring, //
     },
-    ratelimit::RateLimit,
     regs::{
         command::{
             CommandState,
@@ -67,8 +69,14 @@ use crate::{
     }, //
 };
 
-use ids::IdSet;
 use kept::Kept;
+
+/// The id of pass-through entries. They must not share one with second-stage entries (9.6).
+pub(crate) const PASS_THROUGH: u16 = 1;
+
+/// The first id of domains. Below are the one of pass-through entries, and 0, which units with
+/// caching mode cache absent entries under (11.4.2).
+const FIRST_ID: u16 = PASS_THROUGH + 1;
 
 /// How often the status of a command is looked at, ten microseconds apart: a second.
 const COMMAND_ROUNDS: usize = 100_000;

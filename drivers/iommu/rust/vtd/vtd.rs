@@ -24,7 +24,6 @@ mod module;
 mod pasid;
 mod policy;
 mod qi;
-mod ratelimit;
 mod regs;
 mod root;
 mod topology;

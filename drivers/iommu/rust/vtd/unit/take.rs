@@ -8,7 +8,11 @@
 
 use kernel::{
     io::Io,
-    iommu::mmio::PhysMem,
+    iommu::{
+        ids::IdSet,
+        mmio::PhysMem,
+        ratelimit::RateLimit, //
+    },
     new_mutex,
     prelude::*,
     sizes::SZ_4K,
@@ -20,8 +24,8 @@ use kernel::{
 };
 
 use super::{
-    ids::IdSet,
-    Unit, //
+    Unit,
+    FIRST_ID, //
 };
 
 use crate::{
@@ -31,7 +35,6 @@ use crate::{
         self,
         Ring, //
     },
-    ratelimit::RateLimit,
     regs::{
         cap::{
             CAP,
@@ -130,7 +133,7 @@ impl Unit {
             caps.raw_ecap()
         );
         let memory = qi::Memory::new(None)?;
-        let ids = IdSet::new(caps.domains())?;
+        let ids = IdSet::new(FIRST_ID, caps.domains())?;
         Arc::pin_init(
             try_pin_init!(Unit {
                 number,

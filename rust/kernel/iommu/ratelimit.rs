@@ -17,7 +17,7 @@ use kernel::{
 ///
 /// Two processors that meet at the edge of a window may let through one burst more; a limit for
 /// the log needs no lock.
-pub(crate) struct RateLimit {
+pub struct RateLimit {
     start: Instant<Monotonic>,
     /// Number of the window, plus one, so that zero stands for none yet.
     window: Atomic<u64>,
@@ -33,7 +33,8 @@ const BURST: u64 = 10;
 
 impl RateLimit {
     /// A limit that has let nothing through.
-    pub(crate) fn new() -> Self {
+    #[expect(clippy::new_without_default)]
+    pub fn new() -> Self {
         Self {
             start: Instant::now(),
             window: Atomic::new(0),
@@ -42,7 +43,7 @@ impl RateLimit {
     }
 
     /// Whether another message may be printed now. May be called in any context.
-    pub(crate) fn allows(&self) -> bool {
+    pub fn allows(&self) -> bool {
         // CAST: monotonic time does not go back.
         self.allows_at(self.start.elapsed().as_nanos() as u64)
     }
@@ -59,8 +60,8 @@ impl RateLimit {
     }
 }
 
-#[cfg(CONFIG_RUST_INTEL_VTD_KUNIT_TEST)]
-#[kernel::prelude::kunit_tests(rust_vtd_ratelimit)]
+#[cfg(CONFIG_RUST_IOMMU_KUNIT_TEST)]
+#[kernel::prelude::kunit_tests(rust_iommu_ratelimit)]
 mod tests {
     use super::*;
 

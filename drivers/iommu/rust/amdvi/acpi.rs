@@ -1,0 +1,311 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The IVRS table: which remapping units there are and which devices each one serves.
+//!
+//! Specification, 5.2. Pure: works on bytes, trusts none of them. A table that lies about a length,
+//! names a unit's registers twice or contradicts itself about a range is refused whole, because
+//! half a description would leave devices outside of every unit.
+//!
+//! A unit may be described by several blocks: old ones for old systems, new ones with more in them.
+//! The newest kind that is known here counts, and the others are left out.
+
+pub(crate) mod scope;
+
+use kernel::{
+    alloc::AllocError,
+    fmt,
+    iommu::reader::{
+        Reader,
+        Record,
+        RecordHeader,
+        Records, //
+    },
+    prelude::*, //
+};
+
+use scope::Scope;
+
+/// Bytes of the fixed part of the table: the ACPI header, IVinfo, eight reserved.
+const FIXED_BYTES: usize = 48;
+
+/// Offset of IVinfo in the fixed part.
+const INFO_OFFSET: usize = 36;
+
+/// The kinds of blocks that describe a unit, the oldest first (5.2.2).
+const UNIT_KINDS: [u16; 3] = [0x10, 0x11, 0x40];
+
+/// Attribute of a unit: it must not be used for host translation.
+const NO_HOST_TRANSLATION: u32 = 1 << 0;
+
+/// Flag of a memory block: addresses are used as they are.
+const UNITY: u8 = 1 << 0;
+
+/// Flag of a memory block: reads are allowed.
+const READ: u8 = 1 << 1;
+
+/// Flag of a memory block: writes are allowed.
+const WRITE: u8 = 1 << 2;
+
+/// Flag of a memory block: the unit does not look at accesses there.
+const EXCLUSION: u8 = 1 << 3;
+
+/// Why the table is refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum TableError {
+    /// There is no memory to hold what the table says.
+    Memory,
+    /// The table contradicts itself.
+    Bad {
+        /// Offset of the block in the table.
+        offset: usize,
+        /// What is wrong with it.
+        what: &'static str,
+    },
+}
+
+impl fmt::Display for TableError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Memory => write!(f, "out of memory"),
+            Self::Bad { offset, what } => write!(f, "at offset {offset}: {what}"),
+        }
+    }
+}
+
+impl From<TableError> for Error {
+    fn from(error: TableError) -> Self {
+        match error {
+            TableError::Memory => ENOMEM,
+            TableError::Bad { .. } => EINVAL,
+        }
+    }
+}
+
+impl From<AllocError> for TableError {
+    fn from(_: AllocError) -> Self {
+        Self::Memory
+    }
+}
+
+/// A remapping unit (IVHD, 5.2.2).
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct UnitInfo {
+    /// The kind of the block that described it.
+    kind: u16,
+    /// PCI segment that it is in and serves.
+    pub(crate) segment: u16,
+    /// The requester ID of the PCI function that it is.
+    pub(crate) source: u16,
+    /// Offset of its capability block in the function's configuration space.
+    pub(crate) capability: u16,
+    /// Physical address of its registers.
+    pub(crate) base: u64,
+    /// What firmware wants of the unit (5.2.2.1).
+    pub(crate) flags: u8,
+    /// Whether it must not be used for host translation.
+    pub(crate) no_host: bool,
+    /// The devices that it serves.
+    pub(crate) scopes: KVec<Scope>,
+}
+
+impl UnitInfo {
+    /// Whether the unit serves the requester ID `source` of its segment.
+    ///
+    /// Firmware names the unit's own function too, which is not translated.
+    pub(crate) fn serves(&self, source: u16) -> bool {
+        source != self.source && self.scopes.iter().any(|scope| scope.holds(source))
+    }
+
+    /// The requester ID that requests of `source` carry, if firmware says that it is not its own.
+    pub(crate) fn alias(&self, source: u16) -> Option<u16> {
+        self.scopes
+            .iter()
+            .filter(|scope| scope.holds(source))
+            .find_map(|scope| scope.alias)
+    }
+
+    /// The highest requester ID that it serves.
+    pub(crate) fn last_source(&self) -> u16 {
+        let own = |scope: &Scope| scope.last.max(scope.alias.unwrap_or(0));
+        self.scopes.iter().map(own).max().unwrap_or(0)
+    }
+}
+
+/// Memory that a device must reach as it is (IVMD, 5.2.3).
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct ReservedInfo {
+    /// PCI segment of the devices.
+    pub(crate) segment: u16,
+    /// The first requester ID.
+    pub(crate) first_source: u16,
+    /// The last requester ID.
+    pub(crate) last_source: u16,
+    /// First byte, aligned to a page.
+    pub(crate) first: u64,
+    /// Last byte, the last of a page.
+    pub(crate) last: u64,
+    /// Whether the devices may read there.
+    pub(crate) read: bool,
+    /// Whether the devices may write there.
+    pub(crate) write: bool,
+}
+
+/// What the whole table says.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Ivrs {
+    /// IVinfo.
+    pub(crate) info: u32,
+    /// The remapping units.
+    pub(crate) units: KVec<UnitInfo>,
+    /// The reserved memory.
+    pub(crate) reserved: KVec<ReservedInfo>,
+}
+
+impl Ivrs {
+    /// Parses an IVRS table, its ACPI header included.
+    ///
+    /// # Errors
+    ///
+    /// Says at which offset the table contradicts itself.
+    pub(crate) fn parse(bytes: &[u8]) -> Result<Self, TableError> {
+        let bad = |offset, what| TableError::Bad { offset, what };
+        let mut reader = Reader::new(bytes);
+        let info = reader
+            .sub(FIXED_BYTES)
+            .and_then(|mut fixed| {
+                fixed.skip(INFO_OFFSET)?;
+                fixed.u32()
+            })
+            .map_err(|_| bad(0, "the table is shorter than its fixed part"))?;
+
+        let mut ivrs = Self {
+            info,
+            units: KVec::new(),
+            reserved: KVec::new(),
+        };
+        let mut offset = FIXED_BYTES;
+        for record in Records::new(reader.rest(), RecordHeader::ByteThenWord) {
+            let record = record.map_err(|_| {
+                bad(
+                    offset,
+                    "the block's length is shorter than its header or leads past the end",
+                )
+            })?;
+            match record.kind {
+                0x10 | 0x11 | 0x40 => ivrs.add_unit(&record, offset)?,
+                0x20..=0x22 => ivrs.add_reserved(&record, offset)?,
+                // Kinds that are not known here must be passed over (5.2.1).
+                _ => {}
+            }
+            offset += record.bytes.len();
+        }
+        Ok(ivrs)
+    }
+
+    fn add_unit(&mut self, record: &Record<'_>, offset: usize) -> Result<(), TableError> {
+        let bad = |what| TableError::Bad { offset, what };
+        let short = |_| bad("an IVHD block is shorter than its fixed part");
+        // Type and length stand around the flags.
+        let flags = record.bytes.get(1).copied().unwrap_or(0);
+        let mut body = record.body();
+        let source = body.u16().map_err(short)?;
+        let capability = body.u16().map_err(short)?;
+        let base = body.u64().map_err(short)?;
+        let segment = body.u16().map_err(short)?;
+        body.skip(2).map_err(short)?;
+        let attributes = body.u32().map_err(short)?;
+        let newer = record.kind != UNIT_KINDS[0];
+        if newer {
+            // Copies of the extended features, which are read from the unit itself.
+            body.skip(16).map_err(short)?;
+        }
+
+        if base == 0 || base == u64::MAX || base & 0x3fff != 0 {
+            return Err(bad("an IVHD block names no valid register address"));
+        }
+        let unit = UnitInfo {
+            kind: record.kind,
+            segment,
+            source,
+            capability,
+            base,
+            flags,
+            // Blocks of the oldest kind have another meaning for the field.
+            no_host: newer && attributes & NO_HOST_TRANSLATION != 0,
+            scopes: scope::parse(body, record.kind, offset)?,
+        };
+        let same = |known: &UnitInfo| known.segment == segment && known.source == source;
+        let known = self.units.iter().position(same);
+        if let Some(known) = known.and_then(|index| self.units.get_mut(index)) {
+            if known.base != base {
+                return Err(bad("two IVHD blocks name one unit and different registers"));
+            }
+            if known.kind == unit.kind {
+                return Err(bad("two IVHD blocks of one kind describe the same unit"));
+            }
+            if known.kind < unit.kind {
+                *known = unit;
+            }
+            return Ok(());
+        }
+        if self.units.iter().any(|known| known.base == base) {
+            return Err(bad("two units have the same registers"));
+        }
+        self.units.push(unit, GFP_KERNEL)?;
+        Ok(())
+    }
+
+    fn add_reserved(&mut self, record: &Record<'_>, offset: usize) -> Result<(), TableError> {
+        let bad = |what| TableError::Bad { offset, what };
+        let short = |_| bad("an IVMD block is shorter than its fixed part");
+        let flags = record.bytes.get(1).copied().unwrap_or(0);
+        let mut body = record.body();
+        let source = body.u16().map_err(short)?;
+        let end = body.u16().map_err(short)?;
+        let segment = body.u16().map_err(short)?;
+        body.skip(6).map_err(short)?;
+        let start = body.u64().map_err(short)?;
+        let bytes = body.u64().map_err(short)?;
+
+        let (first_source, last_source) = match record.kind {
+            0x20 => (0, u16::MAX),
+            0x21 => (source, source),
+            _ => (source, end),
+        };
+        if last_source < first_source {
+            return Err(bad(
+                "an IVMD block's range of devices ends before it begins",
+            ));
+        }
+        if flags & (UNITY | EXCLUSION) == 0 || bytes == 0 {
+            return Ok(());
+        }
+        let last = start
+            .checked_add(bytes - 1)
+            .ok_or_else(|| bad("an IVMD block leads past the end of memory"))?;
+        // A unit has registers for one exclusion range only, and firmware may want several: they
+        // are mapped like the others, readable and writable.
+        let excluded = flags & EXCLUSION != 0;
+        let (read, write) = (
+            excluded || flags & READ != 0,
+            excluded || flags & WRITE != 0,
+        );
+        self.reserved.push(
+            ReservedInfo {
+                segment,
+                first_source,
+                last_source,
+                // Firmware that does not align its regions gets the whole pages.
+                first: start & !0xfff,
+                last: last | 0xfff,
+                read,
+                write,
+            },
+            GFP_KERNEL,
+        )?;
+        Ok(())
+    }
+}
+
+#[cfg(CONFIG_RUST_AMD_VI_KUNIT_TEST)]
+mod tests;

@@ -1,0 +1,177 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Device entries: how an IVHD block names requester IDs (specification, 5.2.2.2 and following).
+//!
+//! Entries come in several lengths, which their type tells. Ranges take two entries, a start and
+//! an end. Each entry has a byte of settings, which go into the device table entries of the
+//! requester IDs it names. Pure.
+
+use kernel::{
+    iommu::reader::Reader,
+    prelude::*, //
+};
+
+use super::TableError;
+
+/// What a device entry is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    /// PCI functions, or whatever sends with such requester IDs.
+    Pci,
+    /// An I/O APIC or a timer, whose requests are interrupts.
+    Special,
+    /// A device that ACPI describes, on no PCI bus.
+    Acpi,
+}
+
+/// Requester IDs that a unit serves, and what firmware wants for them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Scope {
+    /// What they belong to.
+    pub(crate) kind: Kind,
+    /// The first requester ID.
+    pub(crate) first: u16,
+    /// The last requester ID.
+    pub(crate) last: u16,
+    /// The requester ID that their requests carry in the place of their own.
+    pub(crate) alias: Option<u16>,
+    /// The byte of settings.
+    pub(crate) settings: u8,
+}
+
+impl Scope {
+    /// Whether `source` is named.
+    pub(crate) fn holds(&self, source: u16) -> bool {
+        (self.first..=self.last).contains(&source)
+    }
+}
+
+/// Bytes of the fixed part of an entry for an ACPI device, and where the length of its unique ID
+/// stands in it.
+const ACPI_BYTES: usize = 22;
+const ACPI_LENGTH_OFFSET: usize = 21;
+
+/// The kind of blocks that may have entries for ACPI devices.
+const ACPI_BLOCK: u16 = 0x40;
+
+/// The type of an entry for an ACPI device.
+const ACPI_ENTRY: u8 = 0xf0;
+
+/// The length of the entry at the start of `bytes`, [`None`] if its type does not tell.
+fn length(bytes: &[u8]) -> Option<usize> {
+    match *bytes.first()? {
+        // The upper two bits are the logarithm, counted from four bytes.
+        kind @ 0..=0x7f => Some(4 << (kind >> 6)),
+        ACPI_ENTRY => Some(ACPI_BYTES + usize::from(*bytes.get(ACPI_LENGTH_OFFSET)?)),
+        _ => None,
+    }
+}
+
+/// The start of a range that waits for its end.
+struct Start {
+    first: u16,
+    settings: u8,
+    alias: Option<u16>,
+}
+
+/// Parses the device entries of a block of kind `block`.
+///
+/// # Errors
+///
+/// `offset` is the offset of the block, for the message.
+pub(super) fn parse(
+    mut reader: Reader<'_>,
+    block: u16,
+    offset: usize,
+) -> Result<KVec<Scope>, TableError> {
+    let bad = |what| TableError::Bad { offset, what };
+    let short = |_| bad("a device entry leads past its block");
+    let mut scopes = KVec::new();
+    let mut start: Option<Start> = None;
+
+    while !reader.is_empty() {
+        let len = length(reader.rest())
+            .ok_or_else(|| bad("a device entry is of a type whose length is not known"))?;
+        let mut entry = reader.sub(len).map_err(short)?;
+        let kind = entry.u8().map_err(short)?;
+        let source = entry.u16().map_err(short)?;
+        let settings = entry.u8().map_err(short)?;
+
+        let mut scope = Scope {
+            kind: Kind::Pci,
+            first: source,
+            last: source,
+            alias: None,
+            settings,
+        };
+        match kind {
+            // All.
+            0x01 => (scope.first, scope.last) = (0, u16::MAX),
+            // One; one with extended settings, which are about what this driver leaves alone.
+            0x02 | 0x46 => {}
+            // Starts of ranges: plain, with an alias, with extended settings.
+            0x03 | 0x43 | 0x47 => {
+                if start.is_some() {
+                    return Err(bad("a range of devices begins inside of another"));
+                }
+                let alias = if kind == 0x43 {
+                    Some(alias(&mut entry).map_err(short)?)
+                } else {
+                    None
+                };
+                start = Some(Start {
+                    first: source,
+                    settings,
+                    alias,
+                });
+                continue;
+            }
+            0x04 => {
+                let begun = start
+                    .take()
+                    .ok_or_else(|| bad("a range of devices ends that has not begun"))?;
+                if source < begun.first {
+                    return Err(bad("a range of devices ends before it begins"));
+                }
+                // What the end says of settings does not count.
+                scope.first = begun.first;
+                scope.settings = begun.settings;
+                scope.alias = begun.alias;
+            }
+            0x42 => scope.alias = Some(alias(&mut entry).map_err(short)?),
+            0x48 => {
+                // A handle, the requester ID, and what kind of device it is.
+                entry.skip(1).map_err(short)?;
+                let source = entry.u16().map_err(short)?;
+                (scope.first, scope.last) = (source, source);
+                scope.kind = Kind::Special;
+            }
+            ACPI_ENTRY if block == ACPI_BLOCK => scope.kind = Kind::Acpi,
+            // Padding, and types that are not known here or not in such a block.
+            _ => continue,
+        }
+        scopes.push(scope, GFP_KERNEL)?;
+        if let Some(alias) = scope.alias {
+            // Requests carry it, so the unit serves it, with the same settings.
+            scopes.push(
+                Scope {
+                    first: alias,
+                    last: alias,
+                    alias: None,
+                    ..scope
+                },
+                GFP_KERNEL,
+            )?;
+        }
+    }
+    if start.is_some() {
+        return Err(bad("a range of devices has no end"));
+    }
+    Ok(scopes)
+}
+
+/// Reads the alias in the second half of an entry of eight bytes.
+fn alias(entry: &mut Reader<'_>) -> Result<u16> {
+    entry.skip(1)?;
+    entry.u16()
+}

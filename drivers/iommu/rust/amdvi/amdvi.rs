@@ -1,0 +1,48 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Driver of AMD-Vi remapping units (IOMMUs).
+//!
+//! From the outside in:
+//!
+//! - [`module`]: loading, letting go, unloading; [`policy`]: the module parameters;
+//! - [`driver`]: the answers to the IOMMU core; [`domain`], [`endpoint`]: its domains and devices;
+//! - [`unit`]: a unit's registers; [`dte`]: the device table that it reads; [`cmd`], [`iotlb`]:
+//!   making it forget;
+//! - [`acpi`], [`topology`]: which unit serves which device;
+//! - [`regs`], [`caps`], [`event`]: the specification's registers and what they mean.
+//!
+//! Section numbers refer to AMD's "I/O Virtualization Technology (IOMMU) Specification", document
+//! 48882.
+
+mod acpi;
+mod caps;
+mod cmd;
+mod domain;
+mod driver;
+mod dte;
+mod endpoint;
+mod event;
+mod iotlb;
+mod module;
+mod policy;
+mod regs;
+mod topology;
+mod unit;
+
+kernel::prelude::module! {
+    type: module::Module,
+    name: "rust_amdvi",
+    authors: ["The Rust IOMMU authors"],
+    description: "AMD-Vi remapping units, with dirty tracking",
+    license: "GPL",
+    params: {
+        tables: u32 {
+            default: 0,
+            description: "Tables of paging domains: 0 automatic, 1 host (v1), 2 guest (v2)",
+        },
+        default_domain: u32 {
+            default: 0,
+            description: "Default domains: 0 identity, 1 DMA API, 2 as the kernel was booted",
+        },
+    },
+}

@@ -1,0 +1,316 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! What a unit can do, in terms of what the driver wants to know.
+//!
+//! Specification, 3.4.1 for the bits, 2.2.3 and 2.2.6 for the widths of host and guest translation.
+//! Pure: the values are read once, by [`crate::unit`].
+
+use kernel::{
+    prelude::*,
+    sizes::SizeConstants, //
+};
+
+use crate::regs::cap::{
+    Header,
+    Info,
+    EFR,
+    EFR2, //
+};
+
+/// The two kinds of tables that translate the addresses of a paging domain.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Tables {
+    /// AMD's own ("v1", host translation); dirty flags are live while the device entry says so.
+    Host,
+    /// x86-64 tables ("v2", guest translation); accessed and dirty flags are always live.
+    Guest,
+}
+
+/// The shape of the tables of one kind.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Shape {
+    /// Levels of a table that has nothing mapped yet.
+    pub(crate) levels: u8,
+    /// Levels that it may grow to.
+    pub(crate) max_levels: u8,
+    /// Bits of an address that the unit translates.
+    pub(crate) width: u8,
+    /// Sizes of leaves, one bit each.
+    pub(crate) page_sizes: u64,
+}
+
+/// What a unit lacks, so that it cannot be driven.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Missing {
+    /// A register of extended features.
+    Features,
+    /// A kind of tables that is usable.
+    Tables,
+}
+
+impl Missing {
+    /// One clause for the log.
+    pub(crate) fn reason(self) -> &'static str {
+        match self {
+            Self::Features => "has no register of extended features (EFRSup)",
+            Self::Tables => {
+                "translates by neither kind of tables (EFR.HATS, IVHD HATDis; EFR.GTSup, GIoSup)"
+            }
+        }
+    }
+}
+
+/// Why a kind of tables cannot track what devices write.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum NoDirty {
+    /// The tables themselves are missing.
+    Unsupported,
+    /// The unit sets no accessed bits in host tables.
+    AccessedFlag,
+    /// The unit sets no dirty bits in host tables.
+    DirtyFlag,
+}
+
+impl NoDirty {
+    /// One clause for the log.
+    pub(crate) fn reason(self) -> &'static str {
+        match self {
+            Self::Unsupported => "such tables are not supported",
+            Self::AccessedFlag => "host tables have no accessed flags (EFR.HASup)",
+            Self::DirtyFlag => "host tables have no dirty flags (EFR.HDSup)",
+        }
+    }
+}
+
+/// The capabilities of one unit.
+#[derive(Clone, Copy)]
+pub(crate) struct Caps {
+    header: Header,
+    efr: EFR,
+    efr2: EFR2,
+    info: Info,
+    /// Firmware has taken host translation away (HATDis).
+    no_host: bool,
+}
+
+/// Bits of an address that firmware may state, else all are assumed.
+const WIDTHS: [u8; 4] = [32, 40, 48, 64];
+
+impl Caps {
+    /// Decodes the registers, and what firmware says.
+    pub(crate) fn new(header: Header, efr: EFR, efr2: EFR2, info: u32, no_host: bool) -> Self {
+        Self {
+            header,
+            efr,
+            efr2,
+            info: Info::from_raw(info),
+            no_host,
+        }
+    }
+
+    /// `EFR` as the unit reports it, for user space.
+    pub(crate) fn raw_efr(&self) -> u64 {
+        self.efr.into_raw()
+    }
+
+    /// `EFR2` as the unit reports it, for user space.
+    pub(crate) fn raw_efr2(&self) -> u64 {
+        self.efr2.into_raw()
+    }
+
+    /// Whether this driver can drive the unit.
+    ///
+    /// # Errors
+    ///
+    /// Says what is missing.
+    pub(crate) fn usable(&self) -> Result<(), Missing> {
+        if !self.header.features().into_bool() {
+            return Err(Missing::Features);
+        }
+        if self.shape(Tables::Host).is_none() && self.shape(Tables::Guest).is_none() {
+            return Err(Missing::Tables);
+        }
+        Ok(())
+    }
+
+    /// The shape of tables of a kind, or [`None`] if the unit does not walk them.
+    pub(crate) fn shape(&self, tables: Tables) -> Option<Shape> {
+        match tables {
+            Tables::Host => self.host(),
+            Tables::Guest => self.guest(),
+        }
+    }
+
+    fn host(&self) -> Option<Shape> {
+        // CAST: The field is two bits wide.
+        let code = self.efr.host_levels().get() as u8;
+        if self.no_host || code == 3 {
+            return None;
+        }
+        // CAST: The field is seven bits wide.
+        let stated = self.info.address_bits().get() as u8;
+        let width = if WIDTHS.contains(&stated) { stated } else { 64 };
+        // All sizes below the largest output address. The format leaves out what is known to fail.
+        let page_sizes = (1 << 52) - u64::SZ_4K;
+        Some(Shape {
+            // Half a terabyte; what is mapped above makes the table grow.
+            levels: 3,
+            max_levels: 4 + code,
+            width,
+            page_sizes,
+        })
+    }
+
+    fn guest(&self) -> Option<Shape> {
+        // Requests without PASID must be able to use guest tables: all devices send those.
+        if !self.efr.guest_translation().into_bool() || !self.efr.guest_untagged().into_bool() {
+            return None;
+        }
+        Some(Shape {
+            levels: 4,
+            max_levels: 4,
+            // Without PASID all 48 bits are translated; with one the upper half is the
+            // sign-extended one. The lower half means the same in both.
+            width: 47,
+            page_sizes: u64::SZ_4K | u64::SZ_2M | u64::SZ_1G,
+        })
+    }
+
+    /// Whether tables of a kind can track what devices write.
+    ///
+    /// Guest tables always carry live flags. Host tables need HASup and HDSup: the one entry field
+    /// that switches them names both (HAD, 2.2.2.1). Walks are coherent on every unit.
+    ///
+    /// # Errors
+    ///
+    /// Says what is missing.
+    pub(crate) fn dirty(&self, tables: Tables) -> Result<(), NoDirty> {
+        if self.shape(tables).is_none() {
+            return Err(NoDirty::Unsupported);
+        }
+        if tables == Tables::Host {
+            if !self.efr.host_accessed().into_bool() {
+                return Err(NoDirty::AccessedFlag);
+            }
+            if !self.efr.host_dirty().into_bool() {
+                return Err(NoDirty::DirtyFlag);
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether guest translation can be switched on at all.
+    pub(crate) fn guest_translation(&self) -> bool {
+        self.efr.guest_translation().into_bool()
+    }
+
+    /// Whether absent entries may be cached, so that making one present needs an invalidation.
+    pub(crate) fn cache_absent(&self) -> bool {
+        self.header.cache_absent().into_bool()
+    }
+
+    /// Whether one command makes the unit forget everything.
+    pub(crate) fn invalidate_all(&self) -> bool {
+        self.efr.invalidate_all().into_bool()
+    }
+
+    /// Whether firmware has kept devices from DMA until here.
+    pub(crate) fn protected(&self) -> bool {
+        self.info.protected().into_bool()
+    }
+
+    /// Whether the addresses that HyperTransport reserved can be used like others.
+    pub(crate) fn ignores_hypertransport(&self) -> bool {
+        self.efr2.ignore_hypertransport().into_bool()
+    }
+}
+
+#[cfg(CONFIG_RUST_AMD_VI_KUNIT_TEST)]
+#[kunit_tests(rust_amdvi_caps)]
+mod tests {
+    use super::*;
+
+    const GT: u64 = 1 << 4;
+    const GIO: u64 = 1 << 48;
+    const HA: u64 = 1 << 49;
+    const HD: u64 = 1 << 52;
+    const NO_HATS: u64 = 3 << 10;
+
+    const FEATURES: u32 = 1 << 27;
+
+    fn caps(header: u32, efr: u64, info: u32) -> Caps {
+        Caps::new(
+            Header::from_raw(header),
+            EFR::from_raw(efr),
+            EFR2::from_raw(0),
+            info,
+            false,
+        )
+    }
+
+    #[test]
+    fn says_what_is_missing() {
+        assert_eq!(caps(0, GT | GIO, 0).usable(), Err(Missing::Features));
+        assert_eq!(caps(FEATURES, NO_HATS, 0).usable(), Err(Missing::Tables));
+        assert_eq!(
+            caps(FEATURES, NO_HATS | GT, 0).usable(),
+            Err(Missing::Tables)
+        );
+        assert_eq!(caps(FEATURES, NO_HATS | GT | GIO, 0).usable(), Ok(()));
+        assert_eq!(caps(FEATURES, 0, 0).usable(), Ok(()));
+        let no_host = Caps::new(
+            Header::from_raw(FEATURES),
+            EFR::from_raw(0),
+            EFR2::from_raw(0),
+            0,
+            true,
+        );
+        assert_eq!(no_host.usable(), Err(Missing::Tables));
+    }
+
+    #[test]
+    fn host_shape() {
+        for (code, most) in [(0, 4), (1, 5), (2, 6)] {
+            let shape = caps(FEATURES, code << 10, 0).shape(Tables::Host);
+            assert_eq!(shape.map(|s| (s.levels, s.max_levels)), Some((3, most)));
+            assert_eq!(shape.map(|s| s.width), Some(64));
+        }
+        let narrow = caps(FEATURES, 0, 0x30 << 15).shape(Tables::Host);
+        assert_eq!(narrow.map(|s| s.width), Some(48));
+        // A width that the specification does not know says nothing.
+        let odd = caps(FEATURES, 0, 0x31 << 15).shape(Tables::Host);
+        assert_eq!(odd.map(|s| s.width), Some(64));
+        assert_eq!(caps(FEATURES, NO_HATS, 0).shape(Tables::Host), None);
+    }
+
+    #[test]
+    fn guest_shape() {
+        assert_eq!(caps(FEATURES, GT, 0).shape(Tables::Guest), None);
+        assert_eq!(caps(FEATURES, GIO, 0).shape(Tables::Guest), None);
+        let shape = caps(FEATURES, GT | GIO, 0).shape(Tables::Guest);
+        assert_eq!(shape.map(|s| (s.levels, s.width)), Some((4, 47)));
+    }
+
+    #[test]
+    fn dirty_tracking_is_explained() {
+        let both = HA | HD;
+        assert_eq!(caps(FEATURES, both, 0).dirty(Tables::Host), Ok(()));
+        assert_eq!(
+            caps(FEATURES, HD, 0).dirty(Tables::Host),
+            Err(NoDirty::AccessedFlag)
+        );
+        assert_eq!(
+            caps(FEATURES, HA, 0).dirty(Tables::Host),
+            Err(NoDirty::DirtyFlag)
+        );
+        assert_eq!(
+            caps(FEATURES, both | NO_HATS, 0).dirty(Tables::Host),
+            Err(NoDirty::Unsupported)
+        );
+        assert_eq!(
+            caps(FEATURES, both, 0).dirty(Tables::Guest),
+            Err(NoDirty::Unsupported)
+        );
+        assert_eq!(caps(FEATURES, GT | GIO, 0).dirty(Tables::Guest), Ok(()));
+    }
+}

@@ -1,0 +1,160 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Commands, bit by bit (specification, 2.4). Pure.
+//!
+//! Device TLBs are never switched on by this driver, so nothing here addresses them.
+
+use kernel::{
+    bitfield,
+    prelude::*, //
+};
+
+use crate::iotlb::Block;
+
+/// What a command does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    /// COMPLETION_WAIT.
+    Wait = 0x1,
+    /// INVALIDATE_DEVTAB_ENTRY.
+    DeviceEntry = 0x2,
+    /// INVALIDATE_IOMMU_PAGES.
+    Pages = 0x3,
+    /// INVALIDATE_IOMMU_ALL.
+    All = 0x8,
+}
+
+bitfield! {
+    /// Quadword 0 of COMPLETION_WAIT (2.4.1).
+    struct Wait0(u64) {
+        63:60   kind;
+        51:3    address;
+        0:0     store;
+    }
+}
+
+bitfield! {
+    /// Quadword 0 of INVALIDATE_DEVTAB_ENTRY (2.4.2).
+    struct Device0(u64) {
+        63:60   kind;
+        15:0    source;
+    }
+}
+
+bitfield! {
+    /// Quadword 0 of INVALIDATE_IOMMU_PAGES (2.4.3).
+    struct Pages0(u64) {
+        63:60   kind;
+        47:32   domain;
+        19:0    pasid;
+    }
+}
+
+bitfield! {
+    /// Quadword 1 of INVALIDATE_IOMMU_PAGES.
+    struct Pages1(u64) {
+        63:12   address;
+        2:2     guest;
+        1:1     tables;
+        0:0     sized;
+    }
+}
+
+/// One command.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Command(pub(crate) [u64; 2]);
+
+impl Command {
+    /// Makes the unit write `data` to the physical address `status` once everything before this
+    /// command has completed.
+    pub(crate) fn wait(status: u64, data: u64) -> Self {
+        let word = Wait0::from_raw(status & Wait0::ADDRESS_MASK)
+            .with_const_kind::<{ Kind::Wait as u64 }>()
+            .with_store(true);
+        Self([word.into_raw(), data])
+    }
+
+    /// Drops the cached device table entry of the requester ID `source`.
+    pub(crate) fn device_entry(source: u16) -> Self {
+        let word = Device0::zeroed()
+            .with_const_kind::<{ Kind::DeviceEntry as u64 }>()
+            .with_source(source);
+        Self([word.into_raw(), 0])
+    }
+
+    /// Drops the cached translations of `domain` in `block`.
+    ///
+    /// `pasid` is that of guest translations. `tables` has the copies of entries on the way to
+    /// leaves dropped as well.
+    pub(crate) fn pages(domain: u16, pasid: Option<u32>, block: Block, tables: bool) -> Self {
+        let word0 = Pages0::from_raw(u64::from(pasid.unwrap_or(0)) & Pages0::PASID_MASK)
+            .with_const_kind::<{ Kind::Pages as u64 }>()
+            .with_domain(domain);
+        let word1 = Pages1::from_raw(block.address() & Pages1::ADDRESS_MASK)
+            .with_guest(pasid.is_some())
+            .with_tables(tables)
+            .with_sized(block.is_sized());
+        Self([word0.into_raw(), word1.into_raw()])
+    }
+
+    /// Drops everything.
+    pub(crate) fn all() -> Self {
+        let word = Device0::zeroed().with_const_kind::<{ Kind::All as u64 }>();
+        Self([word.into_raw(), 0])
+    }
+
+    /// The type of the command in words, for the log.
+    pub(crate) fn name(&self) -> &'static str {
+        match self.0[0] >> 60 {
+            0x1 => "COMPLETION_WAIT",
+            0x2 => "INVALIDATE_DEVTAB_ENTRY",
+            0x3 => "INVALIDATE_IOMMU_PAGES",
+            0x8 => "INVALIDATE_IOMMU_ALL",
+            _ => "unknown command",
+        }
+    }
+}
+
+#[cfg(CONFIG_RUST_AMD_VI_KUNIT_TEST)]
+#[kunit_tests(rust_amdvi_cmd_desc)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn waits() {
+        assert_eq!(
+            Command::wait(0xf_1234_5678_9008, 0x1122_3344_5566_7788).0,
+            [0x100f_1234_5678_9009, 0x1122_3344_5566_7788]
+        );
+    }
+
+    #[test]
+    fn device_entries() {
+        assert_eq!(Command::device_entry(0x1234).0, [0x2000_0000_0000_1234, 0]);
+    }
+
+    #[test]
+    fn pages() {
+        assert_eq!(
+            Command::pages(0xbeef, None, Block::around(0x5000, 0x5fff), false).0,
+            [0x3000_beef_0000_0000, 0x5000]
+        );
+        assert_eq!(
+            Command::pages(7, Some(0xabcde), Block::around(0, 0x1fff), true).0,
+            [0x3000_0007_000a_bcde, 0x7]
+        );
+        assert_eq!(
+            Command::pages(7, Some(0), Block::around(0x20_0000, 0x3f_ffff), false).0,
+            [0x3000_0007_0000_0000, 0x2f_f005]
+        );
+        assert_eq!(
+            Command::pages(7, None, Block::ALL, true).0,
+            [0x3000_0007_0000_0000, 0x7fff_ffff_ffff_f003]
+        );
+    }
+
+    #[test]
+    fn everything() {
+        assert_eq!(Command::all().0, [0x8000_0000_0000_0000, 0]);
+    }
+}

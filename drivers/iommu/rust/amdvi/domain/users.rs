@@ -1,0 +1,130 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The users of a domain, whose device entries change when its host table grows.
+//!
+//! A domain starts with few levels, and a mapping that needs more puts a table on top, in any
+//! context. The device entries of all users are given the new top before the domain has it. A
+//! device may be on its way to another domain meanwhile; the id in its entry tells whose it is.
+//!
+//! Lock order: the list is under a spinlock with interrupts disabled. Whoever points a device to
+//! the tables holds it, so that no top is missed; under it the locks of a unit are taken.
+
+use kernel::{
+    iommu::{
+        gather::IotlbGather,
+        pages::KernelTables,
+        pt::{
+            DetachedTable,
+            Gather,
+            NewTop,
+            Range, //
+        }, //
+    },
+    new_spinlock_irq,
+    prelude::*,
+    sync::{
+        Arc,
+        SpinLockIrq, //
+    }, //
+};
+
+use crate::{
+    dte::writer,
+    endpoint::Endpoint, //
+};
+
+/// A device that has the domain, or is about to have it.
+#[derive(Clone)]
+pub(super) struct User {
+    /// The device.
+    pub(super) endpoint: Arc<Endpoint>,
+    /// The domain's id in its unit.
+    pub(super) id: u16,
+}
+
+/// The devices whose entries may name the tables.
+#[pin_data]
+pub(super) struct Users {
+    #[pin]
+    list: SpinLockIrq<KVec<User>>,
+}
+
+impl Users {
+    /// Nobody yet. May sleep.
+    pub(super) fn new() -> Result<Arc<Self>> {
+        Arc::pin_init(
+            pin_init!(Self {
+                list <- new_spinlock_irq!(KVec::new(), "rust_amdvi::domain::Users::list"),
+            }),
+            GFP_KERNEL,
+        )
+    }
+
+    /// Adds a user. May sleep; under the attach lock, so that nobody else adds or removes one.
+    pub(super) fn add(&self, user: User) -> Result {
+        let len = self.list.lock().len();
+        let mut longer = KVec::with_capacity(len + 1, GFP_KERNEL)?;
+        let mut list = self.list.lock();
+        for known in list.drain_all() {
+            longer.push_within_capacity(known).map_err(|_| EAGAIN)?;
+        }
+        longer.push_within_capacity(user).map_err(|_| EAGAIN)?;
+        core::mem::swap(&mut *list, &mut longer);
+        drop(list);
+        Ok(())
+    }
+
+    /// Runs `point`, which points a user to the tables. The top does not change meanwhile.
+    pub(super) fn hold<R>(&self, point: impl FnOnce() -> R) -> R {
+        let _list = self.list.lock();
+        point()
+    }
+
+    /// Removes a user, once if it was added more than once.
+    pub(super) fn remove(&self, endpoint: &Arc<Endpoint>) {
+        let mut list = self.list.lock();
+        let at = list
+            .iter()
+            .position(|user| Arc::ptr_eq(&user.endpoint, endpoint));
+        let gone = at.and_then(|at| list.remove(at).ok());
+        drop(list);
+        // May be the last reference, to be dropped without the lock.
+        drop(gone);
+    }
+}
+
+/// A gather of the core, for a domain whose table may grow meanwhile.
+pub(super) struct Growing<'a, 'b> {
+    /// What the core gathers in.
+    pub(super) gather: &'a mut IotlbGather<'b>,
+    /// Those who are given a new top.
+    pub(super) users: &'a Users,
+}
+
+impl Gather<KernelTables> for Growing<'_, '_> {
+    fn add_range(&mut self, range: Range) {
+        self.gather.add(range);
+    }
+
+    fn queue_free(&mut self, table: DetachedTable<KernelTables>) {
+        self.gather.queue_free(table);
+    }
+
+    fn change_top(&mut self, new: NewTop<'_>) {
+        let list = self.users.list.lock();
+        if !new.is_current() {
+            return;
+        }
+        let top = new.top();
+        for user in list.iter() {
+            let result = user
+                .endpoint
+                .change(|live| writer::set_top(live, user.id, top.phys, top.levels));
+            if let Err(error) = result {
+                user.endpoint.report("may not see new mappings", error);
+            }
+        }
+        // Published also if a unit did not answer: its entries name the new top.
+        new.publish();
+    }
+}

@@ -1,0 +1,268 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The driver object: finds the unit of a device, and answers the IOMMU core.
+
+use core::mem::offset_of;
+
+use kernel::{
+    bindings,
+    device::Device,
+    iommu::{
+        attach::Slot,
+        device::{
+            Capability,
+            DefaultDomain,
+            HwInfo,
+            Probed, //
+        },
+        domain::AllocFlags,
+        ops::Driver,
+        pt::{
+            Prot,
+            Range, //
+        },
+        registry::Registry,
+        resv::{
+            RegionKind,
+            ReservedRegions, //
+        }, //
+    },
+    new_mutex,
+    prelude::*,
+    sync::{
+        Arc,
+        Mutex, //
+    }, //
+};
+
+use crate::{
+    acpi::{
+        Ivrs,
+        ReservedInfo, //
+    },
+    domain::Domain,
+    dte::{
+        entry::Entry,
+        writer, //
+    },
+    endpoint::Endpoint,
+    policy::{
+        DefaultPolicy,
+        Policy, //
+    },
+    topology::Place,
+    unit::{
+        power::Powered,
+        Unit,
+        PASS_THROUGH, //
+    }, //
+};
+
+/// Writes there are interrupts; units never translate them (specification, 2.1.4.1).
+const INTERRUPTS: (u64, u64) = (0xfee0_0000, 0xfeef_ffff);
+
+/// Addresses that HyperTransport reserved.
+const HYPERTRANSPORT: (u64, u64) = (0xfd_0000_0000, 0xff_ffff_ffff);
+
+/// Layout of the structure that user space gets from `IOMMU_GET_HW_INFO`.
+const INFO_BYTES: usize = size_of::<bindings::iommu_hw_info_amd>();
+const INFO_EFR: usize = offset_of!(bindings::iommu_hw_info_amd, efr);
+const INFO_EFR2: usize = offset_of!(bindings::iommu_hw_info_amd, efr2);
+
+/// Where the callbacks of the IOMMU core find the driver.
+static REGISTRY: Registry<AmdVi> = Registry::new();
+
+/// All units of the machine.
+#[pin_data]
+pub(crate) struct AmdVi {
+    /// The units, in the order of the firmware's table.
+    units: KVec<Arc<Unit>>,
+    reserved: KVec<ReservedInfo>,
+    policy: Policy,
+    /// Emptied when the driver lets go: dropping these switches the units off.
+    #[pin]
+    power: Mutex<KVec<Powered>>,
+}
+
+impl AmdVi {
+    /// Takes over and starts all units that `ivrs` names. Translation is still off.
+    ///
+    /// May sleep.
+    ///
+    /// # Errors
+    ///
+    /// Each has been reported in words. All units are as they were found then.
+    pub(crate) fn new(ivrs: Ivrs, policy: Policy) -> Result<Arc<Self>> {
+        let mut units = KVec::with_capacity(ivrs.units.len(), GFP_KERNEL)?;
+        // All are looked at before any is touched.
+        for (number, info) in ivrs.units.into_iter().enumerate() {
+            units.push(Unit::take(number, info, ivrs.info)?, GFP_KERNEL)?;
+        }
+        for unit in &units {
+            policy.explain(unit.number, &unit.caps)?;
+        }
+        let mut power = KVec::with_capacity(units.len(), GFP_KERNEL)?;
+        for unit in &units {
+            power.push(Powered::new(unit.clone())?, GFP_KERNEL)?;
+        }
+        let reserved = ivrs.reserved;
+        Arc::pin_init(
+            try_pin_init!(Self {
+                units,
+                reserved,
+                policy,
+                power <- new_mutex!(power),
+            }),
+            GFP_KERNEL,
+        )
+    }
+
+    /// The units.
+    pub(crate) fn units(&self) -> &[Arc<Unit>] {
+        &self.units
+    }
+
+    /// Whether a unit has no interrupt for its events.
+    pub(crate) fn polls(&self) -> bool {
+        self.power.lock().iter().any(Powered::needs_polling)
+    }
+
+    /// Switches translation on. Every device in scope has its entries by now.
+    ///
+    /// # Errors
+    ///
+    /// `ETIMEDOUT`; the caller lets go of everything then.
+    pub(crate) fn enable_translation(&self) -> Result {
+        for powered in self.power.lock().iter() {
+            powered.enable_translation().inspect_err(|_| {
+                pr_err!(
+                    "ivhd{}: does not switch translation on\n",
+                    powered.unit().number
+                );
+            })?;
+        }
+        Ok(())
+    }
+
+    /// The unit that serves the device at `place`.
+    fn unit_of(&self, place: &Place) -> Option<usize> {
+        self.units
+            .iter()
+            .position(|unit| unit.info.segment == place.segment && unit.info.serves(place.source()))
+    }
+}
+
+impl Driver for AmdVi {
+    type Endpoint = Endpoint;
+    type Domain = Domain;
+
+    fn registry() -> &'static Registry<Self> {
+        &REGISTRY
+    }
+
+    fn probe_device(&self, dev: &Device) -> Result<Probed<Endpoint>> {
+        let place = Place::of(dev)?;
+        let index = self.unit_of(&place).ok_or(ENODEV)?;
+        let unit = self.units.get(index).ok_or(ENODEV)?;
+        Ok(Probed {
+            unit: index,
+            endpoint: Endpoint::new(unit.clone(), place)?,
+        })
+    }
+
+    fn release_device(&self, _dev: &Device, endpoint: &Endpoint) {
+        endpoint.retire();
+    }
+
+    fn capable(&self, endpoint: &Endpoint, capability: Capability) -> bool {
+        let caps = &endpoint.unit.caps;
+        match capability {
+            // Devices snoop unless they ask not to, on every machine with AMD-Vi.
+            Capability::CacheCoherency => true,
+            // Unmapping only gathers.
+            Capability::DeferredFlush => true,
+            Capability::EnforceCacheCoherency => self.policy.always_snoops(caps),
+            Capability::PreBootProtection => caps.protected(),
+            Capability::DirtyTracking => caps.dirty(self.policy.tables(caps, true)).is_ok(),
+            Capability::Noexec | Capability::PciAts => false,
+        }
+    }
+
+    fn hw_info(&self, endpoint: &Endpoint) -> Result<HwInfo> {
+        let caps = &endpoint.unit.caps;
+        let mut info = [0u8; INFO_BYTES];
+        info[INFO_EFR..INFO_EFR + 8].copy_from_slice(&caps.raw_efr().to_ne_bytes());
+        info[INFO_EFR2..INFO_EFR2 + 8].copy_from_slice(&caps.raw_efr2().to_ne_bytes());
+        HwInfo::new(bindings::iommu_hw_info_type_IOMMU_HW_INFO_TYPE_AMD, &info)
+    }
+
+    fn reserved_regions(&self, endpoint: &Endpoint, regions: &mut ReservedRegions<'_>) -> Result {
+        let place = &endpoint.place;
+        for region in &self.reserved {
+            let named = region.first_source..=region.last_source;
+            if region.segment != place.segment || !named.contains(&place.source()) {
+                continue;
+            }
+            let mut prot = Prot::NONE;
+            if region.read {
+                prot |= Prot::READ;
+            }
+            if region.write {
+                prot |= Prot::WRITE;
+            }
+            let range = Range::inclusive(region.first, region.last)?;
+            regions.add(range, prot, RegionKind::Direct)?;
+        }
+        let interrupts = Range::inclusive(INTERRUPTS.0, INTERRUPTS.1)?;
+        regions.add(interrupts, Prot::NONE, RegionKind::Msi)?;
+        if endpoint.unit.caps.ignores_hypertransport() {
+            return Ok(());
+        }
+        let hypertransport = Range::inclusive(HYPERTRANSPORT.0, HYPERTRANSPORT.1)?;
+        regions.add(hypertransport, Prot::NONE, RegionKind::Reserved)
+    }
+
+    fn default_domain(&self, endpoint: &Endpoint) -> DefaultDomain {
+        // The core insists on translation for these, and so do we.
+        if endpoint.place.untrusted {
+            return DefaultDomain::Dma;
+        }
+        match self.policy.default_domain() {
+            DefaultPolicy::Identity => DefaultDomain::Identity,
+            DefaultPolicy::Dma => DefaultDomain::Dma,
+            DefaultPolicy::Core => DefaultDomain::Any,
+        }
+    }
+
+    fn alloc_paging(&self, endpoint: &Endpoint, flags: AllocFlags) -> impl PinInit<Domain, Error> {
+        let tables = self
+            .policy
+            .tables(&endpoint.unit.caps, flags.dirty_tracking);
+        Domain::new(endpoint.unit.clone(), tables, flags)
+    }
+
+    fn attach_identity(&self, endpoint: &Arc<Endpoint>, slot: Slot) -> Result {
+        if slot != Slot::Rid {
+            return Err(EOPNOTSUPP);
+        }
+        let entry = Entry::pass_through(PASS_THROUGH);
+        endpoint.change(|live| writer::replace(live, entry))
+    }
+
+    fn attach_blocked(&self, endpoint: &Arc<Endpoint>, slot: Slot) {
+        // No PASID is ever attached.
+        if slot != Slot::Rid {
+            return;
+        }
+        if let Err(error) = endpoint.change(|live| writer::replace(live, Entry::BLOCKED)) {
+            endpoint.report("may not be blocked yet: the unit does not answer", error);
+        }
+    }
+
+    fn shutdown(&self) {
+        let mut power = self.power.lock();
+        // The last that was started is the first to stop.
+        while power.pop().is_some() {}
+        pr_info!("all units are as they were found\n");
+    }
+}

@@ -1,0 +1,336 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The device table of a unit (specification, 2.2.2).
+//!
+//! It has an entry for each requester ID, up to the highest that firmware names for the unit; a
+//! request with a higher one is refused. From the start every entry blocks and has what firmware
+//! wants for it.
+//!
+//! Requests behind a bridge to conventional PCI carry the bridge's requester ID, and firmware may
+//! say that a device uses another's: all functions concerned *claim* that ID, and its entry follows
+//! the first of them. They are in one group, so all of them are translated alike.
+//!
+//! Lock order: the table has one spinlock, with interrupts disabled. It is taken under the lock of
+//! a domain's users, and only that of the command buffer is taken under it.
+
+pub(crate) mod entry;
+pub(crate) mod writer;
+
+use kernel::{
+    iommu::pages::{
+        Gfp,
+        TablePages, //
+    },
+    new_spinlock_irq,
+    prelude::*,
+    sizes::SZ_4K,
+    sync::{
+        atomic::Relaxed,
+        SpinLockIrq, //
+    }, //
+};
+
+use crate::{
+    acpi::scope::{
+        Kind,
+        Scope, //
+    },
+    regs::control::DEVTAB, //
+};
+
+use entry::{
+    Entry,
+    WORDS, //
+};
+use writer::Slot;
+
+/// Bytes of an entry.
+const ENTRY_BYTES: usize = WORDS * 8;
+
+/// A function's wish that a requester ID is treated like its own.
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct Claim {
+    source: u16,
+    owner: u16,
+}
+
+/// The device table of a unit.
+#[pin_data]
+pub(crate) struct DeviceTable {
+    entries: TablePages,
+    /// Claims in the order in which they came. Its lock is also that of the entries.
+    #[pin]
+    claims: SpinLockIrq<KVec<Claim>>,
+}
+
+impl DeviceTable {
+    /// The table of a unit that serves `scopes`, up to the requester ID `last`. Devices that the
+    /// kernel cannot tell by a PCI function pass, if `acpi_domain` has an id for that.
+    ///
+    /// May sleep.
+    pub(crate) fn new<'a>(
+        scopes: &'a [Scope],
+        last: u16,
+        acpi_domain: u16,
+    ) -> impl PinInit<Self, Error> + 'a {
+        pin_init::pin_init_scope(move || {
+            let bytes = (usize::from(last) + 1) * ENTRY_BYTES;
+            let entries = TablePages::new(bytes.max(SZ_4K), Gfp::KERNEL, None)?;
+            for words in entries.words().chunks_exact(WORDS) {
+                for (word, value) in words.iter().zip(Entry::BLOCKED.0) {
+                    word.store(value, Relaxed);
+                }
+            }
+            for scope in scopes {
+                let mut entry = Entry::with_settings(scope.settings);
+                if scope.kind == Kind::Acpi {
+                    // Nobody will attach it to anything, and it would stop working.
+                    entry = Entry::pass_through(acpi_domain).over(&entry);
+                }
+                let range = usize::from(scope.first)..=usize::from(scope.last);
+                for words in entries
+                    .words()
+                    .chunks_exact(WORDS)
+                    .take(range.end() + 1)
+                    .skip(*range.start())
+                {
+                    for (word, value) in words.iter().zip(entry.0) {
+                        word.store(value, Relaxed);
+                    }
+                }
+            }
+            Ok(try_pin_init!(Self {
+                entries,
+                claims <- new_spinlock_irq!(KVec::new(), "rust_amdvi::dte::DeviceTable::claims"),
+            }? Error))
+        })
+    }
+
+    /// What to write to `DEVTAB`.
+    pub(crate) fn address(&self) -> DEVTAB {
+        DEVTAB::table_of(self.entries.phys(), self.entries.size())
+    }
+
+    /// The number of requester IDs that have an entry.
+    pub(crate) fn sources(&self) -> u32 {
+        // CAST: At most 2^16.
+        (self.entries.size() / ENTRY_BYTES) as u32
+    }
+
+    /// Claims the requester ID `source` for the function `owner`. May sleep.
+    ///
+    /// # Errors
+    ///
+    /// `ENODEV` for one beyond the table, `ENOMEM`.
+    pub(crate) fn claim(&self, source: u16, owner: u16) -> Result {
+        if u32::from(source) >= self.sources() {
+            return Err(ENODEV);
+        }
+        // Claims are made one at a time, under a lock of the core; room is made without ours.
+        let len = self.claims.lock().len();
+        let mut spare = KVec::with_capacity(len + 1, GFP_KERNEL)?;
+        let mut claims = self.claims.lock();
+        for claim in claims.iter() {
+            spare.push_within_capacity(*claim).map_err(|_| EAGAIN)?;
+        }
+        spare
+            .push_within_capacity(Claim { source, owner })
+            .map_err(|_| EAGAIN)?;
+        core::mem::swap(&mut *claims, &mut spare);
+        drop(claims);
+        Ok(())
+    }
+
+    /// Gives up the claims of `owner`. Each entry that showed it follows the next who claims it,
+    /// and stays as it is if there is none.
+    ///
+    /// May sleep.
+    pub(crate) fn release(&self, owner: u16, mut forget: impl FnMut(u16, Entry) -> Result) {
+        let mut claims = self.claims.lock();
+        let shown = |claims: &KVec<Claim>, source| {
+            let first = claims.iter().find(|claim| claim.source == source);
+            first.map(|claim| claim.owner)
+        };
+        while let Some(index) = claims.iter().position(|claim| claim.owner == owner) {
+            let source = claims[index].source;
+            let was_shown = shown(&claims, source) == Some(owner);
+            if claims.remove(index).is_err() {
+                return;
+            }
+            let (true, Some(next)) = (was_shown, shown(&claims, source)) else {
+                continue;
+            };
+            let (Some(own), Some(mut live)) = (
+                self.live(next, &mut forget).map(|live| writer::read(&live)),
+                self.live(source, &mut forget),
+            ) else {
+                continue;
+            };
+            // A unit that does not answer was reported; the entry blocks then.
+            let _ = writer::replace(&mut live, own);
+        }
+    }
+
+    /// Runs `change` on the entry of each of `sources` that shows `owner`; `forget` makes the
+    /// hardware forget an entry of a requester ID.
+    ///
+    /// Context: any.
+    ///
+    /// # Errors
+    ///
+    /// Those of `change`: the last one, after all were changed.
+    pub(crate) fn with(
+        &self,
+        owner: u16,
+        sources: impl Iterator<Item = u16>,
+        mut forget: impl FnMut(u16, Entry) -> Result,
+        change: impl Fn(&mut Live<'_>) -> Result,
+    ) -> Result {
+        let claims = self.claims.lock();
+        let mut result = Ok(());
+        for source in sources {
+            let first = claims.iter().find(|claim| claim.source == source);
+            if first.is_none_or(|claim| claim.owner != owner) {
+                continue;
+            }
+            let mut live = self.live(source, &mut forget).ok_or(EINVAL)?;
+            if let Err(error) = change(&mut live) {
+                result = Err(error);
+            }
+        }
+        result
+    }
+
+    /// Calls `each` for every requester ID that a function has claimed.
+    ///
+    /// Context: any; under the lock of the table.
+    ///
+    /// # Errors
+    ///
+    /// The first error of `each`; it is not called again then.
+    pub(crate) fn for_each_claim(&self, each: impl FnMut(u16) -> Result) -> Result {
+        let claims = self.claims.lock();
+        claims.iter().map(|claim| claim.source).try_for_each(each)
+    }
+
+    fn live<'a>(
+        &'a self,
+        source: u16,
+        forget: &'a mut dyn FnMut(u16, Entry) -> Result,
+    ) -> Option<Live<'a>> {
+        (u32::from(source) < self.sources()).then_some(Live {
+            entries: &self.entries,
+            source,
+            forget,
+        })
+    }
+}
+
+/// An entry that the hardware reads.
+pub(crate) struct Live<'a> {
+    entries: &'a TablePages,
+    source: u16,
+    forget: &'a mut dyn FnMut(u16, Entry) -> Result,
+}
+
+impl Slot for Live<'_> {
+    fn load(&self, word: usize) -> u64 {
+        let index = usize::from(self.source) * WORDS + word;
+        self.entries
+            .word(index)
+            .map_or(0, |word| word.load(Relaxed))
+    }
+
+    fn store(&mut self, half: usize, values: [u64; 2]) -> Result {
+        let index = usize::from(self.source) * WORDS + 2 * half;
+        self.entries.store_pair(index, values)
+    }
+
+    fn forget(&mut self, old: Entry) -> Result {
+        (self.forget)(self.source, old)
+    }
+}
+
+#[cfg(CONFIG_RUST_AMD_VI_KUNIT_TEST)]
+#[kunit_tests(rust_amdvi_dte)]
+mod tests {
+    use super::*;
+    use entry::Translation;
+
+    const NOTHING: fn(u16, Entry) -> Result = |_, _| Ok(());
+
+    fn scope(kind: Kind, first: u16, last: u16, settings: u8) -> Scope {
+        Scope {
+            kind,
+            first,
+            last,
+            alias: None,
+            settings,
+        }
+    }
+
+    fn entry(table: &DeviceTable, source: u16) -> Entry {
+        let mut forget = NOTHING;
+        table
+            .live(source, &mut forget)
+            .map_or(Entry([0; WORDS]), |live| writer::read(&live))
+    }
+
+    #[test]
+    fn entries_are_where_the_hardware_looks() -> Result {
+        let scopes = [
+            scope(Kind::Pci, 0, 0x1ff, 0x41),
+            scope(Kind::Acpi, 0x105, 0x105, 0x02),
+        ];
+        let table = KBox::pin_init(DeviceTable::new(&scopes, 0x1ff, 1), GFP_KERNEL)?;
+        assert_eq!(table.sources(), 0x200);
+        assert_eq!(
+            table.address().into_raw(),
+            table.entries.phys() | (0x4000 / 0x1000 - 1)
+        );
+        for source in [0, 8, 0x1ff] {
+            assert_eq!(entry(&table, source).translation(), Translation::Blocked);
+            assert_eq!(entry(&table, source).0[2], 1 << 56 | 1 << 62);
+        }
+        // Nobody speaks for an ACPI device.
+        assert_eq!(entry(&table, 0x105).translation(), Translation::PassThrough);
+        assert_eq!(entry(&table, 0x105).0[2], 1 << 57);
+
+        assert_eq!(table.claim(0x200, 0x200), Err(ENODEV));
+        table.claim(0x108, 0x108)?;
+        let new = Entry::host(0x1000, 4, true, 2);
+        let all = [0x108, 0x109].into_iter();
+        table.with(0x108, all, NOTHING, |live| writer::replace(live, new))?;
+        let first = 0x108 * WORDS;
+        assert_eq!(table.entries.words()[first].load(Relaxed), new.0[0]);
+        assert_eq!(table.entries.words()[first + 1].load(Relaxed), new.0[1]);
+        // One that was not claimed is left alone.
+        assert_eq!(entry(&table, 0x109).translation(), Translation::Blocked);
+        Ok(())
+    }
+
+    #[test]
+    fn an_alias_follows_its_first_owner() -> Result {
+        let scopes = [scope(Kind::Pci, 0, 0x1ff, 0)];
+        let table = KBox::pin_init(DeviceTable::new(&scopes, 0x1ff, 1), GFP_KERNEL)?;
+        for owner in [0x110, 0x118] {
+            table.claim(owner, owner)?;
+            table.claim(0x100, owner)?;
+        }
+        let of = |domain| Entry::host(0x1000, 4, false, domain);
+        for owner in [0x110, 0x118] {
+            table.with(owner, [owner, 0x100].into_iter(), NOTHING, |live| {
+                writer::replace(live, of(owner))
+            })?;
+        }
+        assert_eq!(entry(&table, 0x118).domain(), 0x118);
+        assert_eq!(entry(&table, 0x100).domain(), 0x110);
+        table.release(0x110, NOTHING);
+        assert_eq!(entry(&table, 0x100).domain(), 0x118);
+        // The last one leaves it as it is.
+        table.release(0x118, NOTHING);
+        assert_eq!(entry(&table, 0x100).domain(), 0x118);
+        table.release(0x118, NOTHING);
+        Ok(())
+    }
+}

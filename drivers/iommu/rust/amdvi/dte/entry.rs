@@ -1,0 +1,306 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Device table entries, bit by bit (specification, 2.2.2.1).
+//!
+//! An entry is 256 bits. This driver decides on the translation of requests; what else is in an
+//! entry, the interrupt table and what firmware wants of the device, stays as it is: see
+//! [`Entry::over`]. Pure.
+
+use kernel::{
+    bitfield,
+    prelude::*, //
+};
+
+/// Quadwords of an entry.
+pub(crate) const WORDS: usize = 4;
+
+bitfield! {
+    /// Quadword 0.
+    pub(crate) struct Word0(u64) {
+        /// IW: writes are allowed.
+        62:62   write;
+        /// IR: reads are allowed.
+        61:61   read;
+        /// GCR3 table root pointer, bits 14:12.
+        60:58   guest_low;
+        /// GLX: levels of the GCR3 table, less one.
+        57:56   guest_depth;
+        /// GV: the GCR3 table root pointer is valid.
+        55:55   guest;
+        /// GIoV: requests without PASID use the entry for PASID 0.
+        54:54   guest_untagged;
+        /// Host page table root pointer, in 4 KiB units.
+        51:12   host_table;
+        /// Paging mode: levels of the host table, 0 for none.
+        11:9    host_levels;
+        /// HAD: accessed and dirty flags of host tables are live, see [`DIRTY`].
+        8:7     dirty;
+        /// TV: the other fields about translation are valid; if not, requests are refused.
+        1:1     translation;
+        /// V: the entry is valid; if not, requests pass.
+        0:0     valid;
+    }
+}
+
+/// `Word0.HAD`: the unit sets both flags.
+const DIRTY: u64 = 0b11;
+
+bitfield! {
+    /// Quadword 1.
+    pub(crate) struct Word1(u64) {
+        /// GCR3 table root pointer, bits 51:31.
+        63:43   guest_high;
+        /// SysMgt: system management messages.
+        41:40   management;
+        /// GCR3 table root pointer, bits 30:15.
+        31:16   guest_middle;
+        /// DomainID: what translations are cached under.
+        15:0    domain;
+    }
+}
+
+bitfield! {
+    /// Quadword 2.
+    pub(crate) struct Word2(u64) {
+        /// Lint1Pass.
+        63:63   lint1;
+        /// Lint0Pass.
+        62:62   lint0;
+        /// NMIPass.
+        58:58   nmi;
+        /// EIntPass.
+        57:57   external;
+        /// INITPass.
+        56:56   init;
+        /// GuestPagingMode: levels of guest tables, less four.
+        55:54   guest_levels;
+    }
+}
+
+/// What of quadword 2 is about the translation of requests. The rest is about interrupts.
+const TRANSLATION2: u64 = Word2::GUEST_LEVELS_MASK;
+
+/// `Word1.SysMgt` of a device whose messages are forwarded, which needs IW in every state of the
+/// entry (erratum 63).
+const FORWARDED: u64 = 0b01;
+
+/// What an entry makes of a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Translation {
+    /// It is refused.
+    Blocked,
+    /// It passes as it is.
+    PassThrough,
+    /// By a host table.
+    Host,
+    /// By guest tables.
+    Guest,
+}
+
+/// The value of a whole entry.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Entry(pub(crate) [u64; WORDS]);
+
+impl Entry {
+    /// Requests are refused.
+    pub(crate) const BLOCKED: Self = Self([Word0::VALID_MASK, 0, 0, 0]);
+
+    /// What firmware wants for a device: the byte of settings of its table entry (5.2.2.2). Nothing
+    /// of it is about translation, so the entry blocks.
+    pub(crate) fn with_settings(settings: u8) -> Self {
+        let settings = u64::from(settings);
+        let word1 = settings >> 4 << Word1::MANAGEMENT_SHIFT & Word1::MANAGEMENT_MASK;
+        let word2 = Word2::zeroed()
+            .with_init(settings & 1 << 0 != 0)
+            .with_external(settings & 1 << 1 != 0)
+            .with_nmi(settings & 1 << 2 != 0)
+            .with_lint0(settings & 1 << 6 != 0)
+            .with_lint1(settings & 1 << 7 != 0);
+        Self::BLOCKED.over(&Self([0, word1, word2.into_raw(), 0]))
+    }
+
+    fn present(domain: u16) -> (Word0, Word1) {
+        (
+            Word0::from_raw(Self::BLOCKED.0[0])
+                .with_translation(true)
+                .with_read(true)
+                .with_write(true),
+            Word1::zeroed().with_domain(domain),
+        )
+    }
+
+    /// Lets requests pass untranslated.
+    pub(crate) fn pass_through(domain: u16) -> Self {
+        let (word0, word1) = Self::present(domain);
+        Self([word0.into_raw(), word1.into_raw(), 0, 0])
+    }
+
+    /// Translates by the host table at `table`.
+    pub(crate) fn host(table: u64, levels: u8, dirty: bool, domain: u16) -> Self {
+        let (word0, word1) = Self::present(domain);
+        Self([word0.into_raw(), word1.into_raw(), 0, 0])
+            .with_top(table, levels)
+            .with_dirty(dirty)
+    }
+
+    /// Translates by guest tables of four levels, whose addresses are in the GCR3 table of one
+    /// level at `table`.
+    pub(crate) fn guest(table: u64, domain: u16) -> Self {
+        let (word0, word1) = Self::present(domain);
+        let field = |low: u32, mask: u64, shift: u32| table >> low << shift & mask;
+        let word0 = word0.with_guest(true).with_guest_untagged(true).into_raw()
+            | field(12, Word0::GUEST_LOW_MASK, Word0::GUEST_LOW_SHIFT);
+        let word1 = word1.into_raw()
+            | field(15, Word1::GUEST_MIDDLE_MASK, Word1::GUEST_MIDDLE_SHIFT)
+            | field(31, Word1::GUEST_HIGH_MASK, Word1::GUEST_HIGH_SHIFT);
+        Self([word0, word1, 0, 0])
+    }
+
+    /// The same entry with another host table.
+    pub(crate) fn with_top(mut self, table: u64, levels: u8) -> Self {
+        let levels = u64::from(levels) << Word0::HOST_LEVELS_SHIFT & Word0::HOST_LEVELS_MASK;
+        self.0[0] &= !(Word0::HOST_TABLE_MASK | Word0::HOST_LEVELS_MASK);
+        self.0[0] |= (table & Word0::HOST_TABLE_MASK) | levels;
+        self
+    }
+
+    /// The same entry with dirty tracking on or off.
+    pub(crate) fn with_dirty(mut self, on: bool) -> Self {
+        self.0[0] &= !Word0::DIRTY_MASK;
+        if on {
+            self.0[0] |= DIRTY << Word0::DIRTY_SHIFT;
+        }
+        self
+    }
+
+    /// This translation, and of `old` all that is not about translation.
+    pub(crate) fn over(&self, old: &Self) -> Self {
+        let management = old.0[1] & Word1::MANAGEMENT_MASK;
+        let mut word0 = self.0[0];
+        if management >> Word1::MANAGEMENT_SHIFT == FORWARDED {
+            word0 |= Word0::WRITE_MASK;
+        }
+        Self([
+            word0,
+            (self.0[1] & !Word1::MANAGEMENT_MASK) | management,
+            (self.0[2] & TRANSLATION2) | (old.0[2] & !TRANSLATION2),
+            old.0[3],
+        ])
+    }
+
+    /// The domain id.
+    pub(crate) fn domain(&self) -> u16 {
+        // CAST: The field is sixteen bits wide.
+        Word1::from_raw(self.0[1]).domain().get() as u16
+    }
+
+    /// Quadword 0, which holds everything that decides how an entry is used.
+    pub(crate) fn word0(&self) -> Word0 {
+        Word0::from_raw(self.0[0])
+    }
+
+    /// Levels of guest tables, as coded.
+    pub(crate) fn guest_levels(&self) -> u64 {
+        self.0[2] & Word2::GUEST_LEVELS_MASK
+    }
+
+    /// What the entry makes of a request.
+    pub(crate) fn translation(&self) -> Translation {
+        let word = self.word0();
+        if !word.valid().into_bool() {
+            Translation::PassThrough
+        } else if !word.translation().into_bool() {
+            Translation::Blocked
+        } else if word.guest().into_bool() {
+            Translation::Guest
+        } else if word.host_levels().get() != 0 {
+            Translation::Host
+        } else {
+            Translation::PassThrough
+        }
+    }
+}
+
+#[cfg(CONFIG_RUST_AMD_VI_KUNIT_TEST)]
+#[kunit_tests(rust_amdvi_dte_entry)]
+mod tests {
+    use super::*;
+
+    const TABLE: u64 = 0x000f_edcb_a987_6000;
+
+    #[test]
+    fn blocked() {
+        assert_eq!(Entry::BLOCKED.0, [1, 0, 0, 0]);
+        assert_eq!(Entry::BLOCKED.translation(), Translation::Blocked);
+        // An entry that is not valid blocks nothing.
+        assert_eq!(Entry([0; 4]).translation(), Translation::PassThrough);
+    }
+
+    #[test]
+    fn pass_through() {
+        let entry = Entry::pass_through(1);
+        assert_eq!(entry.0, [0x6000_0000_0000_0003, 1, 0, 0]);
+        assert_eq!(entry.translation(), Translation::PassThrough);
+    }
+
+    #[test]
+    fn host() {
+        let entry = Entry::host(TABLE | 0xfff, 4, false, 0xbeef);
+        assert_eq!(entry.0, [0x600f_edcb_a987_6803, 0xbeef, 0, 0]);
+        assert_eq!(entry.domain(), 0xbeef);
+        assert_eq!(entry.translation(), Translation::Host);
+        let tracked = Entry::host(TABLE, 6, true, 2);
+        assert_eq!(tracked.0[0], 0x600f_edcb_a987_6d83);
+        assert_eq!(tracked.with_dirty(false), Entry::host(TABLE, 6, false, 2));
+        assert_eq!(tracked.with_top(0x1000, 3), Entry::host(0x1000, 3, true, 2));
+    }
+
+    #[test]
+    fn guest() {
+        let entry = Entry::guest(TABLE, 3);
+        let word0 = entry.word0();
+        assert_eq!(entry.translation(), Translation::Guest);
+        assert_eq!(word0.guest_low().get(), TABLE >> 12 & 0x7);
+        assert_eq!(entry.0[1] >> 16 & 0xffff, TABLE >> 15 & 0xffff);
+        assert_eq!(entry.0[1] >> 43, TABLE >> 31);
+        assert_eq!(entry.0[0] & !Word0::GUEST_LOW_MASK, 0x60c0_0000_0000_0003);
+        assert_eq!((entry.0[1] & 0xffff, entry.0[2], entry.0[3]), (3, 0, 0));
+    }
+
+    /// Each bit of the settings, and its place in the entry (5.2.2.2, 2.2.2.1).
+    #[test]
+    fn settings() {
+        let places = [
+            (0x01, [1, 0, 1 << 56]),
+            (0x02, [1, 0, 1 << 57]),
+            (0x04, [1, 0, 1 << 58]),
+            (0x08, [1, 0, 0]),
+            // Messages that are forwarded need IW.
+            (0x10, [1 | 1 << 62, 1 << 40, 0]),
+            (0x20, [1, 1 << 41, 0]),
+            (0x30, [1, 3 << 40, 0]),
+            (0x40, [1, 0, 1 << 62]),
+            (0x80, [1, 0, 1 << 63]),
+        ];
+        for (settings, words) in places {
+            assert_eq!(Entry::with_settings(settings).0[..3], words);
+        }
+    }
+
+    #[test]
+    fn what_is_not_translation_stays() {
+        let live = Entry([1, 3 << 40 | 7, !0, !0]);
+        for new in [
+            Entry::BLOCKED,
+            Entry::pass_through(1),
+            Entry::host(TABLE, 4, true, 2),
+            Entry::guest(TABLE, 2),
+        ] {
+            let entry = new.over(&live);
+            assert_eq!(entry.0[0], new.0[0]);
+            assert_eq!(entry.0[1], new.0[1] | 3 << 40);
+            assert_eq!(entry.0[2], !(3 << 54));
+            assert_eq!(entry.0[3], !0);
+        }
+    }
+}

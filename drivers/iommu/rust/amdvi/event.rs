@@ -1,0 +1,208 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The event log: what a unit reports, in words (specification, 2.5).
+//!
+//! The log is a ring that the unit fills. [`crate::unit`] reads the registers.
+
+use kernel::{
+    fmt,
+    iommu::pages::{
+        Gfp,
+        TablePages, //
+    },
+    prelude::*,
+    sync::atomic::{
+        Acquire,
+        Relaxed, //
+    }, //
+};
+
+use crate::regs::queue::{
+    ENTRIES,
+    ENTRY_BYTES,
+    EVTLOG, //
+};
+
+/// 64-bit words of an event.
+const WORDS: usize = ENTRY_BYTES / 8;
+
+/// The memory of a log.
+pub(crate) struct Log {
+    entries: TablePages,
+}
+
+impl Log {
+    /// Allocates the memory near `node`. May sleep.
+    pub(crate) fn new(node: Option<u32>) -> Result<Self> {
+        Ok(Self {
+            entries: TablePages::new(ENTRIES * ENTRY_BYTES, Gfp::KERNEL, node)?,
+        })
+    }
+
+    /// What to write to `EVTLOG`.
+    pub(crate) fn address(&self) -> EVTLOG {
+        EVTLOG::at(self.entries.phys())
+    }
+
+    /// Takes the event at `index`; [`None`] if the unit has moved on before it wrote it.
+    pub(crate) fn take(&self, index: usize) -> Option<Event> {
+        let first = index % ENTRIES * WORDS;
+        let (low, high) = (
+            self.entries.word(first).ok()?,
+            self.entries.word(first + 1).ok()?,
+        );
+        // Acquire: the other word is written before the code is there.
+        let event = Event::decode([low.load(Acquire), high.load(Relaxed)])?;
+        // What is read must not be mistaken for new next time round.
+        low.store(0, Relaxed);
+        high.store(0, Relaxed);
+        Some(event)
+    }
+}
+
+/// One event.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Event {
+    /// What happened.
+    pub(crate) code: u8,
+    /// Requester ID, if a device is to blame.
+    pub(crate) source: u16,
+    /// The domain id of a host translation, or a part of the PASID of a guest one.
+    pub(crate) domain: u16,
+    /// Flags whose meaning the code tells.
+    flags: u16,
+    /// The address that was asked for, or that of a command.
+    pub(crate) address: u64,
+}
+
+/// IO_PAGE_FAULT.
+const PAGE_FAULT: u8 = 0x2;
+
+/// `Event.flags` of [`PAGE_FAULT`]: the unit knew the page (PR).
+const PRESENT: u16 = 1 << 4;
+/// As above: the request was for a write (RW).
+const WRITE: u16 = 1 << 5;
+/// As above: what it was for is not allowed (PE).
+const DENIED: u16 = 1 << 6;
+/// As above: a table entry has a reserved bit set (RZ).
+const RESERVED: u16 = 1 << 7;
+/// As above: the request was an interrupt (I).
+const INTERRUPT: u16 = 1 << 3;
+
+impl Event {
+    /// Decodes an entry of the log; [`None`] if it holds no event.
+    pub(crate) fn decode(words: [u64; 2]) -> Option<Self> {
+        // CAST: Each field is as wide as the type that it is cast to, or masked.
+        let code = (words[0] >> 60) as u8;
+        (code != 0).then_some(Self {
+            code,
+            source: words[0] as u16,
+            domain: (words[0] >> 32) as u16,
+            flags: (words[0] >> 48) as u16 & 0xfff,
+            address: words[1],
+        })
+    }
+
+    /// What a page fault was about.
+    fn cause(&self) -> &'static str {
+        let has = |flag| self.flags & flag != 0;
+        if has(RESERVED) {
+            "a table entry has a reserved bit set"
+        } else if has(INTERRUPT) {
+            "the interrupt is not allowed"
+        } else if has(DENIED) && has(PRESENT) {
+            "the table does not allow such a request"
+        } else if has(PRESENT) {
+            "the device entry does not allow such a request"
+        } else {
+            "the address is not mapped, or the device is blocked"
+        }
+    }
+}
+
+/// The code of an event in words (specification, 2.5.2 and following).
+fn name(code: u8) -> &'static str {
+    match code {
+        0x1 => "the device entry is illegal",
+        PAGE_FAULT => "request refused",
+        0x3 => "the device entry cannot be read",
+        0x4 => "a table cannot be read",
+        0x5 => "a command is illegal",
+        0x6 => "a command cannot be read",
+        0x7 => "a device did not answer an invalidation in time",
+        0x8 => "a request that devices may not send",
+        0x9 => "a page request that devices may not send",
+        0xa => "an event counter is zero",
+        0xd => "the reverse map table refuses a request",
+        0xe => "the reverse map table cannot be read",
+        _ => "an unknown event",
+    }
+}
+
+impl fmt::Display for Event {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", name(self.code))?;
+        // Events about commands name no device.
+        if !matches!(self.code, 0x5 | 0x6) {
+            write!(
+                f,
+                ", device {:02x}:{:02x}.{:x} domain {:#x}",
+                self.source >> 8,
+                self.source >> 3 & 0x1f,
+                self.source & 7,
+                self.domain
+            )?;
+        }
+        write!(f, ", address {:#x}", self.address)?;
+        if self.code == PAGE_FAULT {
+            let kind = if self.flags & WRITE != 0 && self.flags & PRESENT != 0 {
+                "write"
+            } else {
+                "access"
+            };
+            write!(f, " ({kind}): {}", self.cause())?;
+        }
+        write!(f, " (code {:#x}, flags {:#05x})", self.code, self.flags)
+    }
+}
+
+#[cfg(CONFIG_RUST_AMD_VI_KUNIT_TEST)]
+#[kunit_tests(rust_amdvi_event)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_empty_entry_is_no_event() {
+        assert_eq!(Event::decode([0x0fff_ffff_ffff_ffff, 0x1000]), None);
+    }
+
+    #[test]
+    fn a_page_fault_is_decoded() {
+        let event = Event::decode([0x2070_0007_0000_0210, 0x1234_5000]);
+        assert_eq!(
+            event,
+            Some(Event {
+                code: 2,
+                source: 0x210,
+                domain: 7,
+                flags: 0x070,
+                address: 0x1234_5000,
+            })
+        );
+        assert!(event.is_some_and(|event| event.cause().contains("table does not allow")));
+    }
+
+    #[test]
+    fn an_event_is_taken_once() -> Result {
+        let log = Log::new(None)?;
+        assert_eq!(log.take(3), None);
+        log.entries.words()[6].store(0x5000_0000_0000_0000, Relaxed);
+        log.entries.words()[7].store(0x9000, Relaxed);
+        assert_eq!(
+            log.take(3).map(|event| (event.code, event.address)),
+            Some((5, 0x9000))
+        );
+        assert_eq!(log.take(3), None);
+        Ok(())
+    }
+}

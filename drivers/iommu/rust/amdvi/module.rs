@@ -1,0 +1,114 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Loading the driver, letting go of the hardware, unloading: see [`lifecycle`].
+
+use kernel::{
+    iommu::{
+        acpi::Table,
+        device::UnitInfo,
+        lifecycle::{
+            self,
+            Lifecycle, //
+        },
+        mmio::PhysMem,
+        ops::Driver,
+        registry::Registration, //
+    },
+    prelude::*,
+    str::CString, //
+};
+
+use crate::{
+    acpi::Ivrs,
+    driver::AmdVi,
+    module_parameters,
+    policy::Policy,
+    unit::REGISTER_BYTES, //
+};
+
+/// Reads the firmware's table.
+fn parse() -> Result<Ivrs> {
+    let table = Table::find(*b"IVRS").inspect_err(|_| {
+        if Table::find(*b"DMAR").is_ok() {
+            pr_err!("there is no IVRS table but a DMAR table: rust_vtd drives this machine\n");
+        } else {
+            pr_err!(
+                "there is no IVRS table: turn the IOMMU (AMD-Vi) on in the firmware's set-up\n"
+            );
+        }
+    })?;
+    let ivrs = Ivrs::parse(table.bytes()).map_err(|error| {
+        pr_err!("the IVRS table is not usable: {}\n", error);
+        Error::from(error)
+    })?;
+    if ivrs.units.is_empty() {
+        pr_err!("the IVRS table names no remapping unit\n");
+        return Err(ENODEV);
+    }
+    Ok(ivrs)
+}
+
+impl Lifecycle for AmdVi {
+    const NAME: &'static CStr = c"rust_amdvi";
+
+    fn start(module: &'static ThisModule) -> Result<Registration<Self>> {
+        let policy = Policy::new(
+            *module_parameters::tables.value_ref(),
+            *module_parameters::default_domain.value_ref(),
+        )?;
+        let driver = AmdVi::new(parse()?, policy)?;
+
+        let mut infos = KVec::with_capacity(driver.units().len(), GFP_KERNEL)?;
+        for unit in driver.units() {
+            infos.push(
+                UnitInfo {
+                    name: CString::try_from_fmt(fmt!("rust-ivhd{}", unit.number))?,
+                    // Requests with PASID need a switch in the device that is not touched yet.
+                    max_pasids: 0,
+                    parent: unit.device(),
+                },
+                GFP_KERNEL,
+            )?;
+        }
+        let registration = AmdVi::registry()
+            .register(module, driver, infos)
+            .inspect_err(|error| pr_err!("the IOMMU core refuses the units: {:?}\n", *error))?;
+        // Every device in scope has its entries now. An error drops the registration.
+        registration.driver().enable_translation()?;
+        pr_info!("driving {} units\n", registration.driver().units().len());
+        Ok(registration)
+    }
+
+    fn registers_are_free() -> Result<bool> {
+        Ok(parse()?.units.iter().all(|unit| {
+            CString::try_from(Self::NAME)
+                .map_err(Error::from)
+                .and_then(|name| PhysMem::<0>::request(unit.base, REGISTER_BYTES, name))
+                .is_ok()
+        }))
+    }
+
+    /// Only units whose PCI function gave no interrupt.
+    fn needs_polling(&self) -> bool {
+        self.polls()
+    }
+
+    fn poll(&self) {
+        for unit in self.units() {
+            unit.poll_events();
+        }
+    }
+}
+
+/// The module.
+pub(crate) struct Module {
+    _life: lifecycle::Life<AmdVi>,
+}
+
+impl kernel::Module for Module {
+    fn init(module: &'static ThisModule) -> Result<Self> {
+        Ok(Self {
+            _life: lifecycle::Life::begin(module, cfg!(MODULE))?,
+        })
+    }
+}

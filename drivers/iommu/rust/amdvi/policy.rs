@@ -1,0 +1,211 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! What the user decides: module parameters, and what they mean for a unit.
+//!
+//! `tables`: 0 (automatic), 1 (host tables, "v1") or 2 (guest tables, "v2"). Where a unit walks one
+//! kind only, that one is used unless the other was asked for, which is refused when the module is
+//! loaded. Automatic is host tables, as in the C driver; domains that track dirty pages take guest
+//! tables if the dirty flags of host tables are missing.
+//!
+//! `default_domain`: 0 (identity), 1 (translation by the DMA API, with a flush for each unmap) or 2
+//! (what `iommu=`, `iommu.passthrough=` and `iommu.strict=` say, as for the C driver). The kernel
+//! does not tell modules whether `iommu=nopt` was given or is merely the default of the
+//! architecture, so the module cannot find that out; loading it must not change a device's view
+//! of memory unless somebody asked for that.
+
+use kernel::prelude::*;
+
+use crate::caps::{
+    Caps,
+    Tables, //
+};
+
+/// The default domains of devices that do not need a particular one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum DefaultPolicy {
+    /// Memory as it is.
+    Identity,
+    /// Mappings of the DMA API.
+    Dma,
+    /// What the kernel was booted with.
+    Core,
+}
+
+/// The user's decisions.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Policy {
+    tables: Option<Tables>,
+    default_domain: DefaultPolicy,
+}
+
+impl Policy {
+    /// Reads the values of the module parameters.
+    ///
+    /// # Errors
+    ///
+    /// `EINVAL` for a value that has no meaning, which has been reported.
+    pub(crate) fn new(tables: u32, default_domain: u32) -> Result<Self> {
+        let tables = match tables {
+            0 => None,
+            1 => Some(Tables::Host),
+            2 => Some(Tables::Guest),
+            other => {
+                pr_err!(
+                    "tables={}: use 0 (automatic), 1 (host, v1) or 2 (guest, v2)\n",
+                    other
+                );
+                return Err(EINVAL);
+            }
+        };
+        let default_domain = match default_domain {
+            0 => DefaultPolicy::Identity,
+            1 => DefaultPolicy::Dma,
+            2 => DefaultPolicy::Core,
+            other => {
+                pr_err!(
+                    "default_domain={}: use 0 (identity), 1 (DMA API) or 2 (as booted)\n",
+                    other
+                );
+                return Err(EINVAL);
+            }
+        };
+        Ok(Self {
+            tables,
+            default_domain,
+        })
+    }
+
+    /// The default domains.
+    pub(crate) fn default_domain(&self) -> DefaultPolicy {
+        self.default_domain
+    }
+
+    /// The tables of a new domain that tracks dirty pages or does not.
+    pub(crate) fn tables(&self, caps: &Caps, dirty: bool) -> Tables {
+        if let Some(tables) = self.tables {
+            return tables;
+        }
+        let host = if dirty {
+            caps.dirty(Tables::Host).is_ok() || caps.dirty(Tables::Guest).is_err()
+        } else {
+            true
+        };
+        if host && caps.shape(Tables::Host).is_some() {
+            Tables::Host
+        } else {
+            Tables::Guest
+        }
+    }
+
+    /// Whether every domain for devices of a unit makes their accesses snoop: host tables do, guest
+    /// tables have no bit for it.
+    pub(crate) fn always_snoops(&self, caps: &Caps) -> bool {
+        [false, true]
+            .into_iter()
+            .all(|dirty| self.tables(caps, dirty) == Tables::Host)
+    }
+
+    /// Prints what a unit will do for its devices, and why it cannot do more.
+    ///
+    /// # Errors
+    ///
+    /// `EOPNOTSUPP` if the unit does not walk the tables that were asked for, which has been
+    /// reported.
+    pub(crate) fn explain(&self, number: usize, caps: &Caps) -> Result {
+        let tables = self.tables(caps, false);
+        let Some(shape) = caps.shape(tables) else {
+            pr_err!(
+                "ivhd{}: does not walk {} tables; load the module without tables=\n",
+                number,
+                name(tables)
+            );
+            return Err(EOPNOTSUPP);
+        };
+        pr_info!(
+            "ivhd{}: {} tables, {} to {} levels, {} bits\n",
+            number,
+            name(tables),
+            shape.levels,
+            shape.max_levels,
+            shape.width
+        );
+        let tracking = self.tables(caps, true);
+        match caps.dirty(tracking) {
+            Ok(()) => pr_info!(
+                "ivhd{}: dirty tracking in {} tables\n",
+                number,
+                name(tracking)
+            ),
+            Err(missing) => pr_info!("ivhd{}: no dirty tracking: {}\n", number, missing.reason()),
+        }
+        Ok(())
+    }
+}
+
+/// The name of a kind of tables.
+fn name(tables: Tables) -> &'static str {
+    match tables {
+        Tables::Host => "host (v1)",
+        Tables::Guest => "guest (v2)",
+    }
+}
+
+#[cfg(CONFIG_RUST_AMD_VI_KUNIT_TEST)]
+#[kunit_tests(rust_amdvi_policy)]
+mod tests {
+    use super::*;
+    use crate::regs::cap::{
+        Header,
+        EFR,
+        EFR2, //
+    };
+
+    const GUEST: u64 = 1 << 4 | 1 << 48;
+    const FLAGS: u64 = 1 << 49 | 1 << 52;
+    const NO_HOST: u64 = 3 << 10;
+
+    fn caps(efr: u64) -> Caps {
+        Caps::new(
+            Header::from_raw(1 << 27),
+            EFR::from_raw(efr),
+            EFR2::from_raw(0),
+            0,
+            false,
+        )
+    }
+
+    #[test]
+    fn automatic_tables() -> Result {
+        let policy = Policy::new(0, 0)?;
+        for dirty in [false, true] {
+            assert_eq!(policy.tables(&caps(0), dirty), Tables::Host);
+            assert_eq!(policy.tables(&caps(NO_HOST | GUEST), dirty), Tables::Guest);
+            assert_eq!(policy.tables(&caps(GUEST | FLAGS), dirty), Tables::Host);
+        }
+        // Without dirty flags in host tables, those that track take guest tables.
+        assert_eq!(policy.tables(&caps(GUEST), false), Tables::Host);
+        assert_eq!(policy.tables(&caps(GUEST), true), Tables::Guest);
+        assert!(policy.always_snoops(&caps(GUEST | FLAGS)));
+        assert!(!policy.always_snoops(&caps(GUEST)));
+        Ok(())
+    }
+
+    #[test]
+    fn tables_that_were_asked_for() -> Result {
+        let both = caps(GUEST | FLAGS);
+        assert_eq!(Policy::new(1, 0)?.tables(&both, true), Tables::Host);
+        assert_eq!(Policy::new(2, 0)?.tables(&both, false), Tables::Guest);
+        assert!(Policy::new(2, 0)?.explain(9, &caps(0)).is_err());
+        assert!(Policy::new(1, 0)?
+            .explain(9, &caps(NO_HOST | GUEST))
+            .is_err());
+        assert!(Policy::new(2, 0)?.explain(9, &both).is_ok());
+        Ok(())
+    }
+
+    #[test]
+    fn values_without_meaning() {
+        assert!(Policy::new(3, 0).is_err());
+        assert!(Policy::new(0, 3).is_err());
+    }
+}

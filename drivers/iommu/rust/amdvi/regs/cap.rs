@@ -1,0 +1,59 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Extended features, and the capability header in the configuration space (specification, 3.2 and
+//! 3.4.1).
+//!
+//! All of these are read-only. What they mean for the driver is in [`crate::caps`].
+
+use kernel::{
+    bitfield,
+    io::register, //
+};
+
+register! {
+    /// Extended features.
+    pub(crate) EFR(u64) @ 0x30 {
+        /// HDSUP: the unit can set dirty bits in host tables.
+        52:52   host_dirty;
+        /// HASUP: the unit can set accessed bits in host tables.
+        49:49   host_accessed;
+        /// GIOSUP: requests without PASID can be translated by guest tables.
+        48:48   guest_untagged;
+        /// HATS: the most levels of a host table, less four; 3 if there is no host translation.
+        11:10   host_levels;
+        /// IASUP: everything can be invalidated by one command.
+        6:6     invalidate_all;
+        /// GTSUP: guest translation.
+        4:4     guest_translation;
+    }
+
+    /// Extended features 2.
+    pub(crate) EFR2(u64) @ 0x1a0 {
+        /// HTRangeIgnore: the addresses that HyperTransport reserved are like any others.
+        11:11   ignore_hypertransport;
+    }
+}
+
+bitfield! {
+    /// The first word of the unit's capability block.
+    pub(crate) struct Header(u32) {
+        /// EFRSUP: the unit has the register of extended features.
+        27:27   features;
+        /// NPCACHE: absent table entries may be cached.
+        26:26   cache_absent;
+        /// CapID: 0fh for a secure device.
+        7:0     id;
+    }
+}
+
+bitfield! {
+    /// IVinfo: what firmware says of all units (5.2.1).
+    pub(crate) struct Info(u32) {
+        /// VASIZE: bits of an address that is translated.
+        21:15   address_bits;
+        /// DMA-remap support: firmware has kept devices from DMA until here.
+        1:1     protected;
+        /// EFRSUP: the blocks of units state their extended features.
+        0:0     features;
+    }
+}

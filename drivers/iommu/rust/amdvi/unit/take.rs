@@ -1,0 +1,209 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Taking a unit over: claim its registers, look, write nothing.
+//!
+//! A unit is taken only if nobody else drives it. The registers say so in two ways: another driver
+//! has claimed their range, or something is switched on. Whoever refuses names the reason and what
+//! to change at boot.
+
+use kernel::{
+    io::Io,
+    iommu::{
+        function::UnitFunction,
+        ids::IdSet,
+        mmio::PhysMem,
+        pages,
+        ratelimit::RateLimit, //
+    },
+    new_mutex,
+    prelude::*,
+    str::CString,
+    sync::{
+        new_spinlock_irq,
+        Arc, //
+    }, //
+};
+
+use super::{
+    Unit,
+    FIRST_ID,
+    IDS,
+    PASS_THROUGH,
+    REGISTER_BYTES, //
+};
+
+use crate::{
+    acpi::UnitInfo,
+    caps::Caps,
+    cmd::{
+        self,
+        Ring, //
+    },
+    dte::DeviceTable,
+    event::Log,
+    regs::{
+        cap::{
+            Header,
+            EFR,
+            EFR2, //
+        },
+        control::CONTROL, //
+    }, //
+};
+
+/// The id of a unit's capability block (3.2.1).
+const SECURE_DEVICE: u32 = 0x0f;
+
+/// Why a unit that is switched on is left alone.
+fn owner(control: CONTROL) -> Option<&'static str> {
+    if control.enable().into_bool() {
+        Some(
+            "DMA is translated already, by firmware or an earlier kernel; boot with \
+             amd_iommu=off, and turn off pre-boot DMA protection in the firmware's set-up",
+        )
+    } else if control.commands().into_bool() {
+        Some("the command buffer is in use; boot with amd_iommu=off")
+    } else {
+        None
+    }
+}
+
+/// What the kernel or the processor lacks.
+fn unsuited(pairs: bool, encrypted: bool) -> Option<&'static str> {
+    if !pairs {
+        Some("the processor cannot write 128 bits at once (cmpxchg16b)")
+    } else if encrypted {
+        Some("the kernel's memory is encrypted; boot with mem_encrypt=off")
+    } else {
+        None
+    }
+}
+
+/// Claims the registers of a unit.
+fn claim(number: usize, info: &UnitInfo) -> Result<PhysMem<REGISTER_BYTES>> {
+    let name = CString::try_from_fmt(fmt!("rust_amdvi ivhd{}", number))?;
+    PhysMem::request(info.base, REGISTER_BYTES, name).inspect_err(|error| match *error {
+        EBUSY => pr_err!(
+            "ivhd{}: its registers belong to another driver; boot with amd_iommu=off\n",
+            number
+        ),
+        error => pr_err!("ivhd{}: cannot map its registers: {:?}\n", number, error),
+    })
+}
+
+impl Unit {
+    /// Claims the unit number `number` that firmware describes by `info`; `ivinfo` is what it says
+    /// of all units.
+    ///
+    /// Only reads: on any error the hardware is as it was. May sleep.
+    ///
+    /// # Errors
+    ///
+    /// Each has been reported in words.
+    /// - `EBUSY` if somebody else drives the unit;
+    /// - `ENODEV` if there is none, or it lacks what the driver needs;
+    /// - `ENOMEM`.
+    pub(crate) fn take(number: usize, info: UnitInfo, ivinfo: u32) -> Result<Arc<Self>> {
+        if let Some(reason) = unsuited(pages::can_store_pairs(), pages::are_encrypted()) {
+            pr_err!("ivhd{}: {}\n", number, reason);
+            return Err(ENODEV);
+        }
+        let Some(function) = UnitFunction::find(info.segment, info.source) else {
+            pr_err!(
+                "ivhd{}: there is no PCI function {:04x}:{:04x}\n",
+                number,
+                info.segment,
+                info.source
+            );
+            return Err(ENODEV);
+        };
+        let header = function
+            .read_config(info.capability)
+            .map(Header::from_raw)
+            .ok()
+            .filter(|header| header.id().get() == SECURE_DEVICE);
+        let Some(header) = header else {
+            pr_err!(
+                "ivhd{}: its PCI function has no capability of such units at {:#x}\n",
+                number,
+                info.capability
+            );
+            return Err(ENODEV);
+        };
+
+        let regs = claim(number, &info)?;
+        let control = regs.try_read(CONTROL)?;
+        if control.into_raw() == u64::MAX {
+            pr_err!("ivhd{}: there is no unit at {:#x}\n", number, info.base);
+            return Err(ENODEV);
+        }
+        if let Some(reason) = owner(control) {
+            pr_err!("ivhd{}: {}\n", number, reason);
+            return Err(EBUSY);
+        }
+        let (efr, efr2) = (regs.try_read(EFR)?, regs.try_read(EFR2)?);
+        let caps = Caps::new(header, efr, efr2, ivinfo, info.no_host);
+        if let Err(missing) = caps.usable() {
+            pr_err!(
+                "ivhd{}: the unit {}; this driver cannot drive it\n",
+                number,
+                missing.reason()
+            );
+            return Err(ENODEV);
+        }
+        pr_info!(
+            "ivhd{}: {:#x}, features {:#x} {:#x}\n",
+            number,
+            info.base,
+            caps.raw_efr(),
+            caps.raw_efr2()
+        );
+        let memory = cmd::Memory::new(None)?;
+        let log = Log::new(None)?;
+        let ids = IdSet::new(FIRST_ID, IDS)?;
+        let table = KBox::pin_init(
+            DeviceTable::new(&info.scopes, info.last_source(), PASS_THROUGH),
+            GFP_KERNEL,
+        )?;
+        Arc::pin_init(
+            try_pin_init!(Unit {
+                number,
+                info,
+                caps,
+                regs,
+                memory,
+                log,
+                limit: RateLimit::new(),
+                table,
+                ring <- new_spinlock_irq!(Ring::new(), "rust_amdvi::unit::Unit::ring"),
+                control <- new_spinlock_irq!(control, "rust_amdvi::unit::Unit::control"),
+                events <- new_spinlock_irq!((), "rust_amdvi::unit::Unit::events"),
+                domains <- new_mutex!(ids),
+            }),
+            GFP_KERNEL,
+        )
+    }
+}
+
+#[cfg(CONFIG_RUST_AMD_VI_KUNIT_TEST)]
+#[kunit_tests(rust_amdvi_take)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_owner_is_named() {
+        assert!(owner(CONTROL::zeroed()).is_none());
+        // Flags of firmware drive nothing.
+        assert!(owner(CONTROL::from_raw(1 << 10 | 1 << 8 | 1 << 1)).is_none());
+        for (bits, word) in [(1u64 << 0, "translated"), (1 << 12, "command buffer")] {
+            assert!(owner(CONTROL::from_raw(bits)).is_some_and(|text| text.contains(word)));
+        }
+    }
+
+    #[test]
+    fn what_is_missing_is_named() {
+        assert!(unsuited(true, false).is_none());
+        assert!(unsuited(false, false).is_some_and(|text| text.contains("cmpxchg16b")));
+        assert!(unsuited(true, true).is_some_and(|text| text.contains("mem_encrypt=off")));
+    }
+}

@@ -1,0 +1,130 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The interrupt of a unit that is a PCI function.
+//!
+//! The kernel's own abstraction of interrupts wants a bound driver. A unit's function has none: it
+//! is driven through registers that firmware names, so its interrupt is asked for here.
+
+use kernel::{
+    bindings,
+    error::to_result,
+    ffi::{
+        c_int,
+        c_ulong,
+        c_void, //
+    },
+    prelude::*,
+    str::CString,
+    sync::Arc, //
+};
+
+use super::function::UnitFunction;
+
+/// What handles the interrupt.
+pub trait Handler: Send + Sync + 'static {
+    /// The unit has signalled something.
+    ///
+    /// Context: a thread of its own, which may sleep; never twice at once for one interrupt.
+    fn handle(&self);
+}
+
+/// A message-signalled interrupt of a PCI function, handled as long as this object lives.
+///
+/// # Invariants
+///
+/// - One vector of `function` is allocated.
+/// - `irq` is its number, and a threaded handler is requested for it whose cookie is the address in
+///   `handler`.
+pub struct Interrupt<H: Handler> {
+    function: UnitFunction,
+    irq: u32,
+    handler: Arc<H>,
+    // Read by the interrupt core until the handler is freed.
+    _name: CString,
+}
+
+/// A vector that is given back when dropped.
+struct Vector<'a>(&'a UnitFunction);
+
+impl Drop for Vector<'_> {
+    fn drop(&mut self) {
+        // SAFETY: The object exists only while a vector is allocated, with no handler.
+        unsafe { bindings::pci_free_irq_vectors(self.0.as_raw()) };
+    }
+}
+
+impl<H: Handler> Interrupt<H> {
+    /// Has `handler` called for the message-signalled interrupt of `function`. `name` shows in
+    /// `/proc/interrupts`.
+    ///
+    /// Context: may sleep.
+    ///
+    /// # Errors
+    ///
+    /// What the PCI core says if the function has none, or somebody else uses it; nothing has
+    /// changed then.
+    pub fn request(function: UnitFunction, name: CString, handler: Arc<H>) -> Result<Self> {
+        // SAFETY: The function is valid.
+        to_result(unsafe {
+            bindings::pci_alloc_irq_vectors(
+                function.as_raw(),
+                1,
+                1,
+                bindings::PCI_IRQ_MSI | bindings::PCI_IRQ_MSIX,
+            )
+        })?;
+        let vector = Vector(&function);
+        // SAFETY: The function is valid.
+        let irq = unsafe { bindings::pci_irq_vector(function.as_raw(), 0) };
+        let irq = u32::try_from(irq).map_err(|_| Error::from_errno(irq))?;
+
+        let cookie: *const H = &*handler;
+        // CAST: One bit of an `unsigned long`.
+        let flags = bindings::IRQF_ONESHOT as c_ulong;
+        // SAFETY: The name and the cookie outlive the request: both are kept in the object, which
+        // frees the interrupt first. `handle_callback` is what belongs to such a cookie.
+        to_result(unsafe {
+            bindings::request_threaded_irq(
+                irq,
+                None,
+                Some(Self::handle_callback),
+                flags,
+                name.as_char_ptr(),
+                cookie.cast_mut().cast(),
+            )
+        })?;
+        core::mem::forget(vector);
+        // INVARIANT: Allocated and requested above.
+        Ok(Self {
+            function,
+            irq,
+            handler,
+            _name: name,
+        })
+    }
+
+    /// The thread of the interrupt.
+    ///
+    /// # Safety
+    ///
+    /// `cookie` points to an `H` that lives during the call.
+    unsafe extern "C" fn handle_callback(
+        _irq: c_int,
+        cookie: *mut c_void,
+    ) -> bindings::irqreturn_t {
+        // SAFETY: By this function's contract.
+        let handler = unsafe { &*cookie.cast::<H>() };
+        handler.handle();
+        bindings::irqreturn::IRQ_HANDLED
+    }
+}
+
+impl<H: Handler> Drop for Interrupt<H> {
+    fn drop(&mut self) {
+        let cookie: *const H = &*self.handler;
+        // SAFETY: By the type invariants the handler is requested with this cookie. Waits for one
+        // that is under way.
+        unsafe { bindings::free_irq(self.irq, cookie.cast_mut().cast()) };
+        drop(Vector(&self.function));
+    }
+}

@@ -1,0 +1,187 @@
+# SPDX-License-Identifier: GPL-2.0
+"""The AMD-Vi unit as a driver sees it: registers, device table, commands, events."""
+
+from machine import EDU_SID, EDU_SLOT, NVME_SLOT, MachineError
+
+NAME = "amd-iommu"
+
+BASE = 0xFED8_0000
+DEVTAB, CMD_BASE, EVT_BASE, CONTROL, EFR = 0x00, 0x08, 0x10, 0x18, 0x30
+CMD_HEAD, CMD_TAIL, EVT_HEAD, EVT_TAIL, STATUS = range(0x2000, 0x2028, 8)
+
+CONTROL_EN, CONTROL_EVT_LOG, CONTROL_EVT_INT = 1 << 0, 1 << 2, 1 << 3
+CONTROL_CMD, CONTROL_GT = 1 << 12, 1 << 16
+STATUS_OVERFLOW, STATUS_EVT_INT, STATUS_EVT_RUN = 1 << 0, 1 << 1, 1 << 3
+
+EFR_GT, EFR_GLX_2, EFR_PASMAX_16 = 1 << 4, 1 << 14, 15 << 32
+EFR_GIO, EFR_HA, EFR_HD = 1 << 48, 1 << 49, 1 << 52
+
+DTE_V, DTE_TV, DTE_GIOV, DTE_GV, DTE_IR, DTE_IW = (
+    1 << bit for bit in (0, 1, 54, 55, 61, 62))
+DTE_RW = DTE_IR | DTE_IW
+HAD_SHIFT, HAD_A, HAD_RESERVED, HAD_A_AND_D = 7, 1, 2, 3
+MODE_SHIFT, GLX_SHIFT = 9, 56
+
+WAIT, INV_DTE, INV_PAGES, INV_DEVICE_TLB, INV_ALL = 1, 2, 3, 4, 8
+PAGES_S, PAGES_PDE, PAGES_GN = 1, 2, 4
+
+ILLEGAL_DTE, PAGE_FAULT, TABLE_ERROR = 1, 2, 4
+FAULT_RW = 1 << 5
+
+# Where they lie in guest memory. The device table holds the devices of bus 0.
+DEVICE_TABLE, COMMANDS, EVENTS, DONE, GCR3_TOP, GCR3 = 0x0010_0000, *range(
+    0x0010_2000, 0x0010_6000, 0x1000), 0x0010_7000
+SLOTS = 256
+EVENT_SLOTS = 256
+WAIT_DONE = 0x600D_0000
+
+
+class Unit:
+    """Programs the unit of one Machine; by the same words as VT-d's where it can."""
+
+    def __init__(self, machine):
+        self.machine = machine
+        self.ram = machine.ram
+        self.tail = 0
+        self.waits = 0
+        self.efr = machine.read64(BASE + EFR)
+        self.control = CONTROL_EN | CONTROL_EVT_LOG | CONTROL_CMD
+        if self.efr & EFR_GT:
+            self.control |= CONTROL_GT
+        self._clear(DEVICE_TABLE, 0x2000)
+        machine.write64(BASE + DEVTAB, DEVICE_TABLE | 1)
+        machine.write64(BASE + CMD_BASE, COMMANDS | 8 << 56)
+        self.restart_events()
+
+    def restart_events(self, interrupts=False):
+        """An empty log, that runs."""
+        write = self.machine.write64
+        write(BASE + CONTROL, self.control & ~CONTROL_EVT_LOG)
+        write(BASE + EVT_BASE, EVENTS | 8 << 56)
+        write(BASE + STATUS, STATUS_OVERFLOW | STATUS_EVT_INT)
+        write(BASE + CONTROL, self.control | (CONTROL_EVT_INT if interrupts else 0))
+
+    def _clear(self, start, size):
+        for word in range(start >> 3, (start + size) >> 3):
+            self.ram[word] = 0
+
+    def _write(self, address, words):
+        for position, word in enumerate(words):
+            self.ram[(address >> 3) + position] = word
+
+    # The device table.
+
+    def set_scalable(self):
+        """A device table without entries, and nothing cached."""
+        self.machine.write64(BASE + CONTROL, self.control)
+        self._clear(DEVICE_TABLE, 0x2000)
+        self.flush_all()
+        self.clear_faults()
+
+    def set_words(self, *words):
+        """Write the device table entries, the first word last; flushes nothing."""
+        for slot in (EDU_SLOT, NVME_SLOT):
+            entry = DEVICE_TABLE + 32 * (slot << 3)
+            self._write(entry + 8, list(words[1:]) + [0] * (4 - len(words)))
+            self._write(entry, words[:1])
+
+    def words(self):
+        """The edu device's entry as it is."""
+        entry = (DEVICE_TABLE + 32 * EDU_SID) >> 3
+        return list(self.ram[entry:entry + 4])
+
+    def clear_gcr3(self):
+        self._write(GCR3, [0])
+
+    def set_entry(self, page_table, domain, marking=False, had=None, levels=4):
+        """Let a page table translate for the devices; flushes nothing."""
+        if page_table.stage.live:
+            self.set_guest(page_table, domain)
+            return
+        if had is None:
+            had = HAD_A_AND_D if marking else 0
+        self.set_words(DTE_V | DTE_TV | DTE_RW | had << HAD_SHIFT
+                       | levels << MODE_SHIFT | page_table.root, domain)
+
+    def set_guest(self, page_table, domain, glx=0):
+        """Guest tables, found by a GCR3 table of one level or of two."""
+        self._write(GCR3, [page_table.root | 1])
+        self._write(GCR3_TOP, [GCR3 | 1])
+        top = GCR3_TOP if glx else GCR3
+        self.set_words(
+            DTE_V | DTE_TV | DTE_RW | DTE_GV | DTE_GIOV | glx << GLX_SHIFT
+            | (top >> 12 & 7) << 58,
+            domain | (top >> 15 & 0xFFFF) << 16 | (top >> 31) << 43)
+
+    # Commands.
+
+    def submit(self, opcode, low, high=0):
+        """Queue one command and wait until it is done."""
+        self.waits += 1
+        self._put(opcode << 60 | low, high)
+        self._put(WAIT << 60 | DONE | 1, WAIT_DONE + self.waits)
+        self.machine.write64(BASE + CMD_TAIL, self.tail << 4)
+        if self.ram[DONE >> 3] != WAIT_DONE + self.waits:
+            raise MachineError(f"command {opcode} {low:#x} {high:#x} is not completed")
+
+    def _put(self, low, high):
+        self._write(COMMANDS + 16 * self.tail, [low, high])
+        self.tail = (self.tail + 1) % SLOTS
+
+    def flush_entry(self, device=EDU_SID):
+        self.submit(INV_DTE, device)
+
+    def flush_pages(self, domain, address, order=0, guest=False, pasid=0):
+        """Invalidate so many pages, as a power of two."""
+        size = PAGES_S if order else 0
+        ones = (1 << order - 1) - 1 if order else 0
+        address = address & -1 << 12 + order | ones << 12
+        self.submit(INV_PAGES, domain << 32 | pasid,
+                    address | size | PAGES_PDE | (PAGES_GN if guest else 0))
+
+    def flush_domain(self, domain, guest=True):
+        """Invalidate all of a domain, its host table and what PASID 0 has."""
+        everything = 0x7FFF_FFFF_FFFF_F000 | PAGES_S | PAGES_PDE
+        self.submit(INV_PAGES, domain << 32, everything)
+        if guest:
+            self.submit(INV_PAGES, domain << 32, everything | PAGES_GN)
+
+    def flush_device_tlb(self, address):
+        self.submit(INV_DEVICE_TLB, EDU_SID, address)
+
+    def flush_translation(self, stage, domain, address, order=0):
+        self.flush_pages(domain, address, order, guest=stage.live)
+
+    def flush_all(self):
+        self.submit(INV_ALL, 0)
+
+    # Events.
+
+    def events(self):
+        """(code, flags, domain or PASID, address) of each event in the log."""
+        head = self.machine.read64(BASE + EVT_HEAD)
+        tail = self.machine.read64(BASE + EVT_TAIL)
+        found = []
+        while head != tail:
+            low, high = self.ram[(EVENTS + head) >> 3], self.ram[(EVENTS + head + 8) >> 3]
+            if low & 0xFFFF != EDU_SID:
+                raise MachineError(f"an event of another device: {low & 0xFFFF:#x}")
+            found.append((low >> 60, low >> 48 & 0xFFF, low >> 32 & 0xFFFF, high))
+            head = (head + 16) % (EVENT_SLOTS * 16)
+        return found
+
+    def fault(self):
+        """(reason, address, is_read) of the first event, or None.
+
+        The reason of a page fault is its flags, that of another event its code
+        above them."""
+        events = self.events()
+        if not events:
+            return None
+        code, flags, _, address = events[0]
+        above = 0 if code == PAGE_FAULT else code << 12
+        return above | flags & ~FAULT_RW, address & ~0xFFF, not flags & FAULT_RW
+
+    def clear_faults(self):
+        self.machine.write64(BASE + EVT_HEAD, self.machine.read64(BASE + EVT_TAIL))
+        self.machine.write64(BASE + STATUS, STATUS_EVT_INT)

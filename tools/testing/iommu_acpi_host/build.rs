@@ -1,0 +1,13 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Names what the kernel's configuration would switch on.
+
+fn main() {
+    for name in [
+        "CONFIG_RUST_IOMMU_KUNIT_TEST",
+        "CONFIG_RUST_INTEL_VTD_KUNIT_TEST",
+        "CONFIG_RUST_AMD_VI_KUNIT_TEST",
+    ] {
+        println!("cargo:rustc-check-cfg=cfg({name})");
+    }
+}

@@ -1,0 +1,53 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The parsers of DMAR and IVRS tables as a user-space crate.
+//!
+//! The files are compiled where they are, nothing is copied. They name the kernel's types by
+//! `kernel::…` paths, so this crate answers to the name `kernel` and has stand-ins at the same
+//! places.
+
+extern crate self as kernel;
+
+// What a driver reads of a table, a test need not.
+#[allow(dead_code)]
+#[path = "../../../../drivers/iommu/rust/vtd"]
+mod vtd {
+    pub(crate) mod acpi;
+}
+#[allow(dead_code)]
+#[path = "../../../../drivers/iommu/rust/amdvi"]
+mod amdvi {
+    pub(crate) mod acpi;
+}
+#[path = "../../../../rust/kernel/iommu/reader.rs"]
+pub mod reader;
+
+pub mod alloc;
+pub mod error;
+
+#[cfg(test)]
+mod dmar_tests;
+#[cfg(test)]
+mod ivrs_tests;
+
+pub use std::fmt;
+
+/// The place of the reader in the `kernel` crate.
+pub mod iommu {
+    pub use crate::reader;
+}
+
+/// What the kernel's prelude has of all that the parsers use.
+pub mod prelude {
+    pub use crate::{
+        alloc::{
+            KVec,
+            GFP_KERNEL, //
+        },
+        error::{
+            code::*,
+            Error,
+            Result, //
+        },
+    };
+}
