@@ -20,8 +20,6 @@
 //! below these the `view`.
 
 use kernel::{
-    new_mutex,
-    new_spinlock_irq,
     prelude::*,
     sync::{
         Arc,
@@ -32,6 +30,7 @@ use kernel::{
 
 use super::{
     domain::EndpointOf,
+    lock_class,
     ops::PagingDomain, //
 };
 
@@ -82,16 +81,17 @@ pub struct Attachments<P: PagingDomain>(Arc<Shared<P>>);
 impl<P: PagingDomain> Attachments<P> {
     /// None yet.
     pub(super) fn new() -> Result<Self> {
+        let (list_name, list_key) = lock_class::attachments_list();
+        let (view_name, view_key) = lock_class::attachments_view();
+        let nobody = List {
+            nodes: KVec::new(),
+            tracking: false,
+        };
+
         Ok(Self(Arc::pin_init(
             pin_init!(Shared {
-                list <- new_mutex!(
-                    List { nodes: KVec::new(), tracking: false },
-                    "iommu::attach::Attachments::list"
-                ),
-                view <- new_spinlock_irq!(
-                    View::new(),
-                    "iommu::attach::Attachments::view"
-                ),
+                list <- Mutex::new(nobody, list_name, list_key),
+                view <- SpinLockIrq::new(View::new(), view_name, view_key),
             }),
             GFP_KERNEL,
         )?))
@@ -329,8 +329,9 @@ impl<P: PagingDomain> Slots<P> {
         pin_init::pin_init_scope(|| {
             let mut held = KVec::with_capacity(1, GFP_KERNEL)?;
             held.push((Slot::Rid, Held::Fresh), GFP_KERNEL)?;
+            let (name, key) = lock_class::slots_held();
             Ok(try_pin_init!(Self {
-                held <- new_mutex!(held, "iommu::attach::Slots::held"),
+                held <- Mutex::new(held, name, key),
             }? Error))
         })
     }

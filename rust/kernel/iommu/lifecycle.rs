@@ -16,7 +16,6 @@ use kernel::{
         File, //
     },
     impl_has_hr_timer,
-    new_mutex,
     prelude::*,
     sync::{
         Arc,
@@ -43,6 +42,7 @@ use kernel::{
 };
 
 use super::{
+    lock_class,
     ops::Driver,
     registry::Registration, //
 };
@@ -195,9 +195,10 @@ impl<D: Lifecycle> Life<D> {
     ///
     /// Those of [`Lifecycle::start`]. The hardware is as it was found then.
     pub fn begin(module: &'static ThisModule, is_module: bool) -> Result<Self> {
+        let (name, key) = lock_class::holder_running();
         let holder = Arc::pin_init(
             pin_init!(Holder {
-                running <- new_mutex!(None, "iommu::lifecycle::Holder::running"),
+                running <- Mutex::new(None, name, key),
             }),
             GFP_KERNEL,
         )?;

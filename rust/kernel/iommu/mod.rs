@@ -44,6 +44,8 @@ pub mod reader;
 #[cfg(CONFIG_IOMMU_API)]
 mod ffi;
 #[cfg(CONFIG_IOMMU_API)]
+mod lock_class;
+#[cfg(CONFIG_IOMMU_API)]
 mod prot;
 
 #[cfg(all(CONFIG_IOMMU_API, CONFIG_ACPI))]

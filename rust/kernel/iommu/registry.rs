@@ -14,7 +14,6 @@ use kernel::{
     bindings,
     device::Device,
     error::to_result,
-    new_mutex,
     prelude::*,
     sync::{
         aref::ARef,
@@ -40,6 +39,7 @@ use super::{
     },
     device::UnitInfo,
     ffi,
+    lock_class,
     ops::{
         device_ops::DeviceTable,
         static_ops::StaticTable,
@@ -238,14 +238,17 @@ impl<D: Driver> Inner<D> {
             )?;
         }
 
+        let (name, key) = lock_class::registry_state();
+        let live = State {
+            phase: Phase::Live,
+            endpoints: KVec::new(),
+        };
+
         KBox::pin_init(
             pin_init!(Self {
                 driver,
                 module,
-                state <- new_mutex!(
-                    State { phase: Phase::Live, endpoints: KVec::new() },
-                    "iommu::registry::Inner::state"
-                ),
+                state <- Mutex::new(live, name, key),
                 units,
                 ops,
                 _identity: identity,

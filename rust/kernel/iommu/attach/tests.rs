@@ -32,6 +32,7 @@ use super::{
 };
 use kernel::{
     device::Device,
+    new_mutex,
     sync::atomic::{
         AtomicFlag,
         Relaxed, //

@@ -1,0 +1,38 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The lock classes of generic types.
+//!
+//! `new_mutex!` and its like make a class where they stand. In generic code that is compiled again
+//! in each module which uses it, the key of the class is still one, a static of this crate, but the
+//! name is a literal of whoever compiled it; and lockdep warns of a class that it knows by another
+//! name, which it takes for another address. So the locks of generic types get both from here.
+
+use core::pin::Pin;
+use kernel::{
+    str::CStr,
+    sync::LockClassKey, //
+};
+
+/// The name of a class, and its key.
+type Class = (&'static CStr, Pin<&'static LockClassKey>);
+
+macro_rules! classes {
+    ($($name:ident = $text:literal;)*) => {
+        $(
+            #[doc = concat!("The class `", $text, "`.")]
+            // Not compiled into other crates.
+            #[inline(never)]
+            pub(super) fn $name() -> Class {
+                (kernel::c_str!($text), kernel::static_lock_class!())
+            }
+        )*
+    };
+}
+
+classes! {
+    attachments_list = "iommu::attach::Attachments::list";
+    attachments_view = "iommu::attach::Attachments::view";
+    slots_held = "iommu::attach::Slots::held";
+    holder_running = "iommu::lifecycle::Holder::running";
+    registry_state = "iommu::registry::Inner::state";
+}
