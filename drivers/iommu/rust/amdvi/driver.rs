@@ -235,10 +235,13 @@ impl Driver for AmdVi {
     }
 
     fn alloc_paging(&self, endpoint: &Endpoint, flags: AllocFlags) -> impl PinInit<Domain, Error> {
-        let tables = self
-            .policy
-            .tables(&endpoint.unit.caps, flags.dirty_tracking);
-        Domain::new(endpoint.unit.clone(), tables, flags)
+        let unit = endpoint.unit.clone();
+        let tables = if flags.pasid {
+            self.policy.tables_for_pasid()
+        } else {
+            Ok(self.policy.tables(&unit.caps, flags.dirty_tracking))
+        };
+        pin_init::pin_init_scope(move || Ok(Domain::new(unit, tables?, flags)))
     }
 
     fn attach_identity(&self, endpoint: &Arc<Endpoint>, slot: Slot) -> Result {

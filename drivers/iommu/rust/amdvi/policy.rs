@@ -97,12 +97,28 @@ impl Policy {
         }
     }
 
+    /// The tables of a new domain for PASIDs, whether it tracks dirty pages or not: only guest tables
+    /// have PASIDs.
+    ///
+    /// # Errors
+    ///
+    /// `EOPNOTSUPP` if the module was told to use host tables.
+    pub(crate) fn tables_for_pasid(&self) -> Result<Tables> {
+        match self.tables {
+            Some(Tables::Host) => Err(EOPNOTSUPP),
+            _ => Ok(Tables::Guest),
+        }
+    }
+
     /// Whether every domain for devices of a unit makes their accesses snoop: host tables do, guest
     /// tables have no bit for it.
     pub(crate) fn always_snoops(&self, caps: &Caps) -> bool {
-        [false, true]
-            .into_iter()
-            .all(|dirty| self.tables(caps, dirty) == Tables::Host)
+        let no_pasid = caps.shape(Tables::Guest).is_none() || self.tables_for_pasid().is_err();
+
+        no_pasid
+            && [false, true]
+                .into_iter()
+                .all(|dirty| self.tables(caps, dirty) == Tables::Host)
     }
 
     /// Prints what a unit will do for its devices, and why it cannot do more.
@@ -185,8 +201,10 @@ mod tests {
         // Without dirty flags in host tables, those that track take guest tables.
         assert_eq!(policy.tables(&caps(GUEST), false), Tables::Host);
         assert_eq!(policy.tables(&caps(GUEST), true), Tables::Guest);
-        assert!(policy.always_snoops(&caps(GUEST | FLAGS)));
-        assert!(!policy.always_snoops(&caps(GUEST)));
+        // Those for PASIDs are guest tables wherever there are any.
+        assert_eq!(policy.tables_for_pasid(), Ok(Tables::Guest));
+        assert!(policy.always_snoops(&caps(FLAGS)));
+        assert!(!policy.always_snoops(&caps(GUEST | FLAGS)));
         Ok(())
     }
 
@@ -194,6 +212,8 @@ mod tests {
     fn tables_that_were_asked_for() -> Result {
         let both = caps(GUEST | FLAGS);
         assert_eq!(Policy::new(1, 0)?.tables(&both, true), Tables::Host);
+        assert_eq!(Policy::new(1, 0)?.tables_for_pasid(), Err(EOPNOTSUPP));
+        assert!(Policy::new(1, 0)?.always_snoops(&both));
         assert_eq!(Policy::new(2, 0)?.tables(&both, false), Tables::Guest);
         assert!(Policy::new(2, 0)?.explain(9, &caps(0)).is_err());
         assert!(Policy::new(1, 0)?
