@@ -136,12 +136,18 @@ provide_image()
 	fi
 }
 
-# Tells the runner where everything is, and what the machines of the C drivers
-# depend on: while that stays the same, so do their results.
+# What a machine depends on in which nothing of our files runs that match a pattern.
+machine_key_without()
+{
+	{ image_inputs "$(kernel_key_without "$1")"; sha256sum <"$QEMU"; } | digest
+}
+
+# Tells the runner where everything is, and what the machines of each driver, those
+# of the C drivers among them, depend on: while that stays the same, so do their
+# results.
 write_products()
 {
-	local into=$TOP/build/products c_key
-	c_key=$({ image_inputs "$C_KERNEL_KEY"; sha256sum <"$QEMU"; } | digest)
+	local into=$TOP/build/products
 	mkdir -p "$CACHE/results"
 	mkdir -p "$TOP/build" || die "$TOP/build cannot be written: make the checkout writable"
 	{
@@ -150,7 +156,9 @@ write_products()
 		printf 'image=%s\n' "$CACHE/image/$IMAGE_KEY/image.cpio"
 		printf 'tree=%s\n' "$TREE"
 		printf 'results=%s\n' "$CACHE/results"
-		printf 'c_key=%s\n' "$c_key"
+		printf 'c_key=%s\n' "$(machine_key_without '\.rs": ')"
+		printf 'rust_vtd_key=%s\n' "$(machine_key_without 'iommu/rust/amdvi/')"
+		printf 'rust_amdvi_key=%s\n' "$(machine_key_without 'iommu/rust/vtd/')"
 		printf 'debug=%s\n' "$DEBUG"
 	} >"$into.new"
 	mv "$into.new" "$into"

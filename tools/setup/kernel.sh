@@ -253,13 +253,15 @@ kernel_inputs()
 	fragments | xargs -d '\n' cat
 }
 
+# The key of a kernel but for our files that match a pattern.
+kernel_key_without()
+{
+	kernel_inputs "$(grep -v "$1" "$TREE/.overlay/manifest.json" | digest)" | digest
+}
+
 provide_kernel()
 {
-	local not_rust
 	KERNEL_KEY=$(kernel_inputs "$MANIFEST" | digest)
-	# What a machine depends on in which no line of our Rust runs.
-	not_rust=$(grep -v '\.rs": ' "$TREE/.overlay/manifest.json" | digest)
-	C_KERNEL_KEY=$(kernel_inputs "$not_rust" | digest)
 	run_step "kernel${DEBUG:+-$DEBUG}" "Linux $(kernel_version "$TREE") and modules" \
 		"$KERNEL_KEY" step_kernel
 }

@@ -1,11 +1,12 @@
 # SPDX-License-Identifier: GPL-2.0
-"""Results of machines on which no line of our Rust runs, kept between runs.
+"""Results of machines on which nothing runs that has changed, kept between runs.
 
 The machines of the C drivers are the oracle, and a third of the time that the
-virtual machines take.  A change of Rust files cannot change what they say, so
-their results are kept under a key of all that can: the emulator, the kernel but
-for its Rust, the tests, the image, and the runner itself.  A failure is never
-kept, and FRESH=1 runs everything.
+virtual machines take.  A change of Rust files cannot change what they say, nor can
+a change of one driver change what the machines of the other say.  So results are
+kept under a key of all that can: the emulator, the kernel but for its Rust or for
+the other driver's, the tests, the image, and the runner itself.  A failure is
+never kept, and FRESH=1 runs everything.
 """
 
 import dataclasses
@@ -27,10 +28,12 @@ class Shelf:
 
     def __init__(self, products, machine, job, parameters):
         self.path = None
-        if machine.config.module or products.debug or os.environ.get("FRESH"):
+        driver = machine.config.module.split()[0] if machine.config.module else "c"
+        inputs = products.keys.get(f"{driver}_key")
+        if not inputs or products.debug or os.environ.get("FRESH"):
             return
         key = hashlib.sha256()
-        for part in (products.c_key, repr(machine), job, parameters):
+        for part in (inputs, repr(machine), job, parameters):
             key.update(part.encode() + b"\0")
         for folder in RUNNER:
             for path in sorted(folder.glob("*.py")):

@@ -224,8 +224,8 @@ def run_tasks(tasks, at_once):
                     )
     if kept_count:
         say(
-            f"{kept_count} results are kept ones, of machines on which only C drivers run and "
-            "nothing has changed: FRESH=1 runs them again"
+            f"{kept_count} results are kept ones, of machines on which nothing runs that has "
+            "changed since: FRESH=1 runs them again"
         )
     return total
 

@@ -52,9 +52,9 @@ class Products:
     kernel: pathlib.Path
     image: pathlib.Path
     tree: pathlib.Path
-    # Where results are kept that only a change of these inputs can change.
+    # Where results are kept, and what they depend on, by the driver of the machine.
     results: pathlib.Path
-    c_key: str
+    keys: dict
     # The debug kernel that this is, or nothing.
     debug: str = ""
 
@@ -70,12 +70,13 @@ class Products:
             raise MachineError("nothing is set up yet: run 'make check' or 'make run'")
         pairs = (line.split("=", 1) for line in path.read_text().splitlines())
         values = dict(pairs)
-        words = {name: values.pop(name, "") for name in ("c_key", "debug")}
+        debug = values.pop("debug", "")
+        keys = {name: values.pop(name) for name in list(values) if name.endswith("_key")}
         values = {key: pathlib.Path(value) for key, value in values.items()}
         missing = [str(value) for value in values.values() if not value.exists()]
         if missing:
             raise MachineError(f"{missing[0]} is gone: run 'make check' to build it again")
-        return cls(**values, **words)
+        return cls(**values, keys=keys, debug=debug)
 
 
 @dataclasses.dataclass
