@@ -1,12 +1,13 @@
 # SPDX-License-Identifier: GPL-2.0
-"""Results of machines on which nothing runs that has changed, kept between runs.
+"""Results of runs in which nothing takes part that has changed, kept between runs.
 
 The machines of the C drivers are the oracle, and a third of the time that the
 virtual machines take.  A change of Rust files cannot change what they say, nor can
 a change of one driver change what the machines of the other say.  So results are
 kept under a key of all that can: the emulator, the kernel but for its Rust or for
-the other driver's, the tests, the image, and the runner itself.  A failure is
-never kept, and FRESH=1 runs everything.
+the other driver's, the tests, the image, and the runner itself.  A program of this
+machine is kept by the files that it is made of and reads.  A failure is never kept,
+and FRESH=1 runs everything.
 """
 
 import dataclasses
@@ -14,31 +15,69 @@ import hashlib
 import json
 import os
 import pathlib
+import subprocess
 import time
 
 import ktap
 
 HERE = pathlib.Path(__file__).resolve().parent
 RUNNER = (HERE, HERE.parent / "vm")
+CHECKOUT = HERE.parent.parent.parent
+TOOLCHAIN = (("rustc", "-vV"), ("cargo", "nextest", "--version"), ("python3", "--version"))
 KEPT_AT_MOST = 64
 
 
-class Shelf:
-    """The place of one machine's results."""
+def files_below(place):
+    """Return the files that `place` is or holds, but for what builds leave there."""
+    if place.is_file():
+        return [place]
+    found = sorted(path for path in place.rglob("*") if path.is_file())
+    return [path for path in found if not {"target", "__pycache__"} & set(path.parts)]
 
-    def __init__(self, products, machine, job, parameters):
+
+class Shelf:
+    """The place of one run's results."""
+
+    def __init__(self, products, words, places):
+        """`words` and the files below `places` are all that the results depend on."""
         self.path = None
-        driver = machine.config.module.split()[0] if machine.config.module else "c"
-        inputs = products.keys.get(f"{driver}_key")
-        if not inputs or products.debug or os.environ.get("FRESH"):
+        if not products or products.debug or os.environ.get("FRESH"):
             return
         key = hashlib.sha256()
-        for part in (inputs, repr(machine), job, parameters):
-            key.update(part.encode() + b"\0")
+        for word in words:
+            key.update(word.encode() + b"\0")
         for folder in RUNNER:
             for path in sorted(folder.glob("*.py")):
                 key.update(path.read_bytes())
+        for place in places:
+            for path in files_below(place):
+                name = path.relative_to(place.parent)
+                key.update(f"{name}\0{path.stat().st_size}\0".encode())
+                key.update(path.read_bytes())
         self.path = products.results / f"{key.hexdigest()[:16]}.json"
+
+    @classmethod
+    def of_machine(cls, products, machine, job, parameters):
+        """The shelf of a job on a machine: what it depends on is known to the set-up."""
+        driver = machine.config.module.split()[0] if machine.config.module else "c"
+        inputs = products.keys.get(f"{driver}_key")
+        if not inputs:
+            return cls(None, (), ())
+        return cls(products, (inputs, repr(machine), job, parameters), ())
+
+    @classmethod
+    def of_program(cls, products, suite, values):
+        """The shelf of a program of this machine, if it names what its results depend on."""
+        if not suite.made_of:
+            return cls(None, (), ())
+        versions = [
+            subprocess.run(tool, capture_output=True, text=True, check=False).stdout
+            for tool in TOOLCHAIN
+        ]
+        places = [CHECKOUT / place.format(**values) for place in suite.made_of]
+        # Whichever checkout it is.
+        words = [word.replace(str(CHECKOUT), "") for word in suite.command]
+        return cls(products, (suite.name, *words, *versions), places)
 
     def take(self):
         """Return the results and the time they are from, or nothing."""

@@ -66,7 +66,7 @@ def kunit_job(suite):
 def run_machine(task, products, machine, job, parameters):
     """Run a job in a machine; its KTAP and all that went wrong are the results."""
     task.log = OUTPUT / f"{task.where.replace('/', '-')}.log"
-    shelf = kept.Shelf(products, machine, job, parameters)
+    shelf = kept.Shelf.of_machine(products, machine, job, parameters)
     results, task.kept = shelf.take()
     if results:
         task.results = results
@@ -93,6 +93,11 @@ def run_host(task, suite, products):
     values = {}
     if products:
         values = {"qemu": products.qemu, "tree": products.tree}
+    shelf = kept.Shelf.of_program(products, suite, values)
+    results, task.kept = shelf.take()
+    if results:
+        task.results = results
+        return
     command = [word.format(**values) for word in suite.command]
     with task.log.open("w") as log:
         try:
@@ -115,6 +120,7 @@ def run_host(task, suite, products):
         task.results.failures.append(("program", f"it ended with {status}"))
     if task.results.ran() == 0:
         task.results.failures.append(("program", "it ran no test"))
+    shelf.put(task.results)
 
 
 def run_uml(task, suite):
@@ -224,7 +230,7 @@ def run_tasks(tasks, at_once):
                     )
     if kept_count:
         say(
-            f"{kept_count} results are kept ones, of machines on which nothing runs that has "
+            f"{kept_count} results are kept ones, of runs in which nothing takes part that has "
             "changed since: FRESH=1 runs them again"
         )
     return total

@@ -19,6 +19,9 @@ class HostSuite:
     command: tuple
     # How its output is read: ktap or cargo.
     output: str = "ktap"
+    # The files and folders, below the checkout, on which alone its results depend; of a
+    # suite that names none they are not kept.
+    made_of: tuple = ()
     limit: int = 900
 
 
@@ -166,6 +169,24 @@ GENERIC_PT = tuple(
 )
 
 
+CARGO_TEST = str(CHECKOUT / "tools/testing/check/cargo-test")
+
+
+def crate_sources(crate):
+    """Return the places that a crate's source is in: its own, and what it takes from
+    elsewhere by #[path], with the modules below."""
+    places = {crate}
+    for path in (CHECKOUT / crate).rglob("*.rs"):
+        if "target" in path.parts:
+            continue
+        for named in re.findall(r'^\s*#\[path = "([^"]+)"\]', path.read_text(), re.M):
+            there = (path.parent / named).resolve()
+            places.add(there.parent if there.name == "mod.rs" else there)
+            if there.suffix == ".rs" and there.name != "mod.rs":
+                places.add(there.with_suffix(""))
+    return tuple(sorted(str(place) for place in places))
+
+
 def all_suites():
     return (
         HostSuite(
@@ -178,15 +199,17 @@ def all_suites():
             "pt-host",
             "the page tables as a host crate: properties, threads as hardware",
             "host",
-            (str(CHECKOUT / "tools/testing/check/cargo-test"), "tools/testing/iommu_pt_host"),
+            (CARGO_TEST, "tools/testing/iommu_pt_host"),
             output="cargo",
+            made_of=(CARGO_TEST, *crate_sources("tools/testing/iommu_pt_host")),
         ),
         HostSuite(
             "acpi-host",
             "the parsers of firmware tables as a host crate: DMAR and IVRS, random and lying",
             "host",
-            (str(CHECKOUT / "tools/testing/check/cargo-test"), "tools/testing/iommu_acpi_host"),
+            (CARGO_TEST, "tools/testing/iommu_acpi_host"),
             output="cargo",
+            made_of=(CARGO_TEST, *crate_sources("tools/testing/iommu_acpi_host")),
         ),
         HostSuite(
             "fuzz",
@@ -194,19 +217,22 @@ def all_suites():
             "host",
             (str(CHECKOUT / "tools/testing/check/fuzz"),),
             output="cargo",
+            made_of=("tools/testing/check/fuzz", *crate_sources("tools/testing/iommu_pt_host")),
         ),
         HostSuite(
             "migrate-host",
             "the migration program's own tests, on a made-up device",
             "host",
-            (str(CHECKOUT / "tools/testing/check/cargo-test"), "tools/migrate"),
+            (CARGO_TEST, "tools/migrate"),
             output="cargo",
+            made_of=(CARGO_TEST, "tools/migrate"),
         ),
         HostSuite(
             "qemu-ad",
             "accessed and dirty bits of the emulator, case by case",
             "vm",
             ("python3", str(CHECKOUT / "tools/qemu/ad_matrix"), "--qemu", "{qemu}"),
+            made_of=("tools/qemu/ad_matrix", "{qemu}"),
         ),
         KunitSuite(
             "kunit",
