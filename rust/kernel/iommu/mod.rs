@@ -30,6 +30,7 @@
 //! | [`pci`] | where a function is, and the requester IDs that it uses |
 //! | [`function`], [`msi`] | a unit that is a PCI function itself, and its interrupt |
 //! | [`ids`], [`ratelimit`] | domain ids; a limit for messages |
+//! | [`grow`] | vectors under a spinlock |
 //!
 //! A dirty page on its way: the core calls `read_and_clear_dirty`; the driver's domain hands the
 //! claimed range and the [`dirty::DirtyBitmap`] to [`pt::PageTable::read_and_clear_dirty`]; that
@@ -62,6 +63,8 @@ pub mod domain;
 pub mod function;
 #[cfg(CONFIG_IOMMU_API)]
 pub mod gather;
+#[cfg(CONFIG_IOMMU_API)]
+pub mod grow;
 #[cfg(CONFIG_IOMMU_API)]
 pub mod ids;
 #[cfg(CONFIG_IOMMU_API)]

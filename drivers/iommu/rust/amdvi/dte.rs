@@ -17,9 +17,12 @@ pub(crate) mod entry;
 pub(crate) mod writer;
 
 use kernel::{
-    iommu::pages::{
-        Gfp,
-        TablePages, //
+    iommu::{
+        grow,
+        pages::{
+            Gfp,
+            TablePages, //
+        }, //
     },
     new_spinlock_irq,
     prelude::*,
@@ -48,7 +51,6 @@ use writer::Slot;
 const ENTRY_BYTES: usize = WORDS * 8;
 
 /// A function's wish that a requester ID is treated like its own.
-#[derive(Clone, Copy, PartialEq, Eq)]
 struct Claim {
     source: u16,
     owner: u16,
@@ -126,19 +128,7 @@ impl DeviceTable {
         if u32::from(source) >= self.sources() {
             return Err(ENODEV);
         }
-        // Claims are made one at a time, under a lock of the core; room is made without ours.
-        let len = self.claims.lock().len();
-        let mut spare = KVec::with_capacity(len + 1, GFP_KERNEL)?;
-        let mut claims = self.claims.lock();
-        for claim in claims.iter() {
-            spare.push_within_capacity(*claim).map_err(|_| EAGAIN)?;
-        }
-        spare
-            .push_within_capacity(Claim { source, owner })
-            .map_err(|_| EAGAIN)?;
-        core::mem::swap(&mut *claims, &mut spare);
-        drop(claims);
-        Ok(())
+        grow::push(&self.claims, Claim { source, owner })
     }
 
     /// Gives up the claims of `owner`. Each entry that showed it follows the next who claims it,

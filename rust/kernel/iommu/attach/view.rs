@@ -7,6 +7,8 @@
 
 use kernel::prelude::*;
 
+use super::super::grow::Room;
+
 /// The tags of all attachments, each once and in the order in which they came, with the number of
 /// attachments that have it.
 ///
@@ -22,8 +24,8 @@ pub(super) struct View<T> {
 pub(super) struct Addition<T> {
     /// The tags; those that were used up are gone.
     tags: KVec<Option<T>>,
-    /// An empty view with room for what is known and for what is added.
-    room: View<T>,
+    /// Room for what is known and for what is added, in both vectors of the view.
+    room: (Room<T>, Room<usize>),
 }
 
 impl<T: Clone + PartialEq> Addition<T> {
@@ -42,11 +44,7 @@ impl<T: Clone + PartialEq> Addition<T> {
         }
         Ok(Self {
             tags: copies,
-            // INVARIANT: Both are empty.
-            room: View {
-                tags: KVec::with_capacity(room, GFP_KERNEL)?,
-                users: KVec::with_capacity(room, GFP_KERNEL)?,
-            },
+            room: (Room::new(room)?, Room::new(room)?),
         })
     }
 }
@@ -75,13 +73,8 @@ impl<T: Clone + PartialEq> View<T> {
     ///
     /// Context: any. Leaves in `addition` what the caller has to drop where dropping is allowed.
     pub(super) fn add(&mut self, addition: &mut Addition<T>) {
-        core::mem::swap(self, &mut addition.room);
-        // INVARIANT: Both get the same number of elements, here and below: they have the same
-        // capacity, and it suffices.
-        let old = &mut addition.room;
-        for (tag, users) in old.tags.drain_all().zip(old.users.drain_all()) {
-            self.push(tag, users);
-        }
+        addition.room.0.give(&mut self.tags);
+        addition.room.1.give(&mut self.users);
         for place in addition.tags.iter_mut() {
             let known = place.as_ref().and_then(|tag| self.find(tag));
             match known.and_then(|index| self.users.get_mut(index)) {
@@ -97,7 +90,8 @@ impl<T: Clone + PartialEq> View<T> {
     }
 
     fn push(&mut self, tag: T, users: usize) {
-        // Neither fails, since the caller stays within the capacity of both.
+        // INVARIANT: Both get an element. Neither fails, since the caller stays within the capacity
+        // of both.
         let _ = self.tags.push_within_capacity(tag);
         let _ = self.users.push_within_capacity(users);
     }

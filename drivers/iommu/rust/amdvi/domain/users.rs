@@ -12,6 +12,7 @@
 use kernel::{
     iommu::{
         gather::IotlbGather,
+        grow,
         pages::KernelTables,
         pt::{
             DetachedTable,
@@ -34,7 +35,6 @@ use crate::{
 };
 
 /// A device that has the domain, or is about to have it.
-#[derive(Clone)]
 pub(super) struct User {
     /// The device.
     pub(super) endpoint: Arc<Endpoint>,
@@ -60,18 +60,9 @@ impl Users {
         )
     }
 
-    /// Adds a user. May sleep; under the attach lock, so that nobody else adds or removes one.
+    /// Adds a user. May sleep.
     pub(super) fn add(&self, user: User) -> Result {
-        let len = self.list.lock().len();
-        let mut longer = KVec::with_capacity(len + 1, GFP_KERNEL)?;
-        let mut list = self.list.lock();
-        for known in list.drain_all() {
-            longer.push_within_capacity(known).map_err(|_| EAGAIN)?;
-        }
-        longer.push_within_capacity(user).map_err(|_| EAGAIN)?;
-        core::mem::swap(&mut *list, &mut longer);
-        drop(list);
-        Ok(())
+        grow::push(&self.list, user)
     }
 
     /// Runs `point`, which points a user to the tables. The top does not change meanwhile.
