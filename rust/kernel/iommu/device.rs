@@ -103,6 +103,29 @@ pub enum DefaultDomain {
 }
 
 impl DefaultDomain {
+    /// The values of the module parameter `default_domain`, in words.
+    pub const PARAMETER_VALUES: &'static str = "0 (identity), 1 (DMA API) or 2 (as booted)";
+
+    /// What the module parameter `default_domain` of a driver asks for: 0 is the identity, 1 a
+    /// domain of the DMA API with a flush for each unmap, 2 what `iommu=`, `iommu.passthrough=`
+    /// and `iommu.strict=` say, as for drivers in C.
+    ///
+    /// The kernel does not tell modules whether `iommu=nopt` was given or is merely the default of
+    /// the architecture, so a module cannot find that out; loading it must not change a device's
+    /// view of memory unless somebody asked for that.
+    ///
+    /// # Errors
+    ///
+    /// `EINVAL` for a value that has no meaning.
+    pub fn from_parameter(value: u32) -> Result<Self> {
+        match value {
+            0 => Ok(Self::Identity),
+            1 => Ok(Self::Dma),
+            2 => Ok(Self::Any),
+            _ => Err(EINVAL),
+        }
+    }
+
     /// The value that `def_domain_type` returns.
     pub(super) fn as_raw(self) -> u32 {
         match self {
@@ -134,5 +157,22 @@ impl HwInfo {
         let mut data = KVec::with_capacity(bytes.len(), GFP_KERNEL)?;
         data.extend_from_slice(bytes, GFP_KERNEL)?;
         Ok(Self { kind, data })
+    }
+}
+
+#[cfg(CONFIG_RUST_IOMMU_KUNIT_TEST)]
+#[kunit_tests(rust_iommu_device)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_parameter_says_what_the_core_is_told() {
+        let told = |value| DefaultDomain::from_parameter(value).map(DefaultDomain::as_raw);
+        assert_eq!(told(0), Ok(bindings::IOMMU_DOMAIN_IDENTITY));
+        assert_eq!(told(1), Ok(bindings::IOMMU_DOMAIN_DMA));
+        // The core reads zero as no wish.
+        assert_eq!(told(2), Ok(0));
+        assert_eq!(told(3), Err(EINVAL));
+        assert_eq!(told(u32::MAX), Err(EINVAL));
     }
 }

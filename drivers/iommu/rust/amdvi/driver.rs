@@ -46,10 +46,7 @@ use crate::{
         writer, //
     },
     endpoint::Endpoint,
-    policy::{
-        DefaultPolicy,
-        Policy, //
-    },
+    policy::Policy,
     topology::Place,
     unit::{
         power::Powered,
@@ -227,11 +224,7 @@ impl Driver for AmdVi {
         if endpoint.place.untrusted {
             return DefaultDomain::Dma;
         }
-        match self.policy.default_domain() {
-            DefaultPolicy::Identity => DefaultDomain::Identity,
-            DefaultPolicy::Dma => DefaultDomain::Dma,
-            DefaultPolicy::Core => DefaultDomain::Any,
-        }
+        self.policy.default_domain()
     }
 
     fn alloc_paging(&self, endpoint: &Endpoint, flags: AllocFlags) -> impl PinInit<Domain, Error> {

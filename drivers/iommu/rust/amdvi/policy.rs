@@ -7,35 +7,23 @@
 //! loaded. Automatic is host tables, as in the C driver; domains that track dirty pages take guest
 //! tables if the dirty flags of host tables are missing.
 //!
-//! `default_domain`: 0 (identity), 1 (translation by the DMA API, with a flush for each unmap) or 2
-//! (what `iommu=`, `iommu.passthrough=` and `iommu.strict=` say, as for the C driver). The kernel
-//! does not tell modules whether `iommu=nopt` was given or is merely the default of the
-//! architecture, so the module cannot find that out; loading it must not change a device's view
-//! of memory unless somebody asked for that.
+//! `default_domain`: see [`DefaultDomain::from_parameter`].
 
-use kernel::prelude::*;
+use kernel::{
+    iommu::device::DefaultDomain,
+    prelude::*, //
+};
 
 use crate::caps::{
     Caps,
     Tables, //
 };
 
-/// The default domains of devices that do not need a particular one.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum DefaultPolicy {
-    /// Memory as it is.
-    Identity,
-    /// Mappings of the DMA API.
-    Dma,
-    /// What the kernel was booted with.
-    Core,
-}
-
 /// The user's decisions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Policy {
     tables: Option<Tables>,
-    default_domain: DefaultPolicy,
+    default_domain: DefaultDomain,
 }
 
 impl Policy {
@@ -57,26 +45,21 @@ impl Policy {
                 return Err(EINVAL);
             }
         };
-        let default_domain = match default_domain {
-            0 => DefaultPolicy::Identity,
-            1 => DefaultPolicy::Dma,
-            2 => DefaultPolicy::Core,
-            other => {
-                pr_err!(
-                    "default_domain={}: use 0 (identity), 1 (DMA API) or 2 (as booted)\n",
-                    other
-                );
-                return Err(EINVAL);
-            }
-        };
+        let default_domain = DefaultDomain::from_parameter(default_domain).inspect_err(|_| {
+            pr_err!(
+                "default_domain={}: use {}\n",
+                default_domain,
+                DefaultDomain::PARAMETER_VALUES
+            );
+        })?;
         Ok(Self {
             tables,
             default_domain,
         })
     }
 
-    /// The default domains.
-    pub(crate) fn default_domain(&self) -> DefaultPolicy {
+    /// The default domains of devices that do not need a particular one.
+    pub(crate) fn default_domain(&self) -> DefaultDomain {
         self.default_domain
     }
 

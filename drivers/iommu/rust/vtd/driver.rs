@@ -57,10 +57,7 @@ use crate::{
         },
         writer, //
     },
-    policy::{
-        DefaultPolicy,
-        Policy, //
-    },
+    policy::Policy,
     topology::Place,
     unit::{
         power::Powered,
@@ -244,11 +241,7 @@ impl Driver for Vtd {
         if endpoint.place.untrusted {
             return DefaultDomain::Dma;
         }
-        match self.policy.default_domain() {
-            DefaultPolicy::Identity => DefaultDomain::Identity,
-            DefaultPolicy::Dma => DefaultDomain::Dma,
-            DefaultPolicy::Core => DefaultDomain::Any,
-        }
+        self.policy.default_domain()
     }
 
     fn alloc_paging(&self, endpoint: &Endpoint, flags: AllocFlags) -> impl PinInit<Domain, Error> {
