@@ -29,8 +29,7 @@ use kernel::{
 ///
 /// # Invariants
 ///
-/// - The range `start`, `len` of I/O memory was requested under `name`, which lives as long as the
-///   request does.
+/// - `request` is that of the range.
 /// - `io` is the address of an `ioremap()` of that range.
 /// - Address and length are multiples of 8, and the length is at least `SIZE`.
 ///
@@ -52,23 +51,63 @@ use kernel::{
 /// ```
 pub struct PhysMem<const SIZE: usize = 0> {
     io: MmioRaw<Region<SIZE>>,
-    start: PhysAddr,
-    len: usize,
-    _name: CString,
+    request: Request,
 }
 
 /// A request for a range, given back when dropped.
+///
+/// # Invariants
+///
+/// The range `start`, `len` of I/O memory was requested under `name`.
 struct Request {
     start: PhysAddr,
     len: usize,
+    // The tree of resources refers to it.
+    _name: CString,
+}
+
+impl Request {
+    fn new(start: PhysAddr, len: usize, name: CString) -> Result<Self> {
+        // CAST: A size fits the type of physical addresses.
+        if len == 0 || start.checked_add(len as PhysAddr).is_none() {
+            return Err(EINVAL);
+        }
+        // SAFETY: `name` is kept until the range is released: the text of a `CString` does not
+        // move with it.
+        let claimed = unsafe {
+            bindings::request_mem_region(
+                start,
+                // CAST: A size fits the type of resource sizes.
+                len as bindings::resource_size_t,
+                name.as_char_ptr(),
+            )
+        };
+        if claimed.is_null() {
+            return Err(EBUSY);
+        }
+        // INVARIANT: Requested above.
+        Ok(Self {
+            start,
+            len,
+            _name: name,
+        })
+    }
 }
 
 impl Drop for Request {
     fn drop(&mut self) {
-        // SAFETY: The object exists only while the range is requested.
+        // SAFETY: By the type invariants the range is requested, and by us.
         // CAST: A size fits the type of resource sizes.
         unsafe { bindings::release_mem_region(self.start, self.len as bindings::resource_size_t) };
     }
+}
+
+/// Whether nobody has claimed any of the `len` bytes at `start`. Claims them for a moment, under
+/// `name`; without memory for that the answer is no.
+///
+/// Context: may sleep.
+pub fn is_free(start: PhysAddr, len: usize, name: &CStr) -> bool {
+    CString::try_from(name).is_ok_and(|name| Request::new(start, len, name).is_ok())
 }
 
 impl<const SIZE: usize> PhysMem<SIZE> {
@@ -85,28 +124,10 @@ impl<const SIZE: usize> PhysMem<SIZE> {
     pub fn request(start: PhysAddr, len: usize, name: CString) -> Result<Self> {
         // CAST: A size fits the type of physical addresses.
         let bytes = len as PhysAddr;
-        if len == 0
-            || len < SIZE
-            || !(start | bytes).is_multiple_of(8)
-            || start.checked_add(bytes).is_none()
-        {
+        if len < SIZE || !(start | bytes).is_multiple_of(8) {
             return Err(EINVAL);
         }
-
-        // SAFETY: `name` is kept until the range is released: by `PhysMem`, or by this function in
-        // which it outlives `request`.
-        let claimed = unsafe {
-            bindings::request_mem_region(
-                start,
-                // CAST: A size fits the type of resource sizes.
-                len as bindings::resource_size_t,
-                name.as_char_ptr(),
-            )
-        };
-        if claimed.is_null() {
-            return Err(EBUSY);
-        }
-        let request = Request { start, len };
+        let request = Request::new(start, len, name)?;
 
         // SAFETY: The range is not empty and is ours.
         let addr = unsafe { bindings::ioremap(start, len) };
@@ -114,17 +135,8 @@ impl<const SIZE: usize> PhysMem<SIZE> {
             return Err(ENOMEM);
         }
         match MmioRaw::new_region(addr as usize, len) {
-            Ok(io) => {
-                // The range is released by `PhysMem` from here on.
-                core::mem::forget(request);
-                // INVARIANT: Requested and mapped above.
-                Ok(Self {
-                    io,
-                    start,
-                    len,
-                    _name: name,
-                })
-            }
+            // INVARIANT: Requested and mapped above.
+            Ok(io) => Ok(Self { io, request }),
             Err(error) => {
                 // SAFETY: `addr` is the mapping made above, and nobody else knows of it.
                 unsafe { bindings::iounmap(addr) };
@@ -136,30 +148,27 @@ impl<const SIZE: usize> PhysMem<SIZE> {
     /// The physical address of the first byte.
     #[inline]
     pub fn start(&self) -> PhysAddr {
-        self.start
+        self.request.start
     }
 
     /// The number of bytes that are mapped.
     #[inline]
     pub fn len(&self) -> usize {
-        self.len
+        self.request.len
     }
 
     /// Never the case: an empty range cannot be claimed.
     #[inline]
     pub fn is_empty(&self) -> bool {
-        self.len == 0
+        self.request.len == 0
     }
 }
 
 impl<const SIZE: usize> Drop for PhysMem<SIZE> {
     fn drop(&mut self) {
         // SAFETY: By the type invariants this is the address of a mapping that we own.
+        // The request is given back after this.
         unsafe { bindings::iounmap(self.io.addr() as *mut c_void) };
-        drop(Request {
-            start: self.start,
-            len: self.len,
-        });
     }
 }
 
@@ -171,5 +180,51 @@ impl<'a, const SIZE: usize> IoBase<'a> for &'a PhysMem<SIZE> {
     fn as_view(self) -> Mmio<'a, Self::Target> {
         // SAFETY: By the type invariants, `io` is mapped for as long as `self` lives.
         unsafe { Mmio::from_raw(self.io) }
+    }
+}
+
+#[cfg(CONFIG_RUST_IOMMU_KUNIT_TEST)]
+#[kunit_tests(rust_iommu_mmio)]
+mod tests {
+    use super::*;
+
+    /// Where no machine that runs tests has anything.
+    const START: PhysAddr = 0xe0_1234_5000;
+    const LEN: usize = 0x2000;
+
+    fn request() -> Result<Request> {
+        Request::new(START, LEN, CString::try_from(c"rust_iommu_mmio")?)
+    }
+
+    #[test]
+    fn a_claimed_range_is_not_free() -> Result {
+        let free = |start, len| is_free(start, len, c"rust_iommu_mmio");
+        assert!(free(START, LEN));
+        let claim = request()?;
+        assert!(!free(START, LEN));
+        assert!(!free(START + 0x1ff8, 0x1000));
+        assert!(free(START + 0x2000, 0x1000));
+        assert_eq!(request().err(), Some(EBUSY));
+        drop(claim);
+        // Looking has left nothing behind.
+        assert!(free(START, LEN));
+        drop(request()?);
+        Ok(())
+    }
+
+    #[test]
+    fn ranges_that_are_none() {
+        for (start, len) in [
+            (START, 0),
+            (START + 4, 0x1000),
+            (START, 0x1004),
+            (u64::MAX - 7, 16),
+        ] {
+            let name = CString::try_from(c"rust_iommu_mmio");
+            let found = name
+                .map_err(Error::from)
+                .and_then(|name| PhysMem::<0>::request(start, len, name).map(|_| ()));
+            assert_eq!(found, Err(EINVAL));
+        }
     }
 }

@@ -10,7 +10,7 @@ use kernel::{
             self,
             Lifecycle, //
         },
-        mmio::PhysMem,
+        mmio,
         ops::Driver,
         registry::Registration, //
     },
@@ -80,12 +80,10 @@ impl Lifecycle for AmdVi {
     }
 
     fn registers_are_free() -> Result<bool> {
-        Ok(parse()?.units.iter().all(|unit| {
-            CString::try_from(Self::NAME)
-                .map_err(Error::from)
-                .and_then(|name| PhysMem::<0>::request(unit.base, REGISTER_BYTES, name))
-                .is_ok()
-        }))
+        let units = parse()?.units;
+        Ok(units
+            .iter()
+            .all(|unit| mmio::is_free(unit.base, REGISTER_BYTES, Self::NAME)))
     }
 
     /// Only units whose PCI function gave no interrupt.

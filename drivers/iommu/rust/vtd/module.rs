@@ -10,7 +10,7 @@ use kernel::{
             self,
             Lifecycle, //
         },
-        mmio::PhysMem,
+        mmio,
         ops::Driver,
         registry::Registration, //
     },
@@ -81,12 +81,10 @@ impl Lifecycle for Vtd {
     }
 
     fn registers_are_free() -> Result<bool> {
-        Ok(parse()?.units.iter().all(|unit| {
-            CString::try_from(Self::NAME)
-                .map_err(Error::from)
-                .and_then(|name| PhysMem::<0>::request(unit.base, unit.bytes, name))
-                .is_ok()
-        }))
+        let units = parse()?.units;
+        Ok(units
+            .iter()
+            .all(|unit| mmio::is_free(unit.base, unit.bytes, Self::NAME)))
     }
 
     /// A unit reports faults by a message-signalled interrupt of its own, which x86 gives to no
