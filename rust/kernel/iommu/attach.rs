@@ -106,6 +106,25 @@ impl<P: PagingDomain> Attachments<P> {
         flush(view.tags())
     }
 
+    /// Runs `flush` for each tag, also after one that failed: all units are told.
+    ///
+    /// Context: any; `flush` runs under a spinlock with interrupts disabled.
+    ///
+    /// # Errors
+    ///
+    /// The last one of `flush`.
+    pub fn flush_each(&self, mut flush: impl FnMut(&P::Tag) -> Result) -> Result {
+        self.with_tags(|tags| {
+            let mut result = Ok(());
+            for tag in tags {
+                if let Err(error) = flush(tag) {
+                    result = Err(error);
+                }
+            }
+            result
+        })
+    }
+
     /// Whether the domain is attached nowhere.
     pub(super) fn is_empty(&self) -> bool {
         self.0.list.lock().nodes.is_empty()

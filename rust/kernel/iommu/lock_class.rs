@@ -33,6 +33,7 @@ classes! {
     attachments_list = "iommu::attach::Attachments::list";
     attachments_view = "iommu::attach::Attachments::view";
     slots_held = "iommu::attach::Slots::held";
+    domain_ids_known = "iommu::domain_id::DomainIds::known";
     holder_running = "iommu::lifecycle::Holder::running";
     registry_state = "iommu::registry::Inner::state";
 }

@@ -29,8 +29,8 @@
 //! | [`acpi`], [`reader`] | firmware tables, which are not to be trusted |
 //! | [`pci`] | where a function is, and the requester IDs that it uses |
 //! | [`function`], [`msi`] | a unit that is a PCI function itself, and its interrupt |
-//! | [`ids`], [`ratelimit`] | domain ids; a limit for messages |
-//! | [`grow`] | vectors under a spinlock |
+//! | [`domain_id`], [`ids`] | what units cache the translations of a domain under; free numbers |
+//! | [`grow`], [`ratelimit`] | vectors under a spinlock; a limit for messages |
 //!
 //! A dirty page on its way: the core calls `read_and_clear_dirty`; the driver's domain hands the
 //! claimed range and the [`dirty::DirtyBitmap`] to [`pt::PageTable::read_and_clear_dirty`]; that
@@ -59,6 +59,8 @@ pub mod device;
 pub mod dirty;
 #[cfg(CONFIG_IOMMU_API)]
 pub mod domain;
+#[cfg(CONFIG_IOMMU_API)]
+pub mod domain_id;
 #[cfg(all(CONFIG_IOMMU_API, CONFIG_PCI))]
 pub mod function;
 #[cfg(CONFIG_IOMMU_API)]

@@ -22,6 +22,10 @@ use kernel::{
             Flush,
             Geometry, //
         },
+        domain_id::{
+            DomainId,
+            DomainIds, //
+        },
         gather::IotlbGather,
         ops::PagingDomain,
         pages::{
@@ -43,13 +47,11 @@ use kernel::{
             Stable, //
         }, //
     },
-    new_mutex,
     prelude::*,
     sizes::SZ_4K,
     sync::{
         atomic::Release,
-        Arc,
-        Mutex, //
+        Arc, //
     }, //
 };
 
@@ -69,10 +71,7 @@ use crate::{
         Block,
         Tag as CacheTag, //
     },
-    unit::{
-        DomainId,
-        Unit, //
-    }, //
+    unit::Unit, //
 };
 
 use users::{
@@ -142,13 +141,13 @@ pub(crate) struct Domain {
     sync_map: bool,
     users: Arc<Users>,
     #[pin]
-    ids: Mutex<KVec<Arc<DomainId>>>,
+    ids: DomainIds<Unit>,
 }
 
 /// What a device in a domain holds: a place among its users, and the domain's id in the unit of the
 /// device.
 pub(crate) struct Attachment {
-    id: Arc<DomainId>,
+    id: Arc<DomainId<Unit>>,
     users: Arc<Users>,
     endpoint: Arc<Endpoint>,
 }
@@ -201,7 +200,7 @@ impl Domain {
                 dirty: flags.dirty_tracking,
                 sync_map,
                 users,
-                ids <- new_mutex!(KVec::new()),
+                ids <- DomainIds::new(),
             }? Error))
         })
     }
@@ -226,18 +225,6 @@ impl Domain {
             && (self.sync_map || !caps.cache_absent())
     }
 
-    /// The domain's id in `unit`. May sleep.
-    fn id(&self, unit: &Arc<Unit>) -> Result<Arc<DomainId>> {
-        let mut ids = self.ids.lock();
-        if let Some(id) = ids.iter().find(|id| Arc::ptr_eq(&id.unit, unit)) {
-            return Ok(id.clone());
-        }
-        ids.reserve(1, GFP_KERNEL)?;
-        let id = Arc::new(DomainId::new(unit)?, GFP_KERNEL)?;
-        ids.push(id.clone(), GFP_KERNEL)?;
-        Ok(id)
-    }
-
     /// The device entry that leads to the tables as they are now.
     fn entry(&self, attachment: &Attachment, tracking: bool) -> Entry {
         let domain = attachment.id.id;
@@ -248,23 +235,6 @@ impl Domain {
             }
             Table::Guest(_, directory) => Entry::guest(directory.phys(), domain),
         }
-    }
-
-    /// Runs `flush` for each tag and reports the last failure.
-    fn flush_each(
-        attachments: &Attachments<Self>,
-        mut flush: impl FnMut(&Tag) -> Result,
-    ) -> Result {
-        attachments.with_tags(|tags| {
-            let mut result = Ok(());
-            for tag in tags {
-                // All units are told, also after one that does not answer.
-                if let Err(error) = flush(tag) {
-                    result = Err(error);
-                }
-            }
-            result
-        })
     }
 }
 
@@ -286,7 +256,7 @@ impl PagingDomain for Domain {
         if slot != Slot::Rid || !self.suits(&endpoint.unit.caps) {
             return Err(EINVAL);
         }
-        let id = self.id(&endpoint.unit)?;
+        let id = self.ids.of(&endpoint.unit)?;
         self.users.add(User {
             endpoint: endpoint.clone(),
             id: id.id,
@@ -378,7 +348,7 @@ impl PagingDomain for Domain {
     }
 
     fn sync(&self, flush: Flush, attachments: &Attachments<Self>) -> Result {
-        Self::flush_each(attachments, |tag| {
+        attachments.flush_each(|tag| {
             let command = match flush {
                 Flush::All => tag.cached.all(),
                 Flush::Range { range, tables } => tag
@@ -393,7 +363,7 @@ impl PagingDomain for Domain {
         if !self.sync_map {
             return Ok(());
         }
-        Self::flush_each(attachments, |tag| {
+        attachments.flush_each(|tag| {
             if !tag.unit.caps.cache_absent() {
                 return Ok(());
             }

@@ -14,6 +14,7 @@ use kernel::{
     device::Device,
     io::Io,
     iommu::{
+        domain_id::HasDomainIds,
         function::UnitFunction,
         ids::IdSet,
         mmio::PhysMem,
@@ -23,7 +24,6 @@ use kernel::{
     prelude::*,
     sync::{
         aref::ARef,
-        Arc,
         Mutex,
         SpinLockIrq, //
     },
@@ -205,6 +205,12 @@ impl Unit {
     }
 }
 
+impl HasDomainIds for Unit {
+    fn domain_ids(&self) -> &Mutex<IdSet> {
+        &self.domains
+    }
+}
+
 impl msi::Handler for Unit {
     fn handle(&self) {
         self.poll_events();
@@ -258,35 +264,5 @@ impl Port for &Unit {
             ),
             None => pr_err!("ivhd{}: command buffer: {}\n", self.number, what),
         }
-    }
-}
-
-/// A domain id of a unit.
-///
-/// Dropping it gives the id back: the unit must have forgotten everything cached under it.
-pub(crate) struct DomainId {
-    /// The unit.
-    pub(crate) unit: Arc<Unit>,
-    /// The id.
-    pub(crate) id: u16,
-}
-
-impl DomainId {
-    /// Takes an id of `unit`. May sleep.
-    ///
-    /// # Errors
-    ///
-    /// `ENOSPC`.
-    pub(crate) fn new(unit: &Arc<Unit>) -> Result<Self> {
-        Ok(Self {
-            unit: unit.clone(),
-            id: unit.domains.lock().take()?,
-        })
-    }
-}
-
-impl Drop for DomainId {
-    fn drop(&mut self) {
-        self.unit.domains.lock().give_back(self.id);
     }
 }

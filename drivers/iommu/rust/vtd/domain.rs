@@ -22,6 +22,10 @@ use kernel::{
             Flush,
             Geometry, //
         },
+        domain_id::{
+            DomainId,
+            DomainIds, //
+        },
         gather::IotlbGather,
         ops::PagingDomain,
         pages::{
@@ -43,15 +47,13 @@ use kernel::{
             Top, //
         }, //
     },
-    new_mutex,
     prelude::*,
     sync::{
         atomic::{
             AtomicFlag,
             Relaxed, //
         },
-        Arc,
-        Mutex, //
+        Arc, //
     }, //
 };
 
@@ -77,10 +79,7 @@ use crate::{
         },
         writer, //
     },
-    unit::{
-        DomainId,
-        Unit, //
-    }, //
+    unit::Unit, //
 };
 
 /// Bits of an output address that the tables can hold.
@@ -141,12 +140,12 @@ pub(crate) struct Domain {
     /// Whether anything was ever mapped without snooping.
     mapped: AtomicFlag,
     #[pin]
-    ids: Mutex<KVec<Arc<DomainId>>>,
+    ids: DomainIds<Unit>,
 }
 
 /// What a device in a domain holds: the domain's id in the unit of the device.
 pub(crate) struct Attachment {
-    id: Arc<DomainId>,
+    id: Arc<DomainId<Unit>>,
     pasid: u32,
 }
 
@@ -204,7 +203,7 @@ impl Domain {
                 snoop_control,
                 snoop: AtomicFlag::new(false),
                 mapped: AtomicFlag::new(false),
-                ids <- new_mutex!(KVec::new()),
+                ids <- DomainIds::new(),
             }? Error))
         })
     }
@@ -235,18 +234,6 @@ impl Domain {
             && (!self.snoop.load(Relaxed) || caps.snoop_control())
     }
 
-    /// The domain's id in `unit`. May sleep.
-    fn id(&self, unit: &Arc<Unit>) -> Result<Arc<DomainId>> {
-        let mut ids = self.ids.lock();
-        if let Some(id) = ids.iter().find(|id| Arc::ptr_eq(&id.unit, unit)) {
-            return Ok(id.clone());
-        }
-        ids.reserve(1, GFP_KERNEL)?;
-        let id = Arc::new(DomainId::new(unit)?, GFP_KERNEL)?;
-        ids.push(id.clone(), GFP_KERNEL)?;
-        Ok(id)
-    }
-
     /// The PASID entry that leads to the tables.
     fn entry(&self, attachment: &Attachment, tracking: bool) -> Entry {
         let top = self.top();
@@ -262,23 +249,6 @@ impl Domain {
             Stage::First => Entry::first_stage(top.phys, top.levels, caps.widest(), common),
             Stage::Second => Entry::second_stage(top.phys, top.levels, tracking, common),
         }
-    }
-
-    /// Submits `descriptor` for each tag and reports the last failure.
-    fn flush_each(
-        attachments: &Attachments<Self>,
-        mut flush: impl FnMut(&Tag) -> Result,
-    ) -> Result {
-        attachments.with_tags(|tags| {
-            let mut result = Ok(());
-            for tag in tags {
-                // All units are told, also after one that does not answer.
-                if let Err(error) = flush(tag) {
-                    result = Err(error);
-                }
-            }
-            result
-        })
     }
 }
 
@@ -302,7 +272,7 @@ impl PagingDomain for Domain {
         let pasid = endpoint::pasid_of(slot);
         endpoint.table.prepare(pasid)?;
         Ok(Attachment {
-            id: self.id(&endpoint.unit)?,
+            id: self.ids.of(&endpoint.unit)?,
             pasid,
         })
     }
@@ -382,7 +352,7 @@ impl PagingDomain for Domain {
     }
 
     fn sync(&self, flush: Flush, attachments: &Attachments<Self>) -> Result {
-        Self::flush_each(attachments, |tag| {
+        attachments.flush_each(|tag| {
             let caps = &tag.unit.caps;
             let descriptor = match flush {
                 Flush::All => tag.cached.all(caps),
@@ -399,7 +369,7 @@ impl PagingDomain for Domain {
         if !self.sync_map {
             return Ok(());
         }
-        Self::flush_each(attachments, |tag| {
+        attachments.flush_each(|tag| {
             let caps = &tag.unit.caps;
             if caps.write_buffer() {
                 tag.unit.flush_write_buffer()?;

@@ -17,6 +17,7 @@ use kernel::{
         Io, //
     },
     iommu::{
+        domain_id::HasDomainIds,
         ids::IdSet,
         mmio::PhysMem,
         ratelimit::RateLimit, //
@@ -24,7 +25,6 @@ use kernel::{
     prelude::*,
     sizes::SZ_4K,
     sync::{
-        Arc,
         Mutex,
         SpinLockIrq, //
     },
@@ -158,15 +158,6 @@ impl Unit {
         self.queue.lock().submit(&self.memory, &self, batch)
     }
 
-    /// Takes a domain id. May sleep.
-    ///
-    /// # Errors
-    ///
-    /// `ENOSPC`.
-    fn take_id(&self) -> Result<u16> {
-        self.domains.lock().take()
-    }
-
     /// Makes the unit find `context` for the requester ID `source`. May sleep.
     ///
     /// # Errors
@@ -256,6 +247,12 @@ impl Unit {
     }
 }
 
+impl HasDomainIds for Unit {
+    fn domain_ids(&self) -> &Mutex<IdSet> {
+        &self.domains
+    }
+}
+
 impl Port for &Unit {
     fn head(&self) -> usize {
         self.regs.read(IQH).index()
@@ -301,35 +298,5 @@ impl Port for &Unit {
             ),
             None => pr_err!("dmar{}: invalidation queue: {}\n", self.number, what),
         }
-    }
-}
-
-/// A domain id of a unit.
-///
-/// Dropping it gives the id back: the unit must have forgotten everything cached under it.
-pub(crate) struct DomainId {
-    /// The unit.
-    pub(crate) unit: Arc<Unit>,
-    /// The id.
-    pub(crate) id: u16,
-}
-
-impl DomainId {
-    /// Takes an id of `unit`. May sleep.
-    ///
-    /// # Errors
-    ///
-    /// `ENOSPC`.
-    pub(crate) fn new(unit: &Arc<Unit>) -> Result<Self> {
-        Ok(Self {
-            unit: unit.clone(),
-            id: unit.take_id()?,
-        })
-    }
-}
-
-impl Drop for DomainId {
-    fn drop(&mut self) {
-        self.unit.domains.lock().give_back(self.id);
     }
 }

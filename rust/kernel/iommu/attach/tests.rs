@@ -498,6 +498,31 @@ mod suite {
     }
 
     #[test]
+    fn every_unit_is_told_of_a_flush() -> Result {
+        let domain = FakeDomain::new(1, Log::new()?)?;
+        let attachments = &domain.attachments;
+        assert_eq!(attachments.flush_each(|_| Err(EIO)), Ok(()));
+        let devices = [FakeDevice::new(1)?, FakeDevice::new(2)?];
+        for device in &devices {
+            device.attach(&domain, Slot::Rid)?;
+        }
+
+        let mut told = KVec::new();
+        let flushed = attachments.flush_each(|tag| {
+            told.push(*tag, GFP_ATOMIC)?;
+            match *tag {
+                1 => Err(EIO),
+                101 => Err(ETIMEDOUT),
+                _ => Ok(()),
+            }
+        });
+        assert_eq!(&told[..], &[1, 101, 0, 102]);
+        assert_eq!(flushed, Err(ETIMEDOUT));
+        assert_eq!(attachments.flush_each(|_| Ok(())), Ok(()));
+        Ok(())
+    }
+
+    #[test]
     fn who_is_in_the_way_of_a_release() -> Result {
         let log = Log::new()?;
         let domain = FakeDomain::new(1, log)?;
