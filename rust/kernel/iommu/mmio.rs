@@ -21,6 +21,12 @@ use kernel::{
     str::CString, //
 };
 
+#[cfg(CONFIG_KUNIT)]
+use super::pages::{
+    Gfp,
+    TablePages, //
+};
+
 /// A claimed and mapped range of physical addresses, of at least `SIZE` bytes.
 ///
 /// Registers below `SIZE` are checked when the driver is built, if they have no more than 32 bits:
@@ -29,8 +35,8 @@ use kernel::{
 ///
 /// # Invariants
 ///
-/// - `request` is that of the range.
-/// - `io` is the address of an `ioremap()` of that range.
+/// - `io` is the address of an `ioremap()` of the range that was claimed, or that of the memory
+///   that stands for it.
 /// - Address and length are multiples of 8, and the length is at least `SIZE`.
 ///
 /// # Examples
@@ -51,7 +57,16 @@ use kernel::{
 /// ```
 pub struct PhysMem<const SIZE: usize = 0> {
     io: MmioRaw<Region<SIZE>>,
-    request: Request,
+    backing: Backing,
+}
+
+/// What the addresses of a [`PhysMem`] lead to.
+enum Backing {
+    /// Registers.
+    Claimed { _request: Request },
+    /// Memory, which does nothing of itself.
+    #[cfg(CONFIG_KUNIT)]
+    Memory { _pages: TablePages },
 }
 
 /// A request for a range, given back when dropped.
@@ -136,7 +151,10 @@ impl<const SIZE: usize> PhysMem<SIZE> {
         }
         match MmioRaw::new_region(addr as usize, len) {
             // INVARIANT: Requested and mapped above.
-            Ok(io) => Ok(Self { io, request }),
+            Ok(io) => Ok(Self {
+                io,
+                backing: Backing::Claimed { _request: request },
+            }),
             Err(error) => {
                 // SAFETY: `addr` is the mapping made above, and nobody else knows of it.
                 unsafe { bindings::iounmap(addr) };
@@ -145,30 +163,37 @@ impl<const SIZE: usize> PhysMem<SIZE> {
         }
     }
 
-    /// The physical address of the first byte.
-    #[inline]
-    pub fn start(&self) -> PhysAddr {
-        self.request.start
-    }
-
-    /// The number of bytes that are mapped.
-    #[inline]
-    pub fn len(&self) -> usize {
-        self.request.len
-    }
-
-    /// Never the case: an empty range cannot be claimed.
-    #[inline]
-    pub fn is_empty(&self) -> bool {
-        self.request.len == 0
+    /// Memory in the place of registers, all zero: a unit for tests, which neither obeys nor
+    /// answers unless the test writes what it would say.
+    ///
+    /// Context: may sleep.
+    ///
+    /// # Errors
+    ///
+    /// `ENOMEM`; `EINVAL` if `SIZE` is zero.
+    #[cfg(CONFIG_KUNIT)]
+    pub fn in_memory() -> Result<Self> {
+        let pages = TablePages::new(SIZE, Gfp::KERNEL, None)?;
+        let addr = pages.words().as_ptr().expose_provenance();
+        // INVARIANT: The memory is kept as long as the object.
+        Ok(Self {
+            io: MmioRaw::new_region(addr, pages.size())?,
+            backing: Backing::Memory { _pages: pages },
+        })
     }
 }
 
 impl<const SIZE: usize> Drop for PhysMem<SIZE> {
     fn drop(&mut self) {
-        // SAFETY: By the type invariants this is the address of a mapping that we own.
-        // The request is given back after this.
-        unsafe { bindings::iounmap(self.io.addr() as *mut c_void) };
+        match &self.backing {
+            // The request is given back after this.
+            Backing::Claimed { .. } => {
+                // SAFETY: By the type invariants this is the address of a mapping that we own.
+                unsafe { bindings::iounmap(self.io.addr() as *mut c_void) }
+            }
+            #[cfg(CONFIG_KUNIT)]
+            Backing::Memory { .. } => {}
+        }
     }
 }
 
