@@ -10,6 +10,8 @@
 pub(crate) mod kept;
 pub(crate) mod power;
 mod take;
+#[cfg(CONFIG_RUST_INTEL_VTD_KUNIT_TEST)]
+mod tests;
 
 use kernel::{
     io::{

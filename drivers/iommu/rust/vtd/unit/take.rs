@@ -132,6 +132,16 @@ impl Unit {
             caps.raw_cap(),
             caps.raw_ecap()
         );
+        Self::new(number, info, caps, regs)
+    }
+
+    /// The unit behind `regs`, which are neither read nor written. May sleep.
+    pub(super) fn new(
+        number: usize,
+        info: UnitInfo,
+        caps: Caps,
+        regs: PhysMem<SZ_4K>,
+    ) -> Result<Arc<Self>> {
         let memory = qi::Memory::new(None)?;
         let ids = IdSet::new(FIRST_ID, caps.domains())?;
         Arc::pin_init(
