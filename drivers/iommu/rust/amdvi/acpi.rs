@@ -308,4 +308,4 @@ impl Ivrs {
 }
 
 #[cfg(CONFIG_RUST_AMD_VI_KUNIT_TEST)]
-mod tests;
+pub(crate) mod tests;

@@ -17,6 +17,9 @@ use kernel::{
     }, //
 };
 
+#[cfg(CONFIG_RUST_AMD_VI_KUNIT_TEST)]
+use kernel::sync::atomic::Release;
+
 use crate::regs::queue::{
     ENTRIES,
     ENTRY_BYTES,
@@ -42,6 +45,15 @@ impl Log {
     /// What to write to `EVTLOG`.
     pub(crate) fn address(&self) -> EVTLOG {
         EVTLOG::at(self.entries.phys())
+    }
+
+    /// Writes an entry, as the unit does.
+    #[cfg(CONFIG_RUST_AMD_VI_KUNIT_TEST)]
+    pub(crate) fn put(&self, index: usize, words: [u64; 2]) -> Result {
+        let first = index % ENTRIES * WORDS;
+        self.entries.word(first + 1)?.store(words[1], Relaxed);
+        self.entries.word(first)?.store(words[0], Release);
+        Ok(())
     }
 
     /// Takes the event at `index`; [`None`] if the unit has moved on before it wrote it.
@@ -196,8 +208,7 @@ mod tests {
     fn an_event_is_taken_once() -> Result {
         let log = Log::new(None)?;
         assert_eq!(log.take(3), None);
-        log.entries.words()[6].store(0x5000_0000_0000_0000, Relaxed);
-        log.entries.words()[7].store(0x9000, Relaxed);
+        log.put(3, [0x5000_0000_0000_0000, 0x9000])?;
         assert_eq!(
             log.take(3).map(|event| (event.code, event.address)),
             Some((5, 0x9000))

@@ -9,6 +9,8 @@
 
 pub(crate) mod power;
 mod take;
+#[cfg(CONFIG_RUST_AMD_VI_KUNIT_TEST)]
+mod tests;
 
 use kernel::{
     device::Device,

@@ -69,6 +69,14 @@ const EXCLUDED: &[u8] = &[
     0x00, 0x00, 0x10, 0, 0, 0, 0, 0, 0x00, 0x20, 0, 0, 0, 0, 0, 0,
 ];
 
+/// What firmware says of a unit that serves all devices of a segment that there is not.
+pub(crate) fn made_up_unit() -> Result<UnitInfo> {
+    let units = Ivrs::parse(&table(&[OLD])?)?.units;
+    let mut unit = units.into_iter().next().ok_or(EINVAL)?;
+    unit.segment = u16::MAX;
+    Ok(unit)
+}
+
 fn what(bytes: &[u8]) -> &'static str {
     match Ivrs::parse(bytes) {
         Ok(_) => "no error",

@@ -158,6 +158,18 @@ impl Unit {
             caps.raw_efr(),
             caps.raw_efr2()
         );
+        Self::new(number, info, caps, regs, control)
+    }
+
+    /// The unit behind `regs`, which are neither read nor written; `control` is what is in its
+    /// control register. May sleep.
+    pub(super) fn new(
+        number: usize,
+        info: UnitInfo,
+        caps: Caps,
+        regs: PhysMem<REGISTER_BYTES>,
+        control: CONTROL,
+    ) -> Result<Arc<Self>> {
         let memory = cmd::Memory::new(None)?;
         let log = Log::new(None)?;
         let ids = IdSet::new(FIRST_ID, IDS)?;

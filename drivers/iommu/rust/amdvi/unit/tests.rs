@@ -1,0 +1,192 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! A unit whose registers are memory: it obeys, or does not, as the test has written down.
+//!
+//! What a unit does not do in time costs the second after which it is given up.
+
+use super::{
+    power::Powered,
+    *, //
+};
+use crate::{
+    acpi::tests::made_up_unit,
+    regs::{
+        cap::{
+            Header,
+            EFR,
+            EFR2, //
+        },
+        control::DEVTAB,
+        queue::{
+            CMDBUF,
+            EVTLOG, //
+        }, //
+    }, //
+};
+use kernel::{
+    iommu::msi::Interrupt,
+    str::CString,
+    sync::Arc, //
+};
+
+/// What an owner before us has left.
+const OLD_TABLE: u64 = 0x1234_5001;
+const OLD_COMMANDS: u64 = 0x6789_a000 | 8 << 56;
+const OLD_EVENTS: u64 = 0xbcde_f000 | 8 << 56;
+const OLD_CONTROL: u64 = 1 << 10;
+
+/// An event: a command is illegal, the one at 0x9000.
+const EVENT: [u64; 2] = [0x5 << 60, 0x9000];
+
+fn unit() -> Result<Arc<Unit>> {
+    // Everything can be invalidated by one command.
+    let (efr, efr2) = (EFR::from_raw(1 << 6), EFR2::from_raw(0));
+    let caps = Caps::new(Header::from_raw(1 << 27), efr, efr2, 0, false);
+    let regs = PhysMem::in_memory()?;
+    let control = CONTROL::from_raw(OLD_CONTROL);
+    let unit = Unit::new(9, made_up_unit()?, caps, regs, control)?;
+    unit.regs.try_write_reg(DEVTAB::from_raw(OLD_TABLE))?;
+    unit.regs.try_write_reg(CMDBUF::from_raw(OLD_COMMANDS))?;
+    unit.regs.try_write_reg(EVTLOG::from_raw(OLD_EVENTS))?;
+    unit.regs.try_write_reg(control)?;
+    Ok(unit)
+}
+
+/// Has the unit say that it fetches commands and logs events, or that it has stopped.
+fn say_running(unit: &Unit, runs: bool) -> Result {
+    let status = STATUS::zeroed().with_commands(runs).with_events(runs);
+    unit.regs.try_write_reg(status)
+}
+
+/// Whether the registers are as they were found.
+fn is_as_found(unit: &Unit) -> Result<bool> {
+    let regs = &unit.regs;
+    Ok(regs.try_read(DEVTAB)?.into_raw() == OLD_TABLE
+        && regs.try_read(CMDBUF)?.into_raw() == OLD_COMMANDS
+        && regs.try_read(EVTLOG)?.into_raw() == OLD_EVENTS
+        && regs.try_read(CONTROL)?.into_raw() == OLD_CONTROL)
+}
+
+/// Whether somebody holds on to the unit for ever.
+fn is_leaked(unit: Arc<Unit>) -> bool {
+    Arc::into_unique_or_drop(unit).is_none()
+}
+
+#[kunit_tests(rust_amdvi_unit)]
+mod suite {
+    use super::*;
+
+    #[test]
+    fn a_unit_is_left_as_it_was_found() -> Result {
+        let unit = unit()?;
+        let powered = Powered::new(unit.clone())?;
+        let regs = &unit.regs;
+        assert_eq!(regs.try_read(DEVTAB)?, unit.table.address());
+        assert_eq!(regs.try_read(CMDBUF)?, unit.memory.address());
+        assert_eq!(regs.try_read(EVTLOG)?, unit.log.address());
+        // Nothing runs before translation does.
+        let control = regs.try_read(CONTROL)?;
+        assert!(!control.enable().into_bool() && !control.commands().into_bool());
+
+        drop(powered);
+        assert!(is_as_found(&unit)?);
+        assert!(!is_leaked(unit));
+        Ok(())
+    }
+
+    /// Hardware may read the tables still: they are there, and the registers name them.
+    #[test]
+    fn a_unit_that_does_not_stop_keeps_its_tables() -> Result {
+        let unit = unit()?;
+        let powered = Powered::new(unit.clone())?;
+        say_running(&unit, true)?;
+        drop(powered);
+        assert_eq!(unit.regs.try_read(DEVTAB)?, unit.table.address());
+        assert!(is_leaked(unit));
+        Ok(())
+    }
+
+    /// The unit stops at a command: the buffer begins anew, and is empty.
+    #[test]
+    fn the_command_buffer_begins_anew() -> Result {
+        let unit = unit()?;
+        let powered = Powered::new(unit.clone())?;
+        let regs = &unit.regs;
+        assert_eq!(powered.enable_translation(), Err(EINVAL));
+        assert_eq!(regs.read(CMDTAIL), CMDTAIL::at(0));
+        let control = regs.try_read(CONTROL)?;
+        assert!(control.enable().into_bool() && control.commands().into_bool());
+
+        drop(powered);
+        assert!(is_as_found(&unit)?);
+        assert!(!is_leaked(unit));
+        Ok(())
+    }
+
+    #[test]
+    fn a_unit_that_does_not_run_commands() -> Result {
+        let unit = unit()?;
+        let powered = Powered::new(unit.clone())?;
+        say_running(&unit, true)?;
+        assert_eq!(powered.enable_translation(), Err(ETIMEDOUT));
+        say_running(&unit, false)?;
+        drop(powered);
+        assert!(is_as_found(&unit)?);
+        Ok(())
+    }
+
+    #[test]
+    fn events_are_taken_as_far_as_the_unit_says() -> Result {
+        let unit = unit()?;
+        let regs = &unit.regs;
+        let last = crate::regs::queue::ENTRIES - 1;
+        regs.write_reg(EVTHEAD::at(last));
+        regs.write_reg(EVTTAIL::from_raw(2 << 4));
+        // The second of three is never written.
+        unit.log.put(last, EVENT)?;
+        unit.log.put(1, EVENT)?;
+        unit.log.put(2, EVENT)?;
+        unit.poll_events();
+        assert_eq!(regs.read(EVTHEAD), EVTHEAD::at(2));
+        assert_eq!(regs.try_read(STATUS)?, STATUS::acknowledge_events());
+        assert!(unit.log.take(last).is_none() && unit.log.take(1).is_none());
+        assert!(unit.log.take(2).is_some());
+        Ok(())
+    }
+
+    #[test]
+    fn the_event_log_begins_anew_after_an_overflow() -> Result {
+        let unit = unit()?;
+        let regs = &unit.regs;
+        regs.write_reg(EVTHEAD::at(7));
+        regs.write_reg(EVTTAIL::from_raw(8 << 4));
+        unit.log.put(7, EVENT)?;
+        let status = STATUS::zeroed().with_event_logged(true);
+        regs.try_write_reg(status.with_event_overflow(true))?;
+        unit.poll_events();
+        assert!(unit.log.take(7).is_none());
+        assert_eq!(regs.read(EVTHEAD), EVTHEAD::at(0));
+        assert_eq!(regs.read(EVTTAIL), EVTTAIL::from_raw(0));
+        assert_eq!(regs.try_read(STATUS)?, STATUS::acknowledge_overflow());
+        let control = regs.try_read(CONTROL)?;
+        assert_eq!(control, CONTROL::from_raw(OLD_CONTROL).with_events(true));
+        Ok(())
+    }
+
+    #[test]
+    fn without_an_interrupt_events_are_polled() -> Result {
+        let unit = unit()?;
+        // There is no such function.
+        let powered = Powered::new(unit.clone())?;
+        assert!(powered.needs_polling());
+        drop(powered);
+
+        // A host bridge has no message-signalled interrupts.
+        if let Some(function) = UnitFunction::find(0, 0) {
+            let name = CString::try_from(c"rust_amdvi_unit")?;
+            assert!(Interrupt::request(function, name, unit.clone()).is_err());
+        }
+        assert!(!is_leaked(unit));
+        Ok(())
+    }
+}
