@@ -2,13 +2,59 @@
 
 //! Reading bytes that are not to be trusted.
 //!
-//! Pure: depends on `core` and on the kernel's error type only, so that a parser built on it runs
+//! Pure: depends on `core` and on the kernel's error types only, so that a parser built on it runs
 //! on a host as well.
 
-use kernel::error::{
-    code::EINVAL,
-    Result, //
+use kernel::{
+    alloc::AllocError,
+    error::{
+        code::{
+            EINVAL,
+            ENOMEM, //
+        },
+        Error,
+        Result, //
+    },
+    fmt, //
 };
+
+/// Why a table is refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TableError {
+    /// There is no memory to hold what the table says.
+    Memory,
+    /// The table contradicts itself.
+    Bad {
+        /// Offset in the table of the record that does.
+        offset: usize,
+        /// What is wrong with it.
+        what: &'static str,
+    },
+}
+
+impl fmt::Display for TableError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Memory => write!(f, "out of memory"),
+            Self::Bad { offset, what } => write!(f, "at offset {offset}: {what}"),
+        }
+    }
+}
+
+impl From<TableError> for Error {
+    fn from(error: TableError) -> Self {
+        match error {
+            TableError::Memory => ENOMEM,
+            TableError::Bad { .. } => EINVAL,
+        }
+    }
+}
+
+impl From<AllocError> for TableError {
+    fn from(_: AllocError) -> Self {
+        Self::Memory
+    }
+}
 
 /// A position in a slice of bytes, from which little-endian values are taken.
 ///

@@ -12,13 +12,12 @@
 pub(crate) mod scope;
 
 use kernel::{
-    alloc::AllocError,
-    fmt,
     iommu::reader::{
         Reader,
         Record,
         RecordHeader,
-        Records, //
+        Records,
+        TableError, //
     },
     prelude::*, //
 };
@@ -48,44 +47,6 @@ const WRITE: u8 = 1 << 2;
 
 /// Flag of a memory block: the unit does not look at accesses there.
 const EXCLUSION: u8 = 1 << 3;
-
-/// Why the table is refused.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum TableError {
-    /// There is no memory to hold what the table says.
-    Memory,
-    /// The table contradicts itself.
-    Bad {
-        /// Offset of the block in the table.
-        offset: usize,
-        /// What is wrong with it.
-        what: &'static str,
-    },
-}
-
-impl fmt::Display for TableError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Memory => write!(f, "out of memory"),
-            Self::Bad { offset, what } => write!(f, "at offset {offset}: {what}"),
-        }
-    }
-}
-
-impl From<TableError> for Error {
-    fn from(error: TableError) -> Self {
-        match error {
-            TableError::Memory => ENOMEM,
-            TableError::Bad { .. } => EINVAL,
-        }
-    }
-}
-
-impl From<AllocError> for TableError {
-    fn from(_: AllocError) -> Self {
-        Self::Memory
-    }
-}
 
 /// A remapping unit (IVHD, 5.2.2).
 #[derive(Debug, PartialEq, Eq)]

@@ -9,13 +9,12 @@
 pub(crate) mod scope;
 
 use kernel::{
-    alloc::AllocError,
-    fmt,
     iommu::reader::{
         Reader,
         Record,
         RecordHeader,
-        Records, //
+        Records,
+        TableError, //
     },
     prelude::*, //
 };
@@ -36,44 +35,6 @@ const PLATFORM_OPT_IN: u8 = 1 << 2;
 
 /// Flag of a unit: it serves all devices of its segment that no other unit names.
 const INCLUDE_ALL: u8 = 1 << 0;
-
-/// Why the table is refused.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum TableError {
-    /// There is no memory to hold what the table says.
-    Memory,
-    /// The table contradicts itself.
-    Bad {
-        /// Offset of the record in the table.
-        offset: usize,
-        /// What is wrong with it.
-        what: &'static str,
-    },
-}
-
-impl fmt::Display for TableError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Memory => write!(f, "out of memory"),
-            Self::Bad { offset, what } => write!(f, "at offset {offset}: {what}"),
-        }
-    }
-}
-
-impl From<TableError> for Error {
-    fn from(error: TableError) -> Self {
-        match error {
-            TableError::Memory => ENOMEM,
-            TableError::Bad { .. } => EINVAL,
-        }
-    }
-}
-
-impl From<AllocError> for TableError {
-    fn from(_: AllocError) -> Self {
-        Self::Memory
-    }
-}
 
 /// A remapping unit (DRHD, 8.3).
 #[derive(Debug, PartialEq, Eq)]

@@ -7,11 +7,12 @@
 //! requester IDs it names. Pure.
 
 use kernel::{
-    iommu::reader::Reader,
+    iommu::reader::{
+        Reader,
+        TableError, //
+    },
     prelude::*, //
 };
-
-use super::TableError;
 
 /// What a device entry is about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

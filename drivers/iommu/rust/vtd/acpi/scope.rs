@@ -8,11 +8,12 @@
 //! the device. Pure.
 
 use kernel::{
-    iommu::reader::Record,
+    iommu::reader::{
+        Record,
+        TableError, //
+    },
     prelude::*, //
 };
-
-use super::TableError;
 
 /// A PCI function on the way from the root bus to a device.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
