@@ -27,7 +27,7 @@
 //! | [`pages`] | memory that hardware walks: tables, rings |
 //! | [`mmio`] | registers at a physical address |
 //! | [`acpi`], [`reader`] | firmware tables, which are not to be trusted |
-//! | [`pci`] | where a function is, and the requester IDs that it uses |
+//! | [`pci`], [`place`] | where a function is, and the requester IDs that it uses |
 //! | [`function`], [`msi`] | a unit that is a PCI function itself, and its interrupt |
 //! | [`domain_id`], [`ids`] | what units cache the translations of a domain under; free numbers |
 //! | [`grow`], [`ratelimit`] | vectors under a spinlock; a limit for messages |
@@ -81,6 +81,8 @@ pub mod ops;
 pub mod pages;
 #[cfg(all(CONFIG_IOMMU_API, CONFIG_PCI))]
 pub mod pci;
+#[cfg(all(CONFIG_IOMMU_API, CONFIG_PCI))]
+pub mod place;
 #[cfg(CONFIG_RUST_IOMMU_PT_ABI)]
 pub mod pt_abi;
 #[cfg(CONFIG_IOMMU_API)]

@@ -8,7 +8,7 @@
 //! - [`driver`]: the answers to the IOMMU core; [`domain`], [`endpoint`]: its domains and devices;
 //! - [`unit`]: a unit's registers; [`dte`]: the device table that it reads; [`cmd`], [`iotlb`]:
 //!   making it forget;
-//! - [`acpi`], [`topology`]: which unit serves which device;
+//! - [`acpi`]: which unit serves which device;
 //! - [`regs`], [`caps`], [`event`]: the specification's registers and what they mean.
 //!
 //! Section numbers refer to AMD's "I/O Virtualization Technology (IOMMU) Specification", document
@@ -26,7 +26,6 @@ mod iotlb;
 mod module;
 mod policy;
 mod regs;
-mod topology;
 mod unit;
 
 kernel::prelude::module! {

@@ -17,6 +17,7 @@ use kernel::{
         },
         domain::AllocFlags,
         ops::Driver,
+        place::Place,
         pt::{
             Prot,
             Range, //
@@ -47,7 +48,6 @@ use crate::{
     },
     endpoint::Endpoint,
     policy::Policy,
-    topology::Place,
     unit::{
         power::Powered,
         Unit,

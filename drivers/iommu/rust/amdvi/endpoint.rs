@@ -7,6 +7,7 @@
 //! the driver. Neither names memory of the device.
 
 use kernel::{
+    iommu::place::Place,
     prelude::*,
     sync::Arc, //
 };
@@ -16,7 +17,6 @@ use crate::{
         entry::Entry,
         Live, //
     },
-    topology::Place,
     unit::Unit, //
 };
 
@@ -37,7 +37,9 @@ impl Endpoint {
     ///
     /// `ENOMEM`; `ENODEV` if the unit has no entry for one of the IDs. Nothing is left behind.
     pub(crate) fn new(unit: Arc<Unit>, mut place: Place) -> Result<Self> {
-        place.add_aliases(&unit.info)?;
+        if let Some(alias) = unit.info.alias(place.source()) {
+            place.add(alias)?;
+        }
         let endpoint = Self { unit, place };
         // An error drops `endpoint`, which gives up what was claimed.
         for source in endpoint.place.sources() {

@@ -17,6 +17,7 @@ use kernel::{
         },
         domain::AllocFlags,
         ops::Driver,
+        place::Place,
         pt::{
             Prot,
             Range, //
@@ -58,7 +59,7 @@ use crate::{
         writer, //
     },
     policy::Policy,
-    topology::Place,
+    topology::Path,
     unit::{
         power::Powered,
         Unit,
@@ -147,12 +148,12 @@ impl Vtd {
         Ok(())
     }
 
-    /// The unit that serves the device at `place`.
+    /// The unit that serves the device at `place`, which `path` leads to.
     ///
     /// A unit that names it, or a bridge above it, comes before the one that serves all others.
-    fn unit_of(&self, place: &Place) -> Option<usize> {
+    fn unit_of(&self, place: &Place, path: &Path) -> Option<usize> {
         let named = self.units.iter().position(|unit| {
-            unit.info.segment == place.segment && scope::any_serves(&unit.info.scopes, &place.chain)
+            unit.info.segment == place.segment && scope::any_serves(&unit.info.scopes, &path.chain)
         });
         named.or_else(|| {
             self.units
@@ -176,12 +177,12 @@ impl Driver for Vtd {
     }
 
     fn probe_device(&self, dev: &Device) -> Result<Probed<Endpoint>> {
-        let place = Place::of(dev)?;
-        let index = self.unit_of(&place).ok_or(ENODEV)?;
+        let (place, path) = (Place::of(dev)?, Path::of(dev)?);
+        let index = self.unit_of(&place, &path).ok_or(ENODEV)?;
         let unit = self.units.get(index).ok_or(ENODEV)?;
         Ok(Probed {
             unit: index,
-            endpoint: Endpoint::new(unit.clone(), place)?,
+            endpoint: Endpoint::new(unit.clone(), place, path)?,
         })
     }
 
@@ -217,14 +218,14 @@ impl Driver for Vtd {
     }
 
     fn reserved_regions(&self, endpoint: &Endpoint, regions: &mut ReservedRegions<'_>) -> Result {
-        let place = &endpoint.place;
-        let kind = if place.relaxable {
+        let (place, path) = (&endpoint.place, &endpoint.path);
+        let kind = if path.relaxable {
             RegionKind::DirectRelaxable
         } else {
             RegionKind::Direct
         };
         for region in &self.reserved {
-            if region.segment == place.segment && scope::any_serves(&region.scopes, &place.chain) {
+            if region.segment == place.segment && scope::any_serves(&region.scopes, &path.chain) {
                 let range = Range::inclusive(region.first, region.last)?;
                 regions.add(range, Prot::READ | Prot::WRITE, kind)?;
             }

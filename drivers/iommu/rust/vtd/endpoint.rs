@@ -8,7 +8,10 @@
 //! outlive the driver: their tables stay until translation is off ([`Unit::keep`]).
 
 use kernel::{
-    iommu::attach::Slot,
+    iommu::{
+        attach::Slot,
+        place::Place, //
+    },
     prelude::*,
     sync::Arc, //
 };
@@ -24,7 +27,7 @@ use crate::{
         PasidTable, //
     },
     root::Context,
-    topology::Place,
+    topology::Path,
     unit::{
         kept::Kept,
         Unit, //
@@ -48,27 +51,34 @@ pub(crate) struct Endpoint {
     pub(crate) unit: Arc<Unit>,
     /// Where it is.
     pub(crate) place: Arc<Place>,
+    /// The way there.
+    pub(crate) path: Path,
     /// Its PASIDs.
     pub(crate) table: Arc<PasidTable>,
 }
 
 impl Endpoint {
-    /// Makes the tables of a device at `place` and shows them to `unit`. The device is blocked
-    /// then, once translation is on.
+    /// Makes the tables of a device at `place`, which `path` leads to, and shows them to `unit`. The
+    /// device is blocked then, once translation is on.
     ///
     /// May sleep.
     ///
     /// # Errors
     ///
     /// `ENOMEM`, or that the unit does not answer; nothing is left behind.
-    pub(crate) fn new(unit: Arc<Unit>, place: Place) -> Result<Self> {
+    pub(crate) fn new(unit: Arc<Unit>, place: Place, path: Path) -> Result<Self> {
         let table = Arc::pin_init(
             PasidTable::new(1, None, unit.caps.coherent_tables()),
             GFP_KERNEL,
         )?;
         table.prepare(NO_PASID)?;
         let place = Arc::new(place, GFP_KERNEL)?;
-        let endpoint = Self { unit, place, table };
+        let endpoint = Self {
+            unit,
+            place,
+            path,
+            table,
+        };
         // An error drops `endpoint`, which gives up what was claimed.
         for source in endpoint.place.sources() {
             endpoint.unit.forget_kept(source);

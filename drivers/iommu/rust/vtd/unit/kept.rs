@@ -7,14 +7,12 @@
 //! until the unit goes too, or until one of the requester IDs is used anew.
 
 use kernel::{
+    iommu::place::Place,
     prelude::*,
     sync::Arc, //
 };
 
-use crate::{
-    pasid::PasidTable,
-    topology::Place, //
-};
+use crate::pasid::PasidTable;
 
 use super::Unit;
 
