@@ -24,7 +24,7 @@
 //! | [`resv`] | `struct iommu_resv_region` |
 //! | [`pt`] | I/O page tables in Rust, for several formats |
 //! | `pt_abi` | the same under the C ABI of `struct pt_iommu`, for C drivers |
-//! | [`pages`] | memory that hardware walks: tables, rings |
+//! | [`pages`], [`ring`] | memory that hardware walks or fetches: tables, rings of commands |
 //! | [`mmio`] | registers at a physical address |
 //! | [`acpi`], [`reader`] | firmware tables, which are not to be trusted |
 //! | [`pci`], [`place`] | where a function is, and the requester IDs that it uses |
@@ -91,3 +91,5 @@ pub mod ratelimit;
 pub mod registry;
 #[cfg(CONFIG_IOMMU_API)]
 pub mod resv;
+#[cfg(CONFIG_IOMMU_API)]
+pub mod ring;

@@ -21,16 +21,8 @@ pub(crate) mod desc;
 mod tests;
 
 use kernel::{
-    iommu::pages::{
-        Gfp,
-        TablePages, //
-    },
-    prelude::*,
-    sizes::SZ_4K,
-    sync::atomic::{
-        Acquire,
-        Relaxed, //
-    },
+    iommu::ring,
+    prelude::*, //
 };
 
 use crate::regs::queue::{
@@ -82,51 +74,12 @@ enum Outcome {
     Silent,
 }
 
-/// The memory of a ring: the commands, and a word that waits write to.
-pub(crate) struct Memory {
-    slots: TablePages,
-    status: TablePages,
-}
+/// The memory of a ring.
+pub(crate) type Memory = ring::Memory<WORDS>;
 
-impl Memory {
-    /// Allocates the memory near `node`. May sleep.
-    pub(crate) fn new(node: Option<u32>) -> Result<Self> {
-        Ok(Self {
-            slots: TablePages::new(SLOTS * ENTRY_BYTES, Gfp::KERNEL, node)?,
-            status: TablePages::new(SZ_4K, Gfp::KERNEL, node)?,
-        })
-    }
-
-    /// What to write to `CMDBUF`.
-    pub(crate) fn address(&self) -> CMDBUF {
-        CMDBUF::at(self.slots.phys())
-    }
-
-    fn store(&self, slot: usize, command: &Command) -> Result {
-        for (index, value) in command.0.iter().enumerate() {
-            // The write of the tail register orders these before the hardware's fetch.
-            self.slots
-                .word(slot * WORDS + index)?
-                .store(*value, Relaxed);
-        }
-        Ok(())
-    }
-
-    fn load(&self, slot: usize) -> Option<Command> {
-        let mut words = [0; WORDS];
-        for (index, value) in words.iter_mut().enumerate() {
-            *value = self.slots.word(slot * WORDS + index).ok()?.load(Relaxed);
-        }
-        Some(Command(words))
-    }
-
-    /// Whether the hardware has written `sequence` to the status word.
-    fn reached(&self, sequence: u64) -> bool {
-        // Acquire: what the caller does next must not come before the invalidation.
-        self.status
-            .word(0)
-            .is_ok_and(|word| word.load(Acquire) == sequence)
-    }
+/// What to write to `CMDBUF`.
+pub(crate) fn address(memory: &Memory) -> CMDBUF {
+    CMDBUF::at(memory.slots.phys())
 }
 
 /// Where the ring stands.
@@ -190,7 +143,7 @@ impl Ring {
             Outcome::Done => Ok(()),
             Outcome::Refused => {
                 // The head stands at the culprit.
-                port.report("refused", memory.load(port.head() % SLOTS));
+                port.report("refused", memory.load(port.head() % SLOTS).map(Command));
                 self.tail = 0;
                 port.restart();
                 Err(EINVAL)
@@ -203,20 +156,20 @@ impl Ring {
     }
 
     fn push(&mut self, memory: &Memory, command: &Command) -> Result {
-        memory.store(self.tail, command)?;
+        memory.store(self.tail, &command.0)?;
         self.tail = (self.tail + 1) % SLOTS;
         Ok(())
     }
 
     fn wait(&self, memory: &Memory, port: &impl Port) -> Outcome {
         for round in 0..ROUNDS {
-            if memory.reached(self.sequence) {
+            if memory.completed() == self.sequence {
                 return Outcome::Done;
             }
             if round % STATUS_ROUNDS == STATUS_ROUNDS - 1
                 && !port.is_running()
                 // It may have stopped after this.
-                && !memory.reached(self.sequence)
+                && memory.completed() != self.sequence
             {
                 return Outcome::Refused;
             }

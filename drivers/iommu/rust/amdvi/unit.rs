@@ -21,7 +21,8 @@ use kernel::{
         ids::IdSet,
         mmio::PhysMem,
         msi,
-        ratelimit::RateLimit, //
+        ratelimit::RateLimit,
+        ring, //
     },
     prelude::*,
     sync::{
@@ -79,9 +80,6 @@ const FIRST_ID: u16 = PASS_THROUGH + 1;
 
 /// The number of domain ids: units have no other.
 const IDS: u32 = 1 << 16;
-
-/// Looks at a completion before pauses of a microsecond begin.
-const EAGER_ROUNDS: u32 = 200;
 
 /// Pauses of a microsecond for an event that the unit has announced and not written yet.
 const EVENT_ROUNDS: u32 = 100;
@@ -244,11 +242,7 @@ impl Port for &Unit {
     }
 
     fn pause(&self, round: u32) {
-        if round < EAGER_ROUNDS {
-            core::hint::spin_loop();
-        } else {
-            udelay(Delta::from_micros(1));
-        }
+        ring::pause(round);
     }
 
     fn report(&self, what: &str, command: Option<Command>) {

@@ -22,19 +22,9 @@ pub(crate) mod desc;
 mod tests;
 
 use kernel::{
-    iommu::pages::{
-        Gfp,
-        TablePages, //
-    },
+    iommu::ring,
     prelude::*,
-    sizes::{
-        SZ_4K,
-        SZ_8K, //
-    }, //
-    sync::atomic::{
-        Acquire,
-        Relaxed, //
-    },
+    sizes::SZ_8K, //
 };
 
 use crate::regs::{
@@ -102,52 +92,12 @@ enum Outcome {
     Silent,
 }
 
-/// The memory of a ring: the descriptors, and a word that waits write to.
-pub(crate) struct Memory {
-    slots: TablePages,
-    status: TablePages,
-}
+/// The memory of a ring. Waits write 32 bits of its status word; the others stay zero.
+pub(crate) type Memory = ring::Memory<WORDS>;
 
-impl Memory {
-    /// Allocates the memory near `node`. May sleep.
-    pub(crate) fn new(node: Option<u32>) -> Result<Self> {
-        Ok(Self {
-            slots: TablePages::new(RING_BYTES, Gfp::KERNEL, node)?,
-            status: TablePages::new(SZ_4K, Gfp::KERNEL, node)?,
-        })
-    }
-
-    /// What to write to `IQA`.
-    pub(crate) fn address(&self) -> IQA {
-        IQA::wide_queue(self.slots.phys(), RING_ORDER)
-    }
-
-    fn store(&self, slot: usize, descriptor: &Descriptor) -> Result {
-        for (index, value) in descriptor.0.iter().enumerate() {
-            // The write of the tail register orders these before the hardware's fetch.
-            self.slots
-                .word(slot * WORDS + index)?
-                .store(*value, Relaxed);
-        }
-        Ok(())
-    }
-
-    fn load(&self, slot: usize) -> Option<Descriptor> {
-        let mut words = [0; WORDS];
-        for (index, value) in words.iter_mut().enumerate() {
-            *value = self.slots.word(slot * WORDS + index).ok()?.load(Relaxed);
-        }
-        Some(Descriptor(words))
-    }
-
-    /// Whether the hardware has written `sequence` to the status word.
-    fn reached(&self, sequence: u32) -> bool {
-        // CAST: the hardware writes the lower half of the word; the upper half stays zero.
-        // Acquire: what the caller does next must not come before the invalidation.
-        self.status
-            .word(0)
-            .is_ok_and(|word| word.load(Acquire) as u32 == sequence)
-    }
+/// What to write to `IQA`.
+pub(crate) fn address(memory: &Memory) -> IQA {
+    IQA::wide_queue(memory.slots.phys(), RING_ORDER)
 }
 
 /// Where the ring stands.
@@ -214,7 +164,7 @@ impl Ring {
     }
 
     fn push(&mut self, memory: &Memory, descriptor: &Descriptor) -> Result {
-        memory.store(self.tail, descriptor)?;
+        memory.store(self.tail, &descriptor.0)?;
         self.tail = (self.tail + 1) % SLOTS;
         Ok(())
     }
@@ -222,7 +172,7 @@ impl Ring {
     fn wait(&self, memory: &Memory, port: &impl Port) -> Outcome {
         let mut refused = false;
         for round in 0..ROUNDS {
-            if memory.reached(self.sequence) {
+            if memory.completed() == u64::from(self.sequence) {
                 return if refused {
                     Outcome::Refused
                 } else {
@@ -234,7 +184,7 @@ impl Ring {
                 if fault.queue_error() {
                     let (bad, dropped) = recover(memory, port, fault);
                     refused |= bad;
-                    if dropped && !memory.reached(self.sequence) {
+                    if dropped && memory.completed() != u64::from(self.sequence) {
                         return Outcome::Dropped;
                     }
                 }
@@ -255,11 +205,11 @@ fn recover(memory: &Memory, port: &impl Port, fault: FSTS) -> (bool, bool) {
     if refused {
         // The head stands at the culprit, and nothing is fetched until the bit is cleared.
         let slot = port.head() % SLOTS;
-        port.report(record.queue_error_text(), memory.load(slot));
+        port.report(record.queue_error_text(), memory.load(slot).map(Descriptor));
         // A wait that writes to a word that nobody reads does nothing. It must not be a copy
         // of this batch's own wait: that would end the batch before the rest of it has run.
         let nothing = Descriptor::wait(memory.status.phys() + 8, 0);
-        if memory.store(slot, &nothing).is_ok() {
+        if memory.store(slot, &nothing.0).is_ok() {
             port.acknowledge(FSTS::acknowledge_queue_error());
         }
     }

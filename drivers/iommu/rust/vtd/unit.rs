@@ -22,7 +22,8 @@ use kernel::{
         domain_id::HasDomainIds,
         ids::IdSet,
         mmio::PhysMem,
-        ratelimit::RateLimit, //
+        ratelimit::RateLimit,
+        ring, //
     },
     prelude::*,
     sizes::SZ_4K,
@@ -30,10 +31,7 @@ use kernel::{
         Mutex,
         SpinLockIrq, //
     },
-    time::{
-        delay::udelay,
-        Delta, //
-    }, //
+    time::Delta, //
 };
 
 use crate::{
@@ -85,9 +83,6 @@ const COMMAND_ROUNDS: usize = 100_000;
 
 /// Time between two looks.
 const COMMAND_DELAY: Delta = Delta::from_micros(10);
-
-/// Looks at the completion of an invalidation before pauses of a microsecond begin.
-const EAGER_ROUNDS: u32 = 200;
 
 /// One remapping unit.
 #[pin_data]
@@ -278,11 +273,7 @@ impl Port for &Unit {
     }
 
     fn pause(&self, round: u32) {
-        if round < EAGER_ROUNDS {
-            core::hint::spin_loop();
-        } else {
-            udelay(Delta::from_micros(1));
-        }
+        ring::pause(round);
     }
 
     fn report(&self, what: &str, descriptor: Option<Descriptor>) {

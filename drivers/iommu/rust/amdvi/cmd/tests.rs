@@ -3,6 +3,7 @@
 //! The command buffer against hardware that misbehaves on demand.
 
 use core::cell::Cell;
+use kernel::sync::atomic::Relaxed;
 
 use super::*;
 use crate::iotlb::Block;
@@ -57,7 +58,7 @@ impl<'a> Fake<'a> {
                 return;
             }
             self.head.set((slot + 1) % SLOTS);
-            let Some(command) = self.memory.load(slot) else {
+            let Some(command) = self.memory.load(slot).map(Command) else {
                 return;
             };
             if command.0[0] >> 60 != desc::Kind::Wait as u64 {
@@ -120,7 +121,7 @@ mod suite {
 
     #[test]
     fn batches_go_round_the_ring() -> Result {
-        let memory = Memory::new(None)?;
+        let memory = Memory::new(SLOTS, None)?;
         let fake = Fake::new(&memory, Mood::Well);
         let mut ring = running();
         for _ in 0..2 * SLOTS {
@@ -137,7 +138,7 @@ mod suite {
 
     #[test]
     fn nothing_is_asked_of_a_unit_that_does_not_fetch() -> Result {
-        let memory = Memory::new(None)?;
+        let memory = Memory::new(SLOTS, None)?;
         let fake = Fake::new(&memory, Mood::Well);
         let mut ring = Ring::new();
         ring.submit(&memory, &fake, &batch())?;
@@ -151,7 +152,7 @@ mod suite {
     #[test]
     fn a_refused_command_fails_only_its_batch() -> Result {
         for bad in 0..3 {
-            let memory = Memory::new(None)?;
+            let memory = Memory::new(SLOTS, None)?;
             let fake = Fake::new(&memory, Mood::Refuse(bad));
             let mut ring = running();
             assert_eq!(ring.submit(&memory, &fake, &batch()), Err(EINVAL));
@@ -166,7 +167,7 @@ mod suite {
 
     #[test]
     fn dead_hardware_is_given_up() -> Result {
-        let memory = Memory::new(None)?;
+        let memory = Memory::new(SLOTS, None)?;
         let fake = Fake::new(&memory, Mood::Dead);
         let mut ring = running();
         assert_eq!(ring.submit(&memory, &fake, &batch()), Err(ETIMEDOUT));

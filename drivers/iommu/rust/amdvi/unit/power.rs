@@ -25,6 +25,7 @@ use super::Unit;
 
 use crate::{
     cmd::{
+        self,
         desc::Command,
         BATCH, //
     },
@@ -131,7 +132,7 @@ impl Powered {
                 .with_const_invalidation_timeout::<TIMEOUT_SECOND>()
         })?;
         regs.try_write_reg(unit.table.address())?;
-        regs.try_write_reg(unit.memory.address())?;
+        regs.try_write_reg(cmd::address(&unit.memory))?;
         regs.write_reg(CMDHEAD::from_raw(0));
         regs.write_reg(CMDTAIL::at(0));
         regs.try_write_reg(unit.log.address())?;

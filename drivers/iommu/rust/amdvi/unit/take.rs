@@ -170,7 +170,7 @@ impl Unit {
         regs: PhysMem<REGISTER_BYTES>,
         control: CONTROL,
     ) -> Result<Arc<Self>> {
-        let memory = cmd::Memory::new(None)?;
+        let memory = cmd::Memory::new(cmd::SLOTS, None)?;
         let log = Log::new(None)?;
         let ids = IdSet::new(FIRST_ID, IDS)?;
         let table = KBox::pin_init(

@@ -82,7 +82,7 @@ mod suite {
         let powered = Powered::new(unit.clone())?;
         let regs = &unit.regs;
         assert_eq!(regs.try_read(DEVTAB)?, unit.table.address());
-        assert_eq!(regs.try_read(CMDBUF)?, unit.memory.address());
+        assert_eq!(regs.try_read(CMDBUF)?, cmd::address(&unit.memory));
         assert_eq!(regs.try_read(EVTLOG)?, unit.log.address());
         // Nothing runs before translation does.
         let control = regs.try_read(CONTROL)?;

@@ -3,6 +3,7 @@
 //! The invalidation queue against hardware that misbehaves on demand.
 
 use core::cell::Cell;
+use kernel::sync::atomic::Relaxed;
 
 use super::*;
 
@@ -58,7 +59,7 @@ impl<'a> Fake<'a> {
                 return;
             }
             self.head.set((slot + 1) % SLOTS);
-            let Some(descriptor) = self.memory.load(slot) else {
+            let Some(descriptor) = self.memory.load(slot).map(Descriptor) else {
                 return;
             };
             if descriptor.0[0] & 0xf != desc::Kind::Wait as u64 {
@@ -125,7 +126,7 @@ mod suite {
 
     #[test]
     fn batches_go_round_the_ring() -> Result {
-        let memory = Memory::new(None)?;
+        let memory = Memory::new(SLOTS, None)?;
         let fake = Fake::new(&memory, Mood::Well);
         let mut ring = Ring::new();
         for _ in 0..2 * SLOTS {
@@ -142,7 +143,7 @@ mod suite {
 
     #[test]
     fn a_refused_descriptor_fails_only_its_batch() -> Result {
-        let memory = Memory::new(None)?;
+        let memory = Memory::new(SLOTS, None)?;
         for bad in 0..3 {
             let fake = Fake::new(&memory, Mood::Refuse(bad));
             let mut ring = Ring::new();
@@ -158,13 +159,13 @@ mod suite {
 
     #[test]
     fn a_silent_device_is_asked_again() -> Result {
-        let memory = Memory::new(None)?;
+        let memory = Memory::new(SLOTS, None)?;
         let fake = Fake::new(&memory, Mood::TimeOut(2));
         let mut ring = Ring::new();
         ring.submit(&memory, &fake, &batch())?;
         assert_eq!(fake.ran.get(), 9);
         // One that never answers is given up. The memory is new, as its numbers start anew.
-        let memory = Memory::new(None)?;
+        let memory = Memory::new(SLOTS, None)?;
         let fake = Fake::new(&memory, Mood::TimeOut(100));
         let mut ring = Ring::new();
         assert_eq!(ring.submit(&memory, &fake, &batch()), Err(ETIMEDOUT));
@@ -174,7 +175,7 @@ mod suite {
 
     #[test]
     fn dead_hardware_is_given_up() -> Result {
-        let memory = Memory::new(None)?;
+        let memory = Memory::new(SLOTS, None)?;
         let fake = Fake::new(&memory, Mood::Dead);
         let mut ring = Ring::new();
         // A sequence number that was not used yet, lest the page of an earlier test match.

@@ -20,7 +20,10 @@ use super::{
 };
 
 use crate::{
-    qi::desc::Descriptor,
+    qi::{
+        self,
+        desc::Descriptor, //
+    },
     regs::{
         command::{
             PMEN,
@@ -86,7 +89,7 @@ impl Powered {
         regs.write_reg(self.events.with_masked(true));
 
         regs.write_reg(IQT::at(0));
-        regs.try_write_reg(unit.memory.address())?;
+        regs.try_write_reg(qi::address(&unit.memory))?;
         unit.command(
             |command| command.with_queue(true),
             |status| status.queue().into_bool(),

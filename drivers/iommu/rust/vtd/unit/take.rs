@@ -142,7 +142,7 @@ impl Unit {
         caps: Caps,
         regs: PhysMem<SZ_4K>,
     ) -> Result<Arc<Self>> {
-        let memory = qi::Memory::new(None)?;
+        let memory = qi::Memory::new(qi::SLOTS, None)?;
         let ids = IdSet::new(FIRST_ID, caps.domains())?;
         Arc::pin_init(
             try_pin_init!(Unit {

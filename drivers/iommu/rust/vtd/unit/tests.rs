@@ -78,7 +78,7 @@ mod suite {
         let powered = Powered::new(unit.clone())?;
         let regs = &unit.regs;
         assert_eq!(regs.try_read(RTADDR)?, RTADDR::scalable(unit.root.phys()));
-        assert_eq!(regs.try_read(IQA)?, unit.memory.address());
+        assert_eq!(regs.try_read(IQA)?, qi::address(&unit.memory));
         assert!(regs.read(FECTL).masked().into_bool());
         powered.enable_translation()?;
         // What was switched on before stays on.
