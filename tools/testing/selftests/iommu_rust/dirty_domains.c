@@ -37,9 +37,7 @@ FIXTURE_TEARDOWN(dirty_domains)
 
 static void write_random(struct dirty_env *env, struct page_set *set, int nr)
 {
-	while (nr--)
-		dirty_write(&env->dev, &env->area,
-			    page_set_add_random(set, &env->seed));
+	dirty_write_random_by(env, &env->dev, set, nr);
 }
 
 static u32 alloc_tracking(struct dirty_env *env)

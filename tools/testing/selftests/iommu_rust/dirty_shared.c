@@ -51,9 +51,7 @@ FIXTURE_TEARDOWN(dirty_shared)
 
 static void write_random(struct dirty_env *env, struct dirty_dev *dev, int nr)
 {
-	while (nr--)
-		dirty_write(dev, &env->area,
-			    page_set_add_random(&env->written, &env->seed));
+	dirty_write_random_by(env, dev, &env->written, nr);
 }
 
 TEST_F(dirty_shared, both_write)

@@ -1,6 +1,9 @@
 /* SPDX-License-Identifier: GPL-2.0 */
 /*
  * kselftest_harness.h, and how these tests judge.
+ *
+ * Each test declares its own fixture, as upstream's do, though many are alike:
+ * a variant for each size of leaf, an environment that is opened and closed.
  */
 #ifndef SELFTESTS_IOMMU_RUST_LIB_HARNESS_H
 #define SELFTESTS_IOMMU_RUST_LIB_HARNESS_H

@@ -274,6 +274,14 @@ void dirty_write_page(struct dirty_env *env, u64 page)
 
 void dirty_write_random(struct dirty_env *env, u64 nr)
 {
+	dirty_write_random_by(env, &env->dev, &env->written, nr);
+}
+
+/* @dev writes pages of the area, which are added to @set. */
+void dirty_write_random_by(struct dirty_env *env, struct dirty_dev *dev,
+			   struct page_set *set, u64 nr)
+{
 	while (nr--)
-		dirty_write_page(env, dirty_random(&env->seed) % env->written.nr);
+		dirty_write(dev, &env->area,
+			    page_set_add_random(set, &env->seed));
 }

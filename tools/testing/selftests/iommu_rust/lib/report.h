@@ -60,5 +60,7 @@ struct dirty_report dirty_harvest(struct dirty_env *env,
 /* Has the device write, and adds the pages to @env->written. */
 void dirty_write_page(struct dirty_env *env, u64 page);
 void dirty_write_random(struct dirty_env *env, u64 nr);
+void dirty_write_random_by(struct dirty_env *env, struct dirty_dev *dev,
+			   struct page_set *set, u64 nr);
 
 #endif /* SELFTESTS_IOMMU_RUST_LIB_REPORT_H */
