@@ -7,7 +7,8 @@ import race
 import rules
 from amd import (DTE_RW, DTE_TV, DTE_V, EFR_GIO, EFR_GLX_2, EFR_GT, EFR_HA, EFR_HD,
                  EFR_PASMAX_16, HAD_A, HAD_RESERVED, ILLEGAL_DTE, NAME, TABLE_ERROR)
-from bench import DOMAIN, NOT_PRESENT, OTHER_DOMAIN, REFUSED_READ, REFUSED_WRITE, Bench, Failed
+from bench import (DOMAIN, NOT_PRESENT, OTHER_DOMAIN, REFUSED_READ, REFUSED_WRITE, Bench, Failed,
+                   try_flushes)
 from machine import EDU_BAR, NVME_SLOT
 from matrix import AMD_BOTH, AMD_GUEST, AMD_HOST
 from tables import GUEST, HOST, PageTable
@@ -38,17 +39,7 @@ def flushes(unit, stage):
     ]
     if guest:
         foreign.append(lambda: unit.flush_pages(DOMAIN, page, guest=True, pasid=1))
-    for renews, group in ((True, covering), (False, foreign)):
-        for number, flush in enumerate(group):
-            bench = Bench(unit, stage)
-            bench.write()
-            bench.expect_write()
-            bench.clear()
-            flush()
-            bench.write()
-            if renews:
-                bench.expect_write()
-            bench.check(f"{'covering' if renews else 'foreign'} flush {number}")
+    try_flushes(unit, stage, covering, foreign)
 
 
 def had_on_in_steps(unit):

@@ -132,6 +132,21 @@ class Bench:
             raise Failed(f"after {when}: " + "; ".join(differences))
 
 
+def try_flushes(unit, stage, covering, foreign):
+    """After each flush of `covering` a write marks the leaf again; after others it does not."""
+    for renews, group in ((True, covering), (False, foreign)):
+        for number, flush in enumerate(group):
+            bench = Bench(unit, stage)
+            bench.write()
+            bench.expect_write()
+            bench.clear()
+            flush()
+            bench.write()
+            if renews:
+                bench.expect_write()
+            bench.check(f"{'covering' if renews else 'foreign'} flush {number}")
+
+
 def _fault_text(fault):
     if fault is None:
         return "no fault"

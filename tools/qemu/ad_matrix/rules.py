@@ -6,7 +6,7 @@ import pasids
 import race
 import units
 from bench import (DOMAIN, NOT_PRESENT, OTHER_DOMAIN, REFUSED_INTERRUPT_RANGE,
-                   REFUSED_READ, REFUSED_WRITE, UPDATE_FAILED, Bench)
+                   REFUSED_READ, REFUSED_WRITE, UPDATE_FAILED, Bench, try_flushes)
 from machine import EDU_BAR
 from matrix import BOTH_STAGES, SECOND_ONLY
 from tables import FIRST, RAM_PAGES_SPARE, SECOND, TARGET, PageTable
@@ -125,18 +125,7 @@ def flushes(unit, stage):
         covering += [lambda: unit.flush_pages(DOMAIN, PageTable.IOVA, order=4)]
         foreign += [lambda: unit.flush_first_stage_pages(DOMAIN, PageTable.IOVA),
                     lambda: unit.flush_pages(DOMAIN, 1 << 30)]
-
-    for renews, group in ((True, covering), (False, foreign)):
-        for number, flush in enumerate(group):
-            bench = Bench(unit, stage)
-            bench.write()
-            bench.expect_write()
-            bench.clear()
-            flush()
-            bench.write()
-            if renews:
-                bench.expect_write()
-            bench.check(f"{'covering' if renews else 'foreign'} flush {number}")
+    try_flushes(unit, stage, covering, foreign)
 
 
 def two_pages(unit, stage):
