@@ -213,7 +213,7 @@ def all_suites():
         ),
         HostSuite(
             "fuzz",
-            "the page tables fuzzed for a minute, each format in turn",
+            "page tables and parsers of firmware tables fuzzed for a minute, each in turn",
             "host",
             (str(CHECKOUT / "tools/testing/check/fuzz"),),
             output="cargo",

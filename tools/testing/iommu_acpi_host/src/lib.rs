@@ -23,6 +23,7 @@ mod amdvi {
 pub mod reader;
 
 pub mod alloc;
+pub mod check;
 pub mod error;
 
 #[cfg(test)]

@@ -1,0 +1,224 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! IVRS tables (AMD I/O Virtualization specification, 5.2).
+
+use super::{
+    split,
+    u16_at,
+    u64_at,
+    FIXED, //
+};
+use crate::amdvi::acpi::{
+    scope::Kind,
+    Ivrs, //
+};
+
+/// Requester IDs: what they belong to, the first, the last, their alias, their settings.
+type Scope = (Kind, u16, u16, Option<u16>, u8);
+
+/// A remapping unit.
+struct Unit {
+    kind: u16,
+    segment: u16,
+    source: u16,
+    capability: u16,
+    base: u64,
+    flags: u8,
+    no_host: bool,
+    scopes: Vec<Scope>,
+}
+
+/// Reserved memory: segment, devices, first and last byte, whether it may be read and written.
+type Reserved = (u16, (u16, u16), (u64, u64), (bool, bool));
+
+/// The bytes of the device entry at the start of `bytes`, if it is there whole.
+fn entry(bytes: &[u8]) -> Option<&[u8]> {
+    let len = match bytes[0] {
+        0x00..=0x3f => 4,
+        0x40..=0x7f => 8,
+        0xf0 => 22 + usize::from(*bytes.get(21)?),
+        _ => return None,
+    };
+    bytes.get(..len)
+}
+
+/// The device entries of a block; nothing if one is wrong.
+fn scopes(mut rest: &[u8], block: u16) -> Option<Vec<Scope>> {
+    let mut scopes = Vec::new();
+    let mut add = |scope: Scope| {
+        scopes.push(scope);
+        if let (kind, _, _, Some(alias), settings) = scope {
+            scopes.push((kind, alias, alias, None, settings));
+        }
+    };
+    // The first of a range, its alias and settings.
+    let mut open: Option<(u16, Option<u16>, u8)> = None;
+
+    while !rest.is_empty() {
+        let entry = entry(rest)?;
+        rest = &rest[entry.len()..];
+        if entry.len() < 4 {
+            return None;
+        }
+        let (source, settings) = (u16_at(entry, 1), entry[3]);
+        let alias = || Some(u16_at(entry, 5));
+        match entry[0] {
+            0x01 => add((Kind::Pci, 0, 0xffff, None, settings)),
+            0x02 | 0x46 => add((Kind::Pci, source, source, None, settings)),
+            0x42 => add((Kind::Pci, source, source, alias(), settings)),
+            0x48 => {
+                let source = u16_at(entry, 5);
+                add((Kind::Special, source, source, None, settings));
+            }
+            0xf0 if block == 0x40 => add((Kind::Acpi, source, source, None, settings)),
+            0x03 | 0x43 | 0x47 if open.is_some() => return None,
+            0x03 | 0x47 => open = Some((source, None, settings)),
+            0x43 => open = Some((source, alias(), settings)),
+            0x04 => {
+                let (first, alias, settings) = open.take()?;
+                if source < first {
+                    return None;
+                }
+                add((Kind::Pci, first, source, alias, settings));
+            }
+            _ => {}
+        }
+    }
+    if open.is_some() {
+        return None;
+    }
+    Some(scopes)
+}
+
+/// A block that describes a unit, by itself.
+fn unit(kind: u16, block: &[u8]) -> Option<Unit> {
+    let fixed = if kind == 0x10 { 24 } else { 40 };
+
+    if block.len() < fixed {
+        return None;
+    }
+    let base = u64_at(block, 8);
+    if base == 0 || base % 0x4000 != 0 {
+        return None;
+    }
+    Some(Unit {
+        kind,
+        segment: u16_at(block, 16),
+        source: u16_at(block, 4),
+        capability: u16_at(block, 6),
+        base,
+        flags: block[1],
+        no_host: kind != 0x10 && block[20] & 1 == 1,
+        scopes: scopes(&block[fixed..], kind)?,
+    })
+}
+
+/// Adds a unit, or its newer description; nothing if that contradicts what is known of it.
+fn add(units: &mut Vec<Unit>, unit: Unit) -> Option<()> {
+    let same = |other: &Unit| (other.segment, other.source) == (unit.segment, unit.source);
+
+    match units.iter().position(same) {
+        Some(at) if units[at].base != unit.base || units[at].kind == unit.kind => return None,
+        Some(at) if units[at].kind < unit.kind => units[at] = unit,
+        Some(_) => {}
+        None if units.iter().any(|other| other.base == unit.base) => return None,
+        None => units.push(unit),
+    }
+    Some(())
+}
+
+/// Adds the memory that a block describes; nothing if it contradicts itself.
+fn add_reserved(reserved: &mut Vec<Reserved>, kind: u16, block: &[u8]) -> Option<()> {
+    if block.len() < 32 {
+        return None;
+    }
+    let sources = match kind {
+        0x20 => (0, 0xffff),
+        0x21 => (u16_at(block, 4), u16_at(block, 4)),
+        _ => (u16_at(block, 4), u16_at(block, 6)),
+    };
+    if sources.0 > sources.1 {
+        return None;
+    }
+    let (flags, start, bytes) = (block[1], u64_at(block, 16), u64_at(block, 24));
+    if flags & 0b1001 == 0 || bytes == 0 {
+        return Some(());
+    }
+    let last = u64::try_from(u128::from(start) + u128::from(bytes) - 1).ok()?;
+    reserved.push((
+        u16_at(block, 8),
+        sources,
+        (start / 4096 * 4096, last / 4096 * 4096 + 4095),
+        (flags & 0b1010 != 0, flags & 0b1100 != 0),
+    ));
+    Some(())
+}
+
+/// What the table holds; nothing if it contradicts itself.
+fn read(table: &[u8]) -> Option<(Vec<Unit>, Vec<Reserved>)> {
+    let mut units = Vec::new();
+    let mut reserved = Vec::new();
+
+    let blocks = split(table.get(FIXED..)?, 4, |b| {
+        (b[0].into(), u16_at(b, 2).into())
+    })?;
+    for (kind, block) in blocks {
+        match kind {
+            0x10 | 0x11 | 0x40 => add(&mut units, unit(kind, block)?)?,
+            0x20..=0x22 => add_reserved(&mut reserved, kind, block)?,
+            _ => {}
+        }
+    }
+    Some((units, reserved))
+}
+
+/// Parses a table and panics unless the parser says of it what is there.
+pub fn ivrs(table: &[u8]) {
+    let parsed = Ivrs::parse(table);
+    let Some((units, reserved)) = read(table) else {
+        assert!(parsed.is_err(), "a table is taken that contradicts itself");
+        return;
+    };
+    let parsed = parsed.expect("a table is refused that has nothing wrong");
+
+    assert_eq!(parsed.info.to_le_bytes(), table[36..40]);
+    assert_eq!(parsed.units.len(), units.len());
+    for (read, unit) in parsed.units.iter().zip(&units) {
+        assert_eq!((read.segment, read.source), (unit.segment, unit.source));
+        assert_eq!((read.base, read.capability), (unit.base, unit.capability));
+        assert_eq!((read.flags, read.no_host), (unit.flags, unit.no_host));
+        let scopes: Vec<Scope> = read
+            .scopes
+            .iter()
+            .map(|scope| {
+                (
+                    scope.kind,
+                    scope.first,
+                    scope.last,
+                    scope.alias,
+                    scope.settings,
+                )
+            })
+            .collect();
+        assert_eq!(scopes, unit.scopes);
+        let named = |source: u16| scopes.iter().any(|s| (s.1..=s.2).contains(&source));
+        let edges = scopes.iter().flat_map(|s| [s.1, s.2, s.2.wrapping_add(1)]);
+        for source in edges.chain([unit.source]) {
+            assert_eq!(read.serves(source), source != unit.source && named(source));
+            assert!(!read.serves(source) || source <= read.last_source());
+        }
+    }
+    let regions: Vec<Reserved> = parsed
+        .reserved
+        .iter()
+        .map(|r| {
+            (
+                r.segment,
+                (r.first_source, r.last_source),
+                (r.first, r.last),
+                (r.read, r.write),
+            )
+        })
+        .collect();
+    assert_eq!(regions, reserved);
+}
