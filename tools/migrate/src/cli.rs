@@ -64,6 +64,11 @@ pub(crate) struct Options {
     #[arg(long, value_enum, default_value_t = PageSize::Small)]
     pub(crate) page_size: PageSize,
 
+    /// Map the memory here as well, once the device writes at the usual place, and have it write at
+    /// both: a number like 0x8000000000 or 512G. May be given several times.
+    #[arg(long, value_name = "ADDRESS", value_parser = parse_address)]
+    pub(crate) iova: Vec<u64>,
+
     /// Rounds of copying dirty pages before the device is stopped in any case.
     #[arg(long, default_value_t = 12, value_parser = clap::value_parser!(u32).range(1..=1000))]
     pub(crate) rounds: u32,
@@ -182,6 +187,14 @@ fn parse_size(text: &str) -> Result<u64> {
     }
 }
 
+/// Reads an address like `0x8000000000`, or like a number of bytes.
+fn parse_address(text: &str) -> Result<u64> {
+    match text.trim().strip_prefix("0x") {
+        Some(digits) => Ok(u64::from_str_radix(digits, 16)?),
+        None => parse_size(text),
+    }
+}
+
 /// Writes a number of bytes like `64M`.
 pub(crate) fn show_size(size: u64) -> String {
     match size {
@@ -223,6 +236,21 @@ mod tests {
             (show_size(64 << 20), show_size(4097)),
             ("64M".into(), "4097".into())
         );
+        Ok(())
+    }
+
+    #[test]
+    fn addresses_are_read() -> Result<()> {
+        for (text, address) in [
+            ("0x8000000000", 512 << 30),
+            ("512G", 512 << 30),
+            ("0xF000", 0xf000),
+        ] {
+            assert_eq!(parse_address(text)?, address);
+        }
+        for text in ["0x", "0xg", "x10", "-0x1", "0x10000000000000000"] {
+            assert!(parse_address(text).is_err(), "{text}");
+        }
         Ok(())
     }
 

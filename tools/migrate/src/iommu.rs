@@ -203,20 +203,20 @@ impl Attached {
         Ok(())
     }
 
-    /// The tracker of `pages` pages from `iova` on.
-    pub(crate) fn tracker(&self, iova: u64, pages: usize) -> HwptTracker {
+    /// The tracker of `pages` pages that are mapped from each of `places` on.
+    pub(crate) fn tracker(&self, places: &[u64], pages: usize) -> HwptTracker {
         HwptTracker {
             hwpt: Arc::clone(&self.hwpt),
-            iova,
+            places: places.to_vec(),
             pages,
         }
     }
 }
 
-/// The kernel's dirty bitmap of a range.
+/// The kernel's dirty bitmap of a memory.
 pub(crate) struct HwptTracker {
     hwpt: Arc<Object>,
-    iova: u64,
+    places: Vec<u64>,
     pages: usize,
 }
 
@@ -229,15 +229,18 @@ impl Tracker for HwptTracker {
     }
 
     fn collect(&mut self, report: &mut Bitmap) -> Result<()> {
-        ioctl::get_dirty_bitmap(
-            &self.hwpt.iommufd,
-            self.hwpt.id,
-            self.iova,
-            (self.pages * PAGE_SIZE) as u64,
-            PAGE_SIZE as u64,
-            report.words_mut(),
-        )
-        .map_err(|e| explain("cannot read the dirty bitmap", &e))?;
+        // Each call adds to what is there.
+        for &iova in &self.places {
+            ioctl::get_dirty_bitmap(
+                &self.hwpt.iommufd,
+                self.hwpt.id,
+                iova,
+                (self.pages * PAGE_SIZE) as u64,
+                PAGE_SIZE as u64,
+                report.words_mut(),
+            )
+            .map_err(|e| explain("cannot read the dirty bitmap", &e))?;
+        }
         if report.has_stray_bits() {
             bail!(
                 "the IOMMU driver set bits of the dirty bitmap behind the {} pages asked about; this \

@@ -9,6 +9,7 @@
 //! | `iommu`    | vfio, iommufd, the dirty bitmap                                     |
 //! | `device`   | devices that can be told what to write                              |
 //! | `pattern`  | what they are told                                                  |
+//! | `place`    | where they see the memory                                           |
 //! | `worker`   | the thread that keeps one writing                                   |
 //! | `truth`    | what it has written, and whether that was reported                  |
 //! | `rounds`   | the migration                                                       |
@@ -21,6 +22,7 @@ mod device;
 mod function;
 mod iommu;
 mod pattern;
+mod place;
 mod report;
 mod rounds;
 mod strip;
@@ -36,7 +38,6 @@ use std::{
 };
 
 use anyhow::{
-    bail,
     ensure,
     Context,
     Result, //
@@ -53,6 +54,10 @@ use crate::{
     function::Function,
     iommu::Attached,
     pattern::Pattern,
+    place::{
+        Places,
+        WINDOW_IOVA, //
+    },
     report::{
         Report,
         Subject, //
@@ -71,13 +76,6 @@ use crate::{
 
 /// The unit of the dirty bitmap: the smallest page of the CPU and of all IOMMUs of interest.
 const PAGE_SIZE: usize = 4096;
-
-/// Where the device sees its window.
-const WINDOW_IOVA: u64 = 1 << 20;
-/// Where it sees the memory to migrate: behind the interrupt window of x86, or as low as a device with a
-/// short reach needs it.
-const MEMORY_IOVA: u64 = 4 << 30;
-const MEMORY_IOVA_LOW: u64 = 32 << 20;
 
 fn main() -> ExitCode {
     let options = match Options::try_parse() {
@@ -109,7 +107,8 @@ fn run(options: &Options) -> Result<bool> {
     let pages = size / PAGE_SIZE;
     let function = Function::find(options.device.as_deref())?;
     let model = function.model;
-    let iova = place(size, &function)?;
+    let places = place::choose(options, size, model)?;
+    let iova = places.first().copied().unwrap_or(0);
 
     let memory = Arc::new(guest_memory(options, size)?);
     for page in 0..pages {
@@ -133,13 +132,18 @@ fn run(options: &Options) -> Result<bool> {
         Job {
             engine,
             memory: Arc::clone(&memory),
-            iova,
+            places: Arc::new(Places::new(iova)),
             pattern: Pattern::new(options.seed, size),
             truth,
             rate: (options.rate > 0).then_some(options.rate),
         },
         32,
     )?;
+    for &iova in places.iter().skip(1) {
+        // The device writes meanwhile.
+        attached.map(iova, &memory)?;
+        worker.add_place(iova, 32)?;
+    }
 
     let subject = Subject {
         iommu: fs::read_link(function.path.join("iommu"))
@@ -147,7 +151,7 @@ fn run(options: &Options) -> Result<bool> {
             .and_then(|link| Some(link.file_name()?.to_string_lossy().into_owned()))
             .unwrap_or_else(|| "an IOMMU".into()),
         function: &function,
-        iova,
+        places: &places,
         size,
     };
     let mut report = Report::new(options);
@@ -155,7 +159,7 @@ fn run(options: &Options) -> Result<bool> {
     let outcome = rounds::migrate(
         pages,
         &Memory(memory),
-        &mut attached.tracker(iova, pages),
+        &mut attached.tracker(&places, pages),
         &mut worker,
         &Limits {
             // CAST: A `u32` fits into a `usize` of the supported targets.
@@ -168,25 +172,6 @@ fn run(options: &Options) -> Result<bool> {
     attached.set_bus_master(false)?;
     report.verdict(options, &subject, &outcome);
     Ok(outcome.is_good())
-}
-
-/// Chooses where the device sees the memory.
-fn place(size: usize, function: &Function) -> Result<u64> {
-    let last = function.model.last_iova;
-    for iova in [MEMORY_IOVA, MEMORY_IOVA_LOW] {
-        if iova
-            .checked_add(size as u64)
-            .is_some_and(|end| end - 1 <= last)
-        {
-            return Ok(iova);
-        }
-    }
-    bail!(
-        "{} cannot reach {} of memory; use at most --size {} with it",
-        function.model.name,
-        show_size(size as u64),
-        show_size((last + 1).saturating_sub(MEMORY_IOVA_LOW))
-    )
 }
 
 /// The memory to migrate, on the pages asked for.

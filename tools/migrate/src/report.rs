@@ -44,7 +44,8 @@ pub(crate) struct Subject<'a> {
     pub(crate) function: &'a Function,
     /// Name of the IOMMU in sysfs.
     pub(crate) iommu: String,
-    pub(crate) iova: u64,
+    /// The IOVAs that the memory is mapped at.
+    pub(crate) places: &'a [u64],
     pub(crate) size: usize,
 }
 
@@ -100,14 +101,19 @@ impl Report {
 
     /// Says what is going to be migrated.
     pub(crate) fn heading(&self, options: &Options, subject: &Subject<'_>) {
+        let places: Vec<_> = subject
+            .places
+            .iter()
+            .map(|iova| format!("{iova:#x}"))
+            .collect();
         self.line(&format!(
-            "{} ({}) behind {}: {} in {} leaves at IOVA {:#x}, seed {}",
+            "{} ({}) behind {}: {} in {} leaves at IOVA {}, seed {}",
             subject.function.name,
             subject.function.model.name,
             subject.iommu,
             show_size(subject.size as u64),
             options.page_size.name(),
-            subject.iova,
+            places.join(" and "),
             options.seed
         ));
         self.line("round  written   dirty  copied     time  where the dirty pages are");
@@ -124,7 +130,8 @@ impl Report {
                 outcome.writes_tracked,
                 show_time(outcome.downtime)
             ));
-            say(&sentence(subject.iova, outcome));
+            let first = subject.places.first().copied().unwrap_or(0);
+            say(&sentence(first, outcome));
         }
     }
 
@@ -232,7 +239,8 @@ fn document(options: &Options, subject: &Subject<'_>, outcome: &Outcome) -> Valu
         "device": subject.function.name,
         "model": subject.function.model.name,
         "iommu": subject.iommu,
-        "iova": subject.iova,
+        "iova": subject.places.first(),
+        "more_iovas": subject.places.get(1..),
         "size": subject.size,
         "page_size": options.page_size.bytes(),
         "seed": options.seed,

@@ -34,6 +34,7 @@ use crate::{
         Pattern,
         Write, //
     },
+    place::Places,
     rounds::Device,
     sys::Mapping,
     truth::Truth, //
@@ -49,7 +50,7 @@ pub(crate) struct Job {
     /// The memory that it writes to.
     pub(crate) memory: Arc<Mapping>,
     /// Where the device sees that memory.
-    pub(crate) iova: u64,
+    pub(crate) places: Arc<Places>,
     /// What it writes.
     pub(crate) pattern: Pattern,
     /// Where its writes are recorded.
@@ -61,6 +62,7 @@ pub(crate) struct Job {
 /// A device that keeps writing until it is stopped.
 pub(crate) struct Worker {
     truth: Arc<Truth>,
+    places: Arc<Places>,
     stop: Arc<AtomicBool>,
     thread: Option<JoinHandle<Result<()>>>,
 }
@@ -74,6 +76,7 @@ impl Worker {
     pub(crate) fn start(job: Job, warm_up: u64) -> Result<Self> {
         let stop = Arc::new(AtomicBool::new(false));
         let truth = Arc::clone(&job.truth);
+        let places = Arc::clone(&job.places);
         let thread = thread::Builder::new()
             .name("device".into())
             .spawn({
@@ -83,20 +86,38 @@ impl Worker {
             .context("cannot start a thread; raise the limit on processes (ulimit -u)")?;
         let mut worker = Self {
             truth,
+            places,
             stop,
             thread: Some(thread),
         };
+        worker.wait_for(warm_up)?;
+        Ok(worker)
+    }
+
+    /// Has the device write at `iova` too, where the memory is mapped by now, and waits until it has
+    /// made `warm_up` writes there and everywhere else. May sleep.
+    ///
+    /// # Errors
+    ///
+    /// The device fails, or does not write.
+    pub(crate) fn add_place(&mut self, iova: u64, warm_up: u64) -> Result<()> {
+        self.places.add(iova);
+        self.wait_for(warm_up)
+    }
+
+    /// Waits until the device has made `writes` writes at each place. May sleep.
+    fn wait_for(&mut self, writes: u64) -> Result<()> {
         let begin = Instant::now();
-        while worker.truth.writes().0 < warm_up {
-            worker.check()?;
+        while self.places.fewest() < writes {
+            self.check()?;
             ensure!(
                 begin.elapsed() < WARM_UP,
                 "the device made only {} writes in {WARM_UP:?}; ask for a higher --rate",
-                worker.truth.writes().0
+                self.places.fewest()
             );
             thread::sleep(Duration::from_millis(1));
         }
-        Ok(worker)
+        Ok(())
     }
 
     /// Waits for the end of the thread and hands on what it ended with.
@@ -169,8 +190,9 @@ impl Job {
 
     /// Has the device make some writes, on the record.
     fn make(&mut self, writes: &[Write]) -> Result<()> {
+        let iova = self.places.next();
         self.truth.begin(writes.iter().flat_map(Write::pages));
-        self.engine.dma_write(self.iova, writes)?;
+        self.engine.dma_write(iova, writes)?;
         self.truth.end(writes.len() as u64);
 
         // A device that says that it wrote, and did not, would make the record worthless.
@@ -182,9 +204,10 @@ impl Job {
                 "the device wrote {} bytes at IOVA {:#x}, but they are not in the memory mapped \
                  there; the IOMMU sent them elsewhere, look for faults in the kernel's log",
                 last.data.len(),
-                self.iova + last.offset as u64
+                iova + last.offset as u64
             );
         }
+        self.places.count(iova, writes.len() as u64);
         Ok(())
     }
 }
@@ -240,7 +263,7 @@ mod tests {
                     then,
                 }),
                 memory,
-                iova: 0,
+                places: Arc::new(Places::new(0)),
                 pattern: Pattern::new(1, SIZE),
                 truth: Arc::new(Truth::new(SIZE / PAGE_SIZE)),
                 rate: None,
@@ -255,6 +278,15 @@ mod tests {
         worker.check()?;
         worker.stop()?;
         assert!(worker.truth().writes().0 >= 100);
+        Ok(())
+    }
+
+    #[test]
+    fn writes_at_every_place() -> Result<()> {
+        let mut worker = start(usize::MAX, || Ok(()), 10)?;
+        worker.add_place(1 << 40, 100)?;
+        worker.stop()?;
+        assert!(worker.truth().writes().0 >= 200);
         Ok(())
     }
 
