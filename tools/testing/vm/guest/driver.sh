@@ -5,6 +5,7 @@
 # MODULE_PARAMETERS what it was loaded with, both from load_module of lib.sh.
 
 RELEASE=/sys/kernel/debug/$MODULE/release
+DISK=/dev/nvme0n1
 
 # expect WORD NAME COMMAND...: WORD is pass or fail, what the command must do.
 expect()
@@ -57,4 +58,27 @@ vfio_pci()
 	for vfio_bdf in "$@"; do
 		echo "$vfio_bdf" >"/sys/bus/pci/drivers/vfio-pci/$vfio_word"
 	done
+}
+
+# Bounded: ten seconds.
+disk_is_there()
+{
+	for _ in $(seq 100); do
+		[ -b "$DISK" ] && return
+		sleep 0.1
+	done
+	return 1
+}
+
+# faults: those that the log tells of, with the device that is to blame.
+faults()
+{
+	# The driver may look for them every half second only.
+	sleep 1
+	dmesg | grep -E "^(\[[^]]*\] )?$MODULE: .*, device [0-9a-f]"
+}
+
+no_fault()
+{
+	! faults
 }
