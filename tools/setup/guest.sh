@@ -78,6 +78,7 @@ image_list()
 	printf 'file /init %s 755 0 0\n' "$guest/init"
 	printf 'file /lib/lib.sh %s 644 0 0\n' "$guest/lib.sh"
 	printf 'file /lib/driver.sh %s 644 0 0\n' "$guest/driver.sh"
+	printf 'file /lib/refusals.sh %s 644 0 0\n' "$guest/refusals.sh"
 	printf 'file /bin/test-module %s 755 0 0\n' "$guest/module"
 	printf 'file /bin/test-dma-api %s 755 0 0\n' "$guest/dma-api"
 	printf 'file /bin/busybox %s 755 0 0\n' "$(command -v busybox)"

@@ -57,13 +57,16 @@ class Shelf:
         self.path = products.results / f"{key.hexdigest()[:16]}.json"
 
     @classmethod
-    def of_machine(cls, products, machine, job, parameters):
-        """The shelf of a job on a machine: what it depends on is known to the set-up."""
+    def of_machine(cls, products, machine, job, parameters, *, all_drivers=False):
+        """The shelf of a job on a machine: what it depends on is known to the set-up.
+        With `all_drivers` any of the drivers may take part."""
         driver = machine.config.module.split()[0] if machine.config.module else "c"
-        inputs = products.keys.get(f"{driver}_key")
-        if not inputs:
+        keys = [products.keys.get(f"{driver}_key")]
+        if all_drivers:
+            keys = list(products.keys.values())
+        if not all(keys):
             return cls(None, (), ())
-        return cls(products, (inputs, repr(machine), job, parameters), ())
+        return cls(products, (*keys, repr(machine), job, parameters), ())
 
     @classmethod
     def of_program(cls, products, suite, values):

@@ -34,6 +34,16 @@ class Results:
         self.skips += other.skips
         self.expected += other.expected
 
+    def under(self, name):
+        """Return the same results with `name` in front of each."""
+
+        def named(entries):
+            return [(f"{name}: {entry}", reason) for entry, reason in entries]
+
+        return Results(
+            self.passed, named(self.failures), named(self.skips), named(self.expected)
+        )
+
     def summary(self):
         return f"{self.passed} passed, {len(self.failures)} failed, {len(self.skips)} skipped"
 

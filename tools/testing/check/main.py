@@ -87,6 +87,39 @@ def run_machine(task, products, machine, job, parameters):
     shelf.put(task.results)
 
 
+def run_cases(task, products, machine, suite, cases):
+    """Run small machines one after the other; their results go under the cases' names."""
+    jobs = "".join(case.job() for case in cases)
+    shelf = kept.Shelf.of_machine(products, machine, jobs, repr(cases), all_drivers=True)
+    results, task.kept = shelf.take()
+    if results:
+        task.results = results
+        return
+    for case in cases:
+        path = OUTPUT / f"{task.where.replace('/', '-')}-{case.name}.log"
+        # The first that fails is the one to look at.
+        if not task.results.failures:
+            task.log = path
+        varied, build = case.make()
+        with path.open("wb", buffering=0) as log:
+            outcome = vm.run(
+                products,
+                varied,
+                case.job(),
+                log=path.with_suffix(".console"),
+                limit=suite.limit,
+                on_output=log.write,
+                extra_parameters=f"kunit.enable=0 {case.parameters}",
+                build=build,
+            )
+        results = ktap.parse(outcome.lines, products.tree)
+        results.failures += [
+            ("machine", f"{sentence} ({outcome.console})") for sentence in outcome.failures()
+        ]
+        task.results.add(results.under(case.name))
+    shelf.put(task.results)
+
+
 def run_host(task, suite, products):
     """Run a program of this machine."""
     task.log = OUTPUT / f"{suite.name}.log"
@@ -162,6 +195,19 @@ def plan(chosen, selection, products):
                         ),
                     )
                 )
+    for suite in chosen:
+        if not isinstance(suite, table.CaseSuite):
+            continue
+        for name, cases in suite.groups:
+            tasks += [
+                Task(
+                    f"{machine.name}/{suite.name}",
+                    suite.name,
+                    lambda task, m=machine, s=suite, c=cases: run_cases(task, products, m, s, c),
+                )
+                for machine in machines
+                if machine.name == name
+            ]
     guests = []
     for machine in machines:
         there = [
@@ -277,6 +323,8 @@ def show_list(everything):
             where = " ".join(suite.machines) or "every machine"
         elif isinstance(suite, table.KunitSuite):
             where = suite.machine
+        elif isinstance(suite, table.CaseSuite):
+            where = " ".join(name for name, _ in suite.groups)
         say(f"  {suite.name:<14} {suite.what:<66} {where}")
     say("")
     say("configurations (make check IOMMU=..., make run IOMMU=...)")

@@ -5,6 +5,8 @@ import dataclasses
 import pathlib
 import re
 
+import refusals
+
 CHECKOUT = pathlib.Path(__file__).resolve().parent.parent.parent.parent
 
 
@@ -73,6 +75,20 @@ class KunitSuite:
     suites: tuple
     machine: str
     module: str = ""
+
+    needs = "vm"
+
+
+@dataclasses.dataclass(frozen=True)
+class CaseSuite:
+    """Small machines, each for one case; those of one driver run one after the other."""
+
+    name: str
+    what: str
+    # The cases, by the machine that they are variations of.
+    groups: tuple
+    # Wall time in seconds for one.
+    limit: int = 60
 
     needs = "vm"
 
@@ -213,7 +229,7 @@ def all_suites():
         ),
         HostSuite(
             "fuzz",
-            "page tables and parsers of firmware tables fuzzed for a minute, each in turn",
+            "page tables and parsers of firmware tables, fuzzed for a minute",
             "host",
             (str(CHECKOUT / "tools/testing/check/fuzz"),),
             output="cargo",
@@ -281,10 +297,26 @@ def all_suites():
             machines=TRACKING,
         ),
         GuestSuite(
+            "grow",
+            "page tables that grow twice while a device writes through them",
+            (
+                GuestTest(
+                    "grow",
+                    'iommu-migrate --device "$VFIO_SELFTESTS_BDF" --iova 0x8000000000 --iova 0x1000000000000',
+                ),
+            ),
+            machines=("amd-v1/pt", "amd-v1-c/pt"),
+        ),
+        GuestSuite(
             "module",
             "loading a driver, letting go, unloading, loading again",
             (GuestTest("module", "test-module $VFIO_DEVICES"),),
             machines=("vtd-ss/pt", "amd-v1/pt"),
+        ),
+        CaseSuite(
+            "refusals",
+            "what a driver refuses: firmware that lies, lacking units, owners",
+            (("vtd-ss/pt", refusals.vtd_cases()), ("amd-v1/pt", refusals.amdvi_cases())),
         ),
         GuestSuite(
             "dma-api",

@@ -12,7 +12,6 @@ import time
 
 import cpio
 
-MEMORY = "4G"
 DISK_BYTES = 32 << 20
 # What the processor has, but for features that only cost an emulated one time:
 # stores of strings byte by byte where words do, and a fifth level of page tables.
@@ -26,9 +25,9 @@ VIRTUAL_TIME_DEBUG = "shift=0,sleep=off"
 PARAMETERS = (
     "console=ttyS0 panic=-1 loglevel=7 "
     # Interrupt remapping is off in these machines, which vfio asks about.
-    "iommufd.allow_unsafe_interrupts=1 "
-    "hugepagesz=1G hugepages=1 hugepagesz=2M hugepages=192"
+    "iommufd.allow_unsafe_interrupts=1"
 )
+HUGE_PAGES = "hugepagesz=1G hugepages=1 hugepagesz=2M hugepages=192"
 JOB_END = re.compile(r"# job ended with status (\d+)\s*$")
 
 # What the kernel says when something is wrong that no test looks at.
@@ -79,6 +78,21 @@ class Products:
         return cls(**values, keys=keys, debug=debug)
 
 
+@dataclasses.dataclass(frozen=True)
+class Build:
+    """How a machine is built beside its IOMMU."""
+
+    memory: str = "4G"
+    huge_pages: bool = True
+    # More arguments for QEMU.
+    devices: tuple = ()
+    # Firmware tables that replace those of the emulator, or are added to them.
+    tables: tuple = ()
+
+    def parameters(self):
+        return f"{PARAMETERS} {HUGE_PAGES if self.huge_pages else ''}"
+
+
 @dataclasses.dataclass
 class Outcome:
     """What became of a run."""
@@ -105,11 +119,11 @@ class Outcome:
         return found
 
 
-def command(products, machine, image, console, extra_parameters, real_time):
+def command(products, machine, build, image, console, extra_parameters, real_time):
     """Return QEMU's command line for a machine."""
     virtual_time = VIRTUAL_TIME_DEBUG if products.debug else VIRTUAL_TIME
     clock = [] if real_time else ["-icount", virtual_time]
-    parameters = f"{PARAMETERS} {machine.kernel_parameters()} {extra_parameters}"
+    parameters = f"{build.parameters()} {machine.kernel_parameters()} {extra_parameters}"
     return [
         str(products.qemu),
         "-nodefaults", "-no-reboot", "-display", "none",
@@ -117,13 +131,15 @@ def command(products, machine, image, console, extra_parameters, real_time):
         "-machine", "q35,kernel-irqchip=split",
         # One thread for both processors: with two, QEMU 10.0 can trip over an address
         # space that the other processor is just changing (iotlb_to_section asserts).
-        "-accel", "tcg,thread=single", *clock, "-cpu", PROCESSOR, "-smp", "2", "-m", MEMORY,
+        "-accel", "tcg,thread=single", *clock, "-cpu", PROCESSOR, "-smp", "2",
+        "-m", build.memory,
         "-device", machine.config.qemu_device(),
         "-device", "igb,romfile=,addr=04.0",
         "-device", "igb,romfile=,addr=06.0",  # room for the VFs of the first
         "-device", "edu,addr=03.0",
         "-drive", f"file={image.parent}/disk,format=raw,if=none,id=disk",
         "-device", "nvme,drive=disk,serial=rust-iommu,addr=05.0",
+        *build.devices,
         "-kernel", str(products.kernel), "-initrd", str(image),
         "-append", parameters.strip(),
         "-serial", f"file:{console}",
@@ -145,9 +161,12 @@ def make_disk(path):
         disk.truncate(DISK_BYTES)
 
 
-def write_image(products, job, path):
-    """Write the image with `job` behind it."""
+def write_image(products, job, tables, path):
+    """Write the image with `job` behind it, and firmware tables in front."""
     with path.open("wb") as image:
+        if tables:
+            names = [f"kernel/firmware/acpi/{number}.aml" for number in range(len(tables))]
+            image.write(cpio.archive(dict(zip(names, tables))))
         image.write(products.image.read_bytes())
         image.write(cpio.archive({"job": job.encode()}))
 
@@ -162,8 +181,9 @@ def run(
     on_output=None,
     extra_parameters="",
     real_time=False,
+    build=Build(),
 ):
-    """Boot `machine`, let it run the shell script `job`, and return the Outcome.
+    """Boot `machine`, built like `build`, let it run the shell script `job`, and return the Outcome.
 
     `log` names the kernel's log, `limit` is the wall time in seconds on the usual
     kernel, and `on_output` sees each piece of the job's output as it comes.  With
@@ -174,9 +194,9 @@ def run(
     begun = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="rust-iommu-") as scratch:
         image = pathlib.Path(scratch, "image.cpio")
-        write_image(products, job, image)
+        write_image(products, job, build.tables, image)
         make_disk(image.parent / "disk")
-        arguments = command(products, machine, image, log, extra_parameters, real_time)
+        arguments = command(products, machine, build, image, log, extra_parameters, real_time)
         log.with_suffix(".command").write_text(" ".join(arguments) + "\n")
         with log.with_suffix(".stderr").open("wb") as errors:
             try:

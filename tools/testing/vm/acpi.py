@@ -1,0 +1,162 @@
+# SPDX-License-Identifier: GPL-2.0
+"""Firmware tables to boot a test machine with, in the place of those of its emulator.
+
+The kernel takes tables from kernel/firmware/acpi/ of an uncompressed archive in front
+of the initramfs (Documentation/admin-guide/acpi/initrd_table_override.rst). One
+replaces a table of the firmware if signature and OEM names are the same and its
+OEM revision is higher; else it is added.
+
+Records are bytes that a test may change before it puts them into a table: nothing
+here looks whether they make sense.
+"""
+
+import struct
+import uuid
+
+# What QEMU names its tables; its revision is 1.
+OEM = b"BOCHS BXPC    " + struct.pack("<I4sI", 2, b"TEST", 1)
+
+# Where QEMU puts the registers of its units.
+VTD_BASE = 0xFED90000
+AMDVI_BASE = 0xFED80000
+# Where no device of the machine is: reads are zero.
+NO_REGISTERS = 0xFED70000
+# Where the edu device's registers are, which reads as ones where it has none: like a
+# unit that firmware names and the machine does not have.
+ONES = 0xFEA00000
+
+# QEMU's AMD-Vi unit as a PCI function: 00:01.0, and where its capability is.
+AMDVI_FUNCTION = 0x0008
+AMDVI_CAPABILITY = 0x40
+
+# The requester ID of the I/O APIC there.
+IO_APIC = 0x00A0
+
+ENDPOINT = 1
+BRIDGE = 2
+
+
+def table(signature, body, revision=1):
+    """Return an ACPI table with a good header around `body`."""
+    length = 36 + len(body)
+    header = signature + struct.pack("<IBB", length, revision, 0) + OEM
+    whole = bytearray(header + body)
+    whole[9] = -sum(whole) & 0xFF
+    return bytes(whole)
+
+
+def bdf(device, function=0, bus=0):
+    """Return the requester ID of a PCI function."""
+    return bus << 8 | device << 3 | function
+
+
+# DMAR (VT-d specification, chapter 8)
+
+
+def dmar(*records, width=39):
+    """Return a DMAR table for machines with host addresses of `width` bits."""
+    return table(b"DMAR", struct.pack("<BB10x", width - 1, 0) + b"".join(records))
+
+
+def dmar_record(kind, body):
+    """Return a record of the table, with its length."""
+    return struct.pack("<HH", kind, 4 + len(body)) + body
+
+
+def scope(source, kind=ENDPOINT):
+    """Return a device scope of one step."""
+    return struct.pack("<BBHBBBB", kind, 8, 0, 0, source >> 8, source >> 3 & 31, source & 7)
+
+
+def drhd(base=VTD_BASE, *scopes, include_all=True, segment=0):
+    """Return a remapping unit."""
+    fixed = struct.pack("<BBHQ", include_all, 0, segment, base)
+    return dmar_record(0, fixed + b"".join(scopes))
+
+
+def rmrr(first, last, *scopes, segment=0):
+    """Return memory that the devices of `scopes` must reach as it is."""
+    return dmar_record(1, struct.pack("<HHQQ", 0, segment, first, last) + b"".join(scopes))
+
+
+# IVRS (AMD I/O Virtualization specification, 5.2)
+
+
+def ivrs(*blocks, info=0x00203042):
+    """Return an IVRS table; `info` is QEMU's, 48 bits of addresses."""
+    return table(b"IVRS", struct.pack("<I8x", info) + b"".join(blocks))
+
+
+def ivhd_all():
+    """Return a device entry for all requester IDs."""
+    return struct.pack("<BHB", 0x01, 0, 0)
+
+
+def ivhd_one(source):
+    """Return a device entry for one requester ID."""
+    return struct.pack("<BHB", 0x02, source, 0)
+
+
+def ivhd_io_apic(source=IO_APIC):
+    """Return a device entry for the I/O APIC, whose interrupts pass the unit too."""
+    return struct.pack("<BHBBHB", 0x48, 0, 0, 0, source, 1)
+
+
+def ivhd(
+    *entries,
+    kind=0x11,
+    function=AMDVI_FUNCTION,
+    capability=AMDVI_CAPABILITY,
+    base=AMDVI_BASE,
+    length=None,
+):
+    """Return a remapping unit; `length` in the place of the true one."""
+    body = struct.pack("<HHQHHI", function, capability, base, 0, 0, 0)
+    if kind != 0x10:
+        body += bytes(16)
+    body += b"".join(entries)
+    return struct.pack("<BBH", kind, 0, length or 4 + len(body)) + body
+
+
+def ivmd(source, first, size, flags=0b111):
+    """Return memory that a function must reach as it is: UNITY, may be read and written."""
+    return struct.pack("<BBHHHH6xQQ", 0x21, flags, 32, source, 0, 0, first, size)
+
+
+def ivrs_unknown(kind=0x55, size=12):
+    """Return a block of a kind that nobody knows."""
+    return struct.pack("<BBH", kind, 0xAA, size) + b"\xaa" * (size - 4)
+
+
+# AML (ACPI specification, chapter 20), as much as one property takes
+
+EXTERNAL_FACING = uuid.UUID("efcc06cc-73ac-4bc3-bff0-76143807c389")
+
+
+def _package_length(size):
+    """Return the length of what follows it, itself included, as AML writes it."""
+    if size < 63:
+        return bytes([size + 1])
+    return bytes([0x40 | (size + 2) & 15, (size + 2) >> 4])
+
+
+def _package(*elements):
+    body = bytes([len(elements)]) + b"".join(elements)
+    return b"\x12" + _package_length(len(body)) + body
+
+
+def _buffer(content):
+    body = bytes([0x0A, len(content)]) + content
+    return b"\x11" + _package_length(len(body)) + body
+
+
+def external_facing_port(path):
+    """Return an SSDT that says of the port at `path` that people can plug things into it.
+
+    `path` has a name of four characters for each level below the root.
+    """
+    word = b"\x0dExternalFacingPort\0"
+    properties = _package(_buffer(EXTERNAL_FACING.bytes_le), _package(_package(word, b"\x01")))
+    body = b"\\\x2f" + bytes([len(path)]) + "".join(path).encode()
+    body += b"\x08_DSD" + properties
+    return table(b"SSDT", b"\x10" + _package_length(len(body)) + body, revision=2)

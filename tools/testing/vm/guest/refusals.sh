@@ -1,0 +1,171 @@
+# SPDX-License-Identifier: GPL-2.0
+# shellcheck shell=sh
+#
+# Words of the tests of what a driver refuses, and of odd firmware that it takes:
+# behind those of driver.sh, with MODULE set.  Each says nothing and succeeds, or
+# says what is wrong.
+
+# module_says MODULE WORDS: its part of the log has them, since that was last cleared.
+module_says()
+{
+	dmesg | grep -F "$1: " | grep -qF "$2" && return
+	dmesg | grep -F "$1: "
+	return 1
+}
+
+# says WORDS: as above, for the driver.
+says()
+{
+	module_says "$MODULE" "$1"
+}
+
+# does_not_load MODULE ERROR WORDS [PARAMETER...]: loading fails with this error, and
+# the log says why.
+does_not_load()
+{
+	load_module=$1
+	load_error=$2
+	load_words=$3
+	shift 3
+	dmesg -c >/dev/null
+	if modprobe "$load_module" "$@" 2>/tmp/refusal; then
+		echo "it was loaded"
+		return 1
+	fi
+	cat /tmp/refusal
+	grep -qF "$load_error" /tmp/refusal && module_says "$load_module" "$load_words" &&
+		! grep -q "^$load_module " /proc/modules
+}
+
+# refuses ERROR WORDS [PARAMETER...]: the driver is not loaded, and leaves nothing.
+refuses()
+{
+	does_not_load "$MODULE" "$@" && is_gone
+}
+
+# claims MODULE: how many ranges of registers it has claimed.
+claims()
+{
+	grep -c "$1" /proc/iomem
+}
+
+# refuses_beside MODULE ERROR WORDS: another driver is not loaded, and the driver
+# drives the units as before.
+refuses_beside()
+{
+	refuses_claims=$(claims "$MODULE")
+	does_not_load "$@" && has_units && [ "$(claims "$1")" = 0 ] &&
+		[ "$(claims "$MODULE")" = "$refuses_claims" ] && [ -e "$RELEASE" ]
+}
+
+# A disk is written and read by DMA, whoever translates it.
+disk_works()
+{
+	modprobe nvme && disk_is_there || return
+	dd if=/dev/urandom of=/tmp/written bs=64k count=4 2>/dev/null
+	dd if=/tmp/written of="$DISK" bs=64k oflag=direct conv=notrunc 2>/dev/null || return
+	dd if="$DISK" of=/tmp/read bs=64k count=4 iflag=direct 2>/dev/null || return
+	cmp /tmp/written /tmp/read
+}
+
+# function_of SLOT: the function 0 of that slot, which has the bus in front unless it
+# is on the root bus.
+function_of()
+{
+	case $1 in
+	*:*) echo "0000:$1.0" ;;
+	*) echo "0000:00:$1.0" ;;
+	esac
+}
+
+# takes SLOT: vfio-pci takes the function.
+takes()
+{
+	takes_bdf=$(function_of "$1")
+	echo vfio-pci >"/sys/bus/pci/devices/$takes_bdf/driver_override"
+	[ -e /sys/bus/pci/drivers/vfio-pci/"$takes_bdf" ] ||
+		echo "$takes_bdf" >/sys/bus/pci/drivers/vfio-pci/bind
+}
+
+gives_back()
+{
+	gives_bdf=$(function_of "$1")
+	echo "$gives_bdf" >/sys/bus/pci/drivers/vfio-pci/unbind
+}
+
+# migrates SLOT: with the function at vfio-pci.
+migrates()
+{
+	iommu-migrate --device "$(function_of "$1")" --size 4M --progress plain
+}
+
+# does_not_migrate SLOT WORDS: that program says why.
+does_not_migrate()
+{
+	if migrates "$1" >/tmp/migration 2>&1; then
+		echo "it does"
+		return 1
+	fi
+	cat /tmp/migration
+	grep -qF "$2" /tmp/migration
+}
+
+# is_outside SLOT: no unit serves the function.
+is_outside()
+{
+	! [ -e "/sys/bus/pci/devices/$(function_of "$1")/iommu_group" ]
+}
+
+# domain_is SLOT TYPE: what its default domain is.
+domain_is()
+{
+	domain_file=/sys/bus/pci/devices/$(function_of "$1")/iommu_group/type
+	cat "$domain_file"
+	grep -qx "$2" "$domain_file"
+}
+
+# domain_becomes SLOT TYPE: asks the core for another default domain.
+domain_becomes()
+{
+	echo "$2" >"/sys/bus/pci/devices/$(function_of "$1")/iommu_group/type"
+}
+
+# reserves SLOT FIRST LAST TYPE: the function's group has this region.
+reserves()
+{
+	reserves_file=/sys/bus/pci/devices/$(function_of "$1")/iommu_group/reserved_regions
+	cat "$reserves_file"
+	grep -qx "$2 $3 $4" "$reserves_file"
+}
+
+# copies SLOT: the edu device there reaches memory at its physical address.
+copies()
+{
+	/tests/iommu_rust/edu_copy "$(function_of "$1")"
+}
+
+# is_stopped_at SLOT ADDRESS: an access of the edu device there is refused.
+is_stopped_at()
+{
+	dmesg -c >/dev/null
+	/tests/iommu_rust/edu_copy "$(function_of "$1")" "$2" && faults || return
+	# Nobody else is to find these.
+	dmesg -c >/dev/null
+}
+
+# lets_go: leaves the units as they were found, and loads no more.
+lets_go()
+{
+	release 1 && unloads
+}
+
+# kernel_says WORDS: as says, but anybody.
+kernel_says()
+{
+	dmesg | grep -qF "$1"
+}
+
+has_no_region()
+{
+	! reserves "$@"
+}
