@@ -31,15 +31,11 @@ pub const TABLE_ENTRIES: usize = 1 << TABLE_LG2;
 /// it take the binary logarithm of that: [`Format::PAGE_LG2`](super::Format::PAGE_LG2), a constant
 /// wherever it matters.
 ///
-/// Held as the binary logarithm of how many smallest pages one entry stands for, because walks need
-/// that at every step, and the number hardly ever.
-///
 /// # Invariants
 ///
-/// A multiple of nine and at most that of [`Level::MAX`], so that every shift by
-/// [`Level::item_lg2`] is defined.
+/// At most that of [`Level::MAX`], so that every shift by [`Level::item_lg2`] is defined.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Level(u8);
+pub struct Level(u32);
 
 impl Level {
     /// The level whose entries are the smallest pages.
@@ -51,11 +47,9 @@ impl Level {
     /// The level with that number; of a number that no level has, the highest.
     #[inline(always)]
     pub(super) const fn new(number: u8) -> Self {
-        let number = if number > 5 { 5 } else { number };
-
-        // INVARIANT: A multiple of nine, and at most 45.
-        // CAST: `TABLE_LG2` is nine.
-        Level(number * TABLE_LG2 as u8)
+        // INVARIANT: Cut to the highest.
+        // CAST: Widens.
+        Level(if number > 5 { 5 } else { number as u32 })
     }
 
     /// The level of the top table of a tree of `levels` levels.
@@ -70,24 +64,32 @@ impl Level {
         }
     }
 
+    /// The level with that number.
+    ///
+    /// # Safety
+    ///
+    /// There is one.
+    #[inline(always)]
+    pub(super) unsafe fn new_unchecked(number: u32) -> Self {
+        // INVARIANT: By this function's contract.
+        Level(number)
+    }
+
     /// The level whose entries can hold a leaf of `1 << lg2` bytes.
     ///
     /// Sizes between two levels belong to the lower one, where a format may spread one leaf over
     /// several contiguous entries.
     #[inline(always)]
     pub(super) fn of_size(page_lg2: u32, lg2: u32) -> Self {
-        let pages_lg2 = lg2.saturating_sub(page_lg2);
-
-        // CAST: At most 64.
-        // INVARIANT: The remainder is gone, and `min()` holds the bound.
-        Level((pages_lg2 - pages_lg2 % TABLE_LG2) as u8).min(Level::MAX)
+        // CAST: At most 64 / 9.
+        Level::new((lg2.saturating_sub(page_lg2) / TABLE_LG2) as u8)
     }
 
     /// The number of the level.
     #[inline(always)]
     pub fn number(self) -> u8 {
-        // CAST: `TABLE_LG2` is nine.
-        self.0 / TABLE_LG2 as u8
+        // CAST: By the type invariant, five at most.
+        self.0 as u8
     }
 
     /// Binary logarithm of the bytes that one entry of this level covers.
@@ -95,7 +97,7 @@ impl Level {
     pub fn item_lg2(self, page_lg2: u32) -> u32 {
         // At most 12 + 9 * 5 = 57 by the type invariant and the contract of `Format`. Every step of
         // every walk shifts by it: nothing here is checked at run time.
-        page_lg2.wrapping_add(u32::from(self.0))
+        page_lg2.wrapping_add(TABLE_LG2.wrapping_mul(self.0))
     }
 
     /// The bits of an address below the entry: the offset into what one entry covers.
@@ -123,9 +125,8 @@ impl Level {
     /// The level that tables linked from this one have, if there is one.
     #[inline(always)]
     pub(super) fn below(self) -> Option<Self> {
-        // CAST: `TABLE_LG2` is nine.
-        // INVARIANT: Smaller by one level than one that satisfies the invariant.
-        self.0.checked_sub(TABLE_LG2 as u8).map(Level)
+        // INVARIANT: Smaller than one that satisfies the invariant.
+        self.0.checked_sub(1).map(Level)
     }
 
     /// The level that tables which link to this one have, if it is at most `highest`.

@@ -152,8 +152,9 @@ impl<'t, F: Format, M: TableMem> Tree<'t, F, M> {
     #[inline(always)]
     pub(super) fn top_table(&self) -> (NonNull<Table>, Level) {
         let word = read_once(self.top);
+        // SAFETY: By the type invariants these bits are the number of a level.
         // CAST: Three bits.
-        let level = Level::new((word & LEVEL_BITS) as u8);
+        let level = unsafe { Level::new_unchecked((word & LEVEL_BITS) as u32) };
         // CAST: An address that `top_word()` made a number of.
         let table = (word & !LEVEL_BITS) as usize as *mut Table;
 

@@ -60,6 +60,13 @@ pub(super) fn resolved_lg2<F: Format>(level: u8) -> u32 {
     F::PAGE_LG2 + ENTRIES_LG2 * (u32::from(level) + 1)
 }
 
+/// The level in a word of the top table.
+#[inline(always)]
+fn level_of(word: u64) -> u8 {
+    // CAST: Three bits.
+    (word & u64::from(bindings::PT_TOP_LEVEL_MASK)) as u8
+}
+
 /// `READ_ONCE()`: of a field that C code may write at the same time.
 ///
 /// # Safety
@@ -79,8 +86,10 @@ unsafe fn read_once<T: Copy>(field: *const T) -> T {
 /// - `raw` points to a struct that [`init()`](super::init::init) has filled for the format `C`. It
 ///   lives during `'a`, and with it the tables, the domain's and the driver's operations, and the
 ///   device.
-/// - Meanwhile, `top_of_table` is changed by operations on [`Table::tree`] only. What C may change
-///   are the features, and `domain.pgsize_bitmap`, from which it may take sizes.
+/// - Meanwhile, `top_of_table` is changed by operations on [`Table::tree`] only, and by those of a
+///   format that grows. What C may change are the features.
+/// - After `init()` a driver may have taken sizes from `domain.pgsize_bitmap`. It has done so before
+///   the first operation.
 /// - `mem` is the memory of its tables, and `features` what it has.
 pub(super) struct Table<'a, C: CFormat> {
     raw: NonNull<RawTable>,
@@ -160,8 +169,8 @@ impl<C: CFormat> Table<'_, C> {
     /// The leaf sizes in use. The driver may have taken some of those that `init()` offered.
     #[inline]
     pub(super) fn page_sizes(&self) -> u64 {
-        // SAFETY: By the type invariants. The driver may change the field meanwhile.
-        let sizes = unsafe { read_once(&raw const (*self.domain()).pgsize_bitmap) };
+        // SAFETY: By the type invariants; nobody changes the field any more.
+        let sizes = unsafe { (*self.domain()).pgsize_bitmap };
 
         // CAST: `unsigned long` has 64 bits here.
         sizes as u64 & C::Format::PAGE_SIZES
@@ -196,20 +205,30 @@ impl<C: CFormat> Table<'_, C> {
 
     /// What can be mapped, and how.
     ///
-    /// Part of each operation, which has use for some of it only.
+    /// Part of each operation, which has use for some of it only: what it has none for must cost
+    /// nothing, so there is no `read_once()` here but for what may change.
     #[inline(always)]
     fn limits(&self) -> Limits {
         let sign_extend = self.features.has(Features::SIGN_EXTEND);
+        let aperture_lg2 = self.input_lg2() - u32::from(sign_extend);
         let level = if self.features.has(Features::DYNAMIC_TOP) {
             C::top_max(self.input_lg2())
-        } else {
+        } else if C::Format::GROWS {
             self.top_level()
+        } else {
+            // SAFETY: By the type invariants; nobody changes the word of a top that does not grow.
+            level_of(unsafe { (*self.raw.as_ptr()).common.top_of_table } as u64)
         };
 
         Limits {
             coherent: !self.features.has(Features::DMA_INCOHERENT),
             sign_extend,
-            aperture_last: low_mask(self.input_lg2() - u32::from(sign_extend)),
+            // `init()` lets no more than `INPUT_LG2` pass.
+            aperture_last: if u32::from(C::INPUT_LG2) < u64::BITS {
+                !u64::MAX.wrapping_shl(aperture_lg2)
+            } else {
+                low_mask(aperture_lg2)
+            },
             page_sizes: self.page_sizes(),
             output_last: low_mask(self.output_lg2()),
             top_level: Level::top_of(level + 1).unwrap_or(Level::MAX),
@@ -220,10 +239,7 @@ impl<C: CFormat> Table<'_, C> {
     #[inline]
     pub(super) fn top_level(&self) -> u8 {
         // SAFETY: An atomic is valid for reads.
-        let word = unsafe { read_once(self.top().as_ptr()) };
-
-        // CAST: Three bits.
-        (word & u64::from(bindings::PT_TOP_LEVEL_MASK)) as u8
+        level_of(unsafe { read_once(self.top().as_ptr()) })
     }
 
     /// The tree.

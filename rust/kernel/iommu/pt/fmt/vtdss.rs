@@ -73,8 +73,9 @@ unsafe impl Format for VtdSs {
         if word & (R | W) == 0 {
             Entry::Empty
         } else if super::is_leaf(word, level) {
+            // The address bits below a leaf's size are reserved, and `leaf()` leaves them clear.
             Entry::Leaf {
-                phys: word & ADDRESS & !level.item_mask(Self::PAGE_LG2),
+                phys: word & ADDRESS,
                 lg2: level.item_lg2(Self::PAGE_LG2),
             }
         } else {

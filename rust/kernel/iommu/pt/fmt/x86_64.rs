@@ -95,8 +95,9 @@ unsafe impl Format for X86_64 {
         if word & P == 0 {
             Entry::Empty
         } else if super::is_leaf(word, level) {
+            // The address bits below a leaf's size are reserved, but for PAT; `leaf()` leaves all clear.
             Entry::Leaf {
-                phys: word & ADDRESS & !level.item_mask(Self::PAGE_LG2),
+                phys: word & ADDRESS,
                 lg2: level.item_lg2(Self::PAGE_LG2),
             }
         } else {
