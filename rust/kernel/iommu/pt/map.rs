@@ -82,6 +82,19 @@ struct Mapping<'g, G> {
     gather: &'g mut G,
 }
 
+impl<G> Mapping<'_, G> {
+    /// Goes on behind `leaves` leaves.
+    #[inline(always)]
+    fn advance(&mut self, leaves: usize, lg2: u32) {
+        // CAST: A number of entries fits any width.
+        let bytes = (leaves as u64) << lg2;
+
+        // Past the last leaf of all either may come to the end of what the numbers hold.
+        self.iova = self.iova.wrapping_add(bytes);
+        self.phys = self.phys.wrapping_add(bytes);
+    }
+}
+
 impl<F: Format, M: TableMem> Tree<'_, F, M> {
     /// Maps the claimed range to the output addresses from `phys` on.
     ///
@@ -115,6 +128,10 @@ impl<F: Format, M: TableMem> Tree<'_, F, M> {
         flags: M::Flags,
         gather: &mut impl Gather<M>,
     ) -> (u64, Result) {
+        if self.map_page(claim, phys, prot) {
+            return (1 << F::PAGE_LG2, Ok(()));
+        }
+
         let first = claim.range().first();
         let mut mapping = Mapping {
             attrs: Attrs(0),
@@ -122,14 +139,48 @@ impl<F: Format, M: TableMem> Tree<'_, F, M> {
             phys,
             gather,
         };
-        let result = self.try_map(claim, prot, flags, &mut mapping);
+        let result = self.map_all(claim, prot, flags, &mut mapping);
 
         (mapping.iova.wrapping_sub(first), result)
     }
 
+    /// Maps the claimed range if it is one page, and if that takes no more than to write an empty entry
+    /// of a table that is there; or changes nothing and returns `false`, for whatever reason.
+    ///
+    /// What drivers map most is one page, next to others: [`Tree::map`] tries this first. Who has to
+    /// make a gather for that may do so himself.
     #[inline(always)]
-    fn try_map<G: Gather<M>>(
-        &self,
+    pub fn map_page(&self, claim: &mut Exclusive, phys: PhysAddr, prot: Prot) -> bool {
+        let page = low_mask(F::PAGE_LG2);
+        let range = claim.range();
+
+        if range.last() - range.first() != page
+            || (range.first() | phys) & page != 0
+            || phys | page > self.limits.output_last
+            || self.limits.page_sizes & (page + 1) == 0
+        {
+            return false;
+        }
+        // Tables that another has linked may not be flushed yet: see `Node::make`.
+        if !self.limits.coherent {
+            return false;
+        }
+
+        let (Ok(attrs), Ok(Some(root))) = (F::attrs(prot), self.root(claim)) else {
+            return false;
+        };
+        let (node, found) = root.descend(Level::LEAF);
+
+        if node.level() != Level::LEAF || !matches!(found, Slot::Empty) {
+            return false;
+        }
+        node.set_leaf(node.slot(), F::leaf(phys, F::PAGE_LG2, Level::LEAF, attrs));
+        true
+    }
+
+    #[inline(never)]
+    fn map_all<G: Gather<M>>(
+        self,
         claim: &Exclusive,
         prot: Prot,
         flags: M::Flags,
@@ -146,46 +197,7 @@ impl<F: Format, M: TableMem> Tree<'_, F, M> {
         if (range.first() | mapping.phys | size) & low_mask(F::PAGE_LG2) != 0 {
             return Err(EINVAL);
         }
-        // What drivers map most is one page, next to others.
-        if size == 1 << F::PAGE_LG2 && self.map_page(claim, mapping) {
-            return Ok(());
-        }
-        self.map_all(claim, flags, mapping)
-    }
 
-    /// Maps one page if that takes no more than to write an empty entry of a table that is there.
-    #[inline(always)]
-    fn map_page<G: Gather<M>>(&self, claim: &Exclusive, mapping: &mut Mapping<'_, G>) -> bool {
-        let Ok(Some(root)) = self.root(claim) else {
-            return false;
-        };
-        // Tables that another has linked may not be flushed yet: see `Node::make`.
-        if !self.limits.coherent {
-            return false;
-        }
-
-        let (node, found) = root.descend(Level::LEAF);
-
-        if node.level() != Level::LEAF || !matches!(found, Slot::Empty) {
-            return false;
-        }
-        node.set_leaf(
-            node.slot(),
-            F::leaf(mapping.phys, F::PAGE_LG2, Level::LEAF, mapping.attrs),
-        );
-        mapping.iova = mapping.iova.wrapping_add(1 << F::PAGE_LG2);
-        true
-    }
-
-    #[inline(never)]
-    fn map_all<G: Gather<M>>(
-        &self,
-        claim: &Exclusive,
-        flags: M::Flags,
-        mapping: &mut Mapping<'_, G>,
-    ) -> Result {
-        let range = claim.range();
-        let size = range.size();
         let mut left = size;
         let mut run = self.run(mapping, left)?;
         // Only the first leaf can be as large as the whole tree.
@@ -269,53 +281,85 @@ impl<'t, F: Format, M: TableMem> Node<'t, F, M> {
         claim: &Exclusive,
         mapping: &mut Mapping<'_, G>,
     ) -> Result {
-        // One entry a leaf is what nearly all leaves take, and spares the inner loops.
-        if F::CONTIGUOUS == 0 || run.lg2 == self.item_lg2() {
-            self.fill_rows(run, 1, claim, mapping)
+        let first = self.slot();
+        let room = TABLE_ENTRIES - first;
+        // One entry a leaf is what nearly all leaves take.
+        let (next, result) = if F::CONTIGUOUS == 0 || run.lg2 == self.item_lg2() {
+            // CAST: No more than a table has.
+            let leaves = run.leaves.min(room as u64) as usize;
+
+            self.fill_entries(first, first + leaves, run.lg2, claim, mapping)
         } else {
-            self.fill_rows(run, 1 << (run.lg2 - self.item_lg2()), claim, mapping)
+            let step = 1 << (run.lg2 - self.item_lg2());
+            // CAST: As above.
+            let leaves = run.leaves.min((room / step) as u64) as usize;
+
+            self.fill_rows(first, first + leaves * step, run.lg2, claim, mapping)
+        };
+
+        if next != first {
+            self.flush(first, next - 1);
+        }
+        result
+    }
+
+    /// Writes a leaf to each entry from `slot` to before `end`; returns the entry behind the last.
+    #[inline(always)]
+    fn fill_entries<G: Gather<M>>(
+        self,
+        mut slot: usize,
+        end: usize,
+        lg2: u32,
+        claim: &Exclusive,
+        mapping: &mut Mapping<'_, G>,
+    ) -> (usize, Result) {
+        let level = self.level();
+
+        loop {
+            let (phys, attrs) = (mapping.phys, mapping.attrs);
+            // CAST: A number of entries fits any width.
+            let next = self.set_leaves(slot, end, |leaf| {
+                F::leaf(phys.wrapping_add((leaf as u64) << lg2), lg2, level, attrs)
+            });
+
+            mapping.advance(next - slot, lg2);
+            if next == end {
+                return (end, Ok(()));
+            }
+            if let Err(error) = self.make_empty(next, claim, mapping.gather) {
+                return (next, Err(error));
+            }
+            self.set_leaf(next, F::leaf(mapping.phys, lg2, level, attrs));
+            mapping.advance(1, lg2);
+            slot = next + 1;
         }
     }
 
-    /// The same, with leaves that take `step` entries each.
-    #[inline(always)]
+    /// The same, with leaves that take a row of entries each.
     fn fill_rows<G: Gather<M>>(
         self,
-        run: &Run,
-        step: usize,
+        mut slot: usize,
+        end: usize,
+        lg2: u32,
         claim: &Exclusive,
         mapping: &mut Mapping<'_, G>,
-    ) -> Result {
-        let first = self.slot();
-        let mut room = TABLE_ENTRIES - first;
-        let mut leaves = run.leaves;
-        let mut slot = first;
-        let mut result = Ok(());
+    ) -> (usize, Result) {
+        let step = 1 << (lg2 - self.item_lg2());
 
-        while leaves > 0 && room >= step {
-            result = self.make_room(slot, step, claim, mapping.gather);
-            if result.is_err() {
-                break;
+        while slot < end {
+            if let Err(error) = self.make_room(slot, step, claim, mapping.gather) {
+                return (slot, Err(error));
             }
 
-            let word = F::leaf(mapping.phys, run.lg2, self.level(), mapping.attrs);
-            let end = slot + step;
+            let word = F::leaf(mapping.phys, lg2, self.level(), mapping.attrs);
 
-            while slot < end {
+            for _ in 0..step {
                 self.set_leaf(slot, word);
                 slot += 1;
             }
-            leaves -= 1;
-            room -= step;
-            // Past the last leaf of all either may come to the end of what the numbers hold.
-            mapping.iova = mapping.iova.wrapping_add(1 << run.lg2);
-            mapping.phys = mapping.phys.wrapping_add(1 << run.lg2);
+            mapping.advance(1, lg2);
         }
-
-        if slot != first {
-            self.flush(first, slot - 1);
-        }
-        result
+        (slot, Ok(()))
     }
 
     /// Sees to it that `step` entries from `slot` on, all of whose addresses are claimed, hold

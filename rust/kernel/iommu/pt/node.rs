@@ -112,6 +112,16 @@ impl<'t, F: Format, M: TableMem> Node<'t, F, M> {
         self.level
     }
 
+    /// The same node if it is one of level 0, with a level that the compiler knows.
+    #[inline(always)]
+    pub(super) fn of_leaves(self) -> Option<Self> {
+        (self.level == Level::LEAF).then_some(Self {
+            // INVARIANT: Just checked.
+            level: Level::LEAF,
+            ..self
+        })
+    }
+
     /// Binary logarithm of the bytes that one entry stands for.
     #[inline(always)]
     pub(super) fn item_lg2(self) -> u32 {
@@ -203,6 +213,12 @@ impl<'t, F: Format, M: TableMem> Node<'t, F, M> {
     #[inline(always)]
     pub(super) fn line(self, line: usize) -> (u64, u64) {
         self.table.line(line)
+    }
+
+    /// The OR of the eight entries of a cache line, and a mask of the dirty ones.
+    #[inline(always)]
+    pub(super) fn line_mask(self, line: usize) -> (u64, u64) {
+        self.table.line_mask(line, F::DIRTY)
     }
 
     /// The word of the entry `slot`, for a look at its bits.
@@ -351,6 +367,14 @@ impl<'t, F: Format, M: TableMem> Node<'t, F, M> {
     pub(super) fn set_leaf(self, slot: usize, word: u64) {
         debug_assert!(!matches!(F::decode(word, self.level), Entry::Table(_)));
         self.set(slot, word);
+    }
+
+    /// Writes leaves of one entry each to the entries from `slot` on, all of which are claimed for
+    /// changes, up to the first that is not empty or to before `end`; returns that one. `word` makes
+    /// the leaf that goes that many entries behind `slot`.
+    #[inline(always)]
+    pub(super) fn set_leaves(self, slot: usize, end: usize, word: impl Fn(usize) -> u64) -> usize {
+        self.table.fill_empty(slot, end, word)
     }
 
     /// Empties the entry `slot`, which is claimed for changes and holds a leaf.

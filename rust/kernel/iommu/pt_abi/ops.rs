@@ -70,6 +70,18 @@ impl<C: CFormat> Ops<C> {
         deinit: Some(Self::deinit_callback),
     };
 
+    /// The rights of a leaf, with what the features add to them; `None` if they refuse it.
+    #[inline(always)]
+    fn leaf_prot(table: &Table<'_, C>, mut prot: Prot) -> Option<Prot> {
+        if table.features().has(C::FORCE_WRITEABLE) && !prot.contains(Prot::WRITE) {
+            return None;
+        }
+        if table.features().has(C::FORCE_COHERENCE) {
+            prot |= Prot::SNOOP;
+        }
+        Some(prot)
+    }
+
     /// Checks a mapping in the order that C does, so that the first of several mistakes is the one
     /// that is told.
     fn check(
@@ -80,7 +92,7 @@ impl<C: CFormat> Ops<C> {
         prot: c_uint,
     ) -> Result<(Range, Prot)> {
         // CAST: The bits of a set.
-        let mut prot = prot::from_raw(prot as c_int);
+        let prot = prot::from_raw(prot as c_int);
 
         if warn_on!(prot == Prot::NONE) {
             return Err(EINVAL);
@@ -88,13 +100,10 @@ impl<C: CFormat> Ops<C> {
         if phys > low_mask(table.output_lg2()) {
             return Err(ERANGE);
         }
-        if table.features().has(C::FORCE_WRITEABLE) && !prot.contains(Prot::WRITE) {
+        let Some(prot) = Self::leaf_prot(table, prot) else {
             pr_err_once!("iommu: no read-only mappings where others nest (ERRATA_772415_SPR17)\n");
             return Err(EINVAL);
-        }
-        if table.features().has(C::FORCE_COHERENCE) {
-            prot |= Prot::SNOOP;
-        }
+        };
 
         let range = Range::new(iova, len)?;
         // The sizes that both sides are aligned to, and that are not longer.
@@ -124,29 +133,67 @@ impl<C: CFormat> Ops<C> {
     ) -> c_int {
         // SAFETY: By this function's contract.
         let table = unsafe { Table::<C>::from_raw(iommu) };
-        let (iova, len) = (ffi::from_dma(iova), ffi::from_dma(len));
-        let phys = ffi::from_phys(paddr);
+        // CAST: The bits of a set.
+        let rights = Self::leaf_prot(&table, prot::from_raw(prot as c_int));
 
-        from_result(|| {
-            let (range, prot) = Self::check(&table, iova, phys, len, prot)?;
+        // Most calls map one page, and need nothing of what `map()` has to prepare.
+        if let (Some(rights), Ok(range)) =
+            (rights, Range::new(ffi::from_dma(iova), ffi::from_dma(len)))
+        {
             // SAFETY: The IOMMU API gives the caller of `iommu_map()` the range to itself.
             let mut claim = unsafe { Exclusive::new(range) };
-            pin_init::stack_pin_init!(let local = LocalGather::new());
-            let mut gather = MapGather::new(local.borrow(), &table);
-            let gfp = Gfp::from_raw(gfp);
-            let (done, result) = table.tree().map(&mut claim, phys, prot, gfp, &mut gather);
 
-            gather.finish();
-            // SAFETY: By this function's contract.
-            // CAST: No more was mapped than the range has, whose length is an `unsigned long`.
-            unsafe { *mapped += done as usize };
-            match result {
-                Ok(()) => Ok(0),
-                // The rights were checked, so this is about the alignment of the length.
-                Err(error) if error == EINVAL => Err(ENXIO),
-                Err(error) => Err(error),
+            if table
+                .tree()
+                .map_page(&mut claim, ffi::from_phys(paddr), rights)
+            {
+                // SAFETY: By this function's contract.
+                // CAST: A page.
+                unsafe { *mapped += len as usize };
+                return 0;
             }
-        })
+        }
+
+        // SAFETY: By this function's contract.
+        from_result(|| unsafe { Self::map(iommu, iova, paddr, len, prot, gfp, mapped) }.map(|()| 0))
+    }
+
+    /// Does what is left to do for `map_range`.
+    ///
+    /// # Safety
+    ///
+    /// As for [`Ops::map_range_callback`].
+    #[inline(never)]
+    unsafe fn map(
+        iommu: *mut bindings::pt_iommu,
+        iova: bindings::dma_addr_t,
+        paddr: bindings::phys_addr_t,
+        len: bindings::dma_addr_t,
+        prot: c_uint,
+        gfp: bindings::gfp_t,
+        mapped: *mut usize,
+    ) -> Result {
+        // SAFETY: By this function's contract.
+        let table = unsafe { Table::<C>::from_raw(iommu) };
+        let (iova, len) = (ffi::from_dma(iova), ffi::from_dma(len));
+        let phys = ffi::from_phys(paddr);
+        let (range, prot) = Self::check(&table, iova, phys, len, prot)?;
+        // SAFETY: The IOMMU API gives the caller of `iommu_map()` the range to itself.
+        let mut claim = unsafe { Exclusive::new(range) };
+        pin_init::stack_pin_init!(let local = LocalGather::new());
+        let mut gather = MapGather::new(local.borrow(), &table);
+        let gfp = Gfp::from_raw(gfp);
+        let (done, result) = table.tree().map(&mut claim, phys, prot, gfp, &mut gather);
+
+        gather.finish();
+        // SAFETY: By this function's contract.
+        // CAST: No more was mapped than the range has, whose length is an `unsigned long`.
+        unsafe { *mapped += done as usize };
+        match result {
+            // The rights were checked, so this is about the alignment of the length.
+            Err(error) if error == EINVAL => Err(ENXIO),
+            result => result,
+        }
     }
 
     /// `unmap_range`: unmaps a range, and returns how many bytes went.
