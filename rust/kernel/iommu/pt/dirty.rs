@@ -13,10 +13,7 @@
 mod leaves;
 
 use super::{
-    addr::{
-        Level,
-        TABLE_ENTRIES, //
-    },
+    addr::TABLE_ENTRIES,
     claim::{
         Claim,
         Stable, //
@@ -49,18 +46,8 @@ struct Harvest<'s, S> {
     sink: &'s mut S,
     /// Dirty addresses in a row that the sink does not know yet.
     run: Option<Range>,
-    /// The part of them that was made clean. Leaves that stay dirty lie at the ends of the query,
-    /// so this is one range, too.
+    /// From the first to the last leaf that was made clean.
     cleared: Option<Range>,
-}
-
-/// `run` with `next` at its end, if `next` begins where it stops.
-#[inline(always)]
-fn extend(run: Option<Range>, next: Range) -> Option<Range> {
-    match run {
-        Some(run) if run.last().wrapping_add(1) == next.first() => Some(run.until(next.last())),
-        _ => None,
-    }
 }
 
 impl<S: DirtySink> Harvest<'_, S> {
@@ -68,32 +55,43 @@ impl<S: DirtySink> Harvest<'_, S> {
     #[inline]
     fn add(&mut self, leaf: Range) -> bool {
         let dirty = leaf.clip(&self.query);
+        let clear = self.clear && dirty == leaf;
 
-        self.add_to_run(dirty, self.clear && dirty == leaf)
-    }
-
-    /// Takes note of dirty addresses in the query; returns whether their leaves are made clean.
-    #[inline(always)]
-    fn add_to_run(&mut self, dirty: Range, clear: bool) -> bool {
-        match extend(self.run, dirty) {
-            Some(run) => self.run = Some(run),
-            None => {
-                self.report();
-                self.run = Some(dirty);
-            }
-        }
+        self.add_to_run(dirty);
         if clear {
-            self.cleared = extend(self.cleared, dirty).or(Some(dirty));
+            self.add_cleared(leaf);
         }
         clear
     }
 
-    /// Tells the sink what was put together.
-    fn report(&mut self) {
-        if let Some(run) = self.run.take() {
+    /// Takes note of dirty addresses in the query, behind all those before.
+    #[inline(always)]
+    fn add_to_run(&mut self, dirty: Range) {
+        self.run = match self.run {
+            Some(run) if run.last().wrapping_add(1) == dirty.first() => {
+                Some(run.until(dirty.last()))
+            }
+            run => {
+                if let Some(run) = run {
+                    self.sink.record(run);
+                }
+                Some(dirty)
+            }
+        };
+    }
+
+    /// Takes note of leaves that are made clean, behind all those before.
+    #[inline(always)]
+    fn add_cleared(&mut self, leaves: Range) {
+        self.cleared = Some(self.cleared.unwrap_or(leaves).until(leaves.last()));
+    }
+
+    /// Tells the sink what is left.
+    fn finish(self) {
+        if let Some(run) = self.run {
             self.sink.record(run);
         }
-        if let Some(cleared) = self.cleared.take() {
+        if let Some(cleared) = self.cleared {
             self.sink.cleared(cleared);
         }
     }
@@ -135,7 +133,7 @@ impl<F: Format, M: TableMem> Tree<'_, F, M> {
             let node = root.narrow();
 
             node.harvest(node, &mut harvest);
-            harvest.report();
+            harvest.finish();
         }
         Ok(())
     }
@@ -167,7 +165,8 @@ impl<F: Format, M: TableMem> Tree<'_, F, M> {
 }
 
 impl<F: Format, M: TableMem> Node<'_, F, M> {
-    /// Harvests the claimed part of what the table covers; `ahead` comes next.
+    /// Harvests the claimed part of what the table covers. `ahead` is asked for on the way: the table
+    /// behind one of leaves, anything where there is none.
     fn harvest<S: DirtySink>(self, ahead: Self, harvest: &mut Harvest<'_, S>) {
         let (mut slot, mut end) = (self.first_slot(), self.last_slot() + 1);
 
@@ -182,10 +181,9 @@ impl<F: Format, M: TableMem> Node<'_, F, M> {
         if let Some(tail) = tail {
             end = tail;
         }
-        if self.level() == Level::LEAF {
-            self.harvest_leaves(slot, end, ahead, harvest);
-        } else {
-            self.harvest_any(slot, end, harvest);
+        match self.of_leaves() {
+            Some(leaves) => leaves.harvest_leaves(slot, end, ahead, harvest),
+            None => self.harvest_any(slot, end, harvest),
         }
         if let Some(tail) = tail.filter(|tail| *tail >= slot) {
             self.harvest_entry(tail, harvest);
@@ -221,11 +219,14 @@ impl<F: Format, M: TableMem> Node<'_, F, M> {
         }
     }
 
-    /// The table that the entry behind `slot` links, if that is claimed as well.
+    /// The table of leaves that the entry behind `slot` links, if there is one and it is claimed. That
+    /// of the last entry is another table's: it is not looked for.
     #[inline]
-    fn neighbour(self, slot: usize) -> Option<Self> {
-        match self.get((slot + 1) % TABLE_ENTRIES) {
-            Slot::Table(next) => Some(next),
+    fn leaves_behind(self, slot: usize) -> Option<Self> {
+        let next = Some(slot + 1).filter(|next| *next < TABLE_ENTRIES)?;
+
+        match self.get(next) {
+            Slot::Table(next) => next.of_leaves(),
             _ => None,
         }
     }
@@ -235,7 +236,7 @@ impl<F: Format, M: TableMem> Node<'_, F, M> {
         match self.get(slot) {
             Slot::Empty => slot + 1,
             Slot::Table(child) => {
-                child.harvest(self.neighbour(slot).unwrap_or(child), harvest);
+                child.harvest(self.leaves_behind(slot).unwrap_or(child), harvest);
                 slot + 1
             }
             Slot::Leaf { lg2, .. } => {

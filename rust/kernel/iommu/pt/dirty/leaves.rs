@@ -6,11 +6,12 @@
 //!
 //! 1. The OR of the words. Without a dirty bit in it the line is done, and this is all that a clean
 //!    page costs (`Table::find`).
-//! 2. The AND of them. With a dirty bit in it all eight are dirty, as where a device has filled a
-//!    buffer; such lines are made clean as they come, and what is behind each other is one run.
-//! 3. Else a mask with a bit for each entry, of up to eight lines. The branches depend on the pattern
-//!    then, and if every other page is dirty nobody can predict it: one loop over the bits to clean
-//!    and one over the runs, of 64 entries each, are wrong once each, not once a run.
+//! 2. Else a mask with a bit for each entry. If all eight are dirty, as where a device has filled a
+//!    buffer, such lines are made clean as they come, and what is behind each other is one run.
+//! 3. Else the masks of up to eight lines, as long as each has a dirty entry, are put together. The
+//!    branches depend on the pattern then, and if every other page is dirty nobody can predict it:
+//!    one loop over the bits to clean and one over the runs, of 64 entries each, are wrong once each,
+//!    not once a run.
 //!
 //! Addresses are computed for runs only. A line with a row of contiguous entries, of which one may
 //! speak for all, is looked at leaf by leaf.
@@ -31,6 +32,9 @@ use super::{
 /// The entries of a mask.
 const WINDOW: usize = 64;
 
+/// The mask of a line of which every entry is dirty.
+const WHOLE_LINE: u64 = 0xff;
+
 impl<F: Format, M: TableMem> Node<'_, F, M> {
     /// Harvests the entries from `slot` to before `end` of a table of level 0; `ahead` comes next.
     #[inline(always)]
@@ -48,16 +52,16 @@ impl<F: Format, M: TableMem> Node<'_, F, M> {
             }
 
             let next = (slot / LINE_ENTRIES + 1) * LINE_ENTRIES;
-            let (any, all) = self.line(slot / LINE_ENTRIES);
+            let (any, dirty) = self.line_mask(slot / LINE_ENTRIES);
 
             if any & F::CONTIGUOUS != 0 {
                 while slot < next && slot < end {
                     slot = self.harvest_entry(slot, harvest);
                 }
-            } else if all & F::DIRTY != 0 && slot % LINE_ENTRIES == 0 && next <= end {
+            } else if dirty == WHOLE_LINE && slot % LINE_ENTRIES == 0 && next <= end {
                 slot = self.harvest_whole_lines(slot, end, harvest);
             } else {
-                slot = self.harvest_window(slot, end, harvest);
+                slot = self.harvest_window(slot, end, dirty, harvest);
             }
         }
     }
@@ -90,7 +94,10 @@ impl<F: Format, M: TableMem> Node<'_, F, M> {
                 break;
             }
         }
-        harvest.add_to_run(self.items(slot, next), harvest.clear);
+        harvest.add_to_run(self.items(slot, next));
+        if harvest.clear {
+            harvest.add_cleared(self.items(slot, next));
+        }
         next
     }
 
@@ -101,18 +108,19 @@ impl<F: Format, M: TableMem> Node<'_, F, M> {
         self,
         slot: usize,
         end: usize,
+        first_line: u64,
         harvest: &mut Harvest<'_, S>,
     ) -> usize {
         let base = slot & !(LINE_ENTRIES - 1);
-        let (mask, lines_end) = self.dirty_mask(base, end.min(base + WINDOW));
+        let (mask, lines_end) = self.dirty_mask(base, end.min(base + WINDOW), first_line);
         let behind = lines_end.min(end);
         // The lines may begin before the first entry that counts, and end behind the last.
         // CAST: Numbers of entries of a window.
         let low = u64::MAX.wrapping_shl((slot - base) as u32);
         let high = u64::MAX.wrapping_shr((WINDOW - (behind - base)) as u32);
-        let mut runs = mask & low & high;
+        let runs = mask & low & high;
 
-        if harvest.clear {
+        if harvest.clear && runs != 0 {
             let mut left = runs;
 
             while left != 0 {
@@ -120,41 +128,43 @@ impl<F: Format, M: TableMem> Node<'_, F, M> {
                 self.clean(base + left.trailing_zeros() as usize);
                 left &= left - 1;
             }
+            harvest.add_cleared(self.items(
+                base + runs.trailing_zeros() as usize,
+                base + WINDOW - runs.leading_zeros() as usize,
+            ));
         }
-        while runs != 0 {
-            let start = runs.trailing_zeros();
-            let first = base + start as usize;
-            let entries = runs.wrapping_shr(start).trailing_ones() as usize;
+        // The first and the last entry of each run: as many of the one as of the other.
+        let (mut firsts, mut lasts) = (runs & !(runs << 1), runs & !(runs >> 1));
 
-            harvest.add_to_run(self.items(first, first + entries), harvest.clear);
-            // Adding the lowest bit carries through the run and leaves the bits above it.
-            runs &= runs.wrapping_add(1u64.wrapping_shl(start));
+        while firsts != 0 {
+            // CAST: Numbers of entries of a window.
+            let first = base + firsts.trailing_zeros() as usize;
+            let last = base + lasts.trailing_zeros() as usize;
+
+            harvest.add_to_run(self.items(first, last + 1));
+            firsts &= firsts.wrapping_sub(1);
+            lasts &= lasts.wrapping_sub(1);
         }
         behind
     }
 
-    /// A mask of the dirty entries from `base`, where a line begins, to at least before `end`; and
-    /// where the lines end that are in it: those that have contiguous entries are not.
+    /// A mask of the dirty entries from `base` on, which begins the line with the mask `first_line`, to
+    /// at least before `end`, or to behind the first line that has none; and where the lines end that
+    /// are in it. Lines with contiguous entries are not.
     #[inline(always)]
-    fn dirty_mask(self, base: usize, end: usize) -> (u64, usize) {
-        let shift = F::DIRTY.trailing_zeros();
-        let mut mask = 0u64;
-        let mut line = base;
+    fn dirty_mask(self, base: usize, end: usize, first_line: u64) -> (u64, usize) {
+        let mut mask = first_line;
+        let mut dirty = first_line;
+        let mut line = base + LINE_ENTRIES;
 
-        while line < end {
-            let (any, _) = self.line(line / LINE_ENTRIES);
+        while line < end && dirty != 0 {
+            let any;
 
+            (any, dirty) = self.line_mask(line / LINE_ENTRIES);
             if any & F::CONTIGUOUS != 0 {
                 break;
             }
-            if any & F::DIRTY != 0 {
-                let mut dirty = 0u64;
-
-                for entry in 0..LINE_ENTRIES {
-                    dirty |= ((self.word(line + entry) >> shift) & 1) << entry;
-                }
-                mask |= dirty << (line - base);
-            }
+            mask |= dirty.wrapping_shl((line - base) as u32);
             line += LINE_ENTRIES;
         }
         (mask, line)

@@ -230,11 +230,9 @@ pub struct TestSink {
     runs: [Option<Range>; ROOM],
     /// How many runs were recorded.
     pub count: usize,
-    /// The union of the ranges that were made clean.
+    /// From the first to the last leaf that was made clean.
     pub cleared: Option<Range>,
-    /// How many bytes were made clean.
-    pub cleared_bytes: u64,
-    /// Whether a run came out of order.
+    /// Whether something came out of order.
     pub broken: bool,
 }
 
@@ -245,7 +243,6 @@ impl TestSink {
             runs: [None; ROOM],
             count: 0,
             cleared: None,
-            cleared_bytes: 0,
             broken: false,
         }
     }
@@ -263,6 +260,12 @@ impl TestSink {
         !self.broken
             && self.count == runs.len()
             && runs.iter().enumerate().all(|(n, run)| self.run(n) == *run)
+    }
+
+    /// Whether the leaves from `first` to `last` were made clean, or some between the first and the
+    /// last of them.
+    pub fn has_cleared(&self, first: Iova, last: Iova) -> bool {
+        self.cleared == Range::inclusive(first, last).ok()
     }
 }
 
@@ -285,10 +288,9 @@ impl DirtySink for TestSink {
     }
 
     fn cleared(&mut self, range: Range) {
-        let first = self.cleared.unwrap_or(range).first();
-
-        self.cleared = Range::inclusive(first, range.last()).ok();
-        self.cleared_bytes += range.size();
+        // Once, and after the runs.
+        self.broken |= self.cleared.is_some() || self.count == 0;
+        self.cleared = Some(range);
     }
 }
 

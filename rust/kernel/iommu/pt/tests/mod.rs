@@ -75,6 +75,7 @@ macro_rules! iommu_pt_for_each_test {
             contiguous::copies_are_alike
             contiguous::sizes_are_mixed
             contiguous::dirt_in_any_entry
+            contiguous::a_row_behind_dirty_pages
             contiguous::query_inside_a_row
             contiguous::rows_are_joined
             contiguous::overmap_of_a_row
