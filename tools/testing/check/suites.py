@@ -220,6 +220,13 @@ def all_suites():
             made_of=(CARGO_TEST, *crate_sources("tools/testing/iommu_pt_host")),
         ),
         HostSuite(
+            "pt-loom",
+            "the page tables in every order in which a few threads can meet",
+            "host",
+            (str(CHECKOUT / "tools/testing/check/cargo-test"), "tools/testing/iommu_pt_loom"),
+            output="cargo",
+        ),
+        HostSuite(
             "acpi-host",
             "the parsers of firmware tables as a host crate: DMAR and IVRS, random and lying",
             "host",

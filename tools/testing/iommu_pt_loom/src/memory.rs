@@ -1,0 +1,180 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Memory for tables whose first entries can be used, and the hardware that walks them.
+
+use crate::{
+    error::Result,
+    pt::{
+        DetachedTable,
+        Gather,
+        NewTop,
+        PhysAddr,
+        Range,
+        Table,
+        TableMem,
+        TABLE_ENTRIES, //
+    },
+    sync::atomic::Atomic, //
+};
+use std::{
+    alloc::{
+        alloc,
+        dealloc,
+        Layout, //
+    },
+    collections::HashSet,
+    ptr::NonNull,
+    sync::{
+        Arc,
+        Mutex, //
+    }, //
+};
+
+/// How many entries of a table can be used.
+pub const USED: usize = 3;
+
+/// What memory holds before it is zeroed: a table, in each format, where there is none.
+const GARBAGE: u64 = 0xdead_d000 | 0x207;
+
+type Words = [Atomic<u64>; TABLE_ENTRIES];
+
+/// The memory. Its own book-keeping is none of loom's business.
+#[derive(Clone, Default)]
+pub struct Mem(Arc<Mutex<HashSet<PhysAddr>>>);
+
+impl Mem {
+    /// The number of tables that were allocated and not freed.
+    pub fn live(&self) -> usize {
+        self.0.lock().unwrap().len()
+    }
+
+    /// The word of an entry, as the hardware sees it.
+    pub fn word(&self, table: PhysAddr, slot: usize) -> &Atomic<u64> {
+        self.check(table);
+        // SAFETY: The table is there, and stays: tables are freed when a test says so.
+        unsafe { &(*(table as usize as *const Words))[slot] }
+    }
+
+    fn check(&self, table: PhysAddr) {
+        assert!(
+            self.0.lock().unwrap().contains(&table),
+            "{table:#x} is no table, or none any more"
+        );
+    }
+}
+
+// SAFETY: Tables are allocations with the layout of their type, which stay until they are freed;
+// `phys` is the address itself, so `virt` has nothing to do but to turn it back.
+unsafe impl TableMem for Mem {
+    type Flags = ();
+
+    fn alloc(&self, _flags: ()) -> Result<NonNull<Table>> {
+        // SAFETY: The size of a table is not zero.
+        let table = NonNull::new(unsafe { alloc(Layout::new::<Table>()) }).unwrap();
+        let words = table.cast::<Atomic<u64>>();
+
+        for slot in 0..TABLE_ENTRIES {
+            let word = if slot < USED {
+                Atomic::new(GARBAGE)
+            } else {
+                Atomic::unused()
+            };
+
+            // SAFETY: The words of the table, which is nobody else's yet.
+            unsafe { words.add(slot).write(word) }
+        }
+        self.0
+            .lock()
+            .unwrap()
+            .insert(table.as_ptr() as usize as u64);
+        for slot in 0..USED {
+            // Who finds the table without being ordered after this reads garbage.
+            // SAFETY: The word is there.
+            unsafe {
+                self.word(table.as_ptr() as usize as u64, slot)
+                    .as_ptr()
+                    .write_volatile(0)
+            }
+        }
+        Ok(table.cast())
+    }
+
+    unsafe fn free(&self, table: NonNull<Table>) {
+        let phys = self.phys(table);
+
+        assert!(self.0.lock().unwrap().remove(&phys), "freed twice");
+        // SAFETY: It came from `alloc()`, and nobody uses it any more.
+        unsafe {
+            table.cast::<Words>().drop_in_place();
+            dealloc(table.as_ptr().cast(), Layout::new::<Table>());
+        }
+    }
+
+    fn phys(&self, table: NonNull<Table>) -> PhysAddr {
+        table.as_ptr() as usize as u64
+    }
+
+    unsafe fn virt(&self, phys: PhysAddr) -> NonNull<Table> {
+        self.check(phys);
+        NonNull::new(phys as usize as *mut Table).unwrap()
+    }
+
+    unsafe fn flush(&self, _start: NonNull<u8>, _bytes: usize) {}
+}
+
+/// Gathers for hardware that is told of new tops under a lock, and is flushed when it is dropped.
+pub struct Waiting<'m> {
+    /// The memory.
+    pub mem: &'m Mem,
+    /// What those hold who change the top.
+    pub top_lock: &'m loom::sync::Mutex<()>,
+    /// What the hardware holds while it uses a translation.
+    pub walking: &'m loom::sync::Mutex<()>,
+    tables: Vec<DetachedTable<Mem>>,
+}
+
+impl<'m> Waiting<'m> {
+    /// Nothing waits.
+    pub fn new(
+        mem: &'m Mem,
+        top_lock: &'m loom::sync::Mutex<()>,
+        walking: &'m loom::sync::Mutex<()>,
+    ) -> Self {
+        Self {
+            mem,
+            top_lock,
+            walking,
+            tables: Vec::new(),
+        }
+    }
+}
+
+impl Gather<Mem> for Waiting<'_> {
+    fn add_range(&mut self, _range: Range) {}
+
+    fn queue_free(&mut self, table: DetachedTable<Mem>) {
+        self.tables.push(table);
+    }
+
+    fn change_top(&mut self, new: NewTop<'_>) {
+        let _guard = self.top_lock.lock().unwrap();
+
+        if new.is_current() {
+            new.publish();
+        }
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        if self.tables.is_empty() {
+            return;
+        }
+        // The flush: walks that were under way are over after it.
+        drop(self.walking.lock().unwrap());
+        for table in self.tables.drain(..) {
+            // SAFETY: Nothing leads to the table, and no walk is in it.
+            unsafe { table.free(self.mem) }
+        }
+    }
+}

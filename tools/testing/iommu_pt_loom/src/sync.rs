@@ -1,0 +1,73 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Stand-in for the kernel's atomic types, of which the page tables use `Atomic<u64>`.
+
+/// The part of `kernel::sync::atomic` that the page tables use.
+pub mod atomic {
+    use loom::sync::atomic::{
+        AtomicU64,
+        Ordering, //
+    };
+
+    /// The ordering `Release`, the only one that the page tables name.
+    pub struct Release;
+
+    /// An atomic variable; only for `u64`. One without a value is never written and reads as 0: loom
+    /// has no room for all entries of a table.
+    pub struct Atomic<T>(Option<AtomicU64>, std::marker::PhantomData<T>);
+
+    impl Atomic<u64> {
+        /// An atomic with a first value.
+        pub fn new(value: u64) -> Self {
+            Self(Some(AtomicU64::new(value)), std::marker::PhantomData)
+        }
+
+        /// An atomic that is not used.
+        pub fn unused() -> Self {
+            Self(None, std::marker::PhantomData)
+        }
+
+        fn used(&self) -> &AtomicU64 {
+            self.0.as_ref().expect("an entry that no test uses")
+        }
+
+        /// What serves as a pointer to the value for volatile accesses.
+        pub fn as_ptr(&self) -> Word<'_> {
+            Word(self)
+        }
+
+        /// Writes `new` if the value is `old`; returns what it was, as an error if it wasn't.
+        pub fn cmpxchg(&self, old: u64, new: u64, _: Release) -> Result<u64, u64> {
+            self.used()
+                .compare_exchange(old, new, Ordering::Release, Ordering::Relaxed)
+        }
+    }
+
+    /// A word that is accessed by volatile accesses, which the kernel's memory model takes for relaxed
+    /// atomic ones. A read acquires: that model orders what depends on the value after it, and
+    /// loom's knows no dependencies.
+    pub struct Word<'a>(&'a Atomic<u64>);
+
+    impl Word<'_> {
+        /// Reads the word.
+        ///
+        /// # Safety
+        ///
+        /// It is there, as the type says already; for the pointer that this stands for.
+        pub unsafe fn read_volatile(self) -> u64 {
+            self.0
+                 .0
+                .as_ref()
+                .map_or(0, |word| word.load(Ordering::Acquire))
+        }
+
+        /// Writes the word.
+        ///
+        /// # Safety
+        ///
+        /// It is there, as the type says already; for the pointer that this stands for.
+        pub unsafe fn write_volatile(self, value: u64) {
+            self.0.used().store(value, Ordering::Relaxed)
+        }
+    }
+}

@@ -1,0 +1,209 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Tables that are linked, unlinked and grown, in every order.
+
+use iommu_pt_loom::{
+    memory::{
+        Mem,
+        Waiting, //
+    },
+    pt::{
+        fmt::{
+            AmdV1,
+            VtdSs, //
+        },
+        Config,
+        Entry,
+        Exclusive,
+        Format,
+        Iova,
+        Level,
+        PageTable,
+        PhysAddr,
+        Prot,
+        Range,
+        Stable, //
+    }, //
+};
+use loom::{
+    sync::{
+        Arc,
+        Mutex, //
+    },
+    thread, //
+};
+
+const K4: u64 = 4096;
+const M2: u64 = 512 * K4;
+const PHYS: u64 = 1 << 32;
+
+struct Tree<F: Format> {
+    mem: Mem,
+    table: PageTable<F, Mem>,
+    top_lock: Mutex<()>,
+    walking: Mutex<()>,
+}
+
+impl<F: Format> Tree<F> {
+    fn new(levels: u8, max_levels: u8) -> Arc<Self> {
+        let mem = Mem::default();
+        let config = Config {
+            levels,
+            max_levels,
+            page_sizes: K4 | M2,
+            input_lg2: 39,
+            output_lg2: 48,
+            coherent: true,
+        };
+
+        Arc::new(Self {
+            mem: mem.clone(),
+            table: PageTable::new(mem, config, ()).unwrap(),
+            top_lock: Mutex::new(()),
+            walking: Mutex::new(()),
+        })
+    }
+
+    fn gather(&self) -> Waiting<'_> {
+        Waiting::new(&self.mem, &self.top_lock, &self.walking)
+    }
+
+    fn map(&self, iova: Iova, len: u64) {
+        // SAFETY: No two threads use the same address.
+        let mut claim = unsafe { Exclusive::new(Range::new(iova, len).unwrap()) };
+        let prot = Prot::READ | Prot::WRITE;
+        let mapped = self
+            .table
+            .map(&mut claim, PHYS + iova, prot, (), &mut self.gather());
+
+        assert_eq!(mapped, (len, Ok(())));
+    }
+
+    fn unmap(&self, iova: Iova, len: u64) -> u64 {
+        // SAFETY: As in `map()`.
+        let mut claim = unsafe { Exclusive::new(Range::new(iova, len).unwrap()) };
+
+        self.table.unmap(&mut claim, &mut self.gather())
+    }
+
+    fn translate(&self, iova: Iova) -> Option<PhysAddr> {
+        // SAFETY: As in `map()`.
+        let claim = unsafe { Stable::at(iova) };
+
+        self.table.iova_to_phys(&claim)
+    }
+
+    /// What the hardware makes of an address, whoever may be changing it.
+    fn walk(&self, iova: Iova) -> Option<PhysAddr> {
+        let _walking = self.walking.lock().unwrap();
+        let top = self.table.top();
+        let mut table = top.phys;
+
+        for number in (0..top.levels).rev() {
+            let slot = (iova >> (12 + 9 * u32::from(number))) % 512;
+            let word = self.mem.word(table, slot as usize);
+            // SAFETY: The word is there.
+            let word = unsafe { word.as_ptr().read_volatile() };
+
+            match F::decode(word, Level::top_of(number + 1).unwrap()) {
+                Entry::Empty => return None,
+                Entry::Leaf { phys, .. } => return Some(phys),
+                Entry::Table(phys) => table = phys,
+            }
+        }
+        unreachable!()
+    }
+}
+
+fn model(test: impl Fn() + Sync + Send + 'static) {
+    let mut builder = loom::model::Builder::new();
+
+    // How often a thread is interrupted where it need not be.
+    builder.preemption_bound = Some(3);
+    builder.check(test);
+}
+
+#[test]
+fn two_need_the_same_tables() {
+    model(|| {
+        let tree = Tree::<VtdSs>::new(3, 3);
+        let other = tree.clone();
+        let thread = thread::spawn(move || other.map(K4, K4));
+
+        tree.map(0, K4);
+        assert_eq!(tree.translate(0), Some(PHYS));
+        thread.join().unwrap();
+        assert_eq!(tree.translate(K4), Some(PHYS + K4));
+        assert_eq!(tree.translate(0), Some(PHYS));
+        assert_eq!(tree.mem.live(), 3);
+    });
+}
+
+#[test]
+fn hardware_walks_while_a_page_is_mapped() {
+    model(|| {
+        let tree = Tree::<VtdSs>::new(3, 3);
+        let device = tree.clone();
+        let thread = thread::spawn(move || device.walk(0));
+
+        tree.map(0, K4);
+        assert!(matches!(thread.join().unwrap(), None | Some(PHYS)));
+        assert_eq!(tree.walk(0), Some(PHYS));
+    });
+}
+
+#[test]
+fn hardware_walks_while_a_leaf_replaces_a_table() {
+    model(|| {
+        let tree = Tree::<VtdSs>::new(3, 3);
+
+        tree.map(0, K4);
+        assert_eq!(tree.unmap(0, K4), K4);
+
+        let device = tree.clone();
+        let thread = thread::spawn(move || device.walk(0));
+
+        tree.map(0, M2);
+        assert!(matches!(thread.join().unwrap(), None | Some(PHYS)));
+        assert_eq!(tree.walk(0), Some(PHYS));
+        assert_eq!(tree.mem.live(), 2);
+    });
+}
+
+#[test]
+fn two_need_the_same_top() {
+    model(|| {
+        let tree = Tree::<AmdV1>::new(1, 3);
+
+        tree.map(0, K4);
+
+        let other = tree.clone();
+        let thread = thread::spawn(move || {
+            other.map(M2, K4);
+            other.translate(M2)
+        });
+
+        tree.map(M2 + K4, K4);
+        assert_eq!(tree.translate(0), Some(PHYS));
+        assert_eq!(thread.join().unwrap(), Some(PHYS + M2));
+        assert_eq!(tree.translate(M2 + K4), Some(PHYS + M2 + K4));
+        // The old top, the new one, and the table of the two pages.
+        assert_eq!(tree.mem.live(), 3);
+    });
+}
+
+#[test]
+fn hardware_walks_while_the_top_grows() {
+    model(|| {
+        let tree = Tree::<AmdV1>::new(1, 2);
+
+        tree.map(0, K4);
+
+        let device = tree.clone();
+        let thread = thread::spawn(move || device.walk(0));
+
+        tree.map(M2, K4);
+        assert_eq!(thread.join().unwrap(), Some(PHYS));
+        assert_eq!(tree.walk(M2), Some(PHYS + M2));
+    });
+}
