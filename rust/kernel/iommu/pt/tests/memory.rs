@@ -156,6 +156,8 @@ pub struct TestGather<'m> {
     pub rival: Option<&'m dyn Fn() -> Result>,
     /// Whether it leaves the hardware with the top that it has.
     pub refuses: bool,
+    /// Whether it publishes a new top without a look at whether it is current.
+    pub hasty: bool,
 }
 
 impl<'m> TestGather<'m> {
@@ -171,6 +173,7 @@ impl<'m> TestGather<'m> {
             top: None,
             rival: None,
             refuses: false,
+            hasty: false,
         }
     }
 
@@ -212,7 +215,7 @@ impl<'m> Gather<&'m TestMem> for TestGather<'m> {
         if let Some(rival) = self.rival {
             self.broken |= rival().is_err();
         }
-        if new.is_current() && !self.refuses {
+        if self.hasty || new.is_current() && !self.refuses {
             self.top = Some(new.top());
             new.publish();
         }

@@ -43,6 +43,7 @@ macro_rules! iommu_pt_for_each_test {
             shape::every_level_count
             shape::sizes_follow_the_hardware
             shape::drop_frees_all
+            shape::walks_keep_to_the_claim
             range::every_leaf_size
             range::best_sizes
             range::runs_are_greedy

@@ -3,7 +3,15 @@
 //! The tree as a whole: levels, sizes, its end.
 
 use super::{
-    super::Format,
+    super::{
+        addr::{
+            Level,
+            Range, //
+        },
+        node::Slot,
+        Format,
+        Stable, //
+    },
     memory::{
         TestMem,
         TestTable, //
@@ -104,5 +112,42 @@ pub fn drop_frees_all<C: Case>() -> Result {
         drop(table);
         check_eq!(mem.live(), 0);
     }
+    Ok(())
+}
+
+/// A walk finds no table that nothing claimed leads through, and keeps to the table that it is in.
+pub fn walks_keep_to_the_claim<C: Case>() -> Result {
+    const M2: u64 = 1 << 21;
+    const G1: u64 = 1 << 30;
+
+    let mem = TestMem::new();
+    let table = TestTable::<C>::new(&mem, C::MAX_LEVELS)?;
+
+    for at in 0..4 {
+        table.map(at * M2, 0, 0x1000)?;
+    }
+
+    // SAFETY: One thread.
+    let claim = unsafe { Stable::new(Range::inclusive(M2 + 0x1000, 3 * M2 - 1)?) };
+    let tree = table.table.tree();
+    let (node, _) = tree.root(&claim)?.ok_or(EINVAL)?.descend(Level::new(1));
+
+    check!(node.level() == Level::new(1));
+    for slot in 0..4 {
+        let claimed = slot == 1 || slot == 2;
+
+        check!(matches!(node.get(slot), Slot::Table(_)) == claimed);
+        check_eq!(
+            node.toward(slot as u64 * M2 + 0x2000).slot(),
+            if claimed { slot } else { 1 }
+        );
+    }
+
+    // SAFETY: One thread.
+    let claim = unsafe { Stable::new(Range::inclusive(0, 2 * G1 - 1)?) };
+    let (node, _) = tree.root(&claim)?.ok_or(EINVAL)?.descend(Level::new(1));
+
+    check_eq!(node.toward(M2).slot(), 1);
+    check_eq!(node.toward(G1 + M2 + M2).slot(), 0);
     Ok(())
 }

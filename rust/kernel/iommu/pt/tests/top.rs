@@ -162,26 +162,29 @@ pub fn somebody_was_faster<C: Case>() -> Result {
         return Ok(());
     }
 
-    let mem = TestMem::new();
-    let table = TestTable::<C>::with(&mem, config::<C>(2))?;
-    // What the gather does when it is asked to change the top: the same, but by another.
-    let rival = || table.map(span::<C>(2) + K4, 7 * K4, K4);
-    let mut gather = TestGather::new(&mem);
+    for hasty in [false, true] {
+        let mem = TestMem::new();
+        let table = TestTable::<C>::with(&mem, config::<C>(2))?;
+        // What the gather does when it is asked to change the top: the same, but by another.
+        let rival = || table.map(span::<C>(2) + K4, 7 * K4, K4);
+        let mut gather = TestGather::new(&mem);
 
-    gather.rival = Some(&rival);
+        gather.rival = Some(&rival);
+        gather.hasty = hasty;
 
-    let (done, result) = table.try_map(span::<C>(2), 0, K4, Prot::READ, &mut gather);
+        let (done, result) = table.try_map(span::<C>(2), 0, K4, Prot::READ, &mut gather);
 
-    check!(result.is_ok());
-    check_eq!(done, K4);
-    check_eq!(gather.tops, 1);
-    check!(gather.top.is_none());
-    check_eq!(table.table.top().levels, 3);
-    check!(table.translate(span::<C>(2)) == Some(0));
-    check!(table.translate(span::<C>(2) + K4) == Some(7 * K4));
-    drop(gather);
-    drop(table);
-    check_eq!(mem.live(), 0);
+        check!(result.is_ok());
+        check_eq!(done, K4);
+        check_eq!(gather.tops, 1);
+        check!(gather.top.is_some() == hasty);
+        check_eq!(table.table.top().levels, 3);
+        check!(table.translate(span::<C>(2)) == Some(0));
+        check!(table.translate(span::<C>(2) + K4) == Some(7 * K4));
+        drop(gather);
+        drop(table);
+        check_eq!(mem.live(), 0);
+    }
     Ok(())
 }
 
