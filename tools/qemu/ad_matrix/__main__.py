@@ -13,6 +13,7 @@ sys.dont_write_bytecode = True
 
 # pylint: disable=wrong-import-position
 import amd
+import amd_pasids
 import amd_rules
 import matrix
 import rules
@@ -33,7 +34,10 @@ class Units:
         if self.unit is None or self.properties != properties:
             self.drop()
             if properties[:1] == (amd.NAME,):
-                self.unit = amd.Unit(Machine(self.qemu, list(properties[1:]), amd.NAME))
+                pasids = properties == amd_pasids.PROPERTIES
+                self.unit = amd.Unit(
+                    Machine(self.qemu, [p for p in properties[1:] if p != amd_pasids.DEVICE],
+                            amd.NAME, pasids))
             else:
                 self.unit = Unit(Machine(self.qemu, list(properties)))
             self.properties = properties
@@ -73,7 +77,8 @@ def parse(arguments):
 def main(arguments):
     options = parse(arguments)
     # Cases of one set of properties share a machine: keep them together.
-    cases = [case for case in [*matrix.cases(), *rules.cases(), *amd_rules.cases()]
+    cases = [case for case in [*matrix.cases(), *rules.cases(), *amd_rules.cases(),
+                               *amd_pasids.cases()]
              if fnmatch.fnmatchcase(case[0], options.filter)]
     cases.sort(key=lambda case: case[1] or ())
     if not cases:

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0
 """The AMD-Vi unit as a driver sees it: registers, device table, commands, events."""
 
-from machine import EDU_SID, EDU_SLOT, NVME_SLOT, MachineError
+from machine import EDU_SID, EDU_SLOT, NVME_SLOT, PASID_SLOT, MachineError
 
 NAME = "amd-iommu"
 
@@ -31,6 +31,8 @@ FAULT_RW = 1 << 5
 # Where they lie in guest memory. The device table holds the devices of bus 0.
 DEVICE_TABLE, COMMANDS, EVENTS, DONE, GCR3_TOP, GCR3 = 0x0010_0000, *range(
     0x0010_2000, 0x0010_6000, 0x1000), 0x0010_7000
+# GCR3 tables of PASIDs, and the top of those of two levels.
+PASID_TABLES, PASID_TOP = 0x0011_0000, 0x0011_8000
 SLOTS = 256
 EVENT_SLOTS = 256
 WAIT_DONE = 0x600D_0000
@@ -80,14 +82,14 @@ class Unit:
 
     def set_words(self, *words):
         """Write the device table entries, the first word last; flushes nothing."""
-        for slot in (EDU_SLOT, NVME_SLOT):
+        for slot in (EDU_SLOT, NVME_SLOT, PASID_SLOT):
             entry = DEVICE_TABLE + 32 * (slot << 3)
             self._write(entry + 8, list(words[1:]) + [0] * (4 - len(words)))
             self._write(entry, words[:1])
 
-    def words(self):
-        """The edu device's entry as it is."""
-        entry = (DEVICE_TABLE + 32 * EDU_SID) >> 3
+    def words(self, device=EDU_SID):
+        """A device's entry as it is."""
+        entry = (DEVICE_TABLE + 32 * device) >> 3
         return list(self.ram[entry:entry + 4])
 
     def clear_gcr3(self):
@@ -107,11 +109,30 @@ class Unit:
         """Guest tables, found by a GCR3 table of one level or of two."""
         self._write(GCR3, [page_table.root | 1])
         self._write(GCR3_TOP, [GCR3 | 1])
-        top = GCR3_TOP if glx else GCR3
+        self._set_gcr3(GCR3_TOP if glx else GCR3, domain, glx)
+
+    def _set_gcr3(self, top, domain, glx, flags=DTE_GIOV):
         self.set_words(
-            DTE_V | DTE_TV | DTE_RW | DTE_GV | DTE_GIOV | glx << GLX_SHIFT
+            DTE_V | DTE_TV | DTE_RW | DTE_GV | flags | glx << GLX_SHIFT
             | (top >> 12 & 7) << 58,
             domain | (top >> 15 & 0xFFFF) << 16 | (top >> 31) << 43)
+
+    def set_pasids(self, page_tables, domain, glx=0, untagged=True):
+        """Guest tables by PASID, that of requests without one 0; flushes nothing.
+
+        With a table of one level, PASIDs above 511 are entered nowhere."""
+        self._clear(PASID_TABLES, PASID_TOP + 0x1000 - PASID_TABLES)
+        tables = {}
+        for pasid, page_table in page_tables.items():
+            table = tables.setdefault(pasid >> 9, PASID_TABLES + (len(tables) << 12))
+            self._write(table + 8 * (pasid & 511), [page_table.root | 1])
+            self._write(PASID_TOP + 8 * (pasid >> 9), [table | 1])
+        top = PASID_TOP if glx else tables.get(0, PASID_TABLES)
+        self._set_gcr3(top, domain, glx, DTE_GIOV if untagged else 0)
+
+    def clear_pasid(self, pasid):
+        """Make the entry of a PASID below 512 absent; flushes nothing."""
+        self._write(PASID_TABLES + 8 * pasid, [0])
 
     # Commands.
 
@@ -139,12 +160,12 @@ class Unit:
         self.submit(INV_PAGES, domain << 32 | pasid,
                     address | size | PAGES_PDE | (PAGES_GN if guest else 0))
 
-    def flush_domain(self, domain, guest=True):
-        """Invalidate all of a domain, its host table and what PASID 0 has."""
+    def flush_domain(self, domain, guest=True, pasid=0):
+        """Invalidate all of a domain, its host table and what a PASID has."""
         everything = 0x7FFF_FFFF_FFFF_F000 | PAGES_S | PAGES_PDE
         self.submit(INV_PAGES, domain << 32, everything)
         if guest:
-            self.submit(INV_PAGES, domain << 32, everything | PAGES_GN)
+            self.submit(INV_PAGES, domain << 32 | pasid, everything | PAGES_GN)
 
     def flush_device_tlb(self, address):
         self.submit(INV_DEVICE_TLB, EDU_SID, address)
@@ -157,16 +178,17 @@ class Unit:
 
     # Events.
 
-    def events(self):
+    def events(self, device=EDU_SID):
         """(code, flags, domain or PASID, address) of each event in the log."""
         head = self.machine.read64(BASE + EVT_HEAD)
         tail = self.machine.read64(BASE + EVT_TAIL)
         found = []
         while head != tail:
             low, high = self.ram[(EVENTS + head) >> 3], self.ram[(EVENTS + head + 8) >> 3]
-            if low & 0xFFFF != EDU_SID:
+            if low & 0xFFFF != device:
                 raise MachineError(f"an event of another device: {low & 0xFFFF:#x}")
-            found.append((low >> 60, low >> 48 & 0xFFF, low >> 32 & 0xFFFF, high))
+            found.append((low >> 60, low >> 48 & 0xFFF,
+                          low >> 32 & 0xFFFF | (low >> 16 & 0xF) << 16, high))
             head = (head + 16) % (EVENT_SLOTS * 16)
         return found
 

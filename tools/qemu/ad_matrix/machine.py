@@ -33,6 +33,21 @@ NVME_SLOT = 5
 NVME_BAR = 0xE010_0000
 NVME_LATENCY_S = 0.3
 
+# Our own function, which does DMA with a PASID: src/hw/misc/pasid-dma.c. Stock QEMU
+# has none, so only machines whose cases need it do.
+PASID_SLOT = 6
+PASID_SID = PASID_SLOT << 3
+PASID_BAR = 0xE020_0000
+PASID_BITS = 20
+(PASID_REG_SOURCE, PASID_REG_TARGET, PASID_REG_LENGTH, PASID_REG_PASID,
+ PASID_REG_COMMAND, PASID_REG_STATUS) = range(0x08, 0x38, 8)
+PASID_REG_BUFFER = 0x1000
+PASID_PRESENT = 1 << 31
+PASID_READ, PASID_WRITE = 1, 2
+
+PCIE_BASE = 0xB000_0000
+PASID_CAPABILITY = 0x100
+
 PCI_ADDRESS = 0xCF8
 PCI_DATA = 0xCFC
 
@@ -44,8 +59,9 @@ class MachineError(Exception):
 class Machine:
     """One QEMU with an IOMMU and the edu device behind it."""
 
-    def __init__(self, qemu, properties, unit="intel-iommu"):
+    def __init__(self, qemu, properties, unit="intel-iommu", pasids=False):
         self.unit = unit
+        self.pasids = pasids
         self.properties = properties
         self._dir = tempfile.mkdtemp(prefix="ad-matrix-")
         self._process = None
@@ -84,6 +100,9 @@ class Machine:
                          f"latency-ns={int(NVME_LATENCY_S * 1e9)}",
             "-device", f"nvme,addr={NVME_SLOT:02x}.0,serial=disk,drive=disk",
         ]
+        if self.pasids:
+            command += ["-device", f"pasid-dma,addr={PASID_SLOT:02x}.0,"
+                                   f"pasid-bits={PASID_BITS}"]
         with open(self._log_path, "wb") as log:
             self._process = subprocess.Popen(
                 command, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
@@ -151,11 +170,35 @@ class Machine:
         self.command(f"outl {PCI_DATA:#x} {value:#x}")
 
     def _init_devices(self):
-        for slot, bar in ((EDU_SLOT, EDU_BAR), (NVME_SLOT, NVME_BAR)):
+        bars = [(EDU_SLOT, EDU_BAR), (NVME_SLOT, NVME_BAR)]
+        if self.pasids:
+            bars.append((PASID_SLOT, PASID_BAR))
+        for slot, bar in bars:
             self.write_config(slot, 0x10, bar)
             self.write_config(slot, 0x04, 0x6)  # memory space, bus master
         if self.read32(EDU_BAR) & 0xFFFF != 0x00ED:
             raise MachineError("the edu device does not answer at its BAR")
+        if self.pasids:
+            # The memory-mapped configuration space: that of q35's host bridge.
+            self.write_config(0, 0x64, 0)
+            self.write_config(0, 0x60, PCIE_BASE | 1)
+            self.enable_pasids(True)
+
+    def enable_pasids(self, enabled):
+        """The switch of the function's PASID capability."""
+        control = PCIE_BASE + (PASID_SLOT << 15) + PASID_CAPABILITY + 6
+        self.command(f"writew {control:#x} {int(enabled):#x}")
+
+    def pasid_dma(self, pasid, address, to_memory, count=8):
+        """Read from, or write to, an address of a PASID, or of none; the status."""
+        write = self.write64
+        write(PASID_BAR + PASID_REG_SOURCE, address)
+        write(PASID_BAR + PASID_REG_TARGET, address)
+        write(PASID_BAR + PASID_REG_LENGTH, count)
+        write(PASID_BAR + PASID_REG_PASID,
+              0 if pasid is None else pasid | PASID_PRESENT)
+        write(PASID_BAR + PASID_REG_COMMAND, PASID_WRITE if to_memory else PASID_READ)
+        return self.read64(PASID_BAR + PASID_REG_STATUS)
 
     def dma(self, address, to_memory, count=8):
         """Let the device read from, or write to, an address that it sees."""

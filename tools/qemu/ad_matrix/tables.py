@@ -7,8 +7,9 @@ SIZES = {"4K": 0, "2M": 1, "1G": 2}
 
 # Where the tables and the pages that the device reaches lie in guest memory.
 TABLES = 0x0020_0000
-TABLES_END = 0x0021_0000
+TABLES_SIZE = 0x0001_0000
 TARGET = 0x0080_0000
+TARGET_SIZE = 0x0040_0000
 RAM_PAGES_SPARE = 0x0400_0000
 
 # Rows of equal entries that are one leaf: the level that holds them, and how many
@@ -80,15 +81,18 @@ class PageTable:
     # No index is 0, and no two levels share one.
     IOVA = 3 << 39 | 5 << 30 | 7 << 21 | 9 << 12
 
-    def __init__(self, ram, stage, size="4K"):
+    def __init__(self, ram, stage, size="4K", place=0):
+        """One of several that exist side by side is given another place."""
         self.ram = ram
         self.stage = stage
         self.leaf_level, self.row = ROWS.get(size) or (SIZES[size], 0)
         # How many pages of 4 KiB the leaf maps, as a power of two.
         self.order = 9 * self.leaf_level + self.row
         self.expected = {}
-        self._next_table = TABLES
-        for word in range(TABLES >> 3, TABLES_END >> 3):
+        self._next_table = TABLES + place * TABLES_SIZE
+        self._tables_end = self._next_table + TABLES_SIZE
+        self._target = TARGET + place * TARGET_SIZE
+        for word in range(self._next_table >> 3, self._tables_end >> 3):
             ram[word] = 0
         self.root = self._new_table()
         self.slots = {}             # level: where the entry on the path lies
@@ -97,8 +101,8 @@ class PageTable:
     def _new_table(self):
         table = self._next_table
         self._next_table += 8 * ENTRIES
-        if self._next_table > TABLES_END:
-            raise ValueError("the tables do not fit: raise TABLES_END")
+        if self._next_table > self._tables_end:
+            raise ValueError("the tables do not fit: raise TABLES_SIZE")
         for slot in range(table, table + 8 * ENTRIES, 8):
             self.expected[slot] = 0
         return table
@@ -124,8 +128,8 @@ class PageTable:
         if self.leaf_level == 2:
             return 0
         if self.leaf_level == 1 or self.row:
-            return TARGET
-        return TARGET + 0x9000
+            return self._target
+        return self._target + 0x9000
 
     def leaf_word(self):
         large = self.stage.large if self.leaf_level else 0

@@ -33,6 +33,8 @@
 #define AMDVI_V2_PS             (1ULL << 7)
 #define AMDVI_V2_LEVELS         4
 #define AMDVI_V2_GIB_LEVEL      3
+/* The highest address bit that is not a copy of another, with a PASID */
+#define AMDVI_V2_SIGN_BIT       47
 
 /* How many address bits the levels up to this one translate, and the offset */
 static unsigned int amdvi_level_bits(unsigned int level)
@@ -169,7 +171,10 @@ static AMDVIWalkStatus amdvi_walk_v1(const AMDVIAccess *access,
     }
 }
 
-/* The root of the guest page table of PASID 0, which is first at every level */
+/*
+ * The root of the guest page table of a PASID; requests without one use that of
+ * PASID 0. Each level of the GCR3 table is indexed by nine bits of the PASID.
+ */
 static AMDVIWalkStatus amdvi_find_gcr3(const AMDVIAccess *access,
                                        AMDVIWalk *walk, hwaddr *root)
 {
@@ -177,12 +182,15 @@ static AMDVIWalkStatus amdvi_find_gcr3(const AMDVIAccess *access,
     hwaddr table = extract64(val[0], 58, 3) << 12 |
                    extract64(val[1], 16, 16) << 15 |
                    extract64(val[1], 43, 21) << 31;
-    unsigned int level;
+    unsigned int level = AMDVI_DTE_GLX(access->dte) + 1;
     uint64_t entry;
 
-    for (level = 0; level <= AMDVI_DTE_GLX(access->dte); level++) {
-        walk->entry = table;
-        if (!amdvi_read_entry(access, table, &entry)) {
+    if (amdvi_any_bit(access->pasid, MIN(9 * level, AMDVI_PASID_BITS), 64)) {
+        return amdvi_fault(access, walk, AMDVI_FAULT_GN);
+    }
+    while (level--) {
+        walk->entry = table + 8 * extract64(access->pasid, 9 * level, 9);
+        if (!amdvi_read_entry(access, walk->entry, &entry)) {
             return AMDVI_WALK_ERROR;
         }
         if (!(entry & AMDVI_GCR3_V)) {
@@ -194,6 +202,17 @@ static AMDVIWalkStatus amdvi_find_gcr3(const AMDVIAccess *access,
     return AMDVI_WALK_DONE;
 }
 
+/* Does an address have bits that the tables do not translate? */
+static bool amdvi_v2_is_beyond(const AMDVIAccess *access)
+{
+    if (!access->pasid) {
+        return amdvi_any_bit(access->addr, amdvi_level_bits(AMDVI_V2_LEVELS),
+                             64);
+    }
+    return sextract64(access->addr, 0, AMDVI_V2_SIGN_BIT + 1) !=
+           (int64_t)access->addr;
+}
+
 /* Address bits that must be zero in a guest leaf of this level; PAT may be set */
 static bool amdvi_v2_leaf_is_bad(uint64_t pte, unsigned int level)
 {
@@ -203,7 +222,8 @@ static bool amdvi_v2_leaf_is_bad(uint64_t pte, unsigned int level)
 
 /*
  * Guest tables, as a processor's. Flags are always kept. Requests without a
- * PASID use all address bits that the levels translate, and are user accesses.
+ * PASID use all address bits that the levels translate; with one addresses are
+ * sign-extended. All are user accesses.
  */
 static AMDVIWalkStatus amdvi_walk_v2(const AMDVIAccess *access,
                                      AMDVIWalk *walk)
@@ -219,7 +239,7 @@ static AMDVIWalkStatus amdvi_walk_v2(const AMDVIAccess *access,
     if (status != AMDVI_WALK_DONE) {
         return status;
     }
-    if (amdvi_any_bit(access->addr, amdvi_level_bits(level), 64)) {
+    if (amdvi_v2_is_beyond(access)) {
         return amdvi_fault(access, walk, AMDVI_FAULT_GN);
     }
 
@@ -268,9 +288,10 @@ static AMDVIWalkStatus amdvi_walk_v2(const AMDVIAccess *access,
     }
 }
 
-bool amdvi_dte_is_guest(const AMDVIDTE *dte)
+bool amdvi_dte_is_guest(const AMDVIDTE *dte, uint32_t pasid)
 {
-    return (dte->val[0] & AMDVI_DTE_GV) && (dte->val[0] & AMDVI_DTE_GIOV);
+    return (dte->val[0] & AMDVI_DTE_GV) &&
+           (pasid || (dte->val[0] & AMDVI_DTE_GIOV));
 }
 
 bool amdvi_dte_is_legal(const AMDVIDTE *dte, bool hd, bool gt)
@@ -298,8 +319,11 @@ AMDVIWalkStatus amdvi_walk(const AMDVIAccess *access, AMDVIWalk *walk)
 {
     const unsigned int wanted = access->is_write ? IOMMU_WO : IOMMU_RO;
 
-    if (amdvi_dte_is_guest(access->dte)) {
+    if (amdvi_dte_is_guest(access->dte, access->pasid)) {
         return amdvi_walk_v2(access, walk);
+    }
+    if (access->pasid) {
+        return amdvi_fault(access, walk, AMDVI_FAULT_GN);
     }
     if (!(AMDVI_IR_IW(access->dte->val[0]) & wanted)) {
         return amdvi_fault(access, walk, AMDVI_FAULT_PR | AMDVI_FAULT_PE);

@@ -23,6 +23,9 @@
 #define AMDVI_DTE_DOMID(dte)            extract64((dte)->val[1], 0, 16)
 #define AMDVI_DTE_GPT_LEVELS(dte)       extract64((dte)->val[2], 54, 2)
 
+/* A PASID has so many bits: PASmax of the extended features says one less. */
+#define AMDVI_PASID_BITS                16
+
 /* Flags of an IO_PAGE_FAULT event: where they are in its second word */
 #define AMDVI_FAULT_GN                  (1U << 0)
 #define AMDVI_FAULT_PR                  (1U << 4)
@@ -35,6 +38,7 @@
  * @as: the address space that the tables are in
  * @dte: the device table entry; one that amdvi_dte_is_legal() accepts
  * @addr: the address that the device uses
+ * @pasid: the PASID of the request, 0: it carries none
  * @is_write: the device writes
  * @hd: the unit keeps accessed and dirty flags where HAD asks for it
  */
@@ -42,6 +46,7 @@ typedef struct AMDVIAccess {
     AddressSpace *as;
     const AMDVIDTE *dte;
     hwaddr addr;
+    uint32_t pasid;
     bool is_write;
     bool hd;
 } AMDVIAccess;
@@ -64,8 +69,8 @@ typedef struct AMDVIWalk {
     hwaddr entry;
 } AMDVIWalk;
 
-/* Does a guest page table translate requests that carry no PASID? */
-bool amdvi_dte_is_guest(const AMDVIDTE *dte);
+/* Does a guest page table translate requests with @pasid, or 0: without one? */
+bool amdvi_dte_is_guest(const AMDVIDTE *dte, uint32_t pasid);
 
 /**
  * amdvi_dte_is_legal() - can this unit do what the entry asks for?
