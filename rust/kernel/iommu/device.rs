@@ -15,7 +15,10 @@ pub struct UnitInfo {
     /// The name of its entry below `/sys/class/iommu`.
     pub name: CString,
 
-    /// The number of PASIDs that it can tell apart, 0 if it knows of none.
+    /// The number of PASIDs that it can tell apart, 0 if it knows of none. The core offers the
+    /// smaller of this and what a device says (`dev->iommu->max_pasids`), and asks for domains that
+    /// suit PASIDs wherever that is not 0. Without effect unless the driver's domains have
+    /// [PASIDs](super::ops::PagingDomain::PASIDS).
     pub max_pasids: u32,
 
     /// The device that it is a function of, if it is one.

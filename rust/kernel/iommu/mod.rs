@@ -28,6 +28,7 @@
 //! | [`mmio`] | registers at a physical address |
 //! | [`acpi`], [`reader`] | firmware tables, which are not to be trusted |
 //! | [`pci`], [`place`] | where a function is, and the requester IDs that it uses |
+//! | [`pasid`] | the switch of a function's PASIDs |
 //! | [`function`], [`msi`] | a unit that is a PCI function itself, and its interrupt |
 //! | [`domain_id`], [`ids`] | what units cache the translations of a domain under; free numbers |
 //! | [`grow`], [`ratelimit`] | vectors under a spinlock; a limit for messages |
@@ -79,6 +80,8 @@ pub mod msi;
 pub mod ops;
 #[cfg(CONFIG_IOMMU_API)]
 pub mod pages;
+#[cfg(all(CONFIG_IOMMU_API, CONFIG_PCI_PASID))]
+pub mod pasid;
 #[cfg(all(CONFIG_IOMMU_API, CONFIG_PCI))]
 pub mod pci;
 #[cfg(all(CONFIG_IOMMU_API, CONFIG_PCI))]

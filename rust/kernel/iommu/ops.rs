@@ -171,7 +171,7 @@ pub trait Driver: Sized + Send + Sync + 'static {
     ) -> impl PinInit<Self::Domain, Error>;
 
     /// Lets the device reach memory by physical addresses (`attach_dev` and `set_dev_pasid` of the
-    /// static identity domain).
+    /// static identity domain; the latter only of a driver with [`PagingDomain::PASIDS`]).
     ///
     /// When this returns, the device's previous translation is gone from hardware and its caches.
     /// For the device itself ([`Slot::Rid`]) this must not fail once the device was probed, unless
@@ -186,6 +186,10 @@ pub trait Driver: Sized + Send + Sync + 'static {
 
     /// Lets the device reach nothing (`attach_dev` and `set_dev_pasid` of the static blocked
     /// domain). Cannot fail: it is what everything else falls back to.
+    ///
+    /// For [`Slot::Pasid`] this is how the core detaches a PASID, and it may come for one that is
+    /// not attached. Requests without PASID and those with another go on as before; and while the
+    /// device itself is blocked, its PASIDs go on.
     ///
     /// When this returns, the device's previous translation is gone from hardware and its caches.
     ///
@@ -212,6 +216,23 @@ pub trait PagingDomain: Sized + Send + Sync + 'static {
     /// equal tags are flushed once.
     type Tag: Clone + PartialEq + Send + Sync + 'static;
 
+    /// Whether a domain can be attached to a PASID of a device (`set_dev_pasid`).
+    ///
+    /// Without it the core finds no such callback, and refuses by itself; [`Slot`] is
+    /// [`Slot::Rid`] in all methods then. With it, a PASID is attached by the same three steps as
+    /// the device itself, whatever the device itself is attached to:
+    ///
+    /// | `iommu.h` | steps |
+    /// | --- | --- |
+    /// | `iommu_attach_device_pasid()` | [`prepare`](Self::prepare), [`install`](Self::install) |
+    /// | `iommu_replace_device_pasid()` | the same, on a PASID that has another domain |
+    /// | `iommu_detach_device_pasid()` | [`Driver::attach_blocked`] |
+    /// | reset of the device | `attach_blocked`, and the same domain again |
+    ///
+    /// The core has compared the PASID with the smaller of what device and unit can tell apart, and
+    /// never asks for PASID 0. A domain may be attached to several PASIDs of a device.
+    const PASIDS: bool = false;
+
     /// The addresses and the page sizes that can be mapped. Does not change.
     fn geometry(&self) -> Geometry;
 
@@ -226,7 +247,8 @@ pub trait PagingDomain: Sized + Send + Sync + 'static {
     /// # Errors
     ///
     /// `EINVAL` if the domain does not suit the device, and nothing else then: the caller tries
-    /// another domain. `ENOMEM`, `ENOSPC`.
+    /// another domain. The same if it does not go with what other slots of the device have.
+    /// `ENOMEM`, `ENOSPC`.
     fn prepare(
         &self,
         endpoint: &Arc<<Self::Driver as Driver>::Endpoint>,

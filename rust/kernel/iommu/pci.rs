@@ -63,6 +63,19 @@ impl<'a> Function<'a> {
         })
     }
 
+    /// The function as C knows it.
+    #[cfg(CONFIG_PCI_PASID)]
+    pub(super) fn as_raw(&self) -> *mut bindings::pci_dev {
+        self.raw.as_ptr()
+    }
+
+    /// Whether its PASID capability is enabled; of a virtual function, never: it follows its
+    /// physical one.
+    #[cfg(CONFIG_PCI_PASID)]
+    pub(super) fn has_pasids_enabled(&self) -> bool {
+        self.dev().pasid_enabled() != 0
+    }
+
     fn dev(&self) -> &'a bindings::pci_dev {
         // SAFETY: By the type invariants. What is read of it does not change while it is valid.
         unsafe { self.raw.as_ref() }

@@ -43,7 +43,8 @@ use super::{
     ops::{
         device_ops::DeviceTable,
         static_ops::StaticTable,
-        Driver, //
+        Driver,
+        PagingDomain, //
     }, //
 };
 
@@ -226,7 +227,9 @@ impl<D: Driver> Inner<D> {
         let mut units = KVec::with_capacity(infos.len(), GFP_KERNEL)?;
         for info in infos {
             let mut raw: bindings::iommu_device = pin_init::zeroed();
-            raw.max_pasids = info.max_pasids;
+            if D::Domain::PASIDS {
+                raw.max_pasids = info.max_pasids;
+            }
             units.push(
                 Unit {
                     raw: KBox::new(Opaque::new(raw), GFP_KERNEL)?,

@@ -55,7 +55,11 @@ pub(in super::super) struct DomainTable<P: PagingDomain>(PhantomData<P>);
 impl<P: PagingDomain> DomainTable<P> {
     const TABLE: bindings::iommu_domain_ops = bindings::iommu_domain_ops {
         attach_dev: Some(Self::attach_dev_callback),
-        set_dev_pasid: Some(Self::set_dev_pasid_callback),
+        set_dev_pasid: if P::PASIDS {
+            Some(Self::set_dev_pasid_callback)
+        } else {
+            None
+        },
         map_pages: Some(Self::map_pages_callback),
         unmap_pages: Some(Self::unmap_pages_callback),
         flush_iotlb_all: Some(Self::flush_iotlb_all_callback),
@@ -132,7 +136,8 @@ impl<P: PagingDomain> DomainTable<P> {
         from_result(|| unsafe { Self::attach(domain, dev, Slot::Rid) }.map(|()| 0))
     }
 
-    /// `set_dev_pasid`: the domain translates for a PASID of the device from now on.
+    /// `set_dev_pasid`: the domain translates for a PASID of the device from now on, in the place
+    /// of what it had. The core detaches through the blocked domain.
     ///
     /// # Safety
     ///

@@ -20,7 +20,8 @@ use super::{
         endpoint,
         inner, //
     },
-    Driver, //
+    Driver,
+    PagingDomain, //
 };
 
 /// The C tables of the static domains of a driver.
@@ -29,13 +30,21 @@ pub(in super::super) struct StaticTable<D: Driver>(PhantomData<D>);
 impl<D: Driver> StaticTable<D> {
     const IDENTITY: bindings::iommu_domain_ops = bindings::iommu_domain_ops {
         attach_dev: Some(Self::attach_identity_callback),
-        set_dev_pasid: Some(Self::set_identity_pasid_callback),
+        set_dev_pasid: if D::Domain::PASIDS {
+            Some(Self::set_identity_pasid_callback)
+        } else {
+            None
+        },
         ..pin_init::zeroed()
     };
 
     const BLOCKED: bindings::iommu_domain_ops = bindings::iommu_domain_ops {
         attach_dev: Some(Self::attach_blocked_callback),
-        set_dev_pasid: Some(Self::set_blocked_pasid_callback),
+        set_dev_pasid: if D::Domain::PASIDS {
+            Some(Self::set_blocked_pasid_callback)
+        } else {
+            None
+        },
         ..pin_init::zeroed()
     };
 

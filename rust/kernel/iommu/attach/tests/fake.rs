@@ -1,0 +1,366 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! A driver without hardware, which writes down what it is told.
+
+use super::super::{
+    super::{
+        device::{
+            Capability,
+            DefaultDomain,
+            HwInfo,
+            Probed, //
+        },
+        dirty::DirtyBitmap,
+        domain::{
+            AllocFlags,
+            Flush,
+            Geometry, //
+        },
+        gather::IotlbGather,
+        ops::Driver,
+        pages::Gfp,
+        pt::{
+            Exclusive,
+            PhysAddr,
+            Prot,
+            Stable, //
+        },
+        registry::Registry,
+        resv::ReservedRegions, //
+    },
+    *,
+};
+use kernel::{
+    device::Device,
+    new_mutex,
+    sync::atomic::{
+        AtomicFlag,
+        Relaxed, //
+    }, //
+};
+
+/// What the driver was told: the endpoint, and what.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Event {
+    Install {
+        endpoint: u32,
+        domain: u32,
+        tracking: bool,
+        flushed: bool,
+    },
+    InstallPasid {
+        endpoint: u32,
+        pasid: u32,
+        domain: u32,
+        tracking: bool,
+        flushed: bool,
+    },
+    Set {
+        endpoint: u32,
+        on: bool,
+    },
+    SetPasid {
+        endpoint: u32,
+        pasid: u32,
+        on: bool,
+    },
+    Dropped {
+        endpoint: u32,
+        domain: u32,
+    },
+}
+
+#[pin_data]
+pub(super) struct Log {
+    #[pin]
+    events: Mutex<KVec<Event>>,
+}
+
+impl Log {
+    pub(super) fn new() -> Result<Arc<Self>> {
+        Arc::pin_init(
+            pin_init!(Self { events <- new_mutex!(KVec::new()) }),
+            GFP_KERNEL,
+        )
+    }
+
+    fn add(&self, event: Event) {
+        // An event that is missing fails the test.
+        let _ = self.events.lock().push(event, GFP_KERNEL);
+    }
+
+    pub(super) fn take(&self) -> KVec<Event> {
+        core::mem::take(&mut *self.events.lock())
+    }
+}
+
+pub(super) struct Fake;
+
+pub(super) struct FakeEndpoint {
+    id: u32,
+    /// Refuses what can be refused.
+    pub(super) refuses: AtomicFlag,
+}
+
+pub(super) struct FakeDomain {
+    id: u32,
+    log: Arc<Log>,
+    pub(super) attachments: Attachments<FakeDomain>,
+}
+
+pub(super) struct FakeAttachment {
+    endpoint: u32,
+    slot: Slot,
+    domain: u32,
+    log: Arc<Log>,
+}
+
+impl Drop for FakeAttachment {
+    fn drop(&mut self) {
+        self.log.add(Event::Dropped {
+            endpoint: self.endpoint,
+            domain: self.domain,
+        });
+    }
+}
+
+static REGISTRY: Registry<Fake> = Registry::new();
+
+impl Driver for Fake {
+    type Endpoint = FakeEndpoint;
+    type Domain = FakeDomain;
+
+    fn registry() -> &'static Registry<Self> {
+        &REGISTRY
+    }
+
+    fn probe_device(&self, _dev: &Device) -> Result<Probed<FakeEndpoint>> {
+        Err(ENODEV)
+    }
+
+    fn capable(&self, _endpoint: &FakeEndpoint, _capability: Capability) -> bool {
+        false
+    }
+
+    fn hw_info(&self, _endpoint: &FakeEndpoint) -> Result<HwInfo> {
+        Err(EOPNOTSUPP)
+    }
+
+    fn reserved_regions(
+        &self,
+        _endpoint: &FakeEndpoint,
+        _regions: &mut ReservedRegions<'_>,
+    ) -> Result {
+        Ok(())
+    }
+
+    fn default_domain(&self, _endpoint: &FakeEndpoint) -> DefaultDomain {
+        DefaultDomain::Any
+    }
+
+    fn alloc_paging(
+        &self,
+        _endpoint: &FakeEndpoint,
+        _flags: AllocFlags,
+    ) -> impl PinInit<FakeDomain, Error> {
+        Log::new().and_then(|log| FakeDomain::new(0, log))
+    }
+
+    fn attach_identity(&self, _endpoint: &Arc<FakeEndpoint>, _slot: Slot) -> Result {
+        Ok(())
+    }
+
+    fn attach_blocked(&self, _endpoint: &Arc<FakeEndpoint>, _slot: Slot) {}
+
+    fn shutdown(&self) {}
+}
+
+impl FakeDomain {
+    pub(super) fn new(id: u32, log: Arc<Log>) -> Result<Self> {
+        Ok(Self {
+            id,
+            log,
+            attachments: Attachments::new()?,
+        })
+    }
+
+    pub(super) fn tags(&self) -> Result<KVec<u32>> {
+        self.attachments.with_tags(|tags| {
+            let mut copy = KVec::new();
+            copy.extend_from_slice(tags, GFP_ATOMIC)?;
+            Ok(copy)
+        })
+    }
+}
+
+impl PagingDomain for FakeDomain {
+    type Driver = Fake;
+    type Attachment = FakeAttachment;
+    type Tag = u32;
+
+    fn geometry(&self) -> Geometry {
+        Geometry {
+            first: 0,
+            last: u64::MAX,
+            page_sizes: 1 << 12,
+        }
+    }
+
+    fn prepare(
+        &self,
+        endpoint: &Arc<FakeEndpoint>,
+        slot: Slot,
+        _tracking: bool,
+    ) -> Result<FakeAttachment> {
+        if endpoint.refuses.load(Relaxed) {
+            return Err(EINVAL);
+        }
+        Ok(FakeAttachment {
+            endpoint: endpoint.id,
+            slot,
+            domain: self.id,
+            log: self.log.clone(),
+        })
+    }
+
+    fn tags(&self, attachment: &FakeAttachment) -> Result<KVec<u32>> {
+        let mut tags = KVec::new();
+        // Even endpoints share a unit.
+        tags.push(attachment.endpoint % 2, GFP_KERNEL)?;
+        tags.push(own_tag(attachment.endpoint, attachment.slot), GFP_KERNEL)?;
+        Ok(tags)
+    }
+
+    fn install(
+        &self,
+        endpoint: &Arc<FakeEndpoint>,
+        slot: Slot,
+        _attachment: &FakeAttachment,
+        tracking: bool,
+    ) {
+        let flushed = self
+            .attachments
+            .with_tags(|tags| tags.contains(&own_tag(endpoint.id, slot)));
+        self.log.add(match slot {
+            Slot::Rid => Event::Install {
+                endpoint: endpoint.id,
+                domain: self.id,
+                tracking,
+                flushed,
+            },
+            Slot::Pasid(pasid) => Event::InstallPasid {
+                endpoint: endpoint.id,
+                pasid,
+                domain: self.id,
+                tracking,
+                flushed,
+            },
+        });
+    }
+
+    fn set_tracking(
+        &self,
+        endpoint: &Arc<FakeEndpoint>,
+        slot: Slot,
+        _attachment: &FakeAttachment,
+        on: bool,
+    ) -> Result {
+        self.log.add(match slot {
+            Slot::Rid => Event::Set {
+                endpoint: endpoint.id,
+                on,
+            },
+            Slot::Pasid(pasid) => Event::SetPasid {
+                endpoint: endpoint.id,
+                pasid,
+                on,
+            },
+        });
+        if on && endpoint.refuses.load(Relaxed) {
+            return Err(EIO);
+        }
+        Ok(())
+    }
+
+    fn map(
+        &self,
+        _claim: &mut Exclusive,
+        _phys: PhysAddr,
+        _prot: Prot,
+        _gfp: Gfp,
+        _gather: &mut IotlbGather<'_>,
+    ) -> (u64, Result) {
+        (0, Err(EINVAL))
+    }
+
+    fn unmap(&self, _claim: &mut Exclusive, _gather: &mut IotlbGather<'_>) -> u64 {
+        0
+    }
+
+    fn iova_to_phys(&self, _claim: &Stable) -> Option<PhysAddr> {
+        None
+    }
+
+    fn sync(&self, _flush: Flush, _attachments: &Attachments<Self>) -> Result {
+        Ok(())
+    }
+
+    fn read_and_clear_dirty(
+        &self,
+        _claim: &Stable,
+        _clear: bool,
+        _dirty: &mut DirtyBitmap<'_>,
+    ) -> Result {
+        Err(EOPNOTSUPP)
+    }
+}
+
+/// The tag of what one slot of an endpoint has cached.
+fn own_tag(endpoint: u32, slot: Slot) -> u32 {
+    match slot {
+        Slot::Rid => 100 + endpoint,
+        Slot::Pasid(pasid) => 1000 * pasid + endpoint,
+    }
+}
+
+/// A device: its endpoint and its slots.
+pub(super) struct FakeDevice {
+    pub(super) endpoint: Arc<FakeEndpoint>,
+    pub(super) slots: Pin<KBox<Slots<FakeDomain>>>,
+}
+
+impl FakeDevice {
+    pub(super) fn new(id: u32) -> Result<Self> {
+        Ok(Self {
+            endpoint: Arc::new(
+                FakeEndpoint {
+                    id,
+                    refuses: AtomicFlag::new(false),
+                },
+                GFP_KERNEL,
+            )?,
+            slots: KBox::try_pin_init(Slots::new(), GFP_KERNEL)?,
+        })
+    }
+
+    pub(super) fn prepare<'a>(
+        &'a self,
+        domain: &'a FakeDomain,
+        slot: Slot,
+        user: bool,
+    ) -> Result<Prepared<'a, FakeDomain>> {
+        Prepared::new(
+            domain,
+            &domain.attachments,
+            &self.endpoint,
+            &self.slots,
+            slot,
+            user,
+        )
+    }
+
+    pub(super) fn attach(&self, domain: &FakeDomain, slot: Slot) -> Result {
+        self.prepare(domain, slot, true)?.install(domain).commit();
+        Ok(())
+    }
+}
