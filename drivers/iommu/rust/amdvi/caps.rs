@@ -10,12 +10,18 @@ use kernel::{
     sizes::SizeConstants, //
 };
 
-use crate::regs::cap::{
-    Header,
-    Info,
-    EFR,
-    EFR2, //
+use crate::{
+    gcr3,
+    regs::cap::{
+        Header,
+        Info,
+        EFR,
+        EFR2, //
+    }, //
 };
+
+/// Bits of a PASID in a request.
+const PASID_BITS: u32 = 20;
 
 /// The two kinds of tables that translate the addresses of a paging domain.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -199,6 +205,21 @@ impl Caps {
         Ok(())
     }
 
+    /// How many PASIDs of a device the unit can tell apart, 0 if it has no guest tables.
+    ///
+    /// What a PASID can be (PASmax), and what a GCR3 table can have an entry for (GLXSup); 20 bits
+    /// at most, like the PASIDs of PCI Express.
+    pub(crate) fn pasids(&self) -> u32 {
+        if self.shape(Tables::Guest).is_none() {
+            return 0;
+        }
+        // CAST: The fields have five bits and two.
+        let stated = self.efr.pasid_bits().get() as u32 + 1;
+        let depth = self.efr.guest_depth().get() as u8 + 1;
+        let indexed = u32::from(depth.min(gcr3::MAX_LEVELS)) * gcr3::INDEX_BITS;
+        1 << stated.min(indexed).min(PASID_BITS)
+    }
+
     /// Whether guest translation can be switched on at all.
     pub(crate) fn guest_translation(&self) -> bool {
         self.efr.guest_translation().into_bool()
@@ -289,6 +310,23 @@ mod tests {
         assert_eq!(caps(FEATURES, GIO, 0).shape(Tables::Guest), None);
         let shape = caps(FEATURES, GT | GIO, 0).shape(Tables::Guest);
         assert_eq!(shape.map(|s| (s.levels, s.width)), Some((4, 47)));
+    }
+
+    #[test]
+    fn pasids() {
+        let of =
+            |pasmax: u64, glx: u64| caps(FEATURES, GT | GIO | pasmax << 32 | glx << 14, 0).pasids();
+        // Neither more than a PASID can be, nor than the table has entries for.
+        assert_eq!(of(15, 1), 1 << 16);
+        assert_eq!(of(15, 0), 512);
+        assert_eq!(of(19, 1), 1 << 18);
+        assert_eq!(of(19, 2), 1 << 20);
+        assert_eq!(of(31, 2), 1 << 20);
+        // A code that is reserved says no more than the highest that is not.
+        assert_eq!(of(19, 3), 1 << 20);
+        assert_eq!(of(7, 2), 1 << 8);
+        assert_eq!(caps(FEATURES, GT | 15 << 32, 0).pasids(), 0);
+        assert_eq!(caps(FEATURES, 15 << 32, 0).pasids(), 0);
     }
 
     #[test]

@@ -3,11 +3,13 @@
 //! Paging domains: tables of one kind, and the units that have cached their translations.
 //!
 //! Each domain has an id of its own in every unit that it is attached to. Guest tables hang below a
-//! GCR3 table with one entry, that of PASID 0, which requests without PASID use.
+//! GCR3 table with one entry, that of PASID 0, which requests without PASID use. Devices that have
+//! PASIDs have a GCR3 table and an id of their own instead: see [`crate::pasids`].
 //!
 //! Lock order: the lock of a domain's ids is taken under the attach lock of the registry, and may
 //! be slept under. The lock of its [`users`] has none of the domain's above or below it.
 
+pub(crate) mod obstacle;
 mod users;
 
 use kernel::{
@@ -71,6 +73,7 @@ use crate::{
         Block,
         Tag as CacheTag, //
     },
+    pasids::sequence::Untagged,
     unit::Unit, //
 };
 
@@ -144,15 +147,22 @@ pub(crate) struct Domain {
     ids: DomainIds<Unit>,
 }
 
-/// What a device in a domain holds: a place among its users, and the domain's id in the unit of the
-/// device.
+/// What a device in a domain holds: the id that its translations are cached under, and of a host
+/// table a place among its users.
 pub(crate) struct Attachment {
     id: Arc<DomainId<Unit>>,
+    /// Of guest translations.
+    pasid: Option<u32>,
+    _place: Option<Place>,
+}
+
+/// A place among the users of a domain.
+struct Place {
     users: Arc<Users>,
     endpoint: Arc<Endpoint>,
 }
 
-impl Drop for Attachment {
+impl Drop for Place {
     fn drop(&mut self) {
         self.users.remove(&self.endpoint);
     }
@@ -243,6 +253,8 @@ impl PagingDomain for Domain {
     type Attachment = Attachment;
     type Tag = Tag;
 
+    const PASIDS: bool = true;
+
     fn geometry(&self) -> Geometry {
         Geometry {
             first: 0,
@@ -252,10 +264,33 @@ impl PagingDomain for Domain {
     }
 
     fn prepare(&self, endpoint: &Arc<Endpoint>, slot: Slot, _tracking: bool) -> Result<Attachment> {
-        // Requests with PASID are not switched on in any device.
-        if slot != Slot::Rid || !self.suits(&endpoint.unit.caps) {
+        if !self.suits(&endpoint.unit.caps) {
             return Err(EINVAL);
         }
+        let device = endpoint.pasids.as_ref().map(|pasids| pasids.device());
+        if let Some(why) = obstacle::find(slot, self.tables(), device) {
+            endpoint.explain_refusal(why);
+            return Err(EINVAL);
+        }
+        if self.tables() == Tables::Guest {
+            let pasid = match slot {
+                Slot::Rid => 0,
+                Slot::Pasid(pasid) => pasid,
+            };
+            let id = match &endpoint.pasids {
+                Some(pasids) => {
+                    pasids.prepare(pasid)?;
+                    pasids.id().clone()
+                }
+                None => self.ids.of(&endpoint.unit)?,
+            };
+            return Ok(Attachment {
+                id,
+                pasid: Some(pasid),
+                _place: None,
+            });
+        }
+
         let id = self.ids.of(&endpoint.unit)?;
         self.users.add(User {
             endpoint: endpoint.clone(),
@@ -263,8 +298,11 @@ impl PagingDomain for Domain {
         })?;
         Ok(Attachment {
             id,
-            users: self.users.clone(),
-            endpoint: endpoint.clone(),
+            pasid: None,
+            _place: Some(Place {
+                users: self.users.clone(),
+                endpoint: endpoint.clone(),
+            }),
         })
     }
 
@@ -275,7 +313,7 @@ impl PagingDomain for Domain {
                 unit: attachment.id.unit.clone(),
                 cached: CacheTag {
                     domain: attachment.id.id,
-                    pasid: (self.tables() == Tables::Guest).then_some(0),
+                    pasid: attachment.pasid,
                 },
             },
             GFP_KERNEL,
@@ -286,15 +324,32 @@ impl PagingDomain for Domain {
     fn install(
         &self,
         endpoint: &Arc<Endpoint>,
-        _slot: Slot,
+        slot: Slot,
         attachment: &Attachment,
         tracking: bool,
     ) {
         // Nobody changes the top between the look at it and the entry.
-        let result = self.users.hold(|| {
-            let entry = self.entry(attachment, tracking);
-            endpoint.change(|live| writer::replace(live, entry))
-        });
+        let replace = || {
+            self.users.hold(|| {
+                let entry = self.entry(attachment, tracking);
+                endpoint.change(|live| writer::replace(live, entry))
+            })
+        };
+        let result = match (slot, &endpoint.pasids, &self.table) {
+            (Slot::Rid, Some(pasids), Table::Guest(table, _)) => {
+                let tables = Untagged::Guest(table.top().phys);
+                pasids.set_untagged(endpoint, tables, &replace)
+            }
+            (Slot::Rid, Some(pasids), Table::Host(_)) => {
+                pasids.set_untagged(endpoint, Untagged::Host, &replace)
+            }
+            (Slot::Rid, None, _) => replace(),
+            (Slot::Pasid(pasid), Some(pasids), Table::Guest(table, _)) => {
+                pasids.attach(endpoint, pasid, table.top().phys)
+            }
+            // Refused when it was prepared.
+            (Slot::Pasid(_), ..) => Err(EINVAL),
+        };
         if let Err(error) = result {
             endpoint.report("is blocked: the unit did not take its new domain", error);
         }

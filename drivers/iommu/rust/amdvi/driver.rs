@@ -42,16 +42,12 @@ use crate::{
         ReservedInfo, //
     },
     domain::Domain,
-    dte::{
-        entry::Entry,
-        writer, //
-    },
     endpoint::Endpoint,
+    pasids::sequence::Untagged,
     policy::Policy,
     unit::{
         power::Powered,
-        Unit,
-        PASS_THROUGH, //
+        Unit, //
     }, //
 };
 
@@ -141,6 +137,11 @@ impl AmdVi {
         Ok(())
     }
 
+    /// How many PASIDs of a device behind `unit` can be used.
+    pub(crate) fn pasids(&self, unit: &Unit) -> u32 {
+        self.policy.pasids(&unit.caps)
+    }
+
     /// The unit that serves the device at `place`.
     fn unit_of(&self, place: &Place) -> Option<usize> {
         self.units
@@ -163,7 +164,7 @@ impl Driver for AmdVi {
         let unit = self.units.get(index).ok_or(ENODEV)?;
         Ok(Probed {
             unit: index,
-            endpoint: Endpoint::new(unit.clone(), place)?,
+            endpoint: Endpoint::new(unit.clone(), place, dev, self.pasids(unit))?,
         })
     }
 
@@ -238,19 +239,21 @@ impl Driver for AmdVi {
     }
 
     fn attach_identity(&self, endpoint: &Arc<Endpoint>, slot: Slot) -> Result {
-        if slot != Slot::Rid {
-            return Err(EOPNOTSUPP);
+        match slot {
+            Slot::Rid => endpoint.set_untagged(Untagged::PassThrough),
+            // A GCR3 table leads to tables, and none of them is the identity.
+            Slot::Pasid(_) => Err(EOPNOTSUPP),
         }
-        let entry = Entry::pass_through(PASS_THROUGH);
-        endpoint.change(|live| writer::replace(live, entry))
     }
 
     fn attach_blocked(&self, endpoint: &Arc<Endpoint>, slot: Slot) {
-        // No PASID is ever attached.
-        if slot != Slot::Rid {
-            return;
-        }
-        if let Err(error) = endpoint.change(|live| writer::replace(live, Entry::BLOCKED)) {
+        let result = match (slot, &endpoint.pasids) {
+            (Slot::Rid, _) => endpoint.set_untagged(Untagged::Blocked),
+            (Slot::Pasid(pasid), Some(pasids)) => pasids.detach(endpoint, pasid),
+            // None of its requests with PASID was ever let in.
+            (Slot::Pasid(_), None) => Ok(()),
+        };
+        if let Err(error) = result {
             endpoint.report("may not be blocked yet: the unit does not answer", error);
         }
     }

@@ -79,8 +79,8 @@ pub(crate) struct Event {
     pub(crate) code: u8,
     /// Requester ID, if a device is to blame.
     pub(crate) source: u16,
-    /// The domain id of a host translation, or a part of the PASID of a guest one.
-    pub(crate) domain: u16,
+    /// The domain id of a host translation, or the PASID of a guest one.
+    pub(crate) owner: u32,
     /// Flags whose meaning the code tells.
     flags: u16,
     /// The address that was asked for, or that of a command.
@@ -90,7 +90,9 @@ pub(crate) struct Event {
 /// IO_PAGE_FAULT.
 const PAGE_FAULT: u8 = 0x2;
 
-/// `Event.flags` of [`PAGE_FAULT`]: the unit knew the page (PR).
+/// `Event.flags` of [`PAGE_FAULT`]: the request was one of a guest, with a PASID or as PASID 0 (GN).
+const GUEST: u16 = 1 << 0;
+/// As above: the unit knew the page (PR).
 const PRESENT: u16 = 1 << 4;
 /// As above: the request was for a write (RW).
 const WRITE: u16 = 1 << 5;
@@ -106,11 +108,16 @@ impl Event {
     pub(crate) fn decode(words: [u64; 2]) -> Option<Self> {
         // CAST: Each field is as wide as the type that it is cast to, or masked.
         let code = (words[0] >> 60) as u8;
+        let flags = (words[0] >> 48) as u16 & 0xfff;
+        let mut owner = (words[0] >> 32) as u32 & 0xffff;
+        if code == PAGE_FAULT && flags & GUEST != 0 {
+            owner |= (words[0] as u32 >> 16 & 0xf) << 16;
+        }
         (code != 0).then_some(Self {
             code,
             source: words[0] as u16,
-            domain: (words[0] >> 32) as u16,
-            flags: (words[0] >> 48) as u16 & 0xfff,
+            owner,
+            flags,
             address: words[1],
         })
     }
@@ -156,13 +163,15 @@ impl fmt::Display for Event {
         write!(f, "{}", name(self.code))?;
         // Events about commands name no device.
         if !matches!(self.code, 0x5 | 0x6) {
+            let guest = self.code == PAGE_FAULT && self.flags & GUEST != 0;
             write!(
                 f,
-                ", device {:02x}:{:02x}.{:x} domain {:#x}",
+                ", device {:02x}:{:02x}.{:x} {} {:#x}",
                 self.source >> 8,
                 self.source >> 3 & 0x1f,
                 self.source & 7,
-                self.domain
+                if guest { "PASID" } else { "domain" },
+                self.owner
             )?;
         }
         write!(f, ", address {:#x}", self.address)?;
@@ -196,12 +205,21 @@ mod tests {
             Some(Event {
                 code: 2,
                 source: 0x210,
-                domain: 7,
+                owner: 7,
                 flags: 0x070,
                 address: 0x1234_5000,
             })
         );
         assert!(event.is_some_and(|event| event.cause().contains("table does not allow")));
+    }
+
+    #[test]
+    fn a_fault_of_a_guest_names_its_pasid() {
+        let event = Event::decode([0x2021_2345_000a_0210, 0x1234_5000]);
+        assert_eq!(event.map(|event| event.owner), Some(0xa_2345));
+        // Elsewhere these bits mean something else.
+        let event = Event::decode([0x2020_2345_000a_0210, 0x1234_5000]);
+        assert_eq!(event.map(|event| event.owner), Some(0x2345));
     }
 
     #[test]

@@ -63,8 +63,7 @@ impl Lifecycle for AmdVi {
             infos.push(
                 UnitInfo {
                     name: CString::try_from_fmt(fmt!("rust-ivhd{}", unit.number))?,
-                    // Requests with PASID need a switch in the device that is not touched yet.
-                    max_pasids: 0,
+                    max_pasids: driver.pasids(unit),
                     parent: unit.device(),
                 },
                 GFP_KERNEL,

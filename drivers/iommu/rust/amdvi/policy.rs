@@ -5,7 +5,8 @@
 //! `tables`: 0 (automatic), 1 (host tables, "v1") or 2 (guest tables, "v2"). Where a unit walks one
 //! kind only, that one is used unless the other was asked for, which is refused when the module is
 //! loaded. Automatic is host tables, as in the C driver; domains that track dirty pages take guest
-//! tables if the dirty flags of host tables are missing.
+//! tables if the dirty flags of host tables are missing, and domains for PASIDs always do. With host
+//! tables asked for no PASID is offered.
 //!
 //! `default_domain`: see [`DefaultDomain::from_parameter`].
 
@@ -93,6 +94,14 @@ impl Policy {
         }
     }
 
+    /// How many PASIDs a unit can tell apart, 0 if none is to be attached.
+    pub(crate) fn pasids(&self, caps: &Caps) -> u32 {
+        if self.tables_for_pasid().is_err() {
+            return 0;
+        }
+        caps.pasids()
+    }
+
     /// Whether every domain for devices of a unit makes their accesses snoop: host tables do, guest
     /// tables have no bit for it.
     pub(crate) fn always_snoops(&self, caps: &Caps) -> bool {
@@ -136,6 +145,13 @@ impl Policy {
                 name(tracking)
             ),
             Err(missing) => pr_info!("ivhd{}: no dirty tracking: {}\n", number, missing.reason()),
+        }
+        match self.pasids(caps) {
+            0 => pr_info!(
+                "ivhd{}: no PASIDs: there are no guest (v2) tables\n",
+                number
+            ),
+            count => pr_info!("ivhd{}: {} PASIDs of a device\n", number, count),
         }
         Ok(())
     }
@@ -196,6 +212,9 @@ mod tests {
         let both = caps(GUEST | FLAGS);
         assert_eq!(Policy::new(1, 0)?.tables(&both, true), Tables::Host);
         assert_eq!(Policy::new(1, 0)?.tables_for_pasid(), Err(EOPNOTSUPP));
+        assert_eq!(Policy::new(1, 0)?.pasids(&both), 0);
+        assert_eq!(Policy::new(2, 0)?.pasids(&both), 2);
+        assert_eq!(Policy::new(0, 0)?.pasids(&both), 2);
         assert!(Policy::new(1, 0)?.always_snoops(&both));
         assert_eq!(Policy::new(2, 0)?.tables(&both, false), Tables::Guest);
         assert!(Policy::new(2, 0)?.explain(9, &caps(0)).is_err());

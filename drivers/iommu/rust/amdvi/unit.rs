@@ -14,6 +14,7 @@ mod tests;
 
 use kernel::{
     device::Device,
+    fmt,
     io::Io,
     iommu::{
         domain_id::HasDomainIds,
@@ -138,7 +139,8 @@ impl Unit {
     }
 
     /// Makes the unit forget the entry of the requester ID `source`, which was `old`, and what it
-    /// translated with it: the entry first, for translations could be made anew from it (2.4.2).
+    /// translated with it of requests without PASID: the entry first, for translations could be
+    /// made anew from it (2.4.2).
     ///
     /// Context: any.
     ///
@@ -147,17 +149,37 @@ impl Unit {
     /// Those of [`Ring::submit`].
     pub(crate) fn forget(&self, source: u16, old: &Entry) -> Result {
         let entry = Command::device_entry(source);
-        let pasid = match old.translation() {
+        let all = |pasid| {
+            let domain = old.domain();
+            Tag { domain, pasid }.all()
+        };
+        match old.translation() {
             // Nothing is cached under an entry that blocks.
-            Translation::Blocked => return self.submit(&[entry]),
-            Translation::PassThrough | Translation::Host => None,
-            Translation::Guest => Some(0),
-        };
-        let tag = Tag {
-            domain: old.domain(),
-            pasid,
-        };
-        self.submit(&[entry, tag.all()])
+            Translation::Blocked => self.submit(&[entry]),
+            Translation::PassThrough | Translation::Host => self.submit(&[entry, all(None)]),
+            Translation::Guest if old.is_guest_untagged() => self.submit(&[entry, all(Some(0))]),
+            // What passed; there is no PASID 0.
+            Translation::Guest => self.submit(&[entry, all(None)]),
+        }
+    }
+
+    /// Makes the unit forget what it translated for `pasid` under the id `domain`.
+    ///
+    /// Context: any.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Ring::submit`].
+    pub(crate) fn forget_pasid(&self, domain: u16, pasid: u32) -> Result {
+        let pasid = Some(pasid);
+        self.submit(&[Tag { domain, pasid }.all()])
+    }
+
+    /// Prints why something is refused that somebody asks for, if he does not ask all the time.
+    pub(crate) fn explain_refusal(&self, what: fmt::Arguments<'_>) {
+        if self.limit.allows() {
+            pr_info!("ivhd{}: {}\n", self.number, what);
+        }
     }
 
     /// Prints the events that the unit has logged and gives their entries back.

@@ -146,9 +146,21 @@ impl Entry {
     /// Translates by guest tables of four levels, whose addresses are in the GCR3 table of one
     /// level at `table`.
     pub(crate) fn guest(table: u64, domain: u16) -> Self {
+        Self::guest_by_pasid(table, 1, true, domain)
+    }
+
+    /// Translates requests with PASID by guest tables of four levels, whose addresses are in the
+    /// GCR3 table at `table`, which has `levels`. Requests without one are translated as those with
+    /// PASID 0 if `untagged`, and pass otherwise.
+    pub(crate) fn guest_by_pasid(table: u64, levels: u8, untagged: bool, domain: u16) -> Self {
         let (word0, word1) = Self::present(domain);
         let field = |low: u32, mask: u64, shift: u32| table >> low << shift & mask;
-        let word0 = word0.with_guest(true).with_guest_untagged(true).into_raw()
+        let depth = u64::from(levels.saturating_sub(1)) << Word0::GUEST_DEPTH_SHIFT;
+        let word0 = word0
+            .with_guest(true)
+            .with_guest_untagged(untagged)
+            .into_raw()
+            | depth & Word0::GUEST_DEPTH_MASK
             | field(12, Word0::GUEST_LOW_MASK, Word0::GUEST_LOW_SHIFT);
         let word1 = word1.into_raw()
             | field(15, Word1::GUEST_MIDDLE_MASK, Word1::GUEST_MIDDLE_SHIFT)
@@ -204,7 +216,12 @@ impl Entry {
         self.0[2] & Word2::GUEST_LEVELS_MASK
     }
 
-    /// What the entry makes of a request.
+    /// Whether guest tables translate requests without PASID too.
+    pub(crate) fn is_guest_untagged(&self) -> bool {
+        self.word0().guest_untagged().into_bool()
+    }
+
+    /// What the entry makes of a request; of an entry with guest tables that of one with PASID.
     pub(crate) fn translation(&self) -> Translation {
         let word = self.word0();
         if !word.valid().into_bool() {
@@ -265,6 +282,21 @@ mod tests {
         assert_eq!(entry.0[1] >> 43, TABLE >> 31);
         assert_eq!(entry.0[0] & !Word0::GUEST_LOW_MASK, 0x60c0_0000_0000_0003);
         assert_eq!((entry.0[1] & 0xffff, entry.0[2], entry.0[3]), (3, 0, 0));
+    }
+
+    #[test]
+    fn guest_by_pasid() {
+        assert_eq!(
+            Entry::guest_by_pasid(TABLE, 1, true, 3),
+            Entry::guest(TABLE, 3)
+        );
+        let entry = Entry::guest_by_pasid(TABLE, 2, false, 3);
+        assert_eq!(entry.translation(), Translation::Guest);
+        assert!(!entry.is_guest_untagged());
+        assert_eq!(entry.0[0] & !Word0::GUEST_LOW_MASK, 0x6180_0000_0000_0003);
+        assert_eq!(entry.0[1], Entry::guest(TABLE, 3).0[1]);
+        let deep = Entry::guest_by_pasid(TABLE, 3, true, 3);
+        assert_eq!(deep.0[0] & !Word0::GUEST_LOW_MASK, 0x62c0_0000_0000_0003);
     }
 
     /// Each bit of the settings, and its place in the entry (5.2.2.2, 2.2.2.1).

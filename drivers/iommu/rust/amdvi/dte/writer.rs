@@ -218,7 +218,7 @@ mod tests {
         entry
     }
 
-    fn entries() -> [Entry; 7] {
+    fn entries() -> [Entry; 9] {
         [
             Entry::BLOCKED,
             Entry::pass_through(1),
@@ -226,6 +226,8 @@ mod tests {
             Entry::host(0x2000, 6, true, 3),
             Entry::guest(0x3000, 4),
             Entry::guest(0x5000, 6),
+            Entry::guest_by_pasid(0x6000, 2, false, 7),
+            Entry::guest_by_pasid(0x6000, 2, true, 7),
             deep_guest(),
         ]
     }

@@ -19,6 +19,10 @@ register! {
         49:49   host_accessed;
         /// GIOSUP: requests without PASID can be translated by guest tables.
         48:48   guest_untagged;
+        /// PASMAX: bits of a PASID, less one.
+        36:32   pasid_bits;
+        /// GLXSUP: the most levels of a GCR3 table, less one.
+        15:14   guest_depth;
         /// HATS: the most levels of a host table, less four; 3 if there is no host translation.
         11:10   host_levels;
         /// IASUP: everything can be invalidated by one command.

@@ -1,0 +1,87 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! What keeps a domain from a device, because of what else the device has. Pure.
+//!
+//! A device has one device table entry for its requests without PASID and for those with one, and a
+//! host table (v1) in it translates what guest tables (v2) lead to: nested translation, which is
+//! not offered. So PASIDs go with guest tables and with the identity, and not with a host table.
+
+use kernel::iommu::attach::Slot;
+
+use crate::{
+    caps::Tables,
+    pasids::sequence::Untagged, //
+};
+
+/// What a device with PASIDs has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Device {
+    /// What requests without PASID meet.
+    pub(crate) untagged: Untagged,
+    /// Whether a PASID is attached.
+    pub(crate) used: bool,
+}
+
+/// Why a domain with `tables` cannot be attached to `slot` of a device, in words; [`None`] if
+/// it can. `device` is [`None`] for one without PASIDs, or whose PASIDs could not be switched on.
+pub(crate) fn find(slot: Slot, tables: Tables, device: Option<Device>) -> Option<&'static str> {
+    match (slot, tables, device) {
+        (Slot::Rid, Tables::Host, Some(Device { used: true, .. })) => Some(
+            "PASIDs of it are attached: beside these it can have guest (v2) tables or the \
+             identity, and not the host (v1) tables of this domain",
+        ),
+        (Slot::Rid, ..) => None,
+        (Slot::Pasid(_), Tables::Host, _) => {
+            Some("a PASID can have guest (v2) tables, and not the host (v1) tables of this domain")
+        }
+        (Slot::Pasid(_), Tables::Guest, None) => Some("its PASIDs cannot be used"),
+        (Slot::Pasid(_), Tables::Guest, Some(device)) if device.untagged == Untagged::Host => Some(
+            "it has host (v1) tables itself: beside PASIDs it can have guest (v2) tables or the \
+             identity",
+        ),
+        (Slot::Pasid(_), Tables::Guest, Some(_)) => None,
+    }
+}
+
+#[cfg(CONFIG_RUST_AMD_VI_KUNIT_TEST)]
+#[kernel::prelude::kunit_tests(rust_amdvi_obstacle)]
+mod tests {
+    use super::*;
+
+    const FOUND: [Untagged; 4] = [
+        Untagged::Blocked,
+        Untagged::PassThrough,
+        Untagged::Host,
+        Untagged::Guest(0x1000),
+    ];
+
+    #[test]
+    fn pasids_and_host_tables_exclude_each_other() {
+        let find = |slot, tables, untagged, used| {
+            super::find(slot, tables, Some(Device { untagged, used })).is_some()
+        };
+        let pasid = Slot::Pasid(7);
+        for untagged in FOUND {
+            let host = untagged == Untagged::Host;
+            assert!(!find(Slot::Rid, Tables::Host, untagged, false));
+            assert!(!find(Slot::Rid, Tables::Guest, untagged, false));
+            assert_eq!(find(pasid, Tables::Guest, untagged, false), host);
+            for used in [false, true] {
+                assert!(find(pasid, Tables::Host, untagged, used));
+            }
+            if !host {
+                assert!(find(Slot::Rid, Tables::Host, untagged, true));
+                assert!(!find(Slot::Rid, Tables::Guest, untagged, true));
+                assert!(!find(pasid, Tables::Guest, untagged, true));
+            }
+        }
+    }
+
+    #[test]
+    fn a_device_without_pasids() {
+        for tables in [Tables::Host, Tables::Guest] {
+            assert!(find(Slot::Rid, tables, None).is_none());
+            assert!(find(Slot::Pasid(7), tables, None).is_some());
+        }
+    }
+}

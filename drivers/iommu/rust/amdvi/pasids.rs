@@ -1,0 +1,217 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The PASIDs of a device: their switch in the device, the GCR3 table, the domain id that they are
+//! cached under.
+//!
+//! A unit caches translations of guest tables by domain id and PASID, and knows one domain id for
+//! each device. So a device with PASIDs has an id of its own, for all domains that it has guest
+//! tables of: the same PASID of two devices may be in two domains, and two PASIDs of one device are
+//! in two domains with one id. Its requests without PASID are those of PASID 0 then, unless they
+//! pass or have a host table; see [`sequence`].
+//!
+//! Lock order: the lock of the state is taken under the attach lock of the registry. Under it come
+//! that of the GCR3 table, which may be slept under, and the spinlocks of a domain's users and of
+//! the unit.
+
+pub(crate) mod sequence;
+
+use kernel::{
+    device,
+    iommu::{
+        domain_id::DomainId,
+        pasid, //
+    },
+    new_mutex,
+    prelude::*,
+    sync::{
+        Arc,
+        Mutex, //
+    }, //
+};
+
+use crate::{
+    domain::obstacle::Device,
+    dte::writer,
+    endpoint::Endpoint,
+    gcr3::Gcr3,
+    unit::{
+        Unit,
+        PASS_THROUGH, //
+    }, //
+};
+
+use sequence::{
+    Hardware,
+    Root,
+    State,
+    Untagged,
+    Wanted, //
+};
+
+/// The PASIDs of a device.
+#[pin_data]
+pub(crate) struct Pasids {
+    switch: pasid::Pasids,
+    /// Those below this can be used.
+    count: u32,
+    /// What all of them are cached under.
+    id: Arc<DomainId<Unit>>,
+    table: Pin<KBox<Gcr3>>,
+    #[pin]
+    state: Mutex<State>,
+}
+
+impl Pasids {
+    /// Switches the PASIDs of `dev` on, of which `unit` can tell at most `most` apart.
+    ///
+    /// May sleep.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`pasid::Pasids::enable`], `ENOSPC` if the unit has no domain id left, `ENOMEM`.
+    pub(crate) fn new(
+        dev: &device::Device,
+        unit: &Arc<Unit>,
+        most: u32,
+    ) -> Result<Pin<KBox<Self>>> {
+        let switch = pasid::Pasids::enable(dev)?;
+        let count = switch.count().min(most);
+        let id = Arc::new(DomainId::new(unit)?, GFP_KERNEL)?;
+        let table = KBox::pin_init(Gcr3::new(count), GFP_KERNEL)?;
+        // Requests without PASID are like those of PASID 0.
+        table.prepare(0)?;
+        let state = State::new(Root {
+            table: table.phys(),
+            levels: table.levels(),
+            domain: id.id,
+            pass_through: PASS_THROUGH,
+        });
+        KBox::pin_init(
+            pin_init!(Self {
+                switch,
+                count,
+                id,
+                table,
+                state <- new_mutex!(state),
+            }),
+            GFP_KERNEL,
+        )
+    }
+
+    /// How many there are.
+    pub(crate) fn count(&self) -> u32 {
+        self.count
+    }
+
+    /// What the device's guest translations are cached under, beside the PASID.
+    pub(crate) fn id(&self) -> &Arc<DomainId<Unit>> {
+        &self.id
+    }
+
+    /// What the device has now.
+    pub(crate) fn device(&self) -> Device {
+        let state = self.state.lock();
+        Device {
+            untagged: state.untagged(),
+            used: state.is_used(),
+        }
+    }
+
+    /// Makes room for `pasid`, and changes nothing.
+    ///
+    /// May sleep.
+    ///
+    /// # Errors
+    ///
+    /// `EINVAL` if the device has no such PASID, `ENOMEM`.
+    pub(crate) fn prepare(&self, pasid: u32) -> Result {
+        if pasid >= self.count {
+            return Err(EINVAL);
+        }
+        self.state.lock().reserve()?;
+        self.table.prepare(pasid)
+    }
+
+    /// Changes what requests without PASID of `endpoint` meet; `host` replaces its device table
+    /// entry, for [`Untagged::Host`].
+    ///
+    /// May sleep; under the attach lock.
+    ///
+    /// # Errors
+    ///
+    /// If the unit does not answer; the device is blocked then, with all of its PASIDs.
+    pub(crate) fn set_untagged(
+        &self,
+        endpoint: &Endpoint,
+        new: Untagged,
+        host: &dyn Fn() -> Result,
+    ) -> Result {
+        let mut state = self.state.lock();
+        state.set_untagged(new, &mut self.hardware(endpoint, host))
+    }
+
+    /// Makes the guest tables at `root` those of `pasid` of `endpoint`; it was prepared.
+    ///
+    /// May sleep; under the attach lock.
+    ///
+    /// # Errors
+    ///
+    /// As for [`Self::set_untagged`].
+    pub(crate) fn attach(&self, endpoint: &Endpoint, pasid: u32, root: u64) -> Result {
+        let mut state = self.state.lock();
+        state.attach(pasid, root, &mut self.hardware(endpoint, &|| Err(EINVAL)))
+    }
+
+    /// Has requests with `pasid` refused.
+    ///
+    /// May sleep; under the attach lock.
+    ///
+    /// # Errors
+    ///
+    /// As for [`Self::set_untagged`].
+    pub(crate) fn detach(&self, endpoint: &Endpoint, pasid: u32) -> Result {
+        let mut state = self.state.lock();
+        state.detach(pasid, &mut self.hardware(endpoint, &|| Err(EINVAL)))
+    }
+
+    /// Switches them off in the device. Does nothing the second time. May sleep.
+    pub(crate) fn retire(&self) {
+        self.switch.disable();
+    }
+
+    fn hardware<'a>(
+        &'a self,
+        endpoint: &'a Endpoint,
+        host: &'a dyn Fn() -> Result,
+    ) -> OfEndpoint<'a> {
+        OfEndpoint {
+            pasids: self,
+            endpoint,
+            host,
+        }
+    }
+}
+
+/// A device behind its unit.
+struct OfEndpoint<'a> {
+    pasids: &'a Pasids,
+    endpoint: &'a Endpoint,
+    host: &'a dyn Fn() -> Result,
+}
+
+impl Hardware for OfEndpoint<'_> {
+    fn set_tables(&mut self, pasid: u32, root: Option<u64>) -> Result {
+        self.pasids.table.point(pasid, root)
+    }
+
+    fn set_entry(&mut self, wanted: Wanted) -> Result {
+        match wanted {
+            Wanted::Entry(entry) => self.endpoint.change(|live| writer::replace(live, entry)),
+            Wanted::Host => (self.host)(),
+        }
+    }
+
+    fn forget(&mut self, pasid: u32) -> Result {
+        self.endpoint.unit.forget_pasid(self.pasids.id.id, pasid)
+    }
+}

@@ -1,0 +1,210 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! In which order a device's GCR3 table and its device table entry change. Pure.
+//!
+//! An entry has one field for whether requests without PASID are translated by guest tables (GIoV)
+//! and one for whether there is a GCR3 table at all (GV); see [`entry_for`]. At every step requests
+//! of each kind, without PASID or with one, meet what they met before the change or what they meet
+//! after it, and nobody is refused in between:
+//!
+//! - guest tables are in the GCR3 table before an entry makes somebody look at them, and leave it
+//!   after the last that did;
+//! - what was translated by the old ones is forgotten last, when nothing can be translated by
+//!   them again.
+//!
+//! A unit that does not answer leaves the whole device blocked: what it remembers is unknown then.
+
+use kernel::prelude::*;
+
+use crate::dte::entry::Entry;
+
+/// What requests without PASID meet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Untagged {
+    /// They are refused.
+    Blocked,
+    /// They pass.
+    PassThrough,
+    /// A host table. No PASID can have guest tables meanwhile: that would be nested translation.
+    Host,
+    /// Guest tables, at this address.
+    Guest(u64),
+}
+
+/// What is to become of the device table entry.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Wanted {
+    /// This value.
+    Entry(Entry),
+    /// That of the host table which is being attached, whatever its top is by then.
+    Host,
+}
+
+/// A device as the unit sees it.
+pub(crate) trait Hardware {
+    /// Makes guest tables, or none, those of a PASID that has an entry; requests without PASID are
+    /// 0. Forgets nothing.
+    fn set_tables(&mut self, pasid: u32, root: Option<u64>) -> Result;
+    /// Replaces the device table entry, and makes the unit forget the old one and what it
+    /// translated with it without PASID. If the unit does not answer, the entry blocks.
+    fn set_entry(&mut self, wanted: Wanted) -> Result;
+    /// Makes the unit forget what it translated with guest tables for a PASID.
+    fn forget(&mut self, pasid: u32) -> Result;
+}
+
+/// Where a device's GCR3 table is, and the domain id that is cached with its PASIDs.
+#[derive(Clone, Copy)]
+pub(crate) struct Root {
+    /// Its physical address.
+    pub(crate) table: u64,
+    /// Its levels.
+    pub(crate) levels: u8,
+    /// The id.
+    pub(crate) domain: u16,
+    /// The id for requests that pass while no PASID is used.
+    pub(crate) pass_through: u16,
+}
+
+/// What a device has.
+pub(crate) struct State {
+    root: Root,
+    untagged: Untagged,
+    /// What the entry was last made; [`None`] before the first time.
+    wanted: Option<Wanted>,
+    used: KVec<u32>,
+}
+
+/// The entry that does both: what requests without PASID meet, and the PASIDs, if any is used.
+fn entry_for(root: &Root, untagged: Untagged, used: bool) -> Wanted {
+    let guest = |giov| {
+        Wanted::Entry(Entry::guest_by_pasid(
+            root.table,
+            root.levels,
+            giov,
+            root.domain,
+        ))
+    };
+    match (untagged, used) {
+        // The entry of PASID 0 is not present.
+        (Untagged::Blocked, true) | (Untagged::Guest(_), _) => guest(true),
+        (Untagged::Blocked, false) => Wanted::Entry(Entry::BLOCKED),
+        (Untagged::PassThrough, true) => guest(false),
+        (Untagged::PassThrough, false) => Wanted::Entry(Entry::pass_through(root.pass_through)),
+        (Untagged::Host, _) => Wanted::Host,
+    }
+}
+
+impl State {
+    /// A device that has nothing yet.
+    pub(crate) fn new(root: Root) -> Self {
+        Self {
+            root,
+            untagged: Untagged::Blocked,
+            wanted: None,
+            used: KVec::new(),
+        }
+    }
+
+    /// What requests without PASID meet.
+    pub(crate) fn untagged(&self) -> Untagged {
+        self.untagged
+    }
+
+    /// Whether a PASID has guest tables.
+    pub(crate) fn is_used(&self) -> bool {
+        !self.used.is_empty()
+    }
+
+    /// Makes room for one more PASID.
+    pub(crate) fn reserve(&mut self) -> Result {
+        Ok(self.used.reserve(1, GFP_KERNEL)?)
+    }
+
+    /// Writes the entry for what the device has, if it is another one. That of a host table always
+    /// is: each domain has its own.
+    fn update(&mut self, hardware: &mut impl Hardware) -> Result {
+        let wanted = entry_for(&self.root, self.untagged, self.is_used());
+        if self.wanted == Some(wanted) && wanted != Wanted::Host {
+            return Ok(());
+        }
+        self.wanted = Some(wanted);
+        hardware.set_entry(wanted)
+    }
+
+    /// The last resort.
+    fn block(&mut self, hardware: &mut impl Hardware, pasid: u32) {
+        let _ = hardware.set_tables(pasid, None);
+        let blocked = Wanted::Entry(Entry::BLOCKED);
+        self.wanted = Some(blocked);
+        let _ = hardware.set_entry(blocked);
+    }
+
+    /// Changes what requests without PASID meet. Not to [`Untagged::Host`] while PASIDs are used.
+    ///
+    /// # Errors
+    ///
+    /// Those of the hardware; the device is blocked then, with all of its PASIDs.
+    pub(crate) fn set_untagged(&mut self, new: Untagged, hardware: &mut impl Hardware) -> Result {
+        let old = core::mem::replace(&mut self.untagged, new);
+        self.change_untagged(old, hardware).inspect_err(|_| {
+            self.untagged = Untagged::Blocked;
+            self.block(hardware, 0);
+        })
+    }
+
+    fn change_untagged(&mut self, old: Untagged, hardware: &mut impl Hardware) -> Result {
+        let guest = |untagged| matches!(untagged, Untagged::Guest(_));
+        if let Untagged::Guest(root) = self.untagged {
+            hardware.set_tables(0, Some(root))?;
+        }
+        self.update(hardware)?;
+        if guest(old) && !guest(self.untagged) {
+            hardware.set_tables(0, None)?;
+        }
+        if guest(old) || guest(self.untagged) {
+            hardware.forget(0)?;
+        }
+        Ok(())
+    }
+
+    /// Makes the guest tables at `root` those of `pasid`, in the place of what it had. Room was
+    /// reserved for it.
+    ///
+    /// # Errors
+    ///
+    /// Those of the hardware; the device is blocked then, with all of its PASIDs.
+    pub(crate) fn attach(&mut self, pasid: u32, root: u64, hardware: &mut impl Hardware) -> Result {
+        if !self.used.contains(&pasid) {
+            // Within the capacity.
+            let _ = self.used.push_within_capacity(pasid);
+        }
+        hardware
+            .set_tables(pasid, Some(root))
+            .and_then(|()| self.update(hardware))
+            .and_then(|()| hardware.forget(pasid))
+            .inspect_err(|_| {
+                self.used.retain(|known| *known != pasid);
+                self.block(hardware, pasid);
+            })
+    }
+
+    /// Takes the guest tables of `pasid` away. Does nothing if it has none.
+    ///
+    /// # Errors
+    ///
+    /// Those of the hardware; the device is blocked then, with all of its PASIDs.
+    pub(crate) fn detach(&mut self, pasid: u32, hardware: &mut impl Hardware) -> Result {
+        if !self.used.contains(&pasid) {
+            return Ok(());
+        }
+        self.used.retain(|known| *known != pasid);
+        hardware
+            .set_tables(pasid, None)
+            .and_then(|()| hardware.forget(pasid))
+            .and_then(|()| self.update(hardware))
+            .inspect_err(|_| self.block(hardware, pasid))
+    }
+}
+
+#[cfg(CONFIG_RUST_AMD_VI_KUNIT_TEST)]
+mod tests;
