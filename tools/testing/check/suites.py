@@ -5,6 +5,7 @@ import dataclasses
 import pathlib
 import re
 
+import configs
 import refusals
 
 CHECKOUT = pathlib.Path(__file__).resolve().parent.parent.parent.parent
@@ -52,6 +53,8 @@ class GuestSuite:
     machines: tuple = ()
     # The default domains with which its shared memory comes in huge pages.
     huge_with: tuple = ()
+    # The functions that its tests use in the place of the usual ones, as VENDOR:DEVICE.
+    functions: str = ""
 
     needs = "vm"
 
@@ -61,7 +64,12 @@ class GuestSuite:
     def job_lines(self, machine, patience):
         """Return the lines of a job that run its tests."""
         size = "huge" if machine.domain in self.huge_with else "small"
-        return [f"shared_memory {size}", *(test.job_line(patience) for test in self.tests)]
+        lines = [f"shared_memory {size}", *(test.job_line(patience) for test in self.tests)]
+        if self.functions:
+            # Those that come after find the usual ones, and these without a driver.
+            head = ["usual=$VFIO_DEVICES", f"bind_vfio {self.functions}"]
+            lines = [*head, *lines, "unbind_vfio", "VFIO_DEVICES=$usual"]
+        return lines
 
 
 @dataclasses.dataclass(frozen=True)
@@ -146,13 +154,13 @@ TRACKING = (
 
 
 def dirty_tests():
-    """Return our selftests: those that the Makefile of the selftests names."""
+    """Return our selftests of dirty tracking: those that the Makefile of the selftests names."""
     makefile = CHECKOUT / "tools/testing/selftests/iommu_rust/Makefile"
     names = []
     for line in makefile.read_text().splitlines():
         left, _, right = line.partition("+=")
         if left.strip() == "TEST_GEN_PROGS":
-            names += right.split()
+            names += (name for name in right.split() if name.startswith("dirty_"))
     return tuple(
         GuestTest(name, f"./{name} $VFIO_DEVICES", "/tests/iommu_rust") for name in names
     )
@@ -296,6 +304,20 @@ def all_suites():
             "dirty tracking held against what a device wrote",
             dirty_tests(),
             machines=TRACKING,
+        ),
+        GuestSuite(
+            "pasid",
+            "PASIDs of a device, each in a page table of its own",
+            tuple(
+                GuestTest(
+                    f"pasid_dma_{bits}_bits",
+                    f"./pasid_dma $(echo $VFIO_DEVICES | cut -d ' ' -f {number})",
+                    "/tests/iommu_rust",
+                )
+                for number, bits in enumerate(configs.PASID_BITS, 1)
+            ),
+            machines=("amd-v1/pt", "amd-v2/pt", "amd-v2/nopt"),
+            functions=configs.PASID_FUNCTION,
         ),
         GuestSuite(
             "migrate",

@@ -14,6 +14,11 @@ AMDVI = "amd-iommu"
 # The function that does DMA for the tests, and the driver that they use for it.
 DMA_FUNCTION = "8086:10c9"
 
+# Functions of our own that do DMA with PASIDs, in machines with AMD-Vi: as many as a
+# GCR3 table of two levels is for, and as many as fit one of one level.
+PASID_FUNCTION = "1234:11ef"
+PASID_BITS = (16, 9)
+
 
 @dataclasses.dataclass(frozen=True)
 class Config:
@@ -31,6 +36,15 @@ class Config:
     def qemu_device(self):
         """Return what QEMU's -device takes; interrupt remapping is nobody's subject."""
         return f"{self.unit},intremap=off,{self.device}"
+
+    def qemu_functions(self):
+        """Return QEMU's arguments for functions that only some machines have."""
+        if self.unit != AMDVI:
+            return []
+        arguments = []
+        for slot, bits in enumerate(PASID_BITS, 9):
+            arguments += ["-device", f"pasid-dma,addr={slot:02x}.0,pasid-bits={bits}"]
+        return arguments
 
     def job_head(self):
         """Return the shell lines that take the machine to where tests start."""
@@ -103,8 +117,8 @@ CONFIGS = (
     ),
     Config(
         "amd-v1",
-        "AMD-Vi host tables (v1), rust_amdvi.ko",
-        "hd=on",
+        "AMD-Vi host tables (v1), for PASIDs guest tables, rust_amdvi.ko",
+        "hd=on,gt=on",
         NO_C_AMD_DRIVER,
         module=RUST_AMDVI,
         dirty=True,

@@ -140,6 +140,7 @@ def command(products, machine, build, image, console, extra_parameters, real_tim
         "-drive", f"file={image.parent}/disk,format=raw,if=none,id=disk",
         "-device", "nvme,drive=disk,serial=rust-iommu,addr=05.0",
         *build.devices,
+        *machine.config.qemu_functions(),
         "-kernel", str(products.kernel), "-initrd", str(image),
         "-append", parameters.strip(),
         "-serial", f"file:{console}",

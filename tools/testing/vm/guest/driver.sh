@@ -50,6 +50,22 @@ unloads()
 	rmmod "$MODULE" && is_gone
 }
 
+# pasids_are BIT: the switch of the PASID capability, at 0x100, of each pasid-dma.
+pasids_are()
+{
+	for pasid_path in /sys/bus/pci/devices/*; do
+		[ "$(cat "$pasid_path/vendor"):$(cat "$pasid_path/device")" = 0x1234:0x11ef ] ||
+			continue
+		[ "$(hexdump -s 262 -n 1 -e '1/1 "%d"' "$pasid_path/config")" = "$1" ] || return 1
+	done
+}
+
+# Devices that have PASIDs send them only while somebody translates them.
+lets_go()
+{
+	pasids_are 1 && release 1 && pasids_are 0
+}
+
 # vfio_pci WORD BDF...: WORD is bind or unbind.
 vfio_pci()
 {

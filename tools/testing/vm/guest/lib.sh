@@ -134,6 +134,14 @@ load_module()
 	must has_units
 }
 
+# unbind_vfio takes VFIO_DEVICES away from vfio-pci again.
+unbind_vfio()
+{
+	for bind_bdf in $VFIO_DEVICES; do
+		must sh -c "echo $bind_bdf >/sys/bus/pci/drivers/vfio-pci/unbind"
+	done
+}
+
 # bind_vfio VENDOR:DEVICE binds every such PCI function to vfio-pci and sets
 # VFIO_DEVICES to their addresses.
 bind_vfio()
