@@ -8,7 +8,10 @@ use kernel::{
     prelude::*, //
 };
 
-use super::pci::Function;
+use super::{
+    device::DefaultDomain,
+    pci::Function, //
+};
 
 /// The place of a PCI function; shows as its address.
 pub struct Place {
@@ -16,6 +19,8 @@ pub struct Place {
     pub segment: u16,
     /// Whether the device is on a port that people can plug things into.
     pub untrusted: bool,
+    /// Whether it is a bridge to another PCI bus, which does no DMA of its own.
+    pub bridge: bool,
     /// Requester IDs, its own first, each once.
     sources: KVec<u16>,
 }
@@ -33,6 +38,7 @@ impl Place {
         let mut place = Self {
             segment: function.segment(),
             untrusted: function.is_untrusted(),
+            bridge: function.is_bridge(),
             sources: KVec::new(),
         };
         function.for_each_alias(|source| place.add(source))?;
@@ -51,6 +57,18 @@ impl Place {
             self.sources.push(source, GFP_KERNEL)?;
         }
         Ok(())
+    }
+
+    /// The default domain of the device if those without needs of their own get `usual`.
+    pub fn default_domain(&self, usual: DefaultDomain) -> DefaultDomain {
+        match (self.untrusted, self.bridge) {
+            // The core insists on translation for these.
+            (true, _) => DefaultDomain::Dma,
+            // Without ACS a port is in the group of what is plugged into it. The core wants one
+            // answer for both, and would refuse the whole unit if it were the identity.
+            (false, true) => DefaultDomain::Any,
+            (false, false) => usual,
+        }
     }
 
     /// Its own requester ID.
@@ -84,13 +102,27 @@ mod tests {
     use super::*;
     use kernel::str::CString;
 
+    fn place(untrusted: bool, bridge: bool) -> Place {
+        Place {
+            segment: 0x1,
+            untrusted,
+            bridge,
+            sources: KVec::new(),
+        }
+    }
+
+    #[test]
+    fn only_trusted_devices_get_the_usual_domain() {
+        let usual = DefaultDomain::Identity;
+        assert_eq!(place(false, false).default_domain(usual), usual);
+        assert_eq!(place(false, true).default_domain(usual), DefaultDomain::Any);
+        assert_eq!(place(true, false).default_domain(usual), DefaultDomain::Dma);
+        assert_eq!(place(true, true).default_domain(usual), DefaultDomain::Dma);
+    }
+
     #[test]
     fn each_id_comes_once_and_its_own_first() -> Result {
-        let mut place = Place {
-            segment: 0x1,
-            untrusted: false,
-            sources: KVec::new(),
-        };
+        let mut place = place(false, false);
         for source in [0x3fb, 0x300, 0x3fb, 0x100, 0x300] {
             place.add(source)?;
         }

@@ -313,6 +313,7 @@ def vtd_cases():
             "untrusted",
             untrusted(*migrates(PLUGGED)),
             there,
+            module="rust_vtd default_domain=0",
             tables=(acpi.external_facing_port(PORT_PATH),),
             devices=PORT,
         ),
@@ -464,6 +465,7 @@ def amdvi_cases():
             # QEMU takes the bus behind a port for bus 0 here: DMA finds no entry of its own.
             untrusted(),
             there,
+            module="rust_amdvi default_domain=0",
             tables=(acpi.external_facing_port(PORT_PATH),),
             devices=PORT,
         ),

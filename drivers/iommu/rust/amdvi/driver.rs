@@ -221,11 +221,7 @@ impl Driver for AmdVi {
     }
 
     fn default_domain(&self, endpoint: &Endpoint) -> DefaultDomain {
-        // The core insists on translation for these, and so do we.
-        if endpoint.place.untrusted {
-            return DefaultDomain::Dma;
-        }
-        self.policy.default_domain()
+        endpoint.place.default_domain(self.policy.default_domain())
     }
 
     fn alloc_paging(&self, endpoint: &Endpoint, flags: AllocFlags) -> impl PinInit<Domain, Error> {

@@ -238,11 +238,7 @@ impl Driver for Vtd {
         if !endpoint.unit.caps.pass_through() {
             return DefaultDomain::Dma;
         }
-        // The core insists on translation for these, and so do we.
-        if endpoint.place.untrusted {
-            return DefaultDomain::Dma;
-        }
-        self.policy.default_domain()
+        endpoint.place.default_domain(self.policy.default_domain())
     }
 
     fn alloc_paging(&self, endpoint: &Endpoint, flags: AllocFlags) -> impl PinInit<Domain, Error> {
