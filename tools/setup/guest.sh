@@ -42,7 +42,7 @@ provide_selftests()
 		{
 			printf '%s\n' "$SOURCE" "$LLVM"
 			cat "$TREE/.overlay/sync.serial" 2>/dev/null || true
-			digest_of "$TOP/tools/testing/selftests"
+			digest_of "$TREE/tools/testing/selftests/iommu_rust"
 			digest_of "$HERE/guest.sh"
 		} | digest
 	)
