@@ -124,7 +124,8 @@ impl AmdVi {
     ///
     /// # Errors
     ///
-    /// `ETIMEDOUT`; the caller lets go of everything then.
+    /// `ETIMEDOUT` if a unit does not answer, `EINVAL` if it does not fetch commands at all; the
+    /// caller lets go of everything then.
     pub(crate) fn enable_translation(&self) -> Result {
         for powered in self.power.lock().iter() {
             powered.enable_translation().inspect_err(|_| {
