@@ -7,6 +7,7 @@
 #define _LINUX_RUST_IOMMU_H
 
 #include <linux/acpi.h>
+#include <linux/generic_pt/iommu.h>
 #include <linux/iommu.h>
 #include <linux/iova_bitmap.h>
 #include <linux/pci.h>

@@ -96,14 +96,16 @@ pub enum Flush {
 ///
 /// # Invariants
 ///
-/// - `raw` is initialised: paging type, the operations of [`DomainTable`], the geometry of `data`.
+/// - `raw` is initialised: paging type, the operations of [`DomainTable`], the geometry of `data`. It
+///   is a `struct pt_iommu`, though the rest of `generic_pt` is not there: the core hands ranges of
+///   such domains over as they are, where for others it looks for page sizes first.
 /// - It is pinned in a [`KBox`] of its own, from [`Self::into_raw`] on owned by the core, until the
 ///   core frees it.
 /// - A reference to the module is held from [`Self::new`] to the drop.
 #[pin_data(PinnedDrop)]
 #[repr(C)]
 pub(super) struct Domain<P: PagingDomain> {
-    raw: Opaque<bindings::iommu_domain>,
+    raw: Opaque<bindings::pt_iommu>,
     /// Where the domain is attached.
     pub(super) attachments: Attachments<P>,
     /// The flags that it was allocated with.
@@ -186,12 +188,16 @@ impl<P: PagingDomain> Domain<P> {
         )?;
 
         let geometry = domain.data.geometry();
-        let raw = domain.raw.get();
+        let iommu = domain.raw.get();
+        // SAFETY: The C part is there.
+        let raw = unsafe { &raw mut (*iommu).domain };
         let range = Range::inclusive(geometry.first, geometry.last)?;
         // SAFETY: The domain is not shared yet, and `raw` is its initialised C part.
         unsafe {
             (*raw).type_ = bindings::IOMMU_DOMAIN_UNMANAGED;
             (*raw).ops = DomainTable::<P>::table();
+            (*raw).is_iommupt = true;
+            (*iommu).ops = DomainTable::<P>::range_table();
             if flags.dirty_tracking {
                 (*raw).dirty_ops = DirtyTable::<P>::table();
             }
@@ -218,6 +224,7 @@ impl<P: PagingDomain> Domain<P> {
     #[inline]
     pub(super) unsafe fn from_raw<'a>(raw: *mut bindings::iommu_domain) -> &'a Self {
         const_assert!(core::mem::offset_of!(Self, raw) == 0);
+        const_assert!(core::mem::offset_of!(bindings::pt_iommu, domain) == 0);
         // SAFETY: By this function's contract; the C part is at the start.
         unsafe { &*raw.cast::<Self>() }
     }
@@ -235,7 +242,7 @@ impl<P: PagingDomain> Domain<P> {
     /// Whether the DMA API uses the domain, as a device's default; otherwise it is someone's own.
     pub(super) fn is_dma_api(&self) -> bool {
         // SAFETY: The C part is initialised; the core settles its type before the first attach.
-        unsafe { (*self.raw.get()).type_ & bindings::__IOMMU_DOMAIN_DMA_API != 0 }
+        unsafe { (*self.raw.get()).domain.type_ & bindings::__IOMMU_DOMAIN_DMA_API != 0 }
     }
 }
 

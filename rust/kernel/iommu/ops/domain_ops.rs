@@ -12,6 +12,7 @@ use kernel::{
     error::from_result,
     ffi::{
         c_int,
+        c_uint,
         c_ulong, //
     },
     prelude::*, //
@@ -71,9 +72,24 @@ impl<P: PagingDomain> DomainTable<P> {
         ..pin_init::zeroed()
     };
 
+    const RANGE_TABLE: bindings::pt_iommu_ops = bindings::pt_iommu_ops {
+        map_range: Some(Self::map_range_callback),
+        unmap_range: Some(Self::unmap_range_callback),
+        // These are for drivers that use `generic_pt`; the core calls none.
+        set_dirty: None,
+        get_info: None,
+        deinit: None,
+    };
+
     /// The table.
     pub(in super::super) fn table() -> &'static bindings::iommu_domain_ops {
         &Self::TABLE
+    }
+
+    /// The table of what the core calls instead of `map_pages` and `unmap_pages`, in kernels with
+    /// `CONFIG_IOMMU_PT`: the same for a range, whatever page sizes it takes.
+    pub(in super::super) fn range_table() -> &'static bindings::pt_iommu_ops {
+        &Self::RANGE_TABLE
     }
 
     /// Attaches a domain: prepare, install, commit.
@@ -152,24 +168,23 @@ impl<P: PagingDomain> DomainTable<P> {
         from_result(|| unsafe { Self::attach(domain, dev, Slot::Pasid(pasid)) }.map(|()| 0))
     }
 
-    /// `map_pages`: maps `pgcount` pages of `pgsize` bytes and adds what was mapped to `mapped`.
+    /// Maps a range and adds what was mapped to `mapped`.
     ///
     /// # Safety
     ///
     /// `domain` is a live domain of type `P`; nobody else works on the range; `mapped` is valid.
-    unsafe extern "C" fn map_pages_callback(
+    #[inline(always)]
+    unsafe fn map(
         domain: *mut bindings::iommu_domain,
-        iova: c_ulong,
+        range: Option<Range>,
         paddr: bindings::phys_addr_t,
-        pgsize: usize,
-        pgcount: usize,
         prot: c_int,
         gfp: bindings::gfp_t,
         mapped: *mut usize,
     ) -> c_int {
         // SAFETY: By this function's contract.
         let domain = unsafe { Domain::<P>::from_raw(domain) };
-        let Some(range) = range(iova, pgsize, pgcount) else {
+        let Some(range) = range else {
             return EINVAL.to_errno();
         };
         // SAFETY: The IOMMU API gives the caller of `iommu_map()` the range to itself.
@@ -200,6 +215,75 @@ impl<P: PagingDomain> DomainTable<P> {
         from_result(|| result.map(|()| 0))
     }
 
+    /// Unmaps a range and returns how many bytes went.
+    ///
+    /// # Safety
+    ///
+    /// `domain` is a live domain of type `P`; nobody else works on the range; `gather` is an
+    /// initialised gather of the caller.
+    #[inline(always)]
+    unsafe fn unmap(
+        domain: *mut bindings::iommu_domain,
+        range: Option<Range>,
+        gather: *mut bindings::iommu_iotlb_gather,
+    ) -> usize {
+        // SAFETY: By this function's contract.
+        let domain = unsafe { Domain::<P>::from_raw(domain) };
+        let (Some(range), Some(gather)) = (range, NonNull::new(gather)) else {
+            return 0;
+        };
+        // SAFETY: The IOMMU API gives the caller of `iommu_unmap()` the range to itself, and all
+        // of a mapping that begins in it.
+        let mut claim = unsafe { Exclusive::new(range) };
+        // SAFETY: By this function's contract.
+        let mut gather = unsafe { IotlbGather::from_raw(gather) };
+        // CAST: Addresses are `unsigned long`, and so is what lies between two of them.
+        domain.data.unmap(&mut claim, &mut gather) as usize
+    }
+
+    /// `map_pages`: maps `pgcount` pages of `pgsize` bytes and adds what was mapped to `mapped`.
+    ///
+    /// # Safety
+    ///
+    /// `domain` is a live domain of type `P`; nobody else works on the range; `mapped` is valid.
+    unsafe extern "C" fn map_pages_callback(
+        domain: *mut bindings::iommu_domain,
+        iova: c_ulong,
+        paddr: bindings::phys_addr_t,
+        pgsize: usize,
+        pgcount: usize,
+        prot: c_int,
+        gfp: bindings::gfp_t,
+        mapped: *mut usize,
+    ) -> c_int {
+        let range = range(iova, pgsize, pgcount);
+
+        // SAFETY: By this function's contract.
+        unsafe { Self::map(domain, range, paddr, prot, gfp, mapped) }
+    }
+
+    /// `map_range`: maps `len` bytes and adds what was mapped to `mapped`.
+    ///
+    /// # Safety
+    ///
+    /// `iommu` is that of a live domain of type `P`; nobody else works on the range; `mapped` is
+    /// valid.
+    unsafe extern "C" fn map_range_callback(
+        iommu: *mut bindings::pt_iommu,
+        iova: bindings::dma_addr_t,
+        paddr: bindings::phys_addr_t,
+        len: bindings::dma_addr_t,
+        prot: c_uint,
+        gfp: bindings::gfp_t,
+        mapped: *mut usize,
+    ) -> c_int {
+        let range = Range::new(ffi::from_dma(iova), ffi::from_dma(len)).ok();
+
+        // SAFETY: By this function's contract; the domain is the first member.
+        // CAST: The bits of a set.
+        unsafe { Self::map(iommu.cast(), range, paddr, prot as c_int, gfp, mapped) }
+    }
+
     /// `unmap_pages`: unmaps `pgcount` pages of `pgsize` bytes and returns how many bytes went.
     ///
     /// # Safety
@@ -214,18 +298,25 @@ impl<P: PagingDomain> DomainTable<P> {
         gather: *mut bindings::iommu_iotlb_gather,
     ) -> usize {
         // SAFETY: By this function's contract.
-        let domain = unsafe { Domain::<P>::from_raw(domain) };
-        let (Some(range), Some(gather)) = (range(iova, pgsize, pgcount), NonNull::new(gather))
-        else {
-            return 0;
-        };
-        // SAFETY: The IOMMU API gives the caller of `iommu_unmap()` the range to itself, and all
-        // of a mapping that begins in it.
-        let mut claim = unsafe { Exclusive::new(range) };
-        // SAFETY: By this function's contract.
-        let mut gather = unsafe { IotlbGather::from_raw(gather) };
-        // CAST: Addresses are `unsigned long`, and so is what lies between two of them.
-        domain.data.unmap(&mut claim, &mut gather) as usize
+        unsafe { Self::unmap(domain, range(iova, pgsize, pgcount), gather) }
+    }
+
+    /// `unmap_range`: unmaps `len` bytes and returns how many bytes went.
+    ///
+    /// # Safety
+    ///
+    /// `iommu` is that of a live domain of type `P`; nobody else works on the range; `gather` is an
+    /// initialised gather of the caller.
+    unsafe extern "C" fn unmap_range_callback(
+        iommu: *mut bindings::pt_iommu,
+        iova: bindings::dma_addr_t,
+        len: bindings::dma_addr_t,
+        gather: *mut bindings::iommu_iotlb_gather,
+    ) -> usize {
+        let range = Range::new(ffi::from_dma(iova), ffi::from_dma(len)).ok();
+
+        // SAFETY: By this function's contract; the domain is the first member.
+        unsafe { Self::unmap(iommu.cast(), range, gather) }
     }
 
     /// `flush_iotlb_all`: forgets all translations of the domain.
