@@ -452,6 +452,39 @@ static void test_random(struct kunit *test)
 	sync_gathers(pair);
 }
 
+/* Beside a page that is mapped, another one is not, once its size is taken away. */
+static void test_smallest_size_gone(struct kunit *test)
+{
+	const struct pair_case *what = test->param_value;
+	u64 window = what->windows[0];
+	struct pair *pair = test->priv;
+	unsigned int i;
+
+	pair->what = what;
+	for (i = 0; i != SIDES; i++) {
+		struct pt_iommu *iommu = &pair->side[i].iommu;
+		size_t mapped = 0;
+		u64 page;
+
+		KUNIT_ASSERT_EQ(test, 0,
+				pt_side_init(&pair->side[i], what->format, i, pair->dev,
+					     &what->cfg, what->level));
+		page = iommu->domain.pgsize_bitmap & -iommu->domain.pgsize_bitmap;
+		KUNIT_ASSERT_EQ(test, 0,
+				iommu->ops->map_range(iommu, window, page, page,
+						      IOMMU_READ | IOMMU_WRITE,
+						      GFP_KERNEL, &mapped));
+		KUNIT_EXPECT_EQ(test, page, mapped);
+		iommu->domain.pgsize_bitmap &= ~page;
+		KUNIT_EXPECT_EQ(test, -ENXIO,
+				iommu->ops->map_range(iommu, window + page, page, page,
+						      IOMMU_READ | IOMMU_WRITE,
+						      GFP_KERNEL, &mapped));
+		KUNIT_EXPECT_EQ(test, page, mapped);
+	}
+	compare_trees(test, pair);
+}
+
 static int differential_init(struct kunit *test)
 {
 	struct pair *pair = kunit_kzalloc(test, sizeof(*pair), GFP_KERNEL);
@@ -479,6 +512,7 @@ static void differential_exit(struct kunit *test)
 static struct kunit_case differential_cases[] = {
 	KUNIT_CASE(test_init),
 	KUNIT_CASE_PARAM(test_random, pair_gen_params),
+	KUNIT_CASE_PARAM(test_smallest_size_gone, pair_gen_params),
 	{}
 };
 
