@@ -115,3 +115,36 @@ pub fn pause(round: u32) {
         udelay(Delta::from_micros(1));
     }
 }
+
+#[cfg(CONFIG_RUST_IOMMU_KUNIT_TEST)]
+#[kunit_tests(rust_iommu_ring)]
+mod tests {
+    use super::*;
+    use kernel::sync::atomic::Release;
+
+    #[test]
+    fn each_slot_has_its_own_words_and_the_last_is_the_end() -> Result {
+        let memory = Memory::<2>::new(512, None)?;
+        memory.store(0, &[1, 2])?;
+        memory.store(1, &[3, 4])?;
+        memory.store(511, &[5, 6])?;
+        assert_eq!(memory.load(0), Some([1, 2]));
+        assert_eq!(memory.load(1), Some([3, 4]));
+        assert_eq!(memory.load(2), Some([0, 0]));
+        assert_eq!(memory.load(511), Some([5, 6]));
+        assert_eq!(memory.store(512, &[1, 2]), Err(EINVAL));
+        assert_eq!(memory.load(512), None);
+        Ok(())
+    }
+
+    #[test]
+    fn what_the_unit_has_written_is_completed() -> Result {
+        let memory = Memory::<4>::new(64, None)?;
+        assert_eq!(memory.completed(), 0);
+        memory.status.word(0)?.store(7, Release);
+        assert_eq!(memory.completed(), 7);
+        assert_eq!(Memory::<4>::new(0, None).err(), Some(EINVAL));
+        assert_eq!(Memory::<4>::new(usize::MAX, None).err(), Some(EINVAL));
+        Ok(())
+    }
+}

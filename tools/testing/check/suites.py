@@ -248,7 +248,11 @@ def all_suites():
             "host",
             (str(CHECKOUT / "tools/testing/check/fuzz"),),
             output="cargo",
-            made_of=("tools/testing/check/fuzz", *crate_sources("tools/testing/iommu_pt_host")),
+            made_of=(
+                "tools/testing/check/fuzz",
+                *crate_sources("tools/testing/iommu_pt_host"),
+                *crate_sources("tools/testing/iommu_acpi_host"),
+            ),
         ),
         HostSuite(
             "migrate-host",

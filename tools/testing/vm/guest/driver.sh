@@ -60,8 +60,8 @@ pasids_are()
 	done
 }
 
-# Devices that have PASIDs send them only while somebody translates them.
-lets_go()
+# releases: devices that have PASIDs send them only while somebody translates them.
+releases()
 {
 	pasids_are 1 && release 1 && pasids_are 0
 }

@@ -156,7 +156,7 @@ is_stopped_at()
 # lets_go: leaves the units as they were found, and loads no more.
 lets_go()
 {
-	release 1 && unloads
+	release 1 && pasids_are 0 && unloads
 }
 
 # kernel_says WORDS: as says, but anybody.
