@@ -46,6 +46,8 @@ static unsigned int amd_leaf_lg2(const struct raw_format *format, u64 item,
 const struct raw_format raw_vtdss = {
 	.present = BIT_ULL(0) | BIT_ULL(1),
 	.dirty = BIT_ULL(9),
+	/* C marks what it has flushed from the caches. */
+	.table_ignored = BIT_ULL(10),
 	.granule_lg2 = 12,
 	.leaf_lg2 = bit7_leaf_lg2,
 };
@@ -69,6 +71,8 @@ const struct raw_format raw_amdv1_mock = {
 const struct raw_format raw_x86_64 = {
 	.present = BIT_ULL(0),
 	.dirty = BIT_ULL(6),
+	/* As above. */
+	.table_ignored = BIT_ULL(9),
 	.granule_lg2 = 12,
 	.leaf_lg2 = bit7_leaf_lg2,
 };
@@ -185,4 +189,80 @@ void raw_count(const struct raw_format *format, const struct pt_common *common,
 
 	*count = (struct raw_count){};
 	count_in(format, table, level, count);
+}
+
+static bool same_in(const struct raw_format *format, u64 *a, u64 *b, unsigned int level,
+		    struct raw_difference *difference)
+{
+	unsigned int lg2 = format->granule_lg2 + level * ITEMS_LG2;
+	u64 ignored = format->table_ignored | ADDRESS;
+	unsigned int index;
+
+	for (index = 0; index < nr_items(lg2); index++) {
+		u64 of_a = READ_ONCE(a[index]), of_b = READ_ONCE(b[index]);
+		bool is_table = (of_a & format->present) &&
+				!format->leaf_lg2(format, of_a, level);
+
+		if ((of_a ^ of_b) & ~(is_table ? ignored : 0)) {
+			*difference = (struct raw_difference){
+				.level = level,
+				.index = index,
+				.item = { of_a, of_b },
+			};
+			return false;
+		}
+		if (is_table && !same_in(format, table_of(format, of_a),
+					 table_of(format, of_b), level - 1, difference))
+			return false;
+	}
+	return true;
+}
+
+/**
+ * raw_same() - Compare all items of two tables, bit for bit
+ * @format: Format of both
+ * @a: A table
+ * @b: Another
+ * @difference: The first difference, if there is one
+ *
+ * Items that refer to tables need not have those at the same place.
+ *
+ * Returns: true if there is no difference.
+ */
+bool raw_same(const struct raw_format *format, const struct pt_common *a,
+	      const struct pt_common *b, struct raw_difference *difference)
+{
+	unsigned int level_a, level_b;
+	u64 *top_a = top_of(a, &level_a);
+	u64 *top_b = top_of(b, &level_b);
+
+	*difference = (struct raw_difference){ .level = max(level_a, level_b) };
+	return level_a == level_b && same_in(format, top_a, top_b, level_a, difference);
+}
+
+/**
+ * raw_top_level() - Say how high a table is
+ * @common: The table
+ *
+ * Returns: The level of its top.
+ */
+unsigned int raw_top_level(const struct pt_common *common)
+{
+	unsigned int level;
+
+	top_of(common, &level);
+	return level;
+}
+
+/**
+ * raw_top_phys() - Say where the hardware begins
+ * @common: The table
+ *
+ * Returns: The address of its top.
+ */
+phys_addr_t raw_top_phys(const struct pt_common *common)
+{
+	unsigned int level;
+
+	return virt_to_phys(top_of(common, &level));
 }

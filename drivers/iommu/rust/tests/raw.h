@@ -20,6 +20,8 @@ struct raw_format {
 	/* An item with none of these is empty. */
 	u64 present;
 	u64 dirty;
+	/* Of an item that refers to a table: bits that whoever writes it has to itself. */
+	u64 table_ignored;
 	/* log2 of the smallest page, and of the unit that addresses count in. */
 	u8 granule_lg2;
 	/* log2 of what a leaf at @level spans, 0 if @item refers to a table. */
@@ -62,6 +64,22 @@ struct raw_count {
 	unsigned long items;
 };
 
+/**
+ * struct raw_difference - Where two tables are not the same
+ * @level: Level of the table
+ * @index: Of the item
+ * @item: What it holds in each
+ */
+struct raw_difference {
+	unsigned int level;
+	unsigned int index;
+	u64 item[2];
+};
+
+unsigned int raw_top_level(const struct pt_common *common);
+phys_addr_t raw_top_phys(const struct pt_common *common);
+bool raw_same(const struct raw_format *format, const struct pt_common *a,
+	      const struct pt_common *b, struct raw_difference *difference);
 bool raw_next(const struct raw_format *format, const struct pt_common *common,
 	      u64 from, u64 last, struct raw_item *item);
 void raw_count(const struct raw_format *format, const struct pt_common *common,

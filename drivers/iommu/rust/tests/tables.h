@@ -32,13 +32,37 @@ enum tables_side {
 };
 
 /**
+ * struct tables_config - What a driver asks for, in the words of all formats
+ * @common: What all formats have
+ * @level: The level to start with
+ * @dev: The device that walks the tables; only needed if it does not snoop
+ */
+struct tables_config {
+	struct pt_iommu_cfg common;
+	unsigned int level;
+	struct device *dev;
+};
+
+/**
+ * struct tables_top - What a driver tells the hardware
+ * @phys: Where the top is
+ * @number: How high it is, as the format counts
+ */
+struct tables_top {
+	u64 phys;
+	u8 number;
+};
+
+/**
  * struct tables - A domain and what is known about it
  * @domain: For the calls of the core
  * @raw: For reading the tables without their code
- * @common: Where their top is
+ * @common: Where their top is, and what the C tables know about themselves
  * @flushed_from: First address of the last flush
  * @flushed_last: Last address of the last flush
  * @flushes: How often the core asked for a flush
+ * @freed: How many tables the flushes freed
+ * @told_level: The level of the top that the driver was told last, 0 if none
  */
 struct tables {
 	union {
@@ -53,9 +77,14 @@ struct tables {
 	};
 	const struct raw_format *raw;
 	const struct pt_common *common;
+	/* private: */
+	bool (*hw_info)(struct tables *tables, struct tables_top *top);
+	/* public: */
 	unsigned long flushed_from;
 	unsigned long flushed_last;
 	unsigned long flushes;
+	unsigned long freed;
+	unsigned int told_level;
 	/* private: */
 	spinlock_t top_lock;
 };
@@ -64,6 +93,10 @@ const char *tables_format_name(enum tables_format format);
 bool tables_track(enum tables_format format);
 int tables_init(struct tables *tables, enum tables_format format,
 		enum tables_side side);
+int tables_init_as(struct tables *tables, enum tables_format format,
+		   enum tables_side side, const struct tables_config *config);
+bool tables_hw_info(struct tables *tables, struct tables_top *top);
+unsigned long tables_waiting(struct iommu_iotlb_gather *gather);
 void tables_destroy(struct tables *tables);
 
 #endif /* _IOMMU_RUST_TESTS_TABLES_H */
