@@ -169,13 +169,15 @@ impl<F: Format, M: TableMem> Tree<'_, F, M> {
         let (Ok(attrs), Ok(Some(root))) = (F::attrs(prot), self.root(claim)) else {
             return false;
         };
-        let (node, found) = root.descend(Level::LEAF);
 
-        if node.level() != Level::LEAF || !matches!(found, Slot::Empty) {
-            return false;
-        }
-        node.set_leaf(node.slot(), F::leaf(phys, F::PAGE_LG2, Level::LEAF, attrs));
-        true
+        root.descend(Level::LEAF, |node, found| {
+            let free = node.level() == Level::LEAF && matches!(found, Slot::Empty);
+
+            if free {
+                node.set_leaf(node.slot(), F::leaf(phys, F::PAGE_LG2, Level::LEAF, attrs));
+            }
+            free
+        })
     }
 
     #[inline(never)]

@@ -301,29 +301,57 @@ impl<'t, F: Format, M: TableMem> Node<'t, F, M> {
             stop = Level::of_size(F::PAGE_LG2, differ.trailing_ones());
         }
 
-        self.descend(stop).0
+        self.descend(stop, |node, _| node)
     }
 
     /// Follows the chosen way down to the table of level `stop`, or to the first whose entry on the
-    /// way is not a table; returns that entry as well.
+    /// way is not a table; returns what `end` makes of that table and that entry.
     ///
     /// The loop is over numbers that are known when it is compiled, and a walk enters it at the level
     /// that it is at. So each step is compiled for its level: shifts and masks are constants, and
     /// what a format asks of a level is decided. That halves the instructions of a step.
     #[inline(always)]
-    pub(super) fn descend(self, stop: Level) -> (Self, Slot<'t, F, M>) {
+    pub(super) fn descend<R>(self, stop: Level, end: impl Fn(Self, Slot<'t, F, M>) -> R) -> R {
         let mut node = self;
 
         for number in (0..F::MAX_LEVELS).rev() {
             if node.level == Level::new(number) {
                 match node.get_on_way() {
                     Slot::Table(child) if node.level > stop => node = child,
-                    slot => return (node, slot),
+                    slot => return end(node, slot),
                 }
             }
         }
         // Not reached: level 0, the last of the loop, has no tables in it.
-        (node, Slot::Empty)
+        end(node, Slot::Empty)
+    }
+
+    /// What `end` makes of the entry on the chosen way that is not a table.
+    ///
+    /// As [`Node::descend`], but `end` is compiled for each level as well, and finds the size of a leaf
+    /// decided: a loop would leave through one `end` for all levels.
+    #[inline(always)]
+    pub(super) fn descend_to_end<R>(self, end: impl Fn(Slot<'t, F, M>) -> R) -> R {
+        let mut node = self;
+        let mut step = |number| {
+            if number >= F::MAX_LEVELS || node.level != Level::new(number) {
+                return None;
+            }
+            match node.get_on_way() {
+                Slot::Table(child) => node = child,
+                slot => return Some(end(slot)),
+            }
+            None
+        };
+
+        step(5)
+            .or_else(|| step(4))
+            .or_else(|| step(3))
+            .or_else(|| step(2))
+            .or_else(|| step(1))
+            .or_else(|| step(0))
+            // Not reached: level 0 has no tables in it.
+            .unwrap_or_else(|| end(Slot::Empty))
     }
 
     /// Links a fresh table into the entry on the chosen way if that is still empty. Hardware that does

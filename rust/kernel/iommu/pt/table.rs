@@ -91,27 +91,26 @@ impl Table {
     /// The first entry from `slot` to before `end` whose cache line has any of `bits`, in whichever of
     /// its entries; `end` if there is none.
     ///
-    /// The same lines of `ahead`, which will be looked at next, are asked for on the way: large trees
+    /// The same lines of `ahead`, which will be looked at soon, are asked for on the way: large trees
     /// do not fit the caches, and the processor by itself does not look beyond a page.
     ///
     /// What a clean page costs is what this costs: apart, so that nothing else gets into the loop.
     #[inline(never)]
     pub(super) fn find(&self, bits: u64, slot: usize, end: usize, ahead: &Self) -> usize {
-        let first = slot / LINE_ENTRIES * LINE_ENTRIES;
-        let last = end.next_multiple_of(LINE_ENTRIES);
+        // Nothing here overflows for entries of a table, and of others there are none.
+        let first = slot & !(LINE_ENTRIES - 1);
+        let last = end.wrapping_add(LINE_ENTRIES - 1) & !(LINE_ENTRIES - 1);
+        let Some(entries) = self.words.get(first..last) else {
+            return end;
+        };
         let mut at = first;
 
-        for line in self
-            .words
-            .get(first..last)
-            .unwrap_or_default()
-            .chunks_exact(LINE_ENTRIES)
-        {
+        for line in entries.chunks_exact(LINE_ENTRIES) {
             ahead.prefetch(at);
             if line.iter().fold(0, |any, word| any | read_once(word)) & bits != 0 {
                 return at.max(slot);
             }
-            at += LINE_ENTRIES;
+            at = at.wrapping_add(LINE_ENTRIES);
         }
         end
     }
@@ -121,13 +120,12 @@ impl Table {
     fn prefetch(&self, slot: usize) {
         #[cfg(target_arch = "x86_64")]
         {
-            let word = self.words.as_ptr().wrapping_add(slot);
-
             // SAFETY: Changes no register and no memory, and does not fault, whatever the address.
             unsafe {
                 core::arch::asm!(
-                    "prefetcht0 [{}]",
-                    in(reg) word,
+                    "prefetcht0 [{table} + 8 * {slot}]",
+                    table = in(reg) self,
+                    slot = in(reg) slot,
                     options(readonly, nostack, preserves_flags)
                 )
             };
@@ -216,14 +214,15 @@ impl Table {
     pub(super) fn line_mask(&self, line: usize, bit: u64) -> (u64, u64) {
         let first = line * LINE_ENTRIES;
         let mut any = 0;
-        let mut mask = 0;
+        let mut mask = 0u64;
 
         // From the last entry on, each shifts those behind it: one step an entry.
         for entry in (0..LINE_ENTRIES).rev() {
             let word = self.load(first + entry);
 
             any |= word;
-            mask = (mask << 1) | (word & bit);
+            // A sum of what has no bit in common: twice one and the other is one instruction.
+            mask = mask.wrapping_add(mask).wrapping_add(word & bit);
         }
         (any, mask >> bit.trailing_zeros())
     }

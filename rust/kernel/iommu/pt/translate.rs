@@ -5,7 +5,6 @@
 use super::{
     addr::{
         low_mask,
-        Level,
         PhysAddr, //
     },
     claim::{
@@ -23,12 +22,27 @@ impl<F: Format, M: TableMem> Tree<'_, F, M> {
     ///
     /// Takes no lock, does not sleep.
     pub fn iova_to_phys(&self, claim: &Stable) -> Option<PhysAddr> {
-        let iova = claim.range().first();
-        let (_, found) = self.root(claim).ok()??.descend(Level::LEAF);
+        self.translate(claim, |phys| phys)
+    }
 
-        match found {
-            Slot::Leaf { phys, lg2 } => Some(phys | (iova & low_mask(lg2))),
-            Slot::Empty | Slot::Table(_) => None,
-        }
+    /// What `found` makes of the output address of the first claimed address, `None` if it isn't
+    /// mapped.
+    ///
+    /// For who says "not mapped" in another way: `found` is compiled into the walk once a level.
+    #[inline(always)]
+    pub(in super::super) fn translate<R>(
+        &self,
+        claim: &Stable,
+        found: impl Fn(Option<PhysAddr>) -> R,
+    ) -> R {
+        let iova = claim.range().first();
+        let Ok(Some(root)) = self.root(claim) else {
+            return found(None);
+        };
+
+        root.descend_to_end(|slot| match slot {
+            Slot::Leaf { phys, lg2 } => found(Some(phys | (iova & low_mask(lg2)))),
+            Slot::Empty | Slot::Table(_) => found(None),
+        })
     }
 }

@@ -299,11 +299,9 @@ impl<C: CFormat> Ops<C> {
         // SAFETY: By this function's contract.
         let claim = unsafe { Stable::at(ffi::from_dma(iova)) };
 
-        table
-            .tree()
-            .iova_to_phys(&claim)
-            .and_then(|phys| ffi::to_phys(phys).ok())
-            .unwrap_or(0)
+        table.tree().translate(&claim, |phys| {
+            phys.and_then(|phys| ffi::to_phys(phys).ok()).unwrap_or(0)
+        })
     }
 
     /// `pt_iommu_<format>_read_and_clear_dirty()`: which pages were written to?

@@ -210,7 +210,8 @@ impl<C: CFormat> Table<'_, C> {
     #[inline(always)]
     fn limits(&self) -> Limits {
         let sign_extend = self.features.has(Features::SIGN_EXTEND);
-        let aperture_lg2 = self.input_lg2() - u32::from(sign_extend);
+        // `init()` lets none pass that has no bit but the sign's.
+        let aperture_lg2 = self.input_lg2().wrapping_sub(sign_extend.into());
         let level = if self.features.has(Features::DYNAMIC_TOP) {
             C::top_max(self.input_lg2())
         } else if C::Format::GROWS {

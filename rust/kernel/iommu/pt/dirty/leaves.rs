@@ -6,8 +6,9 @@
 //!
 //! 1. The OR of the words. Without a dirty bit in it the line is done, and this is all that a clean
 //!    page costs (`Table::find`).
-//! 2. Else a mask with a bit for each entry. If all eight are dirty, as where a device has filled a
-//!    buffer, such lines are made clean as they come, and what is behind each other is one run.
+//! 2. Else a mask with a bit for each entry. If one is dirty, as in most dirty lines where few pages
+//!    are, it is made clean and that is all. If all eight are, as where a device has filled a buffer,
+//!    such lines are made clean as they come, and what is behind each other is one run.
 //! 3. Else the masks of up to eight lines, as long as each has a dirty entry, are put together. The
 //!    branches depend on the pattern then, and if every other page is dirty nobody can predict it:
 //!    one loop over the bits to clean and one over the runs, of 64 entries each, are wrong once each,
@@ -36,7 +37,7 @@ const WINDOW: usize = 64;
 const WHOLE_LINE: u64 = 0xff;
 
 impl<F: Format, M: TableMem> Node<'_, F, M> {
-    /// Harvests the entries from `slot` to before `end` of a table of level 0; `ahead` comes next.
+    /// Harvests the entries from `slot` to before `end` of a table of level 0; `ahead` comes later.
     #[inline(always)]
     pub(super) fn harvest_leaves<S: DirtySink>(
         self,
@@ -58,11 +59,36 @@ impl<F: Format, M: TableMem> Node<'_, F, M> {
                 while slot < next && slot < end {
                     slot = self.harvest_entry(slot, harvest);
                 }
+            } else if dirty & dirty.wrapping_sub(1) == 0 {
+                self.harvest_one(slot, end.min(next), dirty, harvest);
+                slot = next;
             } else if dirty == WHOLE_LINE && slot % LINE_ENTRIES == 0 && next <= end {
                 slot = self.harvest_whole_lines(slot, end, harvest);
             } else {
                 slot = self.harvest_window(slot, end, dirty, harvest);
             }
+        }
+    }
+
+    /// Takes the one dirty leaf that `line` is the mask of, if it is among the entries from `slot` to
+    /// before `end`, which are of one line.
+    #[inline(always)]
+    fn harvest_one<S: DirtySink>(
+        self,
+        slot: usize,
+        end: usize,
+        line: u64,
+        harvest: &mut Harvest<'_, S>,
+    ) {
+        // CAST: The number of an entry fits any width. Of no leaf at all it is beyond `end`.
+        let entry = (slot & !(LINE_ENTRIES - 1)) | line.trailing_zeros() as usize;
+
+        if (slot..end).contains(&entry) {
+            if harvest.clear {
+                self.clean(entry);
+                harvest.add_cleared(self.item(entry));
+            }
+            harvest.add_to_run(self.item(entry));
         }
     }
 

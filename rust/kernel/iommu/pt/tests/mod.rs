@@ -88,6 +88,7 @@ macro_rules! iommu_pt_for_each_test {
             top::somebody_was_faster
             top::refused_by_the_hardware
             top::whole_address_space
+            top::all_addresses_dirty
             top::upper_half
         }
     };

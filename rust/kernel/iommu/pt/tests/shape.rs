@@ -130,7 +130,8 @@ pub fn walks_keep_to_the_claim<C: Case>() -> Result {
     // SAFETY: One thread.
     let claim = unsafe { Stable::new(Range::inclusive(M2 + 0x1000, 3 * M2 - 1)?) };
     let tree = table.table.tree();
-    let (node, _) = tree.root(&claim)?.ok_or(EINVAL)?.descend(Level::new(1));
+    let root = tree.root(&claim)?.ok_or(EINVAL)?;
+    let node = root.descend(Level::new(1), |node, _| node);
 
     check!(node.level() == Level::new(1));
     for slot in 0..4 {
@@ -145,7 +146,8 @@ pub fn walks_keep_to_the_claim<C: Case>() -> Result {
 
     // SAFETY: One thread.
     let claim = unsafe { Stable::new(Range::inclusive(0, 2 * G1 - 1)?) };
-    let (node, _) = tree.root(&claim)?.ok_or(EINVAL)?.descend(Level::new(1));
+    let root = tree.root(&claim)?.ok_or(EINVAL)?;
+    let node = root.descend(Level::new(1), |node, _| node);
 
     check_eq!(node.toward(M2).slot(), 1);
     check_eq!(node.toward(G1 + M2 + M2).slot(), 0);

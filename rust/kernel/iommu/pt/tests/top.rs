@@ -243,6 +243,36 @@ pub fn whole_address_space<C: Case>() -> Result {
     Ok(())
 }
 
+/// If a device has written to each address that there is, each is reported.
+pub fn all_addresses_dirty<C: Case>() -> Result {
+    if C::INPUT_LG2[5] != 64 {
+        return Ok(());
+    }
+
+    let mem = TestMem::new();
+    let table = TestTable::<C>::with(&mem, config::<C>(6))?;
+    let largest = 1u64 << C::SIZES.iter().copied().max().unwrap_or(12);
+
+    for leaf in 0..=u64::MAX / largest {
+        table.map(leaf * largest, 0, largest)?;
+        table.access(leaf * largest, true)?;
+    }
+
+    // SAFETY: The tests use a table from one thread.
+    let claim = unsafe { Stable::new(Range::inclusive(0, u64::MAX)?) };
+    let mut sink = TestSink::new();
+
+    table.table.read_and_clear_dirty(&claim, true, &mut sink)?;
+    check!(!sink.broken && sink.count > 0);
+    check_eq!(sink.run(0).0, 0);
+    for run in 1..sink.count {
+        check_eq!(sink.run(run).0, sink.run(run - 1).1 + 1);
+    }
+    check_eq!(sink.run(sink.count - 1).1, u64::MAX);
+    check!(sink.has_cleared(0, u64::MAX));
+    Ok(())
+}
+
 /// The upper half of a signed address space is there for who asks for it, and for nobody else.
 pub fn upper_half<C: Case>() -> Result {
     if !C::F::SIGN_EXTENDS {
