@@ -54,12 +54,15 @@ provide_uml()
 
 step_bench()
 {
-	mkdir -p "$CACHE/bench"
+	local into=$CACHE/bench from=$TOP/tools/testing/iommu_pt_bench
+	# iommufd's interface as this kernel has it, not as the machine's headers know it.
+	mkdir -p "$into/include/linux"
+	cp "$SOURCE/include/uapi/linux/iommufd.h" "$into/include/linux/"
 	# Static: nothing else is in its root file system.
-	gcc -O2 -static -Wall -Wextra -Werror -o "$CACHE/bench/bench.new" \
-		"$TOP/tools/testing/iommu_pt_bench/bench.c" ||
+	gcc -O2 -static -Wall -Wextra -Werror -I"$into/include" -I"$SOURCE/drivers/iommu/iommufd" \
+		-o "$into/bench.new" "$from/bench.c" "$from/mock.c" ||
 		die "the benchmark does not build: $(grep -m1 'error:' "$CACHE/log/bench.log")"
-	mv "$CACHE/bench/bench.new" "$CACHE/bench/bench"
+	mv "$into/bench.new" "$into/bench"
 }
 
 provide_bench()
@@ -68,8 +71,10 @@ provide_bench()
 	key=$(
 		{
 			gcc -dumpfullversion
-			cat "$TOP/tools/testing/iommu_pt_bench/bench.c" \
-				"$TOP/drivers/iommu/rust/bench/abi.h"
+			cat "$TOP"/tools/testing/iommu_pt_bench/*.[ch] \
+				"$TOP/drivers/iommu/rust/bench/abi.h" \
+				"$SOURCE/include/uapi/linux/iommufd.h" \
+				"$SOURCE/drivers/iommu/iommufd/iommufd_test.h"
 		} | digest
 	)
 	run_step bench "the benchmark's program" "$key" step_bench

@@ -8,6 +8,7 @@
  * is made of it, is in the program 'run' beside it.
  *
  *	domain FORMAT IOVA LEAF SIZE REPETITIONS
+ *	mock IOVA SIZE REPETITIONS
  *	work NAME ACTION [ARGUMENT...]
  */
 #include <errno.h>
@@ -28,10 +29,12 @@
 #include <unistd.h>
 
 #include "../../../drivers/iommu/rust/bench/abi.h"
+#include "mock.h"
 
 #define NR_SIDES 2
 #define WARM_UP 2
 #define PAGE 4096ULL
+#define AMDV1 1
 
 static const char *const formats[] = { "vtdss", "amdv1", "x86_64" };
 static const char *const sides[NR_SIDES] = { "c", "rust" };
@@ -44,6 +47,9 @@ static struct {
 	unsigned long long size;
 	unsigned long repetitions;
 	int fd[NR_SIDES];
+	/* Domains of iommufd's self-test instead, which stay mapped. */
+	bool is_mock;
+	struct mock mock[NR_SIDES];
 	bool mapped;
 	/* Tables of x86-64 cannot be asked for dirty pages. */
 	bool tracks[NR_SIDES];
@@ -162,7 +168,9 @@ static void close_domain(void)
 	unsigned int side;
 
 	for (side = 0; side < NR_SIDES; side++) {
-		if (has_side(side))
+		if (has_side(side) && domain.is_mock)
+			mock_close(&domain.mock[side]);
+		else if (has_side(side))
 			close(domain.fd[side]);
 		domain.fd[side] = -1;
 	}
@@ -173,6 +181,18 @@ static void close_domain(void)
 	memset(&domain, 0, sizeof(domain));
 	domain.fd[0] = -1;
 	domain.fd[1] = -1;
+}
+
+static void allocate_bitmaps(void)
+{
+	domain.dirt_bytes = (domain.size / domain.leaf + 7) / 8;
+	domain.bitmap_bytes = (domain.size / PAGE / 8 + PAGE - 1) / PAGE * PAGE;
+	domain.dirt = calloc(1, domain.dirt_bytes);
+	domain.expected = calloc(1, domain.bitmap_bytes);
+	domain.result = mmap(NULL, domain.bitmap_bytes, PROT_READ | PROT_WRITE,
+			     MAP_PRIVATE | MAP_ANONYMOUS | MAP_POPULATE, -1, 0);
+	if (!domain.dirt || !domain.expected || domain.result == MAP_FAILED)
+		fail("no memory for the bitmaps");
 }
 
 static void open_domain(const char *line)
@@ -205,14 +225,36 @@ static void open_domain(const char *line)
 			fail("%s %s: %s", name, sides[side], strerror(errno));
 		close(fd);
 	}
-	domain.dirt_bytes = (domain.size / domain.leaf + 7) / 8;
-	domain.bitmap_bytes = (domain.size / PAGE / 8 + PAGE - 1) / PAGE * PAGE;
-	domain.dirt = calloc(1, domain.dirt_bytes);
-	domain.expected = calloc(1, domain.bitmap_bytes);
-	domain.result = mmap(NULL, domain.bitmap_bytes, PROT_READ | PROT_WRITE,
-			     MAP_PRIVATE | MAP_ANONYMOUS | MAP_POPULATE, -1, 0);
-	if (!domain.dirt || !domain.expected || domain.result == MAP_FAILED)
-		fail("no memory for the bitmaps");
+	allocate_bitmaps();
+}
+
+/* The kernel is told whose tables it is to take before each of the two is made. */
+static void open_mock(const char *line)
+{
+	int bench = open("/dev/" PT_BENCH_DEVICE, O_RDWR | O_CLOEXEC);
+	unsigned int side;
+
+	close_domain();
+	if (sscanf(line, "mock %llx %llx %lu", &domain.iova, &domain.size,
+		   &domain.repetitions) != 3)
+		fail("the plan has a line that cannot be read: %s", line);
+	domain.format = AMDV1;
+	domain.leaf = PAGE;
+	domain.is_mock = true;
+	for (side = 0; side < NR_SIDES; side++) {
+		struct pt_bench_run run = { .op = PT_BENCH_MOCK, .side = side };
+
+		if (ioctl(bench, PT_BENCH_RUN, &run))
+			fail("choosing the tables of iommufd's self-test: %s", strerror(errno));
+		if (mock_open(&domain.mock[side], domain.iova, domain.size))
+			fail("iommufd's self-test, %s, %s: %s", sides[side],
+			     domain.mock[side].doing, strerror(errno));
+		domain.fd[side] = domain.mock[side].fd;
+		domain.tracks[side] = true;
+	}
+	domain.mapped = true;
+	close(bench);
+	allocate_bitmaps();
 }
 
 static void mark_dirty(unsigned long leaf)
@@ -262,7 +304,10 @@ static void set_dirty(unsigned int side)
 	struct pt_bench_run run = request(PT_BENCH_SET_DIRTY);
 
 	run.bitmap = (uintptr_t)domain.dirt;
-	ask(side, &run);
+	if (!domain.is_mock)
+		ask(side, &run);
+	else if (mock_set_dirty(&domain.mock[side], domain.dirt))
+		fail("iommufd's self-test, %s: setting D: %s", sides[side], strerror(errno));
 	memset(domain.result, 0, domain.bitmap_bytes);
 }
 
@@ -313,6 +358,20 @@ static uint64_t query(unsigned int side, const struct work *work)
 	return run.ns / work->repeat;
 }
 
+/* What a VMM does: one call for all. */
+static uint64_t ioctl_query(unsigned int side, const struct work *work)
+{
+	uint64_t begin, ns;
+
+	set_dirty(side);
+	begin = now();
+	if (mock_get(&domain.mock[side], domain.result))
+		fail("GET_DIRTY_BITMAP, %s: %s", sides[side], strerror(errno));
+	ns = now() - begin;
+	compare(side, work, domain.expected);
+	return ns;
+}
+
 static uint64_t simple(unsigned int side, const struct work *work, unsigned int op)
 {
 	struct pt_bench_run run = request(op);
@@ -349,13 +408,15 @@ static uint64_t once(unsigned int side, const struct work *work)
 		return simple(side, work, PT_BENCH_TRANSLATE);
 	if (!strcmp(work->action, "read"))
 		return simple(side, work, PT_BENCH_READ);
+	if (!strcmp(work->action, "ioctl"))
+		return ioctl_query(side, work);
 	return query(side, work);
 }
 
 static bool asks_for_dirt(const struct work *work)
 {
 	return !strcmp(work->action, "query") || !strcmp(work->action, "peek") ||
-	       !strcmp(work->action, "get");
+	       !strcmp(work->action, "get") || !strcmp(work->action, "ioctl");
 }
 
 static void do_work(const char *line)
@@ -433,6 +494,8 @@ int main(void)
 	while (fgets(line, sizeof(line), plan)) {
 		if (!strncmp(line, "domain ", 7))
 			open_domain(line);
+		else if (!strncmp(line, "mock ", 5))
+			open_mock(line);
 		else if (!strncmp(line, "work ", 5))
 			do_work(line);
 		else if (!strncmp(line, "count", 5))

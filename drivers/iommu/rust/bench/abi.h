@@ -34,6 +34,8 @@ enum pt_bench_op {
 	PT_BENCH_READ,
 	/* Counts: @count items of leaves, @tables of 4 KiB. */
 	PT_BENCH_COUNT,
+	/* The domains of iommufd's self-test get the tables of @side from now on. */
+	PT_BENCH_MOCK,
 };
 
 /* IOMMU_DIRTY_NO_CLEAR, for PT_BENCH_QUERY and PT_BENCH_GET. */

@@ -23,6 +23,7 @@
 
 #include "../tests/tables.h"
 #include "abi.h"
+#include "mock.h"
 
 #define ITEMS (PAGE_SIZE / sizeof(u64))
 
@@ -303,12 +304,27 @@ static int check_range(const struct pt_bench_run *run)
 	return 0;
 }
 
+/* About domains that others make: needs none here. */
+static int bench_mock(const struct pt_bench_run *run)
+{
+#ifdef CONFIG_RUST_IOMMU_PT_BENCH_MOCK
+	if (run->side >= TABLES_NR_SIDES)
+		return -EINVAL;
+	bench_mock_use(run->side);
+	return 0;
+#else
+	return -EOPNOTSUPP;
+#endif
+}
+
 static int bench_op(struct bench *bench, struct pt_bench_run *run)
 {
 	int ret;
 
 	if (run->op == PT_BENCH_INIT)
 		return bench_init(bench, run);
+	if (run->op == PT_BENCH_MOCK)
+		return bench_mock(run);
 	if (!bench->ready)
 		return -ENODEV;
 	ret = check_range(run);
