@@ -132,8 +132,9 @@ UPSTREAM = (
 )
 
 
-# They need no IOMMU: iommufd has one of its own for them, with AMD v1 tables.  Its two
-# tests of DMA buffers fail in this kernel whichever tables it has: mapping one is refused.
+# They need no IOMMU: iommufd has one of its own for them, with AMD v1 tables.  Two are left
+# out: in Linux 7.3.4, iommufd_test_dmabuf_get() returns 0 in the place of the buffer's
+# descriptor, and they go on with their standard input.
 IOMMUFD = (
     GuestTest("iommufd", "./iommufd -T dmabuf_simple -T dmabuf_revoke", "/tests/iommu"),
     GuestTest("iommufd_fail_nth", "./iommufd_fail_nth", "/tests/iommu", limit=600),
