@@ -8,8 +8,14 @@
 //! # Next level
 //!
 //! Each entry names the level of what it points to (bits 11:9): 1 to 6 for a table, 0 for a leaf of
-//! the size of the entry, 7 for a leaf whose size is coded in its address. A table is always that
-//! of the level below; that the hardware can skip levels is not made use of.
+//! the size of the entry, 7 for a leaf whose size is coded in its address.
+//!
+//! A table may be several levels below the entry, which then translates addresses with zeros in the
+//! bits of the levels between. No such entry is made here, as in C: it would save a table where a tree
+//! grows by more than one level at once, be taken apart again by the first mapping in between, and
+//! have every walk find out where it is. A walk that comes across one, or across a next level that is
+//! not below, takes it for a word that nobody here wrote: nothing is mapped, and to map something is
+//! `EIO`.
 //!
 //! # Size-coded leaves
 //!
@@ -149,7 +155,11 @@ unsafe impl<const PAGE_LG2: u32, const LEVELS: u8> Format for AmdV1Pages<PAGE_LG
                 lg2: level.item_lg2(PAGE_LG2),
             },
             SIZE_CODED => Self::size_coded(word),
-            _ => Entry::Table(Self::address(word)),
+            // The specification's number of the level below is ours of this one.
+            next if next == u64::from(level.number()) << NEXT_LEVEL_SHIFT => {
+                Entry::Table(Self::address(word))
+            }
+            _ => Entry::Empty,
         }
     }
 

@@ -310,3 +310,39 @@ pub fn replaces_empty_tables<C: Case>() -> Result {
     }
     Ok(())
 }
+
+/// An entry whose next level is not the one below is followed by nobody, and not written over.
+pub fn foreign_next_levels<C: Case>() -> Result {
+    if !C::HARDWARE.next_level {
+        return Ok(());
+    }
+
+    let all = C::HARDWARE.present | C::HARDWARE.read | C::HARDWARE.write;
+
+    // In an entry for 1 GiB, 2 would be the level below.
+    for next in [1u64, 3, 4, 5, 6] {
+        let mem = TestMem::new();
+        let table = TestTable::<C>::new(&mem, C::MIN_LEVELS)?;
+        let mut gather = TestGather::new(&mem);
+
+        table.map(G1, 0, G1)?;
+        table.access(G1, true)?;
+        table.spoil(G1, table.table.top().phys | all | next << 9)?;
+
+        let live = mem.live();
+
+        for offset in [0, K4, M2] {
+            check!(table.translate(G1 + offset).is_none());
+            check!(table.access(G1 + offset, true).is_err());
+
+            let prot = Prot::READ | Prot::WRITE;
+            let (done, result) = table.try_map(G1 + offset, 0, K4, prot, &mut gather);
+
+            check!(done == 0 && result == Err(EIO));
+        }
+        check_eq!(table.unmap(G1, G1), 0);
+        check!(table.harvest(G1, G1, true)?.is(&[]));
+        check_eq!(mem.live(), live);
+    }
+    Ok(())
+}

@@ -81,6 +81,7 @@ macro_rules! iommu_pt_for_each_test {
             contiguous::rows_are_joined
             contiguous::overmap_of_a_row
             contiguous::replaces_empty_tables
+            contiguous::foreign_next_levels
             top::grows_when_needed
             top::nothing_is_beyond_the_top
             top::a_leaf_above_the_top
