@@ -24,12 +24,13 @@ use kernel::{
 /// ```no_run
 /// use kernel::iommu::{acpi::Table, reader::Reader};
 ///
-/// let dmar = Table::find(*b"DMAR")?;
-/// let mut reader = Reader::new(dmar.bytes());
-/// reader.skip(36)?;
-/// let host_address_width = reader.u8()?;
-/// # let _ = host_address_width;
-/// # Ok::<(), Error>(())
+/// fn host_address_width() -> Result<u8> {
+///     let dmar = Table::find(*b"DMAR")?;
+///     let mut reader = Reader::new(dmar.bytes());
+///
+///     reader.skip(36)?;
+///     Ok(reader.u8()? + 1)
+/// }
 /// ```
 pub struct Table {
     header: NonNull<bindings::acpi_table_header>,

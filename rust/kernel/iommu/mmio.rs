@@ -48,12 +48,16 @@ use super::pages::{
 ///     str::CString, //
 /// };
 ///
-/// let regs = PhysMem::<0x100>::request(0xfed9_0000, 0x1000, CString::try_from(c"dmar0")?)?;
-/// let version = regs.read32(0x0);
-/// let capabilities = regs.try_read64(0x8)?;
-/// let fault_record = regs.try_read64(0x220)?;
-/// # let _ = (version, capabilities, fault_record);
-/// # Ok::<(), Error>(())
+/// /// The version and the capabilities of a remapping unit, and whether it has noted a fault.
+/// fn look_at(unit: u64) -> Result<(u32, u64, bool)> {
+///     let regs = PhysMem::<0x100>::request(unit, 0x1000, CString::try_from(c"dmar0")?)?;
+///
+///     Ok((
+///         regs.read32(0x0),
+///         regs.try_read64(0x8)?,
+///         regs.try_read64(0x228)? >> 63 != 0,
+///     ))
+/// }
 /// ```
 pub struct PhysMem<const SIZE: usize = 0> {
     io: MmioRaw<Region<SIZE>>,

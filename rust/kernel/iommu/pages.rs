@@ -265,7 +265,7 @@ fn flush_cache(mut virt: *mut u8, mut len: usize) {
 ///
 /// # Examples
 ///
-/// ```no_run
+/// ```
 /// use kernel::iommu::{
 ///     pages::{Gfp, KernelTables},
 ///     pt::{fmt::VtdSs, Config, PageTable},

@@ -160,7 +160,12 @@ def run_uml(task, suite):
     """Run the KUnit suites of the kernel that is a program of this machine."""
     products = uml.Products.load()
     task.log = OUTPUT / f"{suite.name}.log"
-    outcome = uml.run(products, ["kunit.enable=1", "kunit_shutdown=halt"], log=task.log, limit=suite.limit)
+    outcome = uml.run(
+        products,
+        ["kunit.enable=1", "kunit_shutdown=halt", f"kunit.filter_glob={suite.pattern}"],
+        log=task.log,
+        limit=suite.limit,
+    )
     task.results = ktap.parse(outcome.lines, products.tree)
     ran = {line.split("# Subtest: ", 1)[1].strip() for line in outcome.lines if "# Subtest: " in line}
     for name in suite.suites:

@@ -103,10 +103,12 @@ class CaseSuite:
 
 @dataclasses.dataclass(frozen=True)
 class UmlSuite:
-    """KUnit suites of the kernel as a program of this machine: all that are in it."""
+    """KUnit suites of the kernel as a program of this machine."""
 
     name: str
     what: str
+    # A pattern of the kernel's kunit.filter_glob.
+    pattern: str
     # The suites that must have run.
     suites: tuple
     limit: int = 300
@@ -289,7 +291,15 @@ def all_suites():
         UmlSuite(
             "kunit-uml",
             "KUnit of the page tables at native speed, Rust beside C",
+            # All but rust_doctests_kernel: KUnit takes one pattern, and no exceptions.
+            "*[!l]",
             kunit_names(("rust/kernel/iommu",)) + c_kunit_names() + GENERIC_PT,
+        ),
+        UmlSuite(
+            "doctests",
+            "the examples of the kernel crate's documentation, those about IOMMUs",
+            "rust_doctests_kernel.rust_doctest_kernel_iommu*",
+            ("rust_doctests_kernel",),
         ),
         GuestSuite(
             "upstream",
