@@ -255,7 +255,7 @@ impl Run {
     }
 }
 
-impl<'t, F: Format, M: TableMem> Node<'t, F, M> {
+impl<F: Format, M: TableMem> Node<'_, F, M> {
     /// The table of `level` on the chosen way, made if it isn't there.
     #[inline(always)]
     fn make(mut self, level: Level, flags: M::Flags) -> Result<Self> {
