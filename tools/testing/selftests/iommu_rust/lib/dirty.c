@@ -110,15 +110,43 @@ void dirty_dev_close(struct dirty_env *env, struct dirty_dev *dev)
 	dev->pci = NULL;
 }
 
-/* Memory made of pages of one size, or MAP_FAILED where there is none. */
-static void *leaf_mmap(u64 leaf, u64 size)
+static void *huge_mmap(u64 leaf, u64 size)
 {
-	int flags = MAP_SHARED | MAP_ANONYMOUS;
-
-	if (leaf != PAGE_4K)
-		flags |= MAP_HUGETLB | ilog2(leaf) << MAP_HUGE_SHIFT;
+	int flags = MAP_SHARED | MAP_ANONYMOUS | MAP_HUGETLB | ilog2(leaf) << MAP_HUGE_SHIFT;
 
 	return mmap(NULL, size, PROT_READ | PROT_WRITE, flags, -1, 0);
+}
+
+/*
+ * Memory made of pages of one size, or MAP_FAILED where there is none.
+ *
+ * Huge pages come in a row where the kernel has them in a row, and AMD's tables
+ * have a leaf for any power of two: every other one goes to a spare mapping, so
+ * that no two which follow each other are one leaf.
+ */
+static void *leaf_mmap(u64 leaf, u64 size)
+{
+	char *vaddr, *spare;
+	u64 at;
+
+	if (leaf == PAGE_4K)
+		return mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+
+	vaddr = huge_mmap(leaf, size);
+	if (vaddr == MAP_FAILED || size == leaf)
+		return vaddr;
+	spare = huge_mmap(leaf, size);
+	if (spare == MAP_FAILED) {
+		munmap(vaddr, size);
+		return MAP_FAILED;
+	}
+	for (at = 0; at < size; at += leaf) {
+		vaddr[at] = 0;
+		spare[at] = 0;
+	}
+	munmap(spare, size);
+
+	return vaddr;
 }
 
 const char *dirty_area_map(struct dirty_env *env, struct dirty_area *area,
@@ -130,7 +158,7 @@ const char *dirty_area_map(struct dirty_env *env, struct dirty_area *area,
 	if (vaddr == MAP_FAILED) {
 		snprintf(reason, sizeof(reason),
 			 "needs %lu free huge pages of %lu KiB, see /sys/kernel/mm/hugepages",
-			 (unsigned long)(size / leaf),
+			 (unsigned long)(size == leaf ? 1 : 2 * size / leaf),
 			 (unsigned long)(leaf / SZ_1K));
 		return reason;
 	}
