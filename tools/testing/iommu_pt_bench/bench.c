@@ -234,6 +234,8 @@ static void open_mock(const char *line)
 	int bench = open("/dev/" PT_BENCH_DEVICE, O_RDWR | O_CLOEXEC);
 	unsigned int side;
 
+	if (bench < 0)
+		fail("/dev/" PT_BENCH_DEVICE ": %s", strerror(errno));
 	close_domain();
 	if (sscanf(line, "mock %llx %llx %lu", &domain.iova, &domain.size,
 		   &domain.repetitions) != 3)

@@ -385,11 +385,13 @@ impl<F: Format, M: TableMem> Node<'_, F, M> {
         Ok(())
     }
 
-    /// Sees to it that the entry `slot`, all of whose addresses are claimed, holds nothing.
+    /// Sees to it that the entry `slot`, whose word is not 0 and all of whose addresses are claimed,
+    /// holds nothing.
     #[cold]
     fn make_empty(self, slot: usize, claim: &Exclusive, gather: &mut impl Gather<M>) -> Result {
         match self.get(slot) {
-            Slot::Empty => Ok(()),
+            // A word that maps nothing is none of ours: see `Node::install`.
+            Slot::Empty => Err(EIO),
             Slot::Leaf { .. } => Err(EADDRINUSE),
             Slot::Table(child) if child.is_vacant() => {
                 // First the range, see `Gather`.

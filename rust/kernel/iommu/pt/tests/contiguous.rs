@@ -340,6 +340,12 @@ pub fn foreign_next_levels<C: Case>() -> Result {
 
             check!(done == 0 && result == Err(EIO));
         }
+
+        let prot = Prot::READ | Prot::WRITE;
+        let (done, result) = table.try_map(G1, 0, G1, prot, &mut gather);
+
+        check!(done == 0 && result == Err(EIO));
+        check!(table.translate(G1).is_none());
         check_eq!(table.unmap(G1, G1), 0);
         check!(table.harvest(G1, G1, true)?.is(&[]));
         check_eq!(mem.live(), live);
