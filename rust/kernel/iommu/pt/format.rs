@@ -24,6 +24,9 @@ pub enum Entry {
     /// The address of a table of the level below.
     Table(PhysAddr),
 
+    /// A table that takes a closer look: see [`Link`]. Only of a format that [skips](Format::SKIPS).
+    Link(Link),
+
     /// A translation.
     Leaf {
         /// Output address of the first byte of the leaf, aligned to its size.
@@ -33,6 +36,21 @@ pub enum Entry {
         /// the format spreads over contiguous entries.
         lg2: u32,
     },
+}
+
+/// An entry that names the level of the table that it leads to.
+///
+/// Between the two the address has zeros: the entry translates no other address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Link {
+    /// The address of the table.
+    pub phys: PhysAddr,
+
+    /// The level of the table, any below that of the entry.
+    pub level: Level,
+
+    /// Whether no hardware can have cached what the entry said before: see `node/link.rs`.
+    pub settled: bool,
 }
 
 /// What a mapping allows the device to do, independent of any format.
@@ -93,9 +111,11 @@ pub struct Attrs(pub(super) u64);
 /// - for a word made by [`Format::table`] for a level, whatever accessed and dirty bits the hardware
 ///   adds to it, `decode` must return, at that level, [`Entry::Table`] with the address that the
 ///   word was made from;
+/// - for a word made by [`Format::link`], likewise, it must return [`Entry::Link`] with that link, or
+///   [`Entry::Table`] with its address if the link is settled and leads to the level below;
 /// - for a word made by [`Format::leaf`] for a size of [`Format::PAGE_SIZES`] at
 ///   the level of that size, changed likewise or by taking [`Format::DIRTY`] out, `decode` must
-///   never return [`Entry::Table`];
+///   return neither [`Entry::Table`] nor [`Entry::Link`];
 /// - for the word 0 it must return [`Entry::Empty`].
 ///
 /// [`Format::PAGE_LG2`] is at most 12.
@@ -139,6 +159,10 @@ pub unsafe trait Format: Send + Sync + 'static {
     /// Whether the hardware can be given a top with more levels while it uses the tree.
     const GROWS: bool = false;
 
+    /// Whether an entry can lead to a table that is not of the level below, and [`Format::link`] makes
+    /// the word for it.
+    const SKIPS: bool = false;
+
     /// Whether input addresses are sign-extended, so that there is an upper half as well.
     const SIGN_EXTENDS: bool = false;
 
@@ -165,6 +189,11 @@ pub unsafe trait Format: Send + Sync + 'static {
 
     /// The word for the table at `phys`, in an entry of `level`; the table is of the level below.
     fn table(phys: PhysAddr, level: Level) -> u64;
+
+    /// The word for `link` in an entry of `level`. Never called for a format that does not skip.
+    fn link(link: Link, level: Level) -> u64 {
+        Self::table(link.phys, level)
+    }
 
     /// Whether a harvest of dirty leaves can pass by a cache line of entries at once.
     ///

@@ -8,8 +8,7 @@ use super::{
         Iova,
         Level,
         PhysAddr,
-        TABLE_ENTRIES,
-        TABLE_LG2, //
+        TABLE_ENTRIES, //
     },
     claim::{
         Claim,
@@ -161,7 +160,8 @@ impl<F: Format, M: TableMem> Tree<'_, F, M> {
         {
             return false;
         }
-        // Tables that another has linked may not be flushed yet: see `Node::make`.
+        // Tables that another has linked may not be flushed yet: see `Node::make`. That his link may not
+        // be settled is no matter where all tables are there: see `node/link.rs`.
         if !self.limits.coherent {
             return false;
         }
@@ -206,7 +206,8 @@ impl<F: Format, M: TableMem> Tree<'_, F, M> {
         let root = self.root_to_map(claim, run.level::<F>(), flags, mapping.gather)?;
 
         loop {
-            let node = root.toward(mapping.iova).make(run.level::<F>(), flags)?;
+            let way = root.toward(mapping.iova);
+            let node = way.make(run.level::<F>(), flags, mapping.gather)?;
 
             node.fill(&run, claim, mapping)?;
             left = size - mapping.iova.wrapping_sub(range.first());
@@ -233,14 +234,15 @@ impl<F: Format, M: TableMem> Tree<'_, F, M> {
         gather: &mut impl Gather<M>,
     ) -> Result<Node<'c, F, M>> {
         if F::GROWS {
+            let needed = Level::to_reach(F::PAGE_LG2, claim.range().last()).max(level);
+
             loop {
                 let (top, at) = self.top_table();
-                let reach = low_mask(at.item_lg2(F::PAGE_LG2) + TABLE_LG2);
 
-                if at >= level && claim.range().last() <= reach {
+                if at >= needed {
                     break;
                 }
-                self.grow(top, at, flags, gather)?;
+                self.grow(top, at, needed, flags, gather)?;
             }
         }
         self.root(claim)?.ok_or(ERANGE)
@@ -258,17 +260,17 @@ impl Run {
 impl<F: Format, M: TableMem> Node<'_, F, M> {
     /// The table of `level` on the chosen way, made if it isn't there.
     #[inline(always)]
-    fn make(mut self, level: Level, flags: M::Flags) -> Result<Self> {
+    fn make(mut self, level: Level, flags: M::Flags, gather: &mut impl Gather<M>) -> Result<Self> {
         while self.level() > level {
             match self.get_on_way() {
-                Slot::Table(child) => {
+                Slot::Table(child) if child.level() >= level && child.is_settled() => {
                     // It was linked just now, or by another who may not have come to his flush yet;
                     // and this walk is going to promise that the hardware can follow it.
                     self.flush(self.slot(), self.slot());
                     self = child;
                 }
                 // Nobody takes the table away again: the way is claimed.
-                Slot::Empty => self.install(flags)?,
+                Slot::Empty | Slot::Table(_) => self.install(level, flags, gather)?,
                 Slot::Leaf { .. } => return Err(EADDRINUSE),
             }
         }

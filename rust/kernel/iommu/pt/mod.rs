@@ -8,7 +8,8 @@
 //! (`Documentation/driver-api/generic_pt.rst`):
 //!
 //! - **iova**: the input address; **phys**: the output address.
-//! - **table**: 512 **entries**, each empty, a link to a table of the level below, or a **leaf**.
+//! - **table**: 512 **entries**, each empty, a link to a table of the level below, or a **leaf**; in one
+//!   format also a link to a table further below.
 //! - **level**: 0 is that of the smallest leaves; the **top** has the highest.
 //! - **item**: what one entry stands for. A leaf has one item or, spread over contiguous entries,
 //!   several with the same content.
@@ -33,6 +34,7 @@
 //! - A table is unlinked only by who claims every address below it, and is freed only after the
 //!   hardware's caches were flushed.
 //! - A top above the top is published only after the hardware has it, see `top.rs`.
+//! - An entry that leads past levels may come to lead to a table between: see `node/link.rs`.
 //! - The hardware changes entries too, but only their accessed and dirty bits.
 //!
 //! # In use
@@ -88,6 +90,7 @@ pub use format::{
     Attrs,
     Entry,
     Format,
+    Link,
     Prot, //
 };
 pub use gather::{

@@ -3,7 +3,7 @@
 //! The memory of tables: words that the processor and the hardware both change.
 //!
 //! What is `unsafe` in the page tables is here, in `node.rs`, where an entry is followed to the
-//! table that it names, and in `tree.rs` and `top.rs`, where the top table is; but for the promises
+//! table that it names and exchanged for another, and in `tree.rs` and `top.rs`, where the top table is; but for the promises
 //! that `claim.rs` and the formats stand for.
 
 use super::{
@@ -14,7 +14,8 @@ use super::{
     },
     format::{
         Entry,
-        Format, //
+        Format,
+        Link, //
     }, //
 };
 use core::{
@@ -345,6 +346,17 @@ impl<M: TableMem> Tables<'_, M> {
         Ok(table)
     }
 
+    /// Allocates a table whose first entry is `first`, and that the hardware sees so.
+    pub(super) fn alloc_above(&self, first: u64, flags: M::Flags) -> Result<NonNull<Table>> {
+        let table = self.alloc(flags)?;
+
+        // SAFETY: The table was just allocated and is nobody else's yet.
+        unsafe { table.as_ref() }.store(0, first);
+        // SAFETY: The table is one of this memory.
+        unsafe { self.flush(table, 0, 0) }
+        Ok(table)
+    }
+
     /// Shows the entries from `first` to `last` to hardware that does not snoop.
     ///
     /// # Safety
@@ -388,12 +400,15 @@ impl<M: TableMem> Tables<'_, M> {
             for slot in 0..TABLE_ENTRIES {
                 // SAFETY: A table of this memory is valid until freed, which is below.
                 let word = unsafe { top.as_ref() }.load(slot);
+                let (phys, level) = match F::decode(word, level) {
+                    Entry::Table(phys) => (phys, below),
+                    Entry::Link(Link { phys, level, .. }) => (phys, level),
+                    Entry::Empty | Entry::Leaf { .. } => continue,
+                };
 
-                if let Entry::Table(phys) = F::decode(word, level) {
-                    // SAFETY: Entries of the format `F` name tables of this memory, see
-                    // `Node::install`; nobody uses them, and each is named by one entry only.
-                    unsafe { self.free_tree::<F>(self.mem.virt(phys), below) }
-                }
+                // SAFETY: Entries of the format `F` name tables of this memory, with their levels, see
+                // `Node::install`; nobody uses them, and each is named by one entry only.
+                unsafe { self.free_tree::<F>(self.mem.virt(phys), level) }
             }
         }
         // SAFETY: Nobody uses the table, and the tables that it names are gone.

@@ -3,7 +3,8 @@
 //! A top above the top: trees that get more levels while they are in use.
 //!
 //! The new table has the old top in its first entry, so that it translates all that the old one
-//! does. The hardware is told first, and the word that walks begin with is changed after that. In
+//! does: by a link that skips levels, if they are far apart and the owner wants that. The hardware is
+//! told first, and the word that walks begin with is changed after that. In
 //! between, the hardware walks one more table than we do and comes to the same: nobody can have
 //! mapped what only the new top covers. Whoever finds the new top in the word can rely on the
 //! hardware to have it, without a lock; and the old top can be unlinked, by an unmap of all that it
@@ -15,7 +16,10 @@
 
 use super::{
     addr::Level,
-    format::Format,
+    format::{
+        Format,
+        Link, //
+    },
     gather::Gather,
     table::{
         read_once,
@@ -71,30 +75,43 @@ impl NewTop<'_> {
 }
 
 impl<F: Format, M: TableMem> Tree<'_, F, M> {
-    /// Puts a table above `top`, which has `level`; or finds that somebody else has done so.
+    /// Puts a table above `top`, which has `level`: on the way to a top of the level `needed`, or such a
+    /// one at once where levels are skipped. Or finds that somebody else has done so.
     ///
     /// # Errors
     ///
-    /// `ERANGE` if there is no higher level, those of [`TableMem::alloc`], `EIO` if whoever drives the
+    /// `ERANGE` if there is no such level, those of [`TableMem::alloc`], `EIO` if whoever drives the
     /// hardware did not give it the new top.
     #[cold]
     pub(super) fn grow(
         &self,
         top: NonNull<Table>,
         level: Level,
+        needed: Level,
         flags: M::Flags,
         gather: &mut impl Gather<M>,
     ) -> Result {
-        let above = level.above(self.limits.top_level).ok_or(ERANGE)?;
+        if needed <= level || needed > self.limits.top_level {
+            return Err(ERANGE);
+        }
+
         let tables = self.tables();
-        let table = tables.alloc(flags)?;
+        let phys = self.mem.phys(top);
+        let (above, first) = if F::SKIPS && self.limits.skip_levels {
+            let link = Link {
+                phys,
+                level,
+                settled: true,
+            };
+
+            (needed, F::link(link, needed))
+        } else {
+            (level.above(), F::table(phys, level.above()))
+        };
+        let table = tables.alloc_above(first, flags)?;
         let old = top_word(top, level);
         let mut published = false;
 
-        // SAFETY: The table was just allocated and is nobody else's yet.
-        unsafe { table.as_ref() }.store(0, F::table(self.mem.phys(top), above));
-        // SAFETY: The table is one of this memory.
-        unsafe { tables.flush(table, 0, 0) }
         gather.change_top(NewTop {
             word: self.top,
             old,

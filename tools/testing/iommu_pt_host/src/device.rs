@@ -4,8 +4,8 @@
 //!
 //! A device keeps each translation, and whether its leaf was dirty, until it is told to forget. A
 //! write through a translation that it remembers as dirty touches no table; one through a
-//! translation that it remembers as clean walks again and sets D. It remembers the top as well,
-//! until it is told to use another.
+//! translation that it remembers as clean walks again and sets D. It remembers what leads to a table
+//! as well, and walks by that, and the top, until it is told to use another.
 
 use crate::{
     memory::HostMem,
@@ -19,8 +19,9 @@ use crate::{
         Top, //
     },
     reader::{
-        access,
-        Fault, //
+        access_by,
+        Fault,
+        Links, //
     },
     spec::Spec, //
 };
@@ -77,7 +78,7 @@ impl Bus {
     }
 
     /// A device that has gone answers to every flush.
-    pub fn leave(&self, number: usize) {
+    fn leave(&self, number: usize) {
         self.seen[number].store(u64::MAX, SeqCst);
     }
 }
@@ -90,6 +91,8 @@ pub struct Device<'t> {
     top: Top,
     /// Translations by the first address of the leaf.
     tlb: BTreeMap<Iova, Leaf>,
+    /// What leads to tables.
+    links: Links,
     flushed: u64,
     random: u64,
 }
@@ -103,6 +106,7 @@ impl<'t> Device<'t> {
             mem,
             top: *bus.top.lock().unwrap(),
             tlb: BTreeMap::new(),
+            links: Links::new(),
             flushed: 0,
             random: 0x9e37_79b9_7f4a_7c15 + number as u64,
         }
@@ -122,6 +126,7 @@ impl<'t> Device<'t> {
 
         if asked != self.flushed {
             self.tlb.clear();
+            self.links.clear();
             self.top = *self.bus.top.lock().unwrap();
             self.flushed = asked;
             self.bus.seen[self.number].store(asked, SeqCst);
@@ -146,7 +151,8 @@ impl<'t> Device<'t> {
         }
 
         let pick = self.random();
-        let leaf = access::<S>(self.mem, self.top, iova, true, pick)?;
+        let links = &mut self.links;
+        let leaf = access_by::<S>(self.mem, self.top, iova, true, pick, links)?;
         let first = iova & !leaf.span();
 
         self.tlb.insert(
@@ -172,7 +178,8 @@ impl<'t> Device<'t> {
         }
 
         let pick = self.random();
-        let leaf = access::<S>(self.mem, self.top, iova, false, pick)?;
+        let links = &mut self.links;
+        let leaf = access_by::<S>(self.mem, self.top, iova, false, pick, links)?;
         let first = iova & !leaf.span();
 
         // It may be dirty; a device that has not written does not rely on it.
@@ -187,6 +194,13 @@ impl<'t> Device<'t> {
     }
 }
 
+impl Drop for Device<'_> {
+    /// Also after a failure: who waits for the device would wait for good.
+    fn drop(&mut self) {
+        self.bus.leave(self.number);
+    }
+}
+
 /// Frees tables after a flush of the bus, and tells it of a new top.
 pub struct Flusher<'t> {
     bus: &'t Bus,
@@ -194,6 +208,8 @@ pub struct Flusher<'t> {
     tables: Vec<DetachedTable<&'t HostMem>>,
     /// How often a new top was taken, and how often somebody was faster.
     pub tops: (u64, u64),
+    /// How often devices had to forget what leads to a table.
+    pub forgets: u64,
 }
 
 impl<'t> Flusher<'t> {
@@ -204,6 +220,7 @@ impl<'t> Flusher<'t> {
             mem,
             tables: Vec::new(),
             tops: (0, 0),
+            forgets: 0,
         }
     }
 
@@ -236,5 +253,10 @@ impl<'t> Gather<&'t HostMem> for Flusher<'t> {
         } else {
             self.tops.1 += 1;
         }
+    }
+
+    fn forget_tables(&mut self, _range: Range) {
+        self.bus.flush();
+        self.forgets += 1;
     }
 }

@@ -160,10 +160,10 @@ pub enum Fault {
     Malformed(&'static str),
 }
 
-/// Reads or writes `iova` as a device does: walks, sets A on the way and D in the leaf.
-///
-/// Hardware that finds a leaf in several entries uses any of them; `pick` chooses which. Loads
-/// acquire: what an entry leads to was there before the entry.
+/// Words that lead to tables, as hardware may remember them, by table and index.
+pub type Links = HashMap<(PhysAddr, u64), u64>;
+
+/// Reads or writes `iova` as a device does that remembers nothing: see [`access_by`].
 ///
 /// # Errors
 ///
@@ -174,6 +174,26 @@ pub fn access<S: Spec>(
     iova: Iova,
     write: bool,
     pick: u64,
+) -> Result<Leaf, Fault> {
+    access_by::<S>(mem, top, iova, write, pick, &mut Links::new())
+}
+
+/// Reads or writes `iova` as a device does: walks, sets A on the way and D in the leaf.
+///
+/// What led to a table when it was last looked at, `links`, is not looked at again. Hardware that
+/// finds a leaf in several entries uses any of them; `pick` chooses which. Loads acquire: what an
+/// entry leads to was there before the entry.
+///
+/// # Errors
+///
+/// Returns what the hardware would report.
+pub fn access_by<S: Spec>(
+    mem: &HostMem,
+    top: Top,
+    iova: Iova,
+    write: bool,
+    pick: u64,
+    links: &mut Links,
 ) -> Result<Leaf, Fault> {
     let needed = if write { Prot::WRITE } else { Prot::READ };
     let mut table = top.phys;
@@ -186,16 +206,17 @@ pub fn access<S: Spec>(
         let shift = S::item_lg2(level);
         let index = (iova >> shift) & (ENTRIES - 1);
         let mut entry = mem.word(table, index);
-        let mut word = entry.load(Acquire);
+        let known = links.get(&(table, index)).copied();
+        let mut word = known.unwrap_or_else(|| entry.load(Acquire));
 
-        if let Ok(Word::Leaf { lg2, .. }) = S::read(word, level) {
+        if let Ok(Word::Leaf { lg2, .. }) = S::read(word & !S::IGNORED, level) {
             let others = (1 << (lg2 - shift)) - 1;
 
             entry = mem.word(table, index & !others | pick & others);
             word = entry.load(Acquire);
         }
         loop {
-            let said = S::read(word, level).map_err(Fault::Malformed)?;
+            let said = S::read(word & !S::IGNORED, level).map_err(Fault::Malformed)?;
             let set = match said {
                 Word::Empty => return Err(Fault::NotMapped),
                 Word::Table { .. } => S::ACCESSED,
@@ -205,7 +226,7 @@ pub fn access<S: Spec>(
             };
 
             // The word may have changed since it was read: then it is looked at anew.
-            if word | set != word {
+            if word | set != word && known.is_none() {
                 if let Err(now) = entry.compare_exchange(word, word | set, SeqCst, Acquire) {
                     word = now;
                     continue;
@@ -217,6 +238,7 @@ pub fn access<S: Spec>(
                     if iova & mask(shift) & !mask(S::item_lg2(next + 1)) != 0 {
                         return Err(Fault::NotMapped);
                     }
+                    links.insert((table, index), word);
                     table = phys;
                     level = next;
                     break;

@@ -158,7 +158,6 @@ impl<S: Spec> Stage<'_, S> {
             device.obey();
             thread::yield_now();
         }
-        self.bus.leave(number);
     }
 
     /// A migration: rounds until the devices have stopped, and two more.
@@ -253,6 +252,7 @@ fn migrate<S: Spec>(scene: Scene) {
         input_lg2: 64,
         output_lg2: 64,
         coherent: true,
+        skip_levels: false,
     };
     let table = PageTable::<S::F, _>::new(&mem, config, ()).unwrap();
     let bus = Bus::new(DEVICES, table.top());

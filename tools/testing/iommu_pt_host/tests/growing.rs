@@ -70,6 +70,7 @@ fn grow<S: Spec>(number: usize) -> (u64, u64) {
         input_lg2: 64,
         output_lg2: 64,
         coherent: true,
+        skip_levels: false,
     };
     let table = PageTable::<S::F, _>::new(&mem, config, ()).unwrap();
     let bus = Bus::new(1, table.top());
@@ -154,7 +155,6 @@ fn grow<S: Spec>(number: usize) -> (u64, u64) {
                 device.obey();
                 thread::yield_now();
             }
-            bus.leave(0);
         }));
         threads.push(scope.spawn(move || {
             start.wait();

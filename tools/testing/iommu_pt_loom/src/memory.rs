@@ -22,7 +22,10 @@ use std::{
         dealloc,
         Layout, //
     },
-    collections::HashSet,
+    collections::{
+        HashMap,
+        HashSet, //
+    },
     ptr::NonNull,
     sync::{
         Arc,
@@ -122,14 +125,17 @@ unsafe impl TableMem for Mem {
     unsafe fn flush(&self, _start: NonNull<u8>, _bytes: usize) {}
 }
 
+/// What hardware remembers: words that lead to tables, by table and index.
+pub type Links = HashMap<(PhysAddr, usize), u64>;
+
 /// Gathers for hardware that is told of new tops under a lock, and is flushed when it is dropped.
 pub struct Waiting<'m> {
     /// The memory.
     pub mem: &'m Mem,
     /// What those hold who change the top.
     pub top_lock: &'m loom::sync::Mutex<()>,
-    /// What the hardware holds while it uses a translation.
-    pub walking: &'m loom::sync::Mutex<()>,
+    /// What the hardware holds while it uses a translation, and what it remembers.
+    pub walking: &'m loom::sync::Mutex<Links>,
     tables: Vec<DetachedTable<Mem>>,
 }
 
@@ -138,7 +144,7 @@ impl<'m> Waiting<'m> {
     pub fn new(
         mem: &'m Mem,
         top_lock: &'m loom::sync::Mutex<()>,
-        walking: &'m loom::sync::Mutex<()>,
+        walking: &'m loom::sync::Mutex<Links>,
     ) -> Self {
         Self {
             mem,
@@ -163,6 +169,10 @@ impl Gather<Mem> for Waiting<'_> {
             new.publish();
         }
     }
+
+    fn forget_tables(&mut self, _range: Range) {
+        self.walking.lock().unwrap().clear();
+    }
 }
 
 impl Drop for Waiting<'_> {
@@ -171,7 +181,7 @@ impl Drop for Waiting<'_> {
             return;
         }
         // The flush: walks that were under way are over after it.
-        drop(self.walking.lock().unwrap());
+        self.walking.lock().unwrap().clear();
         for table in self.tables.drain(..) {
             // SAFETY: Nothing leads to the table, and no walk is in it.
             unsafe { table.free(self.mem) }

@@ -4,6 +4,7 @@
 
 use iommu_pt_loom::{
     memory::{
+        Links,
         Mem,
         Waiting, //
     },
@@ -35,32 +36,38 @@ use loom::{
 
 const K4: u64 = 4096;
 const M2: u64 = 512 * K4;
+const G1: u64 = 512 * M2;
 const PHYS: u64 = 1 << 32;
 
 struct Tree<F: Format> {
     mem: Mem,
     table: PageTable<F, Mem>,
     top_lock: Mutex<()>,
-    walking: Mutex<()>,
+    walking: Mutex<Links>,
 }
 
 impl<F: Format> Tree<F> {
     fn new(levels: u8, max_levels: u8) -> Arc<Self> {
+        Self::with(levels, max_levels, false)
+    }
+
+    fn with(levels: u8, max_levels: u8, skip_levels: bool) -> Arc<Self> {
         let mem = Mem::default();
         let config = Config {
             levels,
             max_levels,
             page_sizes: K4 | M2,
-            input_lg2: 39,
+            input_lg2: 48,
             output_lg2: 48,
             coherent: true,
+            skip_levels,
         };
 
         Arc::new(Self {
             mem: mem.clone(),
             table: PageTable::new(mem, config, ()).unwrap(),
             top_lock: Mutex::new(()),
-            walking: Mutex::new(()),
+            walking: Mutex::default(),
         })
     }
 
@@ -93,25 +100,36 @@ impl<F: Format> Tree<F> {
         self.table.iova_to_phys(&claim)
     }
 
-    /// What the hardware makes of an address, whoever may be changing it.
+    /// What the hardware makes of an address, whoever may be changing it: by the words that lead to
+    /// tables as it remembers them.
     fn walk(&self, iova: Iova) -> Option<PhysAddr> {
-        let _walking = self.walking.lock().unwrap();
+        let mut links = self.walking.lock().unwrap();
         let top = self.table.top();
-        let mut table = top.phys;
+        let (mut table, mut number) = (top.phys, top.levels - 1);
 
-        for number in (0..top.levels).rev() {
-            let slot = (iova >> (12 + 9 * u32::from(number))) % 512;
-            let word = self.mem.word(table, slot as usize);
-            // SAFETY: The word is there.
-            let word = unsafe { word.as_ptr().read_volatile() };
+        loop {
+            let below = |number: u8| (K4 << (9 * number)) - 1;
+            let slot = (iova / (below(number) + 1)) as usize % 512;
+            let word = links.get(&(table, slot)).copied().unwrap_or_else(|| {
+                let word = self.mem.word(table, slot);
 
-            match F::decode(word, Level::top_of(number + 1).unwrap()) {
+                // SAFETY: The word is there.
+                unsafe { word.as_ptr().read_volatile() }
+            });
+            let (phys, next) = match F::decode(word, Level::top_of(number + 1).unwrap()) {
                 Entry::Empty => return None,
                 Entry::Leaf { phys, .. } => return Some(phys),
-                Entry::Table(phys) => table = phys,
+                Entry::Table(phys) => (phys, number - 1),
+                Entry::Link(link) => (link.phys, link.level.number()),
+            };
+
+            links.insert((table, slot), word);
+            // Where levels are skipped the address has zeros.
+            if iova & below(number) & !below(next + 1) != 0 {
+                return None;
             }
+            (table, number) = (phys, next);
         }
-        unreachable!()
     }
 }
 
@@ -205,5 +223,62 @@ fn hardware_walks_while_the_top_grows() {
         tree.map(M2, K4);
         assert_eq!(thread.join().unwrap(), Some(PHYS));
         assert_eq!(tree.walk(M2), Some(PHYS + M2));
+    });
+}
+
+/// Two put a table between a link and the old top, or need what is put there, while the hardware
+/// remembers the link. What either has mapped is there for the hardware when he says so.
+#[test]
+fn two_need_a_table_between() {
+    // From the new top the table between is one level down, or two: skipped as well.
+    for (far, beside) in [(G1, K4), (G1, M2), (512 * G1, K4), (512 * G1, M2)] {
+        model(move || {
+            let tree = Tree::<AmdV1>::with(1, 4, true);
+
+            tree.map(0, K4);
+            tree.map(far, K4);
+            assert_eq!(tree.walk(0), Some(PHYS));
+
+            let other = tree.clone();
+            let thread = thread::spawn(move || {
+                other.map(M2 + beside, K4);
+                assert_eq!(other.walk(M2 + beside), Some(PHYS + M2 + beside));
+            });
+
+            tree.map(M2, K4);
+            assert_eq!(tree.walk(M2), Some(PHYS + M2));
+            assert_eq!(tree.walk(0), Some(PHYS));
+            thread.join().unwrap();
+            assert_eq!(tree.translate(M2), Some(PHYS + M2));
+            // Both tops, the way to the far page, the table between, and one or two of leaves.
+            let way = if far == G1 { 2 } else { 3 };
+            let leaves = if beside == K4 { 1 } else { 2 };
+
+            assert_eq!(tree.mem.live(), 2 + way + 1 + leaves);
+        });
+    }
+}
+
+/// One needs a table between, another one further up.
+#[test]
+fn tables_come_between_at_two_levels() {
+    model(|| {
+        let tree = Tree::<AmdV1>::with(1, 4, true);
+
+        tree.map(0, K4);
+        tree.map(512 * G1, K4);
+        assert_eq!(tree.walk(0), Some(PHYS));
+
+        let other = tree.clone();
+        let thread = thread::spawn(move || {
+            other.map(G1, K4);
+            assert_eq!(other.walk(G1), Some(PHYS + G1));
+        });
+
+        tree.map(M2, K4);
+        assert_eq!(tree.walk(M2), Some(PHYS + M2));
+        assert_eq!(tree.walk(0), Some(PHYS));
+        thread.join().unwrap();
+        assert_eq!(tree.translate(G1), Some(PHYS + G1));
     });
 }

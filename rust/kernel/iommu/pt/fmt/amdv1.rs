@@ -11,11 +11,10 @@
 //! the size of the entry, 7 for a leaf whose size is coded in its address.
 //!
 //! A table may be several levels below the entry, which then translates addresses with zeros in the
-//! bits of the levels between. No such entry is made here, as in C: it would save a table where a tree
-//! grows by more than one level at once, be taken apart again by the first mapping in between, and
-//! have every walk find out where it is. A walk that comes across one, or across a next level that is
-//! not below, takes it for a word that nobody here wrote: nothing is mapped, and to map something is
-//! `EIO`.
+//! bits of the levels between; for any other address the hardware finds nothing. Trees that grow by
+//! several levels at once get such an entry, if their owner wants that: see `node/link.rs`.
+//! A next level that is not below is a word that nobody here wrote: nothing is mapped, and to map
+//! something is `EIO`.
 //!
 //! # Size-coded leaves
 //!
@@ -43,6 +42,7 @@ use super::super::{
         Attrs,
         Entry,
         Format,
+        Link,
         Prot, //
     }, //
 };
@@ -54,6 +54,9 @@ use kernel::error::{
 
 /// PR: the entry is present.
 const PR: u64 = 1 << 0;
+
+/// One of the bits that the hardware ignores (4:1): a link that is not settled.
+const UNSETTLED: u64 = 1 << 1;
 
 /// D: a write went through this entry of a leaf.
 const D: u64 = 1 << 6;
@@ -113,6 +116,23 @@ impl<const PAGE_LG2: u32, const LEVELS: u8> AmdV1Pages<PAGE_LG2, LEVELS> {
         }
     }
 
+    /// What a present word says that is no leaf, nor a settled link to the level below.
+    #[inline(always)]
+    fn closer_look(word: u64, level: Level) -> Entry {
+        // CAST: Three bits.
+        let next = ((word & NEXT_LEVEL) >> NEXT_LEVEL_SHIFT) as u8;
+
+        // The specification's number of the level below is ours of this one.
+        if next == 0 || next > level.number() {
+            return Entry::Empty;
+        }
+        Entry::Link(Link {
+            phys: Self::address(word),
+            level: Level::new(next - 1),
+            settled: word & UNSETTLED == 0,
+        })
+    }
+
     /// The leaf sizes: each power of two up to the largest that an address can be aligned to in a
     /// table below the highest, which has no leaves; but for 512 GiB.
     const fn page_sizes() -> u64 {
@@ -123,10 +143,11 @@ impl<const PAGE_LG2: u32, const LEVELS: u8> AmdV1Pages<PAGE_LG2, LEVELS> {
     }
 }
 
-// SAFETY: `table()` sets PR and a next level of 1 to 5, since no table is made at level 0, and the
-// bits that hardware adds (A and D, 5 and 6) are none of those that `decode` tells tables and
-// addresses by; `leaf()` sets next level 0 or 7; 0 has PR clear. The address field holds whole pages
-// of at most 4 KiB, so the address of a table, which is aligned to 4 KiB, reads back.
+// SAFETY: `link()` sets PR and the number of the level, 1 to 5 since it is below another, and what
+// `table()` sets is what it sets for a settled link to the level below. `decode` reads the same
+// fields back, and none of the bits that hardware adds (A and D, 5 and 6) is in them. `leaf()` sets
+// next level 0 or 7; 0 has PR clear. The address field holds whole pages of at most 4 KiB, so the
+// address of a table, which is aligned to 4 KiB, reads back.
 unsafe impl<const PAGE_LG2: u32, const LEVELS: u8> Format for AmdV1Pages<PAGE_LG2, LEVELS> {
     const NAME: &'static str = "amdv1";
     const PAGE_LG2: u32 = PAGE_LG2;
@@ -137,6 +158,7 @@ unsafe impl<const PAGE_LG2: u32, const LEVELS: u8> Format for AmdV1Pages<PAGE_LG
     const DIRTY: u64 = D;
     const CONTIGUOUS: u64 = NEXT_LEVEL;
     const GROWS: bool = true;
+    const SKIPS: bool = true;
 
     /// Six levels resolve more bits than an address has.
     #[inline]
@@ -149,7 +171,7 @@ unsafe impl<const PAGE_LG2: u32, const LEVELS: u8> Format for AmdV1Pages<PAGE_LG
         if word & PR == 0 {
             return Entry::Empty;
         }
-        match word & NEXT_LEVEL {
+        match word & (NEXT_LEVEL | UNSETTLED) {
             0 => Entry::Leaf {
                 phys: Self::address(word) & !level.item_mask(PAGE_LG2),
                 lg2: level.item_lg2(PAGE_LG2),
@@ -159,7 +181,8 @@ unsafe impl<const PAGE_LG2: u32, const LEVELS: u8> Format for AmdV1Pages<PAGE_LG
             next if next == u64::from(level.number()) << NEXT_LEVEL_SHIFT => {
                 Entry::Table(Self::address(word))
             }
-            _ => Entry::Empty,
+            _ if level == Level::LEAF => Entry::Empty,
+            _ => Self::closer_look(word, level),
         }
     }
 
@@ -197,6 +220,13 @@ unsafe impl<const PAGE_LG2: u32, const LEVELS: u8> Format for AmdV1Pages<PAGE_LG
     #[inline]
     fn table(phys: PhysAddr, level: Level) -> u64 {
         Self::field(phys) | u64::from(level.number()) << NEXT_LEVEL_SHIFT | IR | IW | PR
+    }
+
+    fn link(link: Link, _level: Level) -> u64 {
+        let next = u64::from(link.level.number() + 1) << NEXT_LEVEL_SHIFT;
+        let unsettled = if link.settled { 0 } else { UNSETTLED };
+
+        Self::field(link.phys) | next | unsettled | IR | IW | PR
     }
 
     /// Above level 0, a line without a next level has no tables, and neither has one in which every

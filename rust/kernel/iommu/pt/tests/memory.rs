@@ -148,11 +148,15 @@ pub struct TestGather<'m> {
     pub hull: Option<Range>,
     /// Whether a table came before any range, or found no room.
     pub broken: bool,
+    /// What the hardware was asked to forget last.
+    pub forgotten: Option<Range>,
+    /// How often.
+    pub forgets: usize,
     /// How many times it was asked to change the top.
     pub tops: usize,
     /// The last top that it was given in time: what hardware would have.
     pub top: Option<Top>,
-    /// What another does just before that.
+    /// What another does just before that, or before the hardware forgets.
     pub rival: Option<&'m dyn Fn() -> Result>,
     /// Whether it leaves the hardware with the top that it has.
     pub refuses: bool,
@@ -169,6 +173,8 @@ impl<'m> TestGather<'m> {
             queued: 0,
             hull: None,
             broken: false,
+            forgotten: None,
+            forgets: 0,
             tops: 0,
             top: None,
             rival: None,
@@ -219,6 +225,14 @@ impl<'m> Gather<&'m TestMem> for TestGather<'m> {
             self.top = Some(new.top());
             new.publish();
         }
+    }
+
+    fn forget_tables(&mut self, range: Range) {
+        if let Some(rival) = self.rival {
+            self.broken |= rival().is_err();
+        }
+        self.forgotten = Some(range);
+        self.forgets += 1;
     }
 }
 
@@ -327,6 +341,7 @@ impl<'m, C: Case> TestTable<'m, C> {
             input_lg2: 64,
             output_lg2: 64,
             coherent: true,
+            skip_levels: false,
         }
     }
 
