@@ -99,7 +99,7 @@ enum Table {
 
 impl Table {
     /// Tables that map nothing. May sleep.
-    fn new(tables: Tables, shape: Shape) -> Result<Self> {
+    fn new(tables: Tables, shape: Shape, skip_levels: bool) -> Result<Self> {
         let config = Config {
             levels: shape.levels,
             max_levels: shape.max_levels,
@@ -107,7 +107,7 @@ impl Table {
             input_lg2: u32::from(shape.width),
             output_lg2: OUTPUT_WIDTH,
             coherent: true,
-            skip_levels: false,
+            skip_levels,
         };
         let memory = KernelTables::new(None);
         Ok(match tables {
@@ -183,7 +183,8 @@ impl PartialEq for Tag {
 }
 
 impl Domain {
-    /// Makes a domain with tables of a kind that devices of `unit` can be attached to.
+    /// Makes a domain with tables of a kind that devices of `unit` can be attached to. Host tables may
+    /// skip levels.
     ///
     /// May sleep.
     ///
@@ -194,6 +195,7 @@ impl Domain {
         unit: Arc<Unit>,
         tables: Tables,
         flags: AllocFlags,
+        skip_levels: bool,
     ) -> impl PinInit<Self, Error> {
         pin_init::pin_init_scope(move || {
             let caps = &unit.caps;
@@ -203,7 +205,7 @@ impl Domain {
                 return Err(EOPNOTSUPP);
             }
             let sync_map = caps.cache_absent();
-            let table = Table::new(tables, shape)?;
+            let table = Table::new(tables, shape, skip_levels)?;
             let users = Users::new()?;
             Ok(try_pin_init!(Self {
                 table,

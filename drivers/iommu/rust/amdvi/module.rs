@@ -55,6 +55,7 @@ impl Lifecycle for AmdVi {
         let policy = Policy::new(
             *module_parameters::tables.value_ref(),
             *module_parameters::default_domain.value_ref(),
+            *module_parameters::skip_levels.value_ref(),
         )?;
         let driver = AmdVi::new(parse()?, policy)?;
 

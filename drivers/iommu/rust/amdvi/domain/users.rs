@@ -2,8 +2,8 @@
 
 //! The users of a domain, whose device entries change when its host table grows.
 //!
-//! A domain starts with few levels, and a mapping that needs more puts a table on top, in any
-//! context. The device entries of all users are given the new top before the domain has it. A
+//! A domain starts with few levels, and a mapping that needs more puts a table on top, or between two,
+//! in any context. The device entries of all users are given the new top before the domain has it. A
 //! device may be on its way to another domain meanwhile; the id in its entry tells whose it is.
 //!
 //! Lock order: the list is under a spinlock with interrupts disabled. Whoever points a device to
@@ -31,7 +31,11 @@ use kernel::{
 
 use crate::{
     dte::writer,
-    endpoint::Endpoint, //
+    endpoint::Endpoint,
+    iotlb::{
+        Block,
+        Tag, //
+    }, //
 };
 
 /// A device that has the domain, or is about to have it.
@@ -117,5 +121,28 @@ impl Gather<KernelTables> for Growing<'_, '_> {
         }
         // Published also if a unit did not answer: its entries name the new top.
         new.publish();
+    }
+
+    /// Every unit of a user, now: who attaches later has nothing cached.
+    fn forget_tables(&mut self, range: Range) {
+        let list = self.users.list.lock();
+        for (at, user) in list.iter().enumerate() {
+            let unit = &user.endpoint.unit;
+            let told = list
+                .iter()
+                .take(at)
+                .any(|before| Arc::ptr_eq(&before.endpoint.unit, unit) && before.id == user.id);
+            if told {
+                continue;
+            }
+            let tag = Tag {
+                domain: user.id,
+                pasid: None,
+            };
+            let block = Block::around(range.first(), range.last());
+            if let Err(error) = unit.submit(&[tag.pages(block, true)]) {
+                user.endpoint.report("may not see new mappings", error);
+            }
+        }
     }
 }
