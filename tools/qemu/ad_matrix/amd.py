@@ -34,7 +34,15 @@ DEVICE_TABLE, COMMANDS, EVENTS, DONE, GCR3_TOP, GCR3 = 0x0010_0000, *range(
 # GCR3 tables of PASIDs, and the top of those of two levels.
 PASID_TABLES, PASID_TOP = 0x0011_0000, 0x0011_8000
 SLOTS = 256
+# The unit's own PCI function, and kinds of its capabilities.
+UNIT_SLOT = 1
+CAPABILITY_MSI, CAPABILITY_IOMMU = 0x5, 0xF
+NP_CACHE = 1 << 26
 EVENT_SLOTS = 256
+# The unit's own PCI function, and kinds of its capabilities.
+UNIT_SLOT = 1
+CAPABILITY_MSI, CAPABILITY_IOMMU = 0x5, 0xF
+NP_CACHE = 1 << 26
 WAIT_DONE = 0x600D_0000
 
 
@@ -70,6 +78,19 @@ class Unit:
     def _write(self, address, words):
         for position, word in enumerate(words):
             self.ram[(address >> 3) + position] = word
+
+    def capability(self, kind):
+        """(offset, header) of the only capability of that kind that the unit's function has."""
+        found = []
+        pointer = self.machine.read_config(UNIT_SLOT, 0x34) & 0xFF
+        while pointer:
+            header = self.machine.read_config(UNIT_SLOT, pointer)
+            if header & 0xFF == kind:
+                found.append((pointer, header))
+            pointer = header >> 8 & 0xFF
+        if len(found) != 1:
+            raise MachineError(f"the unit has {len(found)} capabilities of kind {kind:#x}")
+        return found[0]
 
     # The device table.
 
@@ -152,13 +173,13 @@ class Unit:
     def flush_entry(self, device=EDU_SID):
         self.submit(INV_DTE, device)
 
-    def flush_pages(self, domain, address, order=0, guest=False, pasid=0):
-        """Invalidate so many pages, as a power of two."""
-        size = PAGES_S if order else 0
+    def flush_pages(self, domain, address, order=0, guest=False, pasid=0, tables=True):
+        """Invalidate so many pages, as a power of two, and what leads to them."""
+        size = (PAGES_S if order else 0) | (PAGES_PDE if tables else 0)
         ones = (1 << order - 1) - 1 if order else 0
         address = address & -1 << 12 + order | ones << 12
         self.submit(INV_PAGES, domain << 32 | pasid,
-                    address | size | PAGES_PDE | (PAGES_GN if guest else 0))
+                    address | size | (PAGES_GN if guest else 0))
 
     def flush_domain(self, domain, guest=True, pasid=0):
         """Invalidate all of a domain, its host table and what a PASID has."""

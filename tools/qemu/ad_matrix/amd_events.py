@@ -1,16 +1,14 @@
 # SPDX-License-Identifier: GPL-2.0
 """The event log of the AMD-Vi unit: a ring, its overflow, its interrupt."""
 
-from amd import (BASE, EVENT_SLOTS, EVT_HEAD, EVT_TAIL, FAULT_RW, PAGE_FAULT, STATUS,
-                 STATUS_EVT_INT, STATUS_EVT_RUN, STATUS_OVERFLOW)
+from amd import (BASE, CAPABILITY_MSI, EVENT_SLOTS, EVT_HEAD, EVT_TAIL, FAULT_RW, PAGE_FAULT,
+                 STATUS, STATUS_EVT_INT, STATUS_EVT_RUN, STATUS_OVERFLOW, UNIT_SLOT)
 from bench import DOMAIN, Bench, Failed
 from machine import EDU_BAR
 from matrix import AMD_GUEST, AMD_HOST
 from tables import GUEST, HOST
 
-# The unit's own PCI function, and where in guest memory its interrupts go.
-SLOT = 1
-CAPABILITY_MSI = 5
+# Where in guest memory the unit's interrupts go.
 MSI_ENABLE = 1 << 16
 MAILBOX = 0x0010_8000
 MSI_DATA = 0x4D51
@@ -64,20 +62,6 @@ def ring(unit):
     unit.clear_faults()
 
 
-def _find_msi(machine):
-    """The only MSI capability of the unit's function."""
-    found = []
-    pointer = machine.read_config(SLOT, 0x34) & 0xFF
-    while pointer:
-        header = machine.read_config(SLOT, pointer)
-        if header & 0xFF == CAPABILITY_MSI:
-            found.append(pointer)
-        pointer = header >> 8 & 0xFF
-    if len(found) != 1:
-        raise Failed(f"the unit's function has {len(found)} MSI capabilities")
-    return found[0]
-
-
 def _interrupted(unit, what, expected):
     got = unit.ram[MAILBOX >> 3] & 0xFFFF_FFFF
     unit.ram[MAILBOX >> 3] = 0
@@ -89,11 +73,11 @@ def interrupt(unit):
     """One interrupt when the status bit becomes set, if it is wanted."""
     bench = Bench(unit, HOST)
     machine = unit.machine
-    msi = _find_msi(machine)
-    machine.write_config(SLOT, msi + 4, MAILBOX)
-    machine.write_config(SLOT, msi + 8, 0)
-    machine.write_config(SLOT, msi + 12, MSI_DATA)
-    machine.write_config(SLOT, msi, machine.read_config(SLOT, msi) | MSI_ENABLE)
+    msi, _ = unit.capability(CAPABILITY_MSI)
+    machine.write_config(UNIT_SLOT, msi + 4, MAILBOX)
+    machine.write_config(UNIT_SLOT, msi + 8, 0)
+    machine.write_config(UNIT_SLOT, msi + 12, MSI_DATA)
+    machine.write_config(UNIT_SLOT, msi, machine.read_config(UNIT_SLOT, msi) | MSI_ENABLE)
     unit.ram[MAILBOX >> 3] = 0
     unit.restart_events()
     _refused_write(bench)

@@ -2,6 +2,7 @@
 """Rules of the AMD-Vi unit: walks, the device table, what is cached, what is advertised."""
 
 import amd_events
+import amd_links
 import mapped
 import race
 import rules
@@ -325,4 +326,5 @@ def cases():
         def offer(unit, expected=expected):
             advertised(unit, expected)
         yield f"advertised by {','.join(properties)}", properties, offer
+    yield from amd_links.cases()
     yield from amd_events.cases()

@@ -347,6 +347,13 @@ def amdvi_cases():
             device="hd=off",
         ),
         Case(
+            # Not refused, but told of what it may have cached as absent.
+            "np-cache",
+            (LOADED, *migrates(IGB), DISK, passes("no access was refused", "no_fault")),
+            nopt,
+            device="hd=on",
+        ),
+        Case(
             "c-driver",
             (
                 *refusal(

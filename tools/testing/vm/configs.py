@@ -76,6 +76,9 @@ NO_C_DRIVER = "intel_iommu=off"
 # A module cannot see iommu=nopt by itself: 2 lets the kernel's own choice stand.
 RUST_VTD = "rust_vtd default_domain=2"
 
+# It caches what leads to page tables, and does not ask for invalidations of what was absent.
+AS_SILICON = "walk-cache=on,np-cache=off"
+
 NO_C_AMD_DRIVER = "amd_iommu=off"
 RUST_AMDVI = "rust_amdvi default_domain=2"
 
@@ -118,7 +121,7 @@ CONFIGS = (
     Config(
         "amd-v1",
         "AMD-Vi host tables (v1), for PASIDs guest tables, rust_amdvi.ko",
-        "hd=on,gt=on",
+        f"hd=on,gt=on,{AS_SILICON}",
         NO_C_AMD_DRIVER,
         module=RUST_AMDVI,
         dirty=True,
@@ -127,7 +130,7 @@ CONFIGS = (
     Config(
         "amd-v2",
         "AMD-Vi guest tables (v2), rust_amdvi.ko",
-        "gt=on",
+        f"gt=on,{AS_SILICON}",
         NO_C_AMD_DRIVER,
         module=f"{RUST_AMDVI} tables=2",
         dirty=True,
@@ -136,7 +139,7 @@ CONFIGS = (
     Config(
         "amd-v1-c",
         "AMD-Vi host tables (v1), the kernel's C driver",
-        "hd=on",
+        f"hd=on,{AS_SILICON}",
         "amd_iommu=pgtbl_v1",
         dirty=True,
         unit=AMDVI,
@@ -144,7 +147,7 @@ CONFIGS = (
     Config(
         "amd-v2-c",
         "AMD-Vi guest tables (v2), the kernel's C driver (tracks no writes there)",
-        "gt=on",
+        f"gt=on,{AS_SILICON}",
         "amd_iommu=pgtbl_v2",
         unit=AMDVI,
     ),

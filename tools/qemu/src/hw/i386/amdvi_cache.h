@@ -1,12 +1,14 @@
 /* SPDX-License-Identifier: GPL-2.0 */
 /*
- * What an emulated AMD IOMMU caches: device table entries and translations.
+ * What an emulated AMD IOMMU caches: device table entries and translations, and
+ * if it is asked to, the entries that lead from one page table to another.
  *
  * Nothing but an invalidation ends the life of a cached entry, present or not:
  * a driver that changes an entry and does not invalidate is found out. A
  * translation belongs to a domain, or to a PASID of it, and goes with an
  * invalidation of that domain only. One for another domain, or of a range that
- * it is not in, leaves it.
+ * it is not in, leaves it. What leads to page tables (a link) goes likewise, but
+ * only with an invalidation that says it is about page tables too (PDE).
  */
 
 #ifndef HW_I386_AMDVI_CACHE_H
@@ -48,8 +50,11 @@ typedef struct AMDVITranslation {
 
 typedef struct AMDVICache AMDVICache;
 
-/* All functions may be called from any thread, and take no lock but their own. */
-AMDVICache *amdvi_cache_new(void);
+/*
+ * All functions may be called from any thread, and take no lock but their own.
+ * With @links the cache keeps links, without it they are not found.
+ */
+AMDVICache *amdvi_cache_new(bool links);
 
 void amdvi_cache_reset(AMDVICache *cache);
 
@@ -67,12 +72,23 @@ bool amdvi_cache_find(AMDVICache *cache, const AMDVIWho *who, hwaddr addr,
 void amdvi_cache_add(AMDVICache *cache, const AMDVIWho *who, hwaddr addr,
                      const AMDVITranslation *to);
 
+/*
+ * Find the entry of a table that leads to another on the way to @addr. Each entry
+ * of the table translates addresses of @order bits.
+ */
+bool amdvi_cache_find_link(AMDVICache *cache, const AMDVIWho *who, hwaddr addr,
+                           unsigned int order, uint64_t *link);
+
+void amdvi_cache_add_link(AMDVICache *cache, const AMDVIWho *who, hwaddr addr,
+                          unsigned int order, uint64_t link);
+
 /**
  * amdvi_cache_invalidate() - what INVALIDATE_IOMMU_PAGES asks for
  * @cmd: the command
  *
  * With GN set it is about one PASID of the domain, else about the domain's host
- * page table. The address says which range, as the command encodes it.
+ * page table. The address says which range, as the command encodes it; PDE that
+ * links are meant too.
  */
 void amdvi_cache_invalidate(AMDVICache *cache, const uint64_t *cmd);
 

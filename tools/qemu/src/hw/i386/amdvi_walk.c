@@ -65,6 +65,32 @@ static bool amdvi_read_entry(const AMDVIAccess *access, hwaddr at,
     return true;
 }
 
+/*
+ * The entry at @at of a table of @level. If it is @known to lead to a table it is
+ * not read, and has been marked.
+ */
+static bool amdvi_find_entry(const AMDVIAccess *access, hwaddr at,
+                             unsigned int level, uint64_t *entry, bool *known)
+{
+    *known = amdvi_cache_find_link(access->cache, access->who, access->addr,
+                                   amdvi_level_bits(level - 1), entry);
+    return *known || amdvi_read_entry(access, at, entry);
+}
+
+/* Mark an entry as used, and remember it if it leads to a table. */
+static IOMMUADResult amdvi_use_entry(const AMDVIAccess *access, IOMMUADWalk *ad,
+                                     hwaddr at, unsigned int level,
+                                     uint64_t *entry, bool leaf)
+{
+    IOMMUADResult marked = iommu_ad_mark(ad, at, entry, leaf && access->is_write);
+
+    if (!leaf && marked == IOMMU_AD_DONE) {
+        amdvi_cache_add_link(access->cache, access->who, access->addr,
+                             amdvi_level_bits(level - 1), *entry);
+    }
+    return marked;
+}
+
 static AMDVIWalkStatus amdvi_fault(const AMDVIAccess *access, AMDVIWalk *walk,
                                    uint16_t flags)
 {
@@ -125,12 +151,11 @@ static AMDVIWalkStatus amdvi_walk_v1(const AMDVIAccess *access,
 
     for (;;) {
         unsigned int next, order = 0;
-        IOMMUADResult marked;
+        bool leaf, known;
         uint64_t pte;
-        bool leaf;
 
         walk->entry = amdvi_entry_of(table, access->addr, level);
-        if (!amdvi_read_entry(access, walk->entry, &pte)) {
+        if (!amdvi_find_entry(access, walk->entry, level, &pte, &known)) {
             return AMDVI_WALK_ERROR;
         }
         if (!(pte & AMDVI_V1_PR)) {
@@ -153,13 +178,16 @@ static AMDVIWalkStatus amdvi_walk_v1(const AMDVIAccess *access,
             return amdvi_fault(access, walk, 0);
         }
 
-        marked = iommu_ad_mark(&ad, walk->entry, &pte,
-                               leaf && access->is_write);
-        if (marked == IOMMU_AD_AGAIN) {
-            continue;
-        }
-        if (marked == IOMMU_AD_FAILED) {
-            return AMDVI_WALK_ERROR;
+        if (!known) {
+            IOMMUADResult marked = amdvi_use_entry(access, &ad, walk->entry,
+                                                   level, &pte, leaf);
+
+            if (marked == IOMMU_AD_AGAIN) {
+                continue;
+            }
+            if (marked == IOMMU_AD_FAILED) {
+                return AMDVI_WALK_ERROR;
+            }
         }
 
         perm &= AMDVI_IR_IW(pte);
@@ -244,13 +272,12 @@ static AMDVIWalkStatus amdvi_walk_v2(const AMDVIAccess *access,
     }
 
     for (;;) {
-        IOMMUADResult marked;
+        bool leaf, known;
         unsigned int here;
         uint64_t pte;
-        bool leaf;
 
         walk->entry = amdvi_entry_of(table, access->addr, level);
-        if (!amdvi_read_entry(access, walk->entry, &pte)) {
+        if (!amdvi_find_entry(access, walk->entry, level, &pte, &known)) {
             return AMDVI_WALK_ERROR;
         }
         if (!(pte & AMDVI_V2_P)) {
@@ -269,13 +296,16 @@ static AMDVIWalkStatus amdvi_walk_v2(const AMDVIAccess *access,
                                AMDVI_FAULT_PE);
         }
 
-        marked = iommu_ad_mark(&ad, walk->entry, &pte,
-                               leaf && access->is_write);
-        if (marked == IOMMU_AD_AGAIN) {
-            continue;
-        }
-        if (marked == IOMMU_AD_FAILED) {
-            return AMDVI_WALK_ERROR;
+        if (!known) {
+            IOMMUADResult marked = amdvi_use_entry(access, &ad, walk->entry,
+                                                   level, &pte, leaf);
+
+            if (marked == IOMMU_AD_AGAIN) {
+                continue;
+            }
+            if (marked == IOMMU_AD_FAILED) {
+                return AMDVI_WALK_ERROR;
+            }
         }
 
         perm &= here;

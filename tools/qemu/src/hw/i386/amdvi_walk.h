@@ -36,6 +36,8 @@
 /**
  * struct AMDVIAccess - what is to be translated
  * @as: the address space that the tables are in
+ * @cache: where links between tables are remembered
+ * @who: whose they are
  * @dte: the device table entry; one that amdvi_dte_is_legal() accepts
  * @addr: the address that the device uses
  * @pasid: the PASID of the request, 0: it carries none
@@ -44,6 +46,8 @@
  */
 typedef struct AMDVIAccess {
     AddressSpace *as;
+    AMDVICache *cache;
+    const AMDVIWho *who;
     const AMDVIDTE *dte;
     hwaddr addr;
     uint32_t pasid;
