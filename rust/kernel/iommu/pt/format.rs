@@ -116,6 +116,8 @@ pub struct Attrs(pub(super) u64);
 /// - for a word made by [`Format::leaf`] for a size of [`Format::PAGE_SIZES`] at
 ///   the level of that size, changed likewise or by taking [`Format::DIRTY`] out, `decode` must
 ///   return neither [`Entry::Table`] nor [`Entry::Link`];
+/// - whatever the word, the level of an [`Entry::Link`] that it returns must be below that which it
+///   was asked for;
 /// - for the word 0 it must return [`Entry::Empty`].
 ///
 /// [`Format::PAGE_LG2`] is at most 12.

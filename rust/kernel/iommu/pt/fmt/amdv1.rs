@@ -145,9 +145,10 @@ impl<const PAGE_LG2: u32, const LEVELS: u8> AmdV1Pages<PAGE_LG2, LEVELS> {
 
 // SAFETY: `link()` sets PR and the number of the level, 1 to 5 since it is below another, and what
 // `table()` sets is what it sets for a settled link to the level below. `decode` reads the same
-// fields back, and none of the bits that hardware adds (A and D, 5 and 6) is in them. `leaf()` sets
-// next level 0 or 7; 0 has PR clear. The address field holds whole pages of at most 4 KiB, so the
-// address of a table, which is aligned to 4 KiB, reads back.
+// fields back, and none of the bits that hardware adds (A and D, 5 and 6) is in them; it takes no
+// level for a link's that is not below. `leaf()` sets next level 0 or 7; 0 has PR clear. The address
+// field holds whole pages of at most 4 KiB, so the address of a table, which is aligned to 4 KiB,
+// reads back.
 unsafe impl<const PAGE_LG2: u32, const LEVELS: u8> Format for AmdV1Pages<PAGE_LG2, LEVELS> {
     const NAME: &'static str = "amdv1";
     const PAGE_LG2: u32 = PAGE_LG2;
