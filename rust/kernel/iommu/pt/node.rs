@@ -222,6 +222,12 @@ impl<'t, F: Format, M: TableMem> Node<'t, F, M> {
         self.table.find(F::DIRTY, slot, end, ahead.table)
     }
 
+    /// Asks for the cache line of the entry `slot`, which will be looked at soon.
+    #[inline(always)]
+    pub(super) fn prefetch(self, slot: usize) {
+        self.table.prefetch(slot);
+    }
+
     /// The OR and the AND of the eight entries of a cache line.
     ///
     /// Reads entries of other claims as well: they say nothing, but they don't hurt.

@@ -118,7 +118,7 @@ impl Table {
 
     /// Asks for the cache line of the entry `slot`, which will be read soon.
     #[inline(always)]
-    fn prefetch(&self, slot: usize) {
+    pub(super) fn prefetch(&self, slot: usize) {
         #[cfg(target_arch = "x86_64")]
         {
             // SAFETY: Changes no register and no memory, and does not fault, whatever the address.

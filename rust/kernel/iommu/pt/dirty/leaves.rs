@@ -63,7 +63,7 @@ impl<F: Format, M: TableMem> Node<'_, F, M> {
                 self.harvest_one(slot, end.min(next), dirty, harvest);
                 slot = next;
             } else if dirty == WHOLE_LINE && slot % LINE_ENTRIES == 0 && next <= end {
-                slot = self.harvest_whole_lines(slot, end, harvest);
+                slot = self.harvest_whole_lines(slot, end, ahead, harvest);
             } else {
                 slot = self.harvest_window(slot, end, dirty, harvest);
             }
@@ -93,17 +93,20 @@ impl<F: Format, M: TableMem> Node<'_, F, M> {
     }
 
     /// Takes the line that begins at `slot`, of which every entry is a dirty leaf, and those of the
-    /// same kind behind it; returns the entry behind them all.
+    /// same kind behind it; returns the entry behind them all. Asks for the same lines of `ahead` on the
+    /// way: what is made clean has to be read first, and written back, so memory is slower still.
     #[inline(always)]
     fn harvest_whole_lines<S: DirtySink>(
         self,
         slot: usize,
         end: usize,
+        ahead: Self,
         harvest: &mut Harvest<'_, S>,
     ) -> usize {
         let mut next = slot;
 
         loop {
+            ahead.prefetch(next);
             if harvest.clear {
                 for entry in 0..LINE_ENTRIES {
                     self.clean(next + entry);
