@@ -34,10 +34,6 @@ DEVICE_TABLE, COMMANDS, EVENTS, DONE, GCR3_TOP, GCR3 = 0x0010_0000, *range(
 # GCR3 tables of PASIDs, and the top of those of two levels.
 PASID_TABLES, PASID_TOP = 0x0011_0000, 0x0011_8000
 SLOTS = 256
-# The unit's own PCI function, and kinds of its capabilities.
-UNIT_SLOT = 1
-CAPABILITY_MSI, CAPABILITY_IOMMU = 0x5, 0xF
-NP_CACHE = 1 << 26
 EVENT_SLOTS = 256
 # The unit's own PCI function, and kinds of its capabilities.
 UNIT_SLOT = 1

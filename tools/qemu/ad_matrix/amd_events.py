@@ -8,8 +8,8 @@ from machine import EDU_BAR
 from matrix import AMD_GUEST, AMD_HOST
 from tables import GUEST, HOST
 
-# Where in guest memory the unit's interrupts go.
 MSI_ENABLE = 1 << 16
+# Where in guest memory the unit's interrupts go.
 MAILBOX = 0x0010_8000
 MSI_DATA = 0x4D51
 

@@ -347,7 +347,8 @@ def amdvi_cases():
             device="hd=off",
         ),
         Case(
-            # Not refused, but told of what it may have cached as absent.
+            # Not refused, but told of what it may have cached as absent. It has not, so no
+            # invalidation that was missing would be noticed: what runs is the code for it.
             "np-cache",
             (LOADED, *migrates(IGB), DISK, passes("no access was refused", "no_fault")),
             nopt,

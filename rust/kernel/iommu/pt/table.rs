@@ -3,8 +3,8 @@
 //! The memory of tables: words that the processor and the hardware both change.
 //!
 //! What is `unsafe` in the page tables is here, in `node.rs`, where an entry is followed to the
-//! table that it names and exchanged for another, and in `tree.rs` and `top.rs`, where the top table is; but for the promises
-//! that `claim.rs` and the formats stand for.
+//! table that it names, in `node/link.rs`, where it is exchanged for another, and in `tree.rs` and
+//! `top.rs`, where the top table is; but for the promises that `claim.rs` and the formats stand for.
 
 use super::{
     addr::{

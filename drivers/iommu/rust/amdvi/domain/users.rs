@@ -123,24 +123,18 @@ impl Gather<KernelTables> for Growing<'_, '_> {
         new.publish();
     }
 
-    /// Every unit of a user, now: who attaches later has nothing cached.
+    /// Who attaches later has nothing cached. A unit of several users is told several times: that is
+    /// simpler than to find out, and rare.
     fn forget_tables(&mut self, range: Range) {
+        let block = Block::around(range.first(), range.last());
         let list = self.users.list.lock();
-        for (at, user) in list.iter().enumerate() {
-            let unit = &user.endpoint.unit;
-            let told = list
-                .iter()
-                .take(at)
-                .any(|before| Arc::ptr_eq(&before.endpoint.unit, unit) && before.id == user.id);
-            if told {
-                continue;
-            }
+        for user in list.iter() {
             let tag = Tag {
                 domain: user.id,
                 pasid: None,
             };
-            let block = Block::around(range.first(), range.last());
-            if let Err(error) = unit.submit(&[tag.pages(block, true)]) {
+            let command = tag.pages(block, true);
+            if let Err(error) = user.endpoint.unit.submit(&[command]) {
                 user.endpoint.report("may not see new mappings", error);
             }
         }

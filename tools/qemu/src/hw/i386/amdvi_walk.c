@@ -77,13 +77,20 @@ static bool amdvi_find_entry(const AMDVIAccess *access, hwaddr at,
     return *known || amdvi_read_entry(access, at, entry);
 }
 
-/* Mark an entry as used, and remember it if it leads to a table. */
+/*
+ * Mark an entry as used unless it is @known, and remember it if it leads to a
+ * table.
+ */
 static IOMMUADResult amdvi_use_entry(const AMDVIAccess *access, IOMMUADWalk *ad,
                                      hwaddr at, unsigned int level,
-                                     uint64_t *entry, bool leaf)
+                                     uint64_t *entry, bool leaf, bool known)
 {
-    IOMMUADResult marked = iommu_ad_mark(ad, at, entry, leaf && access->is_write);
+    IOMMUADResult marked;
 
+    if (known) {
+        return IOMMU_AD_DONE;
+    }
+    marked = iommu_ad_mark(ad, at, entry, leaf && access->is_write);
     if (!leaf && marked == IOMMU_AD_DONE) {
         amdvi_cache_add_link(access->cache, access->who, access->addr,
                              amdvi_level_bits(level - 1), *entry);
@@ -151,6 +158,7 @@ static AMDVIWalkStatus amdvi_walk_v1(const AMDVIAccess *access,
 
     for (;;) {
         unsigned int next, order = 0;
+        IOMMUADResult marked;
         bool leaf, known;
         uint64_t pte;
 
@@ -178,16 +186,13 @@ static AMDVIWalkStatus amdvi_walk_v1(const AMDVIAccess *access,
             return amdvi_fault(access, walk, 0);
         }
 
-        if (!known) {
-            IOMMUADResult marked = amdvi_use_entry(access, &ad, walk->entry,
-                                                   level, &pte, leaf);
-
-            if (marked == IOMMU_AD_AGAIN) {
-                continue;
-            }
-            if (marked == IOMMU_AD_FAILED) {
-                return AMDVI_WALK_ERROR;
-            }
+        marked = amdvi_use_entry(access, &ad, walk->entry, level, &pte, leaf,
+                                 known);
+        if (marked == IOMMU_AD_AGAIN) {
+            continue;
+        }
+        if (marked == IOMMU_AD_FAILED) {
+            return AMDVI_WALK_ERROR;
         }
 
         perm &= AMDVI_IR_IW(pte);
@@ -272,6 +277,7 @@ static AMDVIWalkStatus amdvi_walk_v2(const AMDVIAccess *access,
     }
 
     for (;;) {
+        IOMMUADResult marked;
         bool leaf, known;
         unsigned int here;
         uint64_t pte;
@@ -296,16 +302,13 @@ static AMDVIWalkStatus amdvi_walk_v2(const AMDVIAccess *access,
                                AMDVI_FAULT_PE);
         }
 
-        if (!known) {
-            IOMMUADResult marked = amdvi_use_entry(access, &ad, walk->entry,
-                                                   level, &pte, leaf);
-
-            if (marked == IOMMU_AD_AGAIN) {
-                continue;
-            }
-            if (marked == IOMMU_AD_FAILED) {
-                return AMDVI_WALK_ERROR;
-            }
+        marked = amdvi_use_entry(access, &ad, walk->entry, level, &pte, leaf,
+                                 known);
+        if (marked == IOMMU_AD_AGAIN) {
+            continue;
+        }
+        if (marked == IOMMU_AD_FAILED) {
+            return AMDVI_WALK_ERROR;
         }
 
         perm &= here;

@@ -69,10 +69,7 @@ struct Later<'m> {
     /// Whether it cannot be given another, and whether that was tried.
     stubborn: bool,
     refused: bool,
-    /// Whether it snoops.
-    coherent: bool,
-    /// Whether it may skip levels.
-    skips: bool,
+    setup: Setup,
     /// What it was asked to forget in the operation under way.
     forgotten: Runs,
     /// The last address that a top is for.
@@ -102,7 +99,7 @@ impl<'m> Gather<&'m HostMem> for Later<'m> {
     fn change_top(&mut self, new: NewTop<'_>) {
         assert!(new.is_current(), "nobody else changes it");
         assert!(new.top().levels > self.top.levels);
-        assert!(self.skips || new.top().levels == self.top.levels + 1);
+        assert!(self.setup.skip_levels || new.top().levels == self.top.levels + 1);
         if self.stubborn {
             self.refused = true;
             return;
@@ -115,9 +112,9 @@ impl<'m> Gather<&'m HostMem> for Later<'m> {
     }
 
     fn forget_tables(&mut self, range: Range) {
-        assert!(self.skips);
+        assert!(self.setup.skip_levels);
         // What it reads again is what is there.
-        if !self.coherent {
+        if !self.setup.coherent {
             for table in self.places.keys() {
                 assert_eq!(self.mem.words(*table), self.mem.shadows().words(*table));
             }
@@ -558,8 +555,7 @@ pub fn run<S: Spec>(setup: Setup, ops: &[Op]) {
         top: owner.tree().top(),
         stubborn: false,
         refused: false,
-        coherent: setup.coherent,
-        skips: setup.skip_levels,
+        setup,
         forgotten: Runs::new(),
         reach: |top| mask(S::item_lg2(u32::from(top.levels) - 1) + 9),
         waiting: Vec::new(),
