@@ -22,7 +22,8 @@ Binding a function to vfio-pci:
   echo 0000:01:00.0 > /sys/bus/pci/drivers_probe
 
 Without --device the first suitable function that is bound is taken: an Intel 82576 (igb), or \
-QEMU's edu, which makes only about ten writes in a second. It works on any IOMMU that tracks dirty \
+QEMU's edu, which makes only about ten writes in a second. A device that has not written while tracked \
+when everything is copied is waited for, at most 20 seconds. It works on any IOMMU that tracks dirty \
 pages, whichever driver serves it.
 
 Columns: pages that the device wrote since the round before; pages that the IOMMU reported dirty, \

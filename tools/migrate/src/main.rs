@@ -166,6 +166,7 @@ fn run(options: &Options) -> Result<bool> {
             threshold: options.threshold as usize,
             rounds: options.rounds as usize,
             bandwidth: (options.bandwidth > 0).then_some(options.bandwidth),
+            wait: worker::PATIENCE,
         },
         &mut report,
     )?;

@@ -146,6 +146,13 @@ impl Report {
 }
 
 impl Observer for Report {
+    fn wait(&mut self, limit: Duration) {
+        self.line(&format!(
+            "    1  the device has written nothing yet while tracked: waiting for it, at most {}",
+            show_time(limit)
+        ));
+    }
+
     fn begin(&mut self, round: usize, pages: usize) {
         self.bar.reset();
         self.bar.set_length(pages as u64);
@@ -194,8 +201,12 @@ fn sentence(iova: u64, outcome: &Outcome) -> String {
         ),
     };
     let nothing = match outcome.writes_tracked {
-        0 => "; the device wrote nothing while tracking was on, use a higher --rate or --size",
-        _ => "",
+        0 => format!(
+            "; the device wrote nothing while tracking was on, {} of waiting included: look for \
+             what holds it up, or use a higher --rate",
+            show_time(outcome.waited)
+        ),
+        _ => String::new(),
     };
     format!(
         "{}: {} rounds, {} pages copied, {} dirty pages reported, {lost}, {memory}{nothing}",
@@ -255,6 +266,7 @@ fn document(options: &Options, subject: &Subject<'_>, outcome: &Outcome) -> Valu
         "lost": outcome.lost,
         "pages_different": outcome.different,
         "first_difference": difference,
+        "waited_ms": ms(outcome.waited),
         "downtime_ms": ms(outcome.downtime),
         "time_ms": ms(outcome.time),
     })
@@ -287,6 +299,7 @@ mod tests {
             difference: None,
             writes: 20,
             writes_tracked: 10,
+            waited: Duration::ZERO,
             downtime: Duration::ZERO,
             time: Duration::ZERO,
         }
@@ -324,6 +337,9 @@ mod tests {
     fn nothing_written_is_a_failure() {
         let mut o = outcome();
         o.writes_tracked = 0;
-        assert!(sentence(0, &o).starts_with("not migrated"));
+        o.waited = Duration::from_secs(20);
+        let said = sentence(0, &o);
+        assert!(said.starts_with("not migrated"), "{said}");
+        assert!(said.contains("20.00 s of waiting"), "{said}");
     }
 }

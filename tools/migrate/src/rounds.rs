@@ -3,7 +3,8 @@
 //! The migration itself: pre-copy, as QEMU and cloud-hypervisor do it.
 //!
 //! 1. Tracking on; then round 0 copies everything, while the device goes on writing.
-//! 2. Each further round asks which pages became dirty meanwhile, and copies those.
+//! 2. Each further round asks which pages became dirty meanwhile, and copies those. Before the first of
+//!    them the device must have written while tracked: without that, nothing would be shown.
 //! 3. When few are left, or after the last round allowed, the device is stopped, the bitmap is read once
 //!    more, and the rest is copied: the only moment at which a guest would stand still.
 //! 4. Both memories are compared.
@@ -11,9 +12,12 @@
 //! What the device is known to have written ([`Truth`]) is compared with every report on the way, so a
 //! page that the IOMMU forgets is found even if it happens to be copied later for another reason.
 
-use std::time::{
-    Duration,
-    Instant, //
+use std::{
+    thread,
+    time::{
+        Duration,
+        Instant, //
+    },
 };
 
 use anyhow::{
@@ -76,6 +80,8 @@ pub(crate) trait Device {
 
 /// Whoever wants to see how it goes.
 pub(crate) trait Observer {
+    /// The device has not written while tracked: the migration waits for it, at most so long.
+    fn wait(&mut self, limit: Duration);
     /// A round begins, which will copy so many pages.
     fn begin(&mut self, round: usize, pages: usize);
     /// So many pages of the round are copied.
@@ -93,6 +99,8 @@ pub(crate) struct Limits {
     pub(crate) rounds: usize,
     /// Bytes copied in a second, as if over a network, or as many as possible.
     pub(crate) bandwidth: Option<u64>,
+    /// How long to wait for a device that has not written while tracked.
+    pub(crate) wait: Duration,
 }
 
 /// One round, as it went.
@@ -139,6 +147,8 @@ pub(crate) struct Outcome {
     /// All writes of the device, and those made while tracking was on.
     pub(crate) writes: u64,
     pub(crate) writes_tracked: u64,
+    /// How long the migration waited for the device to write while tracked.
+    pub(crate) waited: Duration,
     /// How long the device stood still before the copy was complete.
     pub(crate) downtime: Duration,
     pub(crate) time: Duration,
@@ -197,7 +207,7 @@ impl Copier<'_> {
             let due =
                 Duration::from_secs_f64((copied * PAGE_SIZE) as f64 / bandwidth.max(1) as f64);
             if let Some(rest) = due.checked_sub(start.elapsed()) {
-                std::thread::sleep(rest);
+                thread::sleep(rest);
             }
         }
     }
@@ -251,6 +261,7 @@ pub(crate) fn migrate(
     // Pages that the copy does not have yet.
     let mut rest = Bitmap::full(pages);
     let mut stopped = None;
+    let mut waited = Duration::ZERO;
 
     tracker.track(true)?;
     device.truth().tracking_on();
@@ -260,6 +271,9 @@ pub(crate) fn migrate(
         let mut dirty = Bitmap::new(pages);
         let mut audit = Default::default();
         let mut query = Duration::ZERO;
+        if number == 1 {
+            waited = wait(device, limits.wait, observer)?;
+        }
         if number > 0 {
             (audit, query) = collect(tracker, device, &mut dirty)?;
             rest.union(&dirty);
@@ -313,9 +327,29 @@ pub(crate) fn migrate(
         difference,
         writes,
         writes_tracked,
+        waited,
         downtime,
         time,
     })
+}
+
+/// Waits until the device has written while tracked, at most for `limit`; says how long it waited. May
+/// sleep.
+///
+/// A slow device, whose writes take longer than the first copy, would otherwise be stopped before its
+/// next write.
+fn wait(device: &mut dyn Device, limit: Duration, observer: &mut dyn Observer) -> Result<Duration> {
+    let wrote = |device: &dyn Device| device.truth().writes().1 > 0;
+    if wrote(device) {
+        return Ok(Duration::ZERO);
+    }
+    observer.wait(limit);
+    let begin = Instant::now();
+    while !wrote(device) && begin.elapsed() < limit {
+        device.check()?;
+        thread::sleep(Duration::from_millis(1));
+    }
+    Ok(begin.elapsed())
 }
 
 /// Reads the bitmap once and judges it.

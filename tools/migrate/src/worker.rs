@@ -40,8 +40,8 @@ use crate::{
     truth::Truth, //
 };
 
-/// How long the device may take for its first writes.
-const WARM_UP: Duration = Duration::from_secs(20);
+/// How long the device may take for its first writes, and for the first one that is tracked.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
 
 /// What the thread works on.
 pub(crate) struct Job {
@@ -111,8 +111,8 @@ impl Worker {
         while self.places.fewest() < writes {
             self.check()?;
             ensure!(
-                begin.elapsed() < WARM_UP,
-                "the device made only {} writes in {WARM_UP:?}; ask for a higher --rate",
+                begin.elapsed() < PATIENCE,
+                "the device made only {} writes in {PATIENCE:?}; ask for a higher --rate",
                 self.places.fewest()
             );
             thread::sleep(Duration::from_millis(1));

@@ -341,6 +341,13 @@ def all_suites():
             machines=TRACKING,
         ),
         GuestSuite(
+            "slow",
+            "a memory migrated while a device writes to it that takes long for each write",
+            (GuestTest("slow", 'iommu-migrate --device "$VFIO_DEVICES" --size 16M'),),
+            machines=("vtd-ss/pt", "amd-v1/pt"),
+            functions=configs.SLOW_FUNCTION,
+        ),
+        GuestSuite(
             "grow",
             "page tables that grow twice while a device writes through them",
             (

@@ -14,6 +14,9 @@ AMDVI = "amd-iommu"
 # The function that does DMA for the tests, and the driver that they use for it.
 DMA_FUNCTION = "8086:10c9"
 
+# QEMU's edu: a transfer takes 100 ms.
+SLOW_FUNCTION = "1234:11e8"
+
 # Functions of our own that do DMA with PASIDs, in machines with AMD-Vi: as many as a
 # GCR3 table of two levels is for, and as many as fit one of one level.
 PASID_FUNCTION = "1234:11ef"

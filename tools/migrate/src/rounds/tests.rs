@@ -18,6 +18,7 @@ const LIMITS: Limits = Limits {
     threshold: 4,
     rounds: 10,
     bandwidth: None,
+    wait: Duration::from_secs(20),
 };
 
 /// What is wrong with the IOMMU.
@@ -36,6 +37,8 @@ enum Fault {
     Blind,
     /// Its second reading fails.
     Fails,
+    /// The device fails when it is looked at.
+    Breaks,
 }
 
 /// Memory, device and IOMMU in one: each page copied lets the device make some more writes.
@@ -50,6 +53,8 @@ struct World {
     /// Writes made per page copied, in sixteenths.
     rate: usize,
     credit: usize,
+    /// Writes that it makes while the migration waits for it, one a look.
+    late: usize,
     pattern: Pattern,
 }
 
@@ -71,6 +76,7 @@ impl Fake {
                 running: true,
                 rate: 4,
                 credit: 0,
+                late: 0,
                 pattern: Pattern::new(7, PAGES * PAGE_SIZE),
             }),
             truth: Truth::new(PAGES),
@@ -86,27 +92,35 @@ impl Fake {
         world.credit += world.rate;
         while world.credit >= 16 {
             world.credit -= 16;
-            let write = world.pattern.next(&[], &(64..=512));
-            self.truth.begin(write.pages());
-            world.write(&write);
-            self.truth.end(1);
+            world.make_one(&self.truth);
         }
     }
 
+    /// A device that writes nothing while pages are copied, and `late` times when that is waited for.
+    fn slow(fault: Fault, late: usize) -> Self {
+        let fake = Self::new(fault);
+        fake.world.borrow_mut().rate = 0;
+        fake.world.borrow_mut().late = late;
+        fake
+    }
+
     fn migrate(&self, limits: &Limits) -> Result<Outcome> {
-        let mut observer = Quiet;
-        migrate(
-            PAGES,
-            &self,
-            &mut &*self,
-            &mut &*self,
-            limits,
-            &mut observer,
-        )
+        self.watched(limits, &mut Watcher::default())
+    }
+
+    fn watched(&self, limits: &Limits, observer: &mut Watcher) -> Result<Outcome> {
+        migrate(PAGES, &self, &mut &*self, &mut &*self, limits, observer)
     }
 }
 
 impl World {
+    fn make_one(&mut self, truth: &Truth) {
+        let write = self.pattern.next(&[], &(64..=512));
+        truth.begin(write.pages());
+        self.write(&write);
+        truth.end(1);
+    }
+
     fn write(&mut self, write: &Write) {
         self.memory[write.offset..write.offset + write.data.len()].copy_from_slice(&write.data);
         if !self.tracking {
@@ -175,6 +189,14 @@ impl Device for &Fake {
     }
 
     fn check(&mut self) -> Result<()> {
+        let mut world = self.world.borrow_mut();
+        if world.fault == Fault::Breaks {
+            bail!("broken");
+        }
+        if world.late > 0 {
+            world.late -= 1;
+            world.make_one(&self.truth);
+        }
         Ok(())
     }
 
@@ -186,9 +208,16 @@ impl Device for &Fake {
     }
 }
 
-struct Quiet;
+/// Remembers for how long it was told that the device is waited for.
+#[derive(Default)]
+struct Watcher {
+    waits: Vec<Duration>,
+}
 
-impl Observer for Quiet {
+impl Observer for Watcher {
+    fn wait(&mut self, limit: Duration) {
+        self.waits.push(limit);
+    }
     fn begin(&mut self, _round: usize, _pages: usize) {}
     fn progress(&mut self, _copied: usize) {}
     fn end(&mut self, _round: &Round) {}
@@ -282,11 +311,60 @@ fn a_device_that_is_too_fast_is_stopped_after_the_rounds_allowed() -> Result<()>
 
 #[test]
 fn a_device_that_writes_nothing_proves_nothing() -> Result<()> {
-    let fake = Fake::new(Fault::None);
-    fake.world.borrow_mut().rate = 0;
-    let outcome = fake.migrate(&LIMITS)?;
-    assert!(outcome.different == 0 && !outcome.is_good());
+    let limits = Limits {
+        wait: Duration::from_millis(20),
+        ..LIMITS
+    };
+    let mut watcher = Watcher::default();
+    let outcome = Fake::slow(Fault::None, 0).watched(&limits, &mut watcher)?;
+    assert!(outcome.different == 0 && !outcome.is_good(), "{outcome:?}");
+    assert!(outcome.waited >= limits.wait, "{outcome:?}");
+    assert_eq!(
+        (watcher.waits, outcome.rounds.len()),
+        (vec![limits.wait], 2)
+    );
     Ok(())
+}
+
+#[test]
+fn a_slow_device_is_waited_for() -> Result<()> {
+    let mut watcher = Watcher::default();
+    let outcome = Fake::slow(Fault::None, 1).watched(&LIMITS, &mut watcher)?;
+    assert!(outcome.is_good(), "{outcome:?}");
+    assert!(outcome.waited < LIMITS.wait, "{outcome:?}");
+    assert_eq!(watcher.waits, [LIMITS.wait]);
+    // Its write is in the round after, which is the last one.
+    assert_eq!((outcome.rounds.len(), outcome.writes_tracked), (2, 1));
+    assert_eq!(outcome.rounds[1].reported, outcome.rounds[1].written);
+    assert!(outcome.rounds[1].written > 0, "{outcome:?}");
+    Ok(())
+}
+
+#[test]
+fn what_a_slow_device_writes_can_be_lost() -> Result<()> {
+    let outcome = Fake::slow(Fault::Blind, 1).migrate(&LIMITS)?;
+    assert!(
+        !outcome.lost.is_empty() && outcome.different > 0,
+        "{outcome:?}"
+    );
+    Ok(())
+}
+
+#[test]
+fn a_device_that_writes_is_not_waited_for() -> Result<()> {
+    let mut watcher = Watcher::default();
+    let outcome = Fake::new(Fault::None).watched(&LIMITS, &mut watcher)?;
+    assert_eq!((watcher.waits.len(), outcome.waited), (0, Duration::ZERO));
+    Ok(())
+}
+
+#[test]
+fn a_device_that_breaks_is_not_waited_for() {
+    let result = Fake::slow(Fault::Breaks, 0).migrate(&LIMITS);
+    assert_eq!(
+        result.err().map(|e| e.to_string()).as_deref(),
+        Some("broken")
+    );
 }
 
 #[test]
