@@ -17,6 +17,7 @@ import amd_pasids
 import amd_rules
 import matrix
 import rules
+import stalls
 from bench import Failed
 from machine import Machine, MachineError
 from unit import Unit
@@ -34,12 +35,9 @@ class Units:
         if self.unit is None or self.properties != properties:
             self.drop()
             if properties[:1] == (amd.NAME,):
-                pasids = properties == amd_pasids.PROPERTIES
-                self.unit = amd.Unit(
-                    Machine(self.qemu, [p for p in properties[1:] if p != amd_pasids.DEVICE],
-                            amd.NAME, pasids))
+                self.unit = amd.Unit(Machine(self.qemu, properties[1:], amd.NAME))
             else:
-                self.unit = Unit(Machine(self.qemu, list(properties)))
+                self.unit = Unit(Machine(self.qemu, properties))
             self.properties = properties
         return self.unit
 
@@ -78,7 +76,7 @@ def main(arguments):
     options = parse(arguments)
     # Cases of one set of properties share a machine: keep them together.
     cases = [case for case in [*matrix.cases(), *rules.cases(), *amd_rules.cases(),
-                               *amd_pasids.cases()]
+                               *amd_pasids.cases(), *stalls.cases()]
              if fnmatch.fnmatchcase(case[0], options.filter)]
     cases.sort(key=lambda case: case[1] or ())
     if not cases:

@@ -112,7 +112,7 @@ class Unit:
     def clear_gcr3(self):
         self._write(GCR3, [0])
 
-    def set_entry(self, page_table, domain, marking=False, had=None, levels=4):
+    def set_entry(self, page_table, domain, marking=False, had=None):
         """Let a page table translate for the devices; flushes nothing."""
         if page_table.stage.live:
             self.set_guest(page_table, domain)
@@ -120,7 +120,7 @@ class Unit:
         if had is None:
             had = HAD_A_AND_D if marking else 0
         self.set_words(DTE_V | DTE_TV | DTE_RW | had << HAD_SHIFT
-                       | levels << MODE_SHIFT | page_table.root, domain)
+                       | page_table.levels << MODE_SHIFT | page_table.root, domain)
 
     def set_guest(self, page_table, domain, glx=0):
         """Guest tables, found by a GCR3 table of one level or of two."""
@@ -154,17 +154,33 @@ class Unit:
     # Commands.
 
     def submit(self, opcode, low, high=0):
-        """Queue one command and wait until it is done."""
+        """Queue one command, which must be done then."""
+        self.queue(opcode, low, high)
+        if not self.is_done():
+            raise MachineError(f"command {opcode} {low:#x} {high:#x} is not completed")
+
+    def is_done(self):
+        """The last command that was queued is completed."""
+        return self.ram[DONE >> 3] == WAIT_DONE + self.waits
+
+    def queue_is_empty(self):
+        """The unit has fetched what was queued."""
+        return self.machine.read64(BASE + CMD_HEAD) == self.machine.read64(BASE + CMD_TAIL)
+
+    def queue(self, opcode, low, high=0):
+        """Queue one command, and one that tells when it is done."""
         self.waits += 1
         self._put(opcode << 60 | low, high)
         self._put(WAIT << 60 | DONE | 1, WAIT_DONE + self.waits)
         self.machine.write64(BASE + CMD_TAIL, self.tail << 4)
-        if self.ram[DONE >> 3] != WAIT_DONE + self.waits:
-            raise MachineError(f"command {opcode} {low:#x} {high:#x} is not completed")
 
     def _put(self, low, high):
         self._write(COMMANDS + 16 * self.tail, [low, high])
         self.tail = (self.tail + 1) % SLOTS
+
+    def queue_flush(self):
+        """Queue a flush of everything; it need not be done then."""
+        self.queue(INV_ALL, 0)
 
     def flush_entry(self, device=EDU_SID):
         self.submit(INV_DTE, device)

@@ -3,13 +3,10 @@
 
 from amd import (DTE_IR, DTE_RW, DTE_TV, DTE_V, FAULT_RW, NAME, PAGE_FAULT)
 from bench import DOMAIN, OTHER_DOMAIN, Failed
-from machine import PASID_BAR, PASID_REG_BUFFER, PASID_SID
+from machine import PASID, PASID_BAR, PASID_REG_BUFFER, PASID_SID
 from tables import GUEST, PageTable
 
-# The function that sends them is no property of the unit, but a machine with it is one
-# of its own.
-DEVICE = "pasid-dma"
-PROPERTIES = (NAME, "gt=on", DEVICE)
+PROPERTIES = (NAME, "gt=on", PASID)
 
 FAULT_GN, FAULT_PR, FAULT_PE = 1 << 0, 1 << 4, 1 << 6
 

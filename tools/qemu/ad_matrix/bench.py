@@ -24,12 +24,12 @@ class Bench:
 
     _patterns = 0
 
-    def __init__(self, unit, stage, size="4K", ssade=True, legacy=False):
+    def __init__(self, unit, stage, size="4K", ssade=True, legacy=False, **where):
         self.unit = unit
         self.machine = unit.machine
         self.ram = unit.ram
         self.stage = stage
-        self.table = PageTable(self.ram, stage, size)
+        self.table = PageTable(self.ram, stage, size, **where)
         self.marks = stage.live or (ssade and not legacy)
         # What the device's buffer holds, once a read has told.
         self.buffer = None

@@ -33,8 +33,12 @@ NVME_SLOT = 5
 NVME_BAR = 0xE010_0000
 NVME_LATENCY_S = 0.3
 
-# Our own function, which does DMA with a PASID: src/hw/misc/pasid-dma.c. Stock QEMU
-# has none, so only machines whose cases need it do.
+# Functions of our own, which stock QEMU has none of: only machines whose cases need them
+# have them, and name them among their properties.
+PASID = "pasid-dma"             # DMA with a PASID: src/hw/misc/pasid-dma.c
+STALL = "iommu-stall"           # stops the unit: src/hw/i386/iommu_stall.c
+FUNCTIONS = (PASID, STALL)
+
 PASID_SLOT = 6
 PASID_SID = PASID_SLOT << 3
 PASID_BAR = 0xE020_0000
@@ -44,6 +48,11 @@ PASID_BITS = 20
 PASID_REG_BUFFER = 0x1000
 PASID_PRESENT = 1 << 31
 PASID_READ, PASID_WRITE = 1, 2
+
+STALL_SLOT = 7
+STALL_BAR = 0xE030_0000
+(STALL_ID, STALL_UNITS, STALL_UNIT, STALL_STOP, STALL_DELAY, STALL_LOSE, STALL_COMMANDS,
+ STALL_HELD) = range(STALL_BAR, STALL_BAR + 0x40, 8)
 
 PCIE_BASE = 0xB000_0000
 PASID_CAPABILITY = 0x100
@@ -59,10 +68,10 @@ class MachineError(Exception):
 class Machine:
     """One QEMU with an IOMMU and the edu device behind it."""
 
-    def __init__(self, qemu, properties, unit="intel-iommu", pasids=False):
+    def __init__(self, qemu, properties, unit="intel-iommu"):
         self.unit = unit
-        self.pasids = pasids
-        self.properties = properties
+        self.functions = [word for word in properties if word in FUNCTIONS]
+        self.properties = [word for word in properties if word not in FUNCTIONS]
         self._dir = tempfile.mkdtemp(prefix="ad-matrix-")
         self._process = None
         self._stream = None
@@ -100,9 +109,11 @@ class Machine:
                          f"latency-ns={int(NVME_LATENCY_S * 1e9)}",
             "-device", f"nvme,addr={NVME_SLOT:02x}.0,serial=disk,drive=disk",
         ]
-        if self.pasids:
-            command += ["-device", f"pasid-dma,addr={PASID_SLOT:02x}.0,"
+        if PASID in self.functions:
+            command += ["-device", f"{PASID},addr={PASID_SLOT:02x}.0,"
                                    f"pasid-bits={PASID_BITS}"]
+        if STALL in self.functions:
+            command += ["-device", f"{STALL},addr={STALL_SLOT:02x}.0"]
         with open(self._log_path, "wb") as log:
             self._process = subprocess.Popen(
                 command, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
@@ -171,14 +182,16 @@ class Machine:
 
     def _init_devices(self):
         bars = [(EDU_SLOT, EDU_BAR), (NVME_SLOT, NVME_BAR)]
-        if self.pasids:
+        if PASID in self.functions:
             bars.append((PASID_SLOT, PASID_BAR))
+        if STALL in self.functions:
+            bars.append((STALL_SLOT, STALL_BAR))
         for slot, bar in bars:
             self.write_config(slot, 0x10, bar)
             self.write_config(slot, 0x04, 0x6)  # memory space, bus master
         if self.read32(EDU_BAR) & 0xFFFF != 0x00ED:
             raise MachineError("the edu device does not answer at its BAR")
-        if self.pasids:
+        if PASID in self.functions:
             # The memory-mapped configuration space: that of q35's host bridge.
             self.write_config(0, 0x64, 0)
             self.write_config(0, 0x60, PCIE_BASE | 1)
@@ -213,6 +226,10 @@ class Machine:
         self.command(f"clock_step {EDU_DMA_TIME_NS}")
         if self.read64(EDU_BAR + EDU_DMA_COMMAND) & EDU_DMA_RUN:
             raise MachineError("the edu device did not finish its transfer")
+
+    def wait_ms(self, milliseconds):
+        """Let so much virtual time pass."""
+        self.command(f"clock_step {milliseconds * 1_000_000}")
 
     def close(self):
         """End QEMU and remove what it used."""

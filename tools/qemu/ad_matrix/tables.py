@@ -2,14 +2,13 @@
 """Page tables of every format in guest memory, and what a walk should leave there."""
 
 ENTRIES = 512
-LEVELS = 4
 SIZES = {"4K": 0, "2M": 1, "1G": 2}
 
 # Where the tables and the pages that the device reaches lie in guest memory.
 TABLES = 0x0020_0000
 TABLES_SIZE = 0x0001_0000
 TARGET = 0x0080_0000
-TARGET_SIZE = 0x0040_0000
+TARGET_SIZE = 0x0040_0000       # of one of several; one alone may have twice as much
 RAM_PAGES_SPARE = 0x0400_0000
 
 # Rows of equal entries that are one leaf: the level that holds them, and how many
@@ -71,6 +70,11 @@ def index(address, level):
     return address >> (12 + 9 * level) & (ENTRIES - 1)
 
 
+def beside(slot, step):
+    """The slot so many entries after one, in the same table, which has no end."""
+    return slot & ~0xFFF | slot + 8 * step & 0xFFF
+
+
 class PageTable:
     """A table tree with one leaf of interest and written neighbours everywhere.
 
@@ -81,11 +85,20 @@ class PageTable:
     # No index is 0, and no two levels share one.
     IOVA = 3 << 39 | 5 << 30 | 7 << 21 | 9 << 12
 
-    def __init__(self, ram, stage, size="4K", place=0):
-        """One of several that exist side by side is given another place."""
+    def __init__(self, ram, stage, size="4K", place=0, levels=4, iova=None):
+        """One of several that exist side by side is given another place.
+
+        A size is the name of one, or the level of the leaf and how many entries are in
+        its row, as a power of two."""
         self.ram = ram
         self.stage = stage
-        self.leaf_level, self.row = ROWS.get(size) or (SIZES[size], 0)
+        self.levels = levels
+        if iova is not None:
+            self.IOVA = iova
+        if isinstance(size, tuple):
+            self.leaf_level, self.row = size
+        else:
+            self.leaf_level, self.row = ROWS.get(size) or (SIZES[size], 0)
         # How many pages of 4 KiB the leaf maps, as a power of two.
         self.order = 9 * self.leaf_level + self.row
         self.expected = {}
@@ -109,7 +122,7 @@ class PageTable:
 
     def _grow(self):
         table = self.root
-        for level in range(LEVELS - 1, self.leaf_level - 1, -1):
+        for level in range(self.levels - 1, self.leaf_level - 1, -1):
             slot = table + 8 * index(self.IOVA, level)
             self.slots[level] = slot
             if level == self.leaf_level:
@@ -121,11 +134,11 @@ class PageTable:
             table = self._new_table()
             self.store(slot, table | self.stage.table_bits(level) | self.stage.software)
             # Beside it one that leads to the same table, never walked.
-            self.store(slot + 8, table | self.stage.table_bits(level))
+            self.store(beside(slot, 1), table | self.stage.table_bits(level))
 
     def leaf_base(self):
         """The address that the leaf maps, aligned to its size."""
-        if self.leaf_level == 2:
+        if self.order > 11:
             return 0
         if self.leaf_level == 1 or self.row:
             return self._target
@@ -140,8 +153,8 @@ class PageTable:
         size = 1 << (12 + 9 * level)
         large = self.stage.large if level else 0
         for step in (-1, 1):
-            base = self.leaf_base() if level == 2 else RAM_PAGES_SPARE + step * size
-            self.store(slot + 8 * step, base | self.stage.leaf | large)
+            base = RAM_PAGES_SPARE + step * size if level < 2 else 0
+            self.store(beside(slot, step), base | self.stage.leaf | large)
 
     def map_window(self, level_1_index, physical):
         """Map 2 MiB beside the leaf of interest, marked as much as can be."""
@@ -180,10 +193,10 @@ class PageTable:
 
     def path(self):
         """Every level that a walk to the leaf passes."""
-        return range(self.leaf_level, LEVELS)
+        return range(self.leaf_level, self.levels)
 
     def above(self, level):
-        return range(level + 1, LEVELS)
+        return range(level + 1, self.levels)
 
     def differences(self):
         """Words that are not as expected, as text."""

@@ -19,7 +19,7 @@ ECAP_SSADS, ECAP_SSTS, ECAP_FSTS, ECAP_SMPWC = 1 << 45, 1 << 46, 1 << 47, 1 << 4
 # Where they lie in guest memory; each is one page.
 ROOT, CONTEXT, PASID_DIR, PASID_TABLE, QUEUE, STATUS = range(
     0x0010_0000, 0x0010_6000, 0x1000)
-QUEUE_SLOTS = 128
+QUEUE_SIZE = 0x1000
 
 PGTT_PASS_THROUGH = 4
 AW_48 = 2
@@ -66,7 +66,7 @@ class Unit:
             self._clear_page(page)
         self._write(ROOT, [CONTEXT | 1])
         self._write(CONTEXT + 16 * (EDU_SLOT << 3),
-                    [page_table.root | 1, domain << 8 | AW_48])
+                    [page_table.root | 1, domain << 8 | page_table.levels - 2])
         self._switch(ROOT)
 
     def set_scalable(self):
@@ -89,7 +89,7 @@ class Unit:
     def set_entry(self, page_table, domain, ssade=False):
         """Write the PASID table entry of the device; flushes nothing."""
         stage = page_table.stage
-        word = 1 | AW_48 << 2 | stage.pgtt << 6 | (SSADE if ssade else 0)
+        word = 1 | page_table.levels - 2 << 2 | stage.pgtt << 6 | (SSADE if ssade else 0)
         first = page_table.root if stage.pgtt == 1 else 0
         second = 0 if first else page_table.root
         # The word with the present bit last, as a driver does it.
@@ -107,21 +107,37 @@ class Unit:
     # The invalidation queue.
 
     def submit(self, low, high=0):
-        """Queue one descriptor and wait until it is done."""
+        """Queue one descriptor, which must be done then."""
+        self.queue(low, high)
+        if self.machine.read32(BASE + FSTS) & FSTS_IQE:
+            raise MachineError(f"descriptor {low:#x} {high:#x} is refused")
+        if not self.is_done():
+            raise MachineError(f"descriptor {low:#x} {high:#x} is not completed")
+
+    def is_done(self):
+        """The last descriptor that was queued is completed."""
+        return self.ram[STATUS >> 3] & 0xFFFF_FFFF == WAIT_DONE + self.waits
+
+    def queue_is_empty(self):
+        """The unit has fetched what was queued."""
+        return self.machine.read64(BASE + IQH) == self.machine.read64(BASE + IQT)
+
+    def queue(self, low, high=0):
+        """Queue one descriptor, and one that tells when it is done."""
         self.waits = (self.waits + 1) & 0xFFFF
         self._put(low, high)
         self._put(5 | 1 << 5 | (WAIT_DONE + self.waits) << 32, STATUS)
         shift = 5 if self.queue_dw else 4
         self.machine.write64(BASE + IQT, self.tail << shift)
-        if self.machine.read32(BASE + FSTS) & FSTS_IQE:
-            raise MachineError(f"descriptor {low:#x} {high:#x} is refused")
-        if self.ram[STATUS >> 3] & 0xFFFF_FFFF != WAIT_DONE + self.waits:
-            raise MachineError(f"descriptor {low:#x} {high:#x} is not completed")
+
+    def queue_flush(self):
+        """Queue a flush of all translations; it need not be done then."""
+        self.queue(2 | 1 << 4)
 
     def _put(self, low, high):
         size = 32 if self.queue_dw else 16
         self._write(QUEUE + size * self.tail, [low, high] + [0] * (size // 8 - 2))
-        self.tail = (self.tail + 1) % QUEUE_SLOTS
+        self.tail = (self.tail + 1) % (QUEUE_SIZE // size)
 
     def flush_contexts(self):
         self.submit(1 | 1 << 4)

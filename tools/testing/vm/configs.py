@@ -22,6 +22,9 @@ SLOW_FUNCTION = "1234:11e8"
 PASID_FUNCTION = "1234:11ef"
 PASID_BITS = (16, 9)
 
+# One of our own that stops the unit, in every machine: tools/qemu/README.md.
+STALL_FUNCTION = "1234:11f0"
+
 
 @dataclasses.dataclass(frozen=True)
 class Config:
@@ -41,12 +44,11 @@ class Config:
         return f"{self.unit},intremap=off,{self.device}"
 
     def qemu_functions(self):
-        """Return QEMU's arguments for functions that only some machines have."""
-        if self.unit != AMDVI:
-            return []
-        arguments = []
-        for slot, bits in enumerate(PASID_BITS, 9):
-            arguments += ["-device", f"pasid-dma,addr={slot:02x}.0,pasid-bits={bits}"]
+        """Return QEMU's arguments for functions of our own."""
+        arguments = ["-device", "iommu-stall,addr=0b.0"]
+        if self.unit == AMDVI:
+            for slot, bits in enumerate(PASID_BITS, 9):
+                arguments += ["-device", f"pasid-dma,addr={slot:02x}.0,pasid-bits={bits}"]
         return arguments
 
     def job_head(self):
