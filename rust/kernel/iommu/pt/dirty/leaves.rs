@@ -80,8 +80,10 @@ impl<F: Format, M: TableMem> Node<'_, F, M> {
         line: u64,
         harvest: &mut Harvest<'_, S>,
     ) {
-        // CAST: The number of an entry fits any width. Of no leaf at all it is beyond `end`.
-        let entry = (slot & !(LINE_ENTRIES - 1)) | line.trailing_zeros() as usize;
+        // Another harvest may have made the leaf clean since the line was found: then the mask is 0, and
+        // the sum, unlike an OR, is beyond `end` wherever the line is.
+        // CAST: The number of an entry fits any width.
+        let entry = (slot & !(LINE_ENTRIES - 1)).wrapping_add(line.trailing_zeros() as usize);
 
         if (slot..end).contains(&entry) {
             if harvest.clear {
