@@ -11,6 +11,7 @@
 //! Most pages are clean, and most entries are in tables of level 0: `leaves.rs` is the fast path.
 
 mod leaves;
+mod writable;
 
 use super::{
     addr::{
@@ -58,7 +59,18 @@ struct Harvest<'s, S> {
     cleared: (Iova, Iova),
 }
 
-impl<S: DirtySink> Harvest<'_, S> {
+impl<'s, S: DirtySink> Harvest<'s, S> {
+    /// A harvest that has found nothing yet.
+    fn new(query: Range, clear: bool, sink: &'s mut S) -> Self {
+        Self {
+            query,
+            clear,
+            sink,
+            run: (0, 0),
+            cleared: (Iova::MAX, 0),
+        }
+    }
+
     /// Takes note of a dirty leaf that may reach beyond the query; returns whether to make it clean.
     #[inline]
     fn add(&mut self, leaf: Range) -> bool {
@@ -137,13 +149,7 @@ impl<F: Format, M: TableMem> Tree<'_, F, M> {
             return Err(EOPNOTSUPP);
         }
 
-        let mut harvest = Harvest {
-            query: claim.range(),
-            clear,
-            sink,
-            run: (0, 0),
-            cleared: (Iova::MAX, 0),
-        };
+        let mut harvest = Harvest::new(claim.range(), clear, sink);
 
         if let Some(root) = self.root(claim)? {
             let node = root.narrow();

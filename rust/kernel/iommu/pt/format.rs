@@ -152,6 +152,9 @@ pub unsafe trait Format: Send + Sync + 'static {
     /// every write finds the leaf clean and sets it.
     const DIRTY: u64;
 
+    /// The bit of a leaf through which a device may write.
+    const WRITABLE: u64;
+
     /// What tells a leaf that is spread over several contiguous entries, with the same word in each:
     /// a leaf of level 0 that has none of these bits has one entry. 0 if there are no such leaves.
     ///

@@ -137,6 +137,11 @@ impl<F: Format, M: TableMem> PageTable<F, M> {
     ) -> Result {
         self.tree().read_and_clear_dirty(claim, clear, sink)
     }
+
+    /// [`Tree::report_writable`].
+    pub fn report_writable(&self, claim: &Stable, sink: &mut impl DirtySink) -> Result {
+        self.tree().report_writable(claim, sink)
+    }
 }
 
 impl<F: Format, M: TableMem> Drop for PageTable<F, M> {

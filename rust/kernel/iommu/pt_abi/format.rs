@@ -313,6 +313,7 @@ unsafe impl Format for UsedX86_64 {
     const PAGE_SIZES: u64 = fmt::X86_64::PAGE_SIZES;
     const OUTPUT_LG2: u32 = fmt::X86_64::OUTPUT_LG2;
     const DIRTY: u64 = 0;
+    const WRITABLE: u64 = fmt::X86_64::WRITABLE;
     const SIGN_EXTENDS: bool = fmt::X86_64::SIGN_EXTENDS;
 
     #[inline]

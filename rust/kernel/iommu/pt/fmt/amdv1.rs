@@ -157,6 +157,7 @@ unsafe impl<const PAGE_LG2: u32, const LEVELS: u8> Format for AmdV1Pages<PAGE_LG
     const PAGE_SIZES: u64 = Self::page_sizes();
     const OUTPUT_LG2: u32 = 40 + PAGE_LG2;
     const DIRTY: u64 = D;
+    const WRITABLE: u64 = IW;
     const CONTIGUOUS: u64 = NEXT_LEVEL;
     const GROWS: bool = true;
     const SKIPS: bool = true;

@@ -61,6 +61,7 @@ unsafe impl Format for VtdSs {
     const PAGE_SIZES: u64 = super::PAGE_SIZES;
     const OUTPUT_LG2: u32 = 52;
     const DIRTY: u64 = D;
+    const WRITABLE: u64 = W;
 
     /// Second-stage input addresses are guest-physical: zero-extended.
     #[inline]

@@ -82,6 +82,7 @@ unsafe impl Format for X86_64 {
     const PAGE_SIZES: u64 = super::PAGE_SIZES;
     const OUTPUT_LG2: u32 = 52;
     const DIRTY: u64 = D;
+    const WRITABLE: u64 = RW;
     const SIGN_EXTENDS: bool = true;
 
     /// One bit less than the levels resolve: the lower half of a sign-extended space.

@@ -410,6 +410,16 @@ impl<'m, C: Case> TestTable<'m, C> {
         Ok(sink)
     }
 
+    /// What is mapped and may be written to, in a new sink.
+    pub fn writable(&self, iova: Iova, len: u64) -> Result<TestSink> {
+        // SAFETY: The tests use a table from one thread.
+        let claim = unsafe { Stable::new(Range::new(iova, len)?) };
+        let mut sink = TestSink::new();
+
+        self.table.report_writable(&claim, &mut sink)?;
+        Ok(sink)
+    }
+
     /// The word of the leaf that the hardware would use for `iova`.
     pub fn word(&self, iova: Iova) -> Result<u64> {
         C::HARDWARE

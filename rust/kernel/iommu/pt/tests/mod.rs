@@ -22,6 +22,7 @@ pub mod range;
 pub mod shape;
 pub mod skip;
 pub mod top;
+pub mod writable;
 
 pub use cases::Case;
 pub use check::{
@@ -73,6 +74,9 @@ macro_rules! iommu_pt_for_each_test {
             dirty::every_position_in_a_line
             dirty::holes_are_passed
             dirty::refused_if_incoherent
+            writable::all_that_may_be_written
+            writable::any_part_of_a_leaf
+            writable::incoherent_tables_too
             contiguous::every_size
             contiguous::copies_are_alike
             contiguous::sizes_are_mixed

@@ -1,0 +1,72 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! What a device may write to: all that can be dirty.
+//!
+//! Where the dirty bits cannot be believed, because a flush has failed and the hardware may write
+//! through translations that it has cached as dirty, every page that is mapped and writable counts as
+//! written.
+
+use super::{
+    super::{
+        claim::{
+            Claim,
+            Stable, //
+        },
+        format::Format,
+        gather::DirtySink,
+        node::{
+            Node,
+            Slot, //
+        },
+        table::TableMem,
+        tree::Tree,
+        Range, //
+    },
+    Harvest, //
+};
+use kernel::error::Result;
+
+impl<F: Format, M: TableMem> Tree<'_, F, M> {
+    /// Reports every page of the claimed range that is mapped and that a device may write to, whether
+    /// it has or not. Changes nothing, and asks for no flush.
+    ///
+    /// Works without dirty bits, too.
+    ///
+    /// # Errors
+    ///
+    /// `ERANGE` if the range reaches beyond the aperture. Nothing was reported then.
+    pub fn report_writable(&self, claim: &Stable, sink: &mut impl DirtySink) -> Result {
+        let mut harvest = Harvest::new(claim.range(), false, sink);
+
+        if let Some(root) = self.root(claim)? {
+            root.narrow().report_writable(&mut harvest);
+            harvest.finish();
+        }
+        Ok(())
+    }
+}
+
+impl<F: Format, M: TableMem> Node<'_, F, M> {
+    /// Reports the claimed part of what the table covers.
+    fn report_writable<S: DirtySink>(self, harvest: &mut Harvest<'_, S>) {
+        let (mut slot, last) = (self.first_slot(), self.last_slot());
+
+        while slot <= last {
+            match self.get(slot) {
+                Slot::Empty => slot += 1,
+                Slot::Table(child) => {
+                    child.report_writable(harvest);
+                    slot += 1;
+                }
+                Slot::Leaf { lg2, .. } => {
+                    let slots = self.row(slot);
+
+                    if self.word(slot) & F::WRITABLE != 0 {
+                        harvest.add(Range::block(self.item(slot).first(), lg2));
+                    }
+                    slot = slots.end;
+                }
+            }
+        }
+    }
+}
