@@ -6,12 +6,19 @@
 //!
 //! 1. `Prepared`: all that can fail is done, memory for the rest is reserved, and flushes of the
 //!    domain reach the new place already. Dropping it undoes this.
-//! 2. `Installed`: hardware uses the domain. There is no way back, and nothing can fail.
+//! 2. `Installed`: hardware uses the domain. There is no way back, and nothing after it can fail.
 //! 3. Committed: the attachment is in the domain's list and in the device's slot; what was there
 //!    before is gone.
 //!
 //! Tags are added before hardware is pointed to the tables, and removed after it was pointed away:
-//! whoever unmaps meanwhile flushes too much rather than too little.
+//! an unmap meanwhile flushes too much rather than too little.
+//!
+//! # Units that do not answer
+//!
+//! If a unit does not confirm that it uses a domain, or that it has forgotten one, it may use the
+//! domain as long as it has power: the domain is lost ([`Attachments::is_lost`]). The attachment
+//! stays in its list, with its tags, so that each flush still fails that has to reach that unit; and
+//! nothing that hardware may see is freed with the domain: not its tables, ids and attachments.
 //!
 //! # Locks
 //!
@@ -22,6 +29,10 @@
 use kernel::{
     prelude::*,
     sync::{
+        atomic::{
+            AtomicFlag,
+            Relaxed, //
+        },
         Arc,
         Mutex,
         SpinLockIrq, //
@@ -73,6 +84,8 @@ struct Shared<P: PagingDomain> {
     list: Mutex<List<P>>,
     #[pin]
     view: SpinLockIrq<View<P::Tag>>,
+    /// Hardware may use the domain for ever. Never taken back.
+    lost: AtomicFlag,
 }
 
 /// The attachments of a domain: what has to be flushed when its tables change.
@@ -92,6 +105,7 @@ impl<P: PagingDomain> Attachments<P> {
             pin_init!(Shared {
                 list <- Mutex::new(nobody, list_name, list_key),
                 view <- SpinLockIrq::new(View::new(), view_name, view_key),
+                lost: AtomicFlag::new(false),
             }),
             GFP_KERNEL,
         )?))
@@ -123,6 +137,15 @@ impl<P: PagingDomain> Attachments<P> {
             }
             result
         })
+    }
+
+    /// Whether hardware may use the domain even where it is not attached any more: a unit did not
+    /// confirm that it has forgotten it.
+    ///
+    /// Context: any.
+    #[inline]
+    pub fn is_lost(&self) -> bool {
+        self.0.lost.load(Relaxed)
     }
 
     /// Whether the domain is attached nowhere.
@@ -169,6 +192,12 @@ impl<P: PagingDomain> Shared<P> {
         self.view.lock().add(&mut addition);
         // What is left of the addition is dropped here, without the spinlock.
         Ok(())
+    }
+
+    /// Enters an attachment into the list, which has room for it since `Prepared::new()`: nothing
+    /// else adds to it meanwhile.
+    fn enter(&self, node: &Arc<Node<P>>) {
+        let _ = self.list.lock().nodes.push_within_capacity(node.clone());
     }
 
     /// Takes the tags of an attachment out of the view.
@@ -235,17 +264,28 @@ impl<'a, P: PagingDomain> Prepared<'a, P> {
     }
 
     /// Points hardware to the domain.
-    pub(super) fn install(mut self, domain: &P) -> Installed<'a, P> {
+    ///
+    /// # Errors
+    ///
+    /// Those of [`PagingDomain::install`]: hardware may use the domain, and what the device had. The
+    /// slot still says the latter; the domain is lost.
+    pub(super) fn install(mut self, domain: &P) -> Result<Installed<'a, P>> {
         let node = self.node.take();
         if let Some(node) = &node {
-            domain.install(&node.endpoint, node.slot, &node.attachment, self.tracking);
+            let installed =
+                domain.install(&node.endpoint, node.slot, &node.attachment, self.tracking);
+            if let Err(error) = installed {
+                self.shared.enter(node);
+                self.shared.lost.store(true, Relaxed);
+                return Err(error);
+            }
         }
-        Installed {
+        Ok(Installed {
             shared: self.shared,
             holder: self.holder,
             node,
             user: self.user,
-        }
+        })
     }
 }
 
@@ -273,13 +313,7 @@ impl<P: PagingDomain> Installed<'_, P> {
         let Some(node) = self.node.take() else {
             return;
         };
-        // Within the capacity that `Prepared::new()` reserved: nothing else pushes meanwhile.
-        let _ = self
-            .shared
-            .list
-            .lock()
-            .nodes
-            .push_within_capacity(node.clone());
+        self.shared.enter(&node);
         let slot = node.slot;
         self.holder.put(
             slot,
@@ -287,6 +321,7 @@ impl<P: PagingDomain> Installed<'_, P> {
                 shared: self.shared.clone(),
                 node,
                 user: self.user,
+                is_lost: false,
             }),
         );
     }
@@ -297,10 +332,22 @@ pub(super) struct Attached<P: PagingDomain> {
     shared: Arc<Shared<P>>,
     node: Arc<Node<P>>,
     user: bool,
+    is_lost: bool,
+}
+
+impl<P: PagingDomain> Attached<P> {
+    /// Leaves the attachment in the list of its domain for ever.
+    fn lose(mut self) {
+        self.shared.lost.store(true, Relaxed);
+        self.is_lost = true;
+    }
 }
 
 impl<P: PagingDomain> Drop for Attached<P> {
     fn drop(&mut self) {
+        if self.is_lost {
+            return;
+        }
         self.shared.remove_tags(&self.node.tags);
         self.shared
             .list
@@ -318,6 +365,8 @@ pub(super) enum Held<P: PagingDomain> {
     Identity,
     /// Nothing.
     Blocked,
+    /// Nobody knows: the unit did not confirm the last change.
+    Unknown,
     /// A paging domain.
     Domain(Attached<P>),
 }
@@ -325,7 +374,7 @@ pub(super) enum Held<P: PagingDomain> {
 /// What a device has in its way when its driver wants to let go of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum InUse {
-    /// Nothing: identity, or not attached.
+    /// Nothing: identity, not attached, or behind a unit that does not answer.
     No,
     /// The DMA API: in the way only while a driver is bound.
     DmaApi,
@@ -376,6 +425,24 @@ impl<P: PagingDomain> Slots<P> {
         drop(old);
     }
 
+    /// Says that hardware may still use what `slot` held, because the unit did not confirm a
+    /// change: a domain there is lost. A PASID is forgotten.
+    pub(super) fn lose(&self, slot: Slot) {
+        let mut held = self.held.lock();
+        let index = held.iter().position(|(known, _)| *known == slot);
+        let old = match (slot, index) {
+            (_, None) => None,
+            (Slot::Rid, Some(index)) => held
+                .get_mut(index)
+                .map(|(_, place)| core::mem::replace(place, Held::Unknown)),
+            (Slot::Pasid(_), Some(index)) => held.remove(index).ok().map(|(_, old)| old),
+        };
+        drop(held);
+        if let Some(Held::Domain(attached)) = old {
+            attached.lose();
+        }
+    }
+
     /// Forgets a PASID.
     pub(super) fn remove(&self, slot: Slot) {
         let mut held = self.held.lock();
@@ -400,6 +467,13 @@ impl<P: PagingDomain> Slots<P> {
             .any(|(slot, held)| *slot == Slot::Rid && matches!(held, Held::Identity))
     }
 
+    /// Whether nothing was ever attached to the device itself.
+    pub(super) fn is_fresh(&self) -> bool {
+        let held = self.held.lock();
+        held.iter()
+            .any(|(slot, held)| *slot == Slot::Rid && matches!(held, Held::Fresh))
+    }
+
     /// Says whether somebody relies on what the device has.
     pub(super) fn in_use(&self) -> InUse {
         let held = self.held.lock();
@@ -407,7 +481,7 @@ impl<P: PagingDomain> Slots<P> {
         for (slot, held) in held.iter() {
             match (slot, held) {
                 (Slot::Pasid(_), _) => return InUse::Owner,
-                (Slot::Rid, Held::Fresh | Held::Identity) => {}
+                (Slot::Rid, Held::Fresh | Held::Identity | Held::Unknown) => {}
                 // What the core puts a group on whose ownership was claimed.
                 (Slot::Rid, Held::Blocked) => return InUse::Owner,
                 (Slot::Rid, Held::Domain(attached)) if attached.user => return InUse::Owner,

@@ -102,7 +102,7 @@ pub enum Flush {
 /// - It is pinned in a [`KBox`] of its own, from [`Self::into_raw`] on owned by the core, until the
 ///   core frees it.
 /// - A reference to the module is held from [`Self::new`] to the drop.
-#[pin_data(PinnedDrop)]
+#[pin_data]
 #[repr(C)]
 pub(super) struct Domain<P: PagingDomain> {
     raw: Opaque<bindings::pt_iommu>,
@@ -219,7 +219,7 @@ impl<P: PagingDomain> Domain<P> {
     ///
     /// # Safety
     ///
-    /// `raw` came from [`Self::into_raw`] for the same `P`, and [`Self::take_raw`] is not called
+    /// `raw` came from [`Self::into_raw`] for the same `P`, and [`Self::free_raw`] is not called
     /// for it during `'a`.
     #[inline]
     pub(super) unsafe fn from_raw<'a>(raw: *mut bindings::iommu_domain) -> &'a Self {
@@ -229,29 +229,31 @@ impl<P: PagingDomain> Domain<P> {
         unsafe { &*raw.cast::<Self>() }
     }
 
-    /// Takes a domain back from the core.
+    /// Takes a domain back from the core and frees it, unless hardware may still use it.
     ///
     /// # Safety
     ///
     /// `raw` came from [`Self::into_raw`] for the same `P`; nobody uses it any more.
-    pub(super) unsafe fn take_raw(raw: *mut bindings::iommu_domain) -> Pin<KBox<Self>> {
+    pub(super) unsafe fn free_raw(raw: *mut bindings::iommu_domain) {
         // SAFETY: By this function's contract.
-        unsafe { Pin::new_unchecked(KBox::from_raw(raw.cast::<Self>())) }
+        let domain = unsafe { Pin::new_unchecked(KBox::from_raw(raw.cast::<Self>())) };
+        if domain.attachments.is_lost() {
+            pr_err!(
+                "iommu: a unit that does not answer may use a domain: its tables are leaked \
+                 rather than reused\n"
+            );
+        } else if !domain.attachments.is_empty() {
+            pr_err!("iommu: a domain is freed while devices are attached to it: it is leaked\n");
+        } else {
+            return;
+        }
+        core::mem::forget(domain);
     }
 
     /// Whether the DMA API uses the domain, as a device's default; otherwise it is someone's own.
     pub(super) fn is_dma_api(&self) -> bool {
         // SAFETY: The C part is initialised; the core settles its type before the first attach.
         unsafe { (*self.raw.get()).domain.type_ & bindings::__IOMMU_DOMAIN_DMA_API != 0 }
-    }
-}
-
-#[pinned_drop]
-impl<P: PagingDomain> PinnedDrop for Domain<P> {
-    fn drop(self: Pin<&mut Self>) {
-        if !self.attachments.is_empty() {
-            pr_err!("iommu: a domain is freed while devices are attached to it\n");
-        }
     }
 }
 

@@ -34,6 +34,7 @@ classes! {
     attachments_view = "iommu::attach::Attachments::view";
     slots_held = "iommu::attach::Slots::held";
     domain_ids_known = "iommu::domain_id::DomainIds::known";
+    isolate_members = "iommu::isolate::Members::list";
     holder_running = "iommu::lifecycle::Holder::running";
     registry_state = "iommu::registry::Inner::state";
 }

@@ -15,6 +15,7 @@
 //! | --- | --- |
 //! | [`ops`] | `struct iommu_ops`, `iommu_domain_ops`, `iommu_dirty_ops`; the order of the locks |
 //! | [`registry`] | `struct iommu_device`: registration, release |
+//! | `isolate` | no more requests from devices whose unit does not answer |
 //! | [`lifecycle`] | a driver's module: loading, letting go, unloading |
 //! | [`device`] | what a driver says about a device: capabilities, group, default domain |
 //! | [`domain`] | `struct iommu_domain` of the paging kind |
@@ -70,6 +71,8 @@ pub mod gather;
 pub mod grow;
 #[cfg(CONFIG_IOMMU_API)]
 pub mod ids;
+#[cfg(CONFIG_IOMMU_API)]
+mod isolate;
 #[cfg(CONFIG_IOMMU_API)]
 pub mod lifecycle;
 #[cfg(all(CONFIG_IOMMU_API, CONFIG_HAS_IOMEM))]

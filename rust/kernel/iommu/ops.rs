@@ -181,20 +181,26 @@ pub trait Driver: Sized + Send + Sync + 'static {
     ///
     /// # Errors
     ///
-    /// The device keeps what it had.
+    /// `EIO` or `ETIMEDOUT` if the unit does not confirm: it may use what the device had, whose
+    /// tables and ids are never freed then. Otherwise the device keeps what it had.
     fn attach_identity(&self, endpoint: &Arc<Self::Endpoint>, slot: Slot) -> Result;
 
     /// Lets the device reach nothing (`attach_dev` and `set_dev_pasid` of the static blocked
-    /// domain). Cannot fail: it is what everything else falls back to.
+    /// domain). It is what everything else falls back to: the core is never told of an error.
     ///
     /// For [`Slot::Pasid`] this is how the core detaches a PASID, and it may come for one that is
     /// not attached. Requests without PASID and those with another go on as before; and while the
     /// device itself is blocked, its PASIDs go on.
     ///
-    /// When this returns, the device's previous translation is gone from hardware and its caches.
+    /// When this succeeds, the device's previous translation is gone from hardware and its caches.
     ///
     /// Context: may sleep; under the attach lock.
-    fn attach_blocked(&self, endpoint: &Arc<Self::Endpoint>, slot: Slot);
+    ///
+    /// # Errors
+    ///
+    /// `EIO` or `ETIMEDOUT` if the unit does not confirm: it may use what the device had, whose
+    /// tables and ids are never freed then.
+    fn attach_blocked(&self, endpoint: &Arc<Self::Endpoint>, slot: Slot) -> Result;
 
     /// Leaves hardware as it was found. Called once, after the last device was released and all
     /// units were unregistered.
@@ -209,7 +215,8 @@ pub trait PagingDomain: Sized + Send + Sync + 'static {
     type Driver: Driver<Domain = Self>;
 
     /// What hardware holds for one device in this domain: a domain id, a place in a table.
-    /// Dropping it gives these back; that happens when hardware has forgotten them.
+    /// Dropping it gives these back; that happens when hardware has forgotten them, and never if a
+    /// unit does not confirm that.
     type Attachment: Send + Sync + 'static;
 
     /// What a flush addresses: a unit and a domain id, or a device's own cache. Attachments with
@@ -248,7 +255,7 @@ pub trait PagingDomain: Sized + Send + Sync + 'static {
     ///
     /// `EINVAL` if the domain does not suit the device, and nothing else then: the caller tries
     /// another domain. The same if it does not go with what other slots of the device have.
-    /// `ENOMEM`, `ENOSPC`.
+    /// `ENOMEM`, `ENOSPC`. `EIO` if the unit does not answer any more.
     fn prepare(
         &self,
         endpoint: &Arc<<Self::Driver as Driver>::Endpoint>,
@@ -267,18 +274,22 @@ pub trait PagingDomain: Sized + Send + Sync + 'static {
 
     /// Points hardware to the domain, in the place of whatever the device had.
     ///
-    /// The attachment's tags are flushed by everyone from before this call on. When it returns,
-    /// the previous translation is gone from hardware and its caches. It cannot fail: a unit that
-    /// does not answer is reported, and leaves the device blocked.
+    /// The attachment's tags are flushed by everyone from before this call on. When it succeeds,
+    /// the previous translation is gone from hardware and its caches.
     ///
     /// Context: may sleep; under the attach lock.
+    ///
+    /// # Errors
+    ///
+    /// `EIO` or `ETIMEDOUT`, and nothing else, if the unit does not confirm: it may use this domain
+    /// and what the device had. The tables and ids of neither are ever freed then.
     fn install(
         &self,
         endpoint: &Arc<<Self::Driver as Driver>::Endpoint>,
         slot: Slot,
         attachment: &Self::Attachment,
         tracking: bool,
-    );
+    ) -> Result;
 
     /// Switches dirty tracking of one attachment (`set_dirty_tracking`), and flushes what the
     /// specification asks for. Must accept the state that the attachment is in already.

@@ -16,6 +16,7 @@ use kernel::{
     bindings,
     container_of,
     device::Device,
+    ffi::c_int,
     prelude::*, //
 };
 
@@ -135,6 +136,46 @@ impl<'a> Function<'a> {
             // SAFETY: `buses()` yields valid buses. A virtual one has no bridge.
             unsafe { self.related((*bus).self_) }
         })
+    }
+
+    /// Whether its requests pass `bridge`.
+    pub(super) fn is_below(&self, bridge: &Function<'_>) -> bool {
+        self.physical().buses().any(|bus| {
+            // SAFETY: `buses()` yields valid buses.
+            core::ptr::eq(unsafe { (*bus).self_ }, bridge.raw.as_ptr())
+        })
+    }
+
+    /// Takes Bus Master Enable from the function: it makes no requests any more, and as a bridge
+    /// passes none on from below. Returns whether it had it.
+    ///
+    /// A host bridge keeps it: it makes no requests of its own.
+    ///
+    /// `pci_clear_master()` also writes a bit field that other code writes without a lock, so the
+    /// register is written here.
+    ///
+    /// Context: any.
+    pub(super) fn stop_requests(&self) -> bool {
+        if self.class() >> 8 == bindings::PCI_CLASS_BRIDGE_HOST {
+            return false;
+        }
+        // CAST: An offset of the first 64 bytes.
+        let offset = bindings::PCI_COMMAND as c_int;
+        // CAST: A bit of a register of 16.
+        let master = bindings::PCI_COMMAND_MASTER as u16;
+        let mut command = 0;
+        // SAFETY: By the type invariants; `command` is a place for the result.
+        let read =
+            unsafe { bindings::pci_read_config_word(self.raw.as_ptr(), offset, &mut command) };
+        // A function that is gone reads as ones.
+        if read != 0 || command == u16::MAX || command & master == 0 {
+            return false;
+        }
+        // SAFETY: By the type invariants.
+        let written = unsafe {
+            bindings::pci_write_config_word(self.raw.as_ptr(), offset, command & !master)
+        };
+        written == 0
     }
 
     /// The buses from the function's own up to the last below a root bus.

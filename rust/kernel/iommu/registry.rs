@@ -25,6 +25,7 @@ use kernel::{
             Relaxed,
             Release, //
         },
+        rcu,
         Arc,
         Mutex, //
     },
@@ -34,11 +35,14 @@ use kernel::{
 
 use super::{
     attach::{
+        Held,
         InUse,
+        Slot,
         Slots, //
     },
     device::UnitInfo,
     ffi,
+    isolate::Members,
     lock_class,
     ops::{
         device_ops::DeviceTable,
@@ -109,6 +113,21 @@ impl<D: Driver> Registry<D> {
         Ok(registration)
     }
 
+    /// Stops all requests of the devices behind a unit that does not answer any more; `unit` is the
+    /// index of what was registered. Devices that are found later are refused with `EIO`.
+    ///
+    /// Returns how many devices were stopped: those that had Bus Master Enable. Nothing happens, and
+    /// 0 is returned, while nothing is registered.
+    ///
+    /// Context: any; takes a spinlock under which no other lock of a driver is taken.
+    pub fn isolate(&self, unit: usize) -> usize {
+        let _guard = rcu::read_lock();
+        // SAFETY: By the type invariant the pointer is null or valid. A registration that goes sets
+        // it to null and waits for a grace period before it frees what it pointed to.
+        let inner = unsafe { self.inner.load(Acquire).as_ref() };
+        inner.map_or(0, |inner| inner.isolate(unit))
+    }
+
     /// The registration, for a callback.
     ///
     /// # Safety
@@ -173,6 +192,35 @@ pub(super) struct Endpoint<D: Driver> {
     pub(super) slots: Slots<D::Domain>,
 }
 
+impl<D: Driver> Endpoint<D> {
+    /// Lets `slot` reach nothing. The caller holds the attach lock.
+    pub(super) fn block(&self, driver: &D, slot: Slot) {
+        match (driver.attach_blocked(&self.data, slot), slot) {
+            (Ok(()), Slot::Rid) => self.slots.put(slot, Held::Blocked),
+            (Ok(()), Slot::Pasid(_)) => self.slots.remove(slot),
+            (Err(_), _) => self.slots.lose(slot),
+        }
+    }
+
+    /// Tells what the core learns when it falls back to the identity or to a domain of the DMA API,
+    /// and that fails with `error`.
+    ///
+    /// The core does so in order to take what it frees next from a device, and takes no error for
+    /// an answer. If the unit does not answer, the device has nothing to use from now on, which the
+    /// driver has said, and what it had is never freed. A device that was just found has nothing
+    /// yet, and is refused.
+    ///
+    /// The caller holds the attach lock.
+    pub(super) fn fall_back(&self, slot: Slot, error: Error) -> Result {
+        let is_silent = error == EIO || error == ETIMEDOUT;
+        if slot != Slot::Rid || !is_silent || self.slots.is_fresh() {
+            return Err(error);
+        }
+        self.slots.lose(slot);
+        Ok(())
+    }
+}
+
 /// A unit, as the core knows it.
 struct Unit {
     raw: KBox<Opaque<bindings::iommu_device>>,
@@ -181,6 +229,8 @@ struct Unit {
     added: AtomicFlag,
     /// Is registered, or about to be: devices may be probed for it.
     active: AtomicFlag,
+    /// Does not answer any more.
+    isolated: AtomicFlag,
 }
 
 // SAFETY: The core guards its structure by its own locks.
@@ -195,6 +245,8 @@ pub(super) struct Inner<D: Driver> {
     pub(super) module: *mut bindings::module,
     #[pin]
     pub(super) state: Mutex<State<D>>,
+    #[pin]
+    members: Members,
     units: KVec<Unit>,
     ops: KBox<Opaque<bindings::iommu_ops>>,
     _identity: KBox<Opaque<bindings::iommu_domain>>,
@@ -236,6 +288,7 @@ impl<D: Driver> Inner<D> {
                     info,
                     added: AtomicFlag::new(false),
                     active: AtomicFlag::new(false),
+                    isolated: AtomicFlag::new(false),
                 },
                 GFP_KERNEL,
             )?;
@@ -252,6 +305,7 @@ impl<D: Driver> Inner<D> {
                 driver,
                 module,
                 state <- Mutex::new(live, name, key),
+                members <- Members::new(),
                 units,
                 ops,
                 _identity: identity,
@@ -265,6 +319,38 @@ impl<D: Driver> Inner<D> {
     pub(super) fn unit(&self, index: usize) -> Result<Option<*mut bindings::iommu_device>> {
         let unit = self.units.get(index).ok_or(EINVAL)?;
         Ok(unit.active.load(Acquire).then(|| unit.raw.get()))
+    }
+
+    /// Makes a device known as one behind the unit with the index `unit`.
+    ///
+    /// # Errors
+    ///
+    /// `EIO` if the unit does not answer any more, `ENOMEM`.
+    pub(super) fn enter(&self, dev: &Device, unit: usize) -> Result {
+        let isolated = &self.units.get(unit).ok_or(EINVAL)?.isolated;
+        self.members.add(dev, unit)?;
+        // Pairs with `isolate()`: either this sees the flag, or that sees the device.
+        if isolated.load(Relaxed) {
+            self.members.isolate(unit);
+            self.leave(dev);
+            return Err(EIO);
+        }
+        Ok(())
+    }
+
+    /// Takes back [`Self::enter`].
+    pub(super) fn leave(&self, dev: &Device) {
+        self.members.remove(dev);
+    }
+
+    /// Stops the devices behind a unit, and those that come later.
+    fn isolate(&self, unit: usize) -> usize {
+        let Some(found) = self.units.get(unit) else {
+            return 0;
+        };
+        // The lock of the members orders this.
+        found.isolated.store(true, Relaxed);
+        self.members.isolate(unit)
     }
 
     /// Enters all units into sysfs, then registers them, one after the other.
@@ -451,5 +537,7 @@ impl<D: Driver> Drop for Registration<D> {
         }
         // INVARIANT: Null. No callback runs any more: no unit is registered, no device is left.
         self.registry.inner.store(core::ptr::null_mut(), Release);
+        // `Registry::isolate()` may have read the pointer before.
+        rcu::synchronize_rcu();
     }
 }

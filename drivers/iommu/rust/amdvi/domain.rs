@@ -330,7 +330,7 @@ impl PagingDomain for Domain {
         slot: Slot,
         attachment: &Attachment,
         tracking: bool,
-    ) {
+    ) -> Result {
         // Nobody changes the top between the look at it and the entry.
         let replace = || {
             self.users.hold(|| {
@@ -353,9 +353,9 @@ impl PagingDomain for Domain {
             // Refused when it was prepared.
             (Slot::Pasid(_), ..) => Err(EINVAL),
         };
-        if let Err(error) = result {
-            endpoint.report("is blocked: the unit did not take its new domain", error);
-        }
+        result.inspect_err(|error| {
+            endpoint.report("is blocked: the unit did not take its new domain", *error);
+        })
     }
 
     /// Entries with host tables have a switch (HAD). The dirty flags of guest tables are always

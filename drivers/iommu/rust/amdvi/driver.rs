@@ -244,16 +244,16 @@ impl Driver for AmdVi {
         }
     }
 
-    fn attach_blocked(&self, endpoint: &Arc<Endpoint>, slot: Slot) {
+    fn attach_blocked(&self, endpoint: &Arc<Endpoint>, slot: Slot) -> Result {
         let result = match (slot, &endpoint.pasids) {
             (Slot::Rid, _) => endpoint.set_untagged(Untagged::Blocked),
             (Slot::Pasid(pasid), Some(pasids)) => pasids.detach(endpoint, pasid),
             // None of its requests with PASID was ever let in.
             (Slot::Pasid(_), None) => Ok(()),
         };
-        if let Err(error) = result {
-            endpoint.report("may not be blocked yet: the unit does not answer", error);
-        }
+        result.inspect_err(|error| {
+            endpoint.report("may not be blocked yet: the unit does not answer", *error);
+        })
     }
 
     fn shutdown(&self) {

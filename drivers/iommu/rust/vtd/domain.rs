@@ -305,12 +305,13 @@ impl PagingDomain for Domain {
         _slot: Slot,
         attachment: &Attachment,
         tracking: bool,
-    ) {
+    ) -> Result {
         let entry = self.entry(attachment, tracking);
-        let result = endpoint.change(attachment.pasid, |live| writer::replace(live, entry));
-        if let Err(error) = result {
-            endpoint.report("is blocked: the unit did not take its new domain", error);
-        }
+        endpoint
+            .change(attachment.pasid, |live| writer::replace(live, entry))
+            .inspect_err(|error| {
+                endpoint.report("is blocked: the unit did not take its new domain", *error);
+            })
     }
 
     /// Second-stage entries have a switch (SSADE). First-stage dirty flags are always live: the

@@ -264,11 +264,13 @@ impl Driver for Vtd {
         endpoint.change(pasid, |live| writer::replace(live, entry))
     }
 
-    fn attach_blocked(&self, endpoint: &Arc<Endpoint>, slot: Slot) {
+    fn attach_blocked(&self, endpoint: &Arc<Endpoint>, slot: Slot) -> Result {
         let pasid = endpoint::pasid_of(slot);
-        if let Err(error) = endpoint.change(pasid, |live| writer::clear(live)) {
-            endpoint.report("may not be blocked yet: the unit does not answer", error);
-        }
+        endpoint
+            .change(pasid, |live| writer::clear(live))
+            .inspect_err(|error| {
+                endpoint.report("may not be blocked yet: the unit does not answer", *error);
+            })
     }
 
     fn shutdown(&self) {

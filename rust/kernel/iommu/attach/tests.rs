@@ -116,6 +116,61 @@ mod suite {
         Ok(())
     }
 
+    /// Hardware may use either domain then: both keep their ids and their tags.
+    #[test]
+    fn a_unit_that_does_not_confirm_keeps_both_domains() -> Result {
+        let log = Log::new()?;
+        let (old, new) = (
+            FakeDomain::new(1, log.clone())?,
+            FakeDomain::new(2, log.clone())?,
+        );
+        let device = FakeDevice::new(4)?;
+
+        device.attach(&old, Slot::Rid)?;
+        device.endpoint.is_silent.store(true, Relaxed);
+        let _ = log.take();
+        assert_eq!(device.attach(&new, Slot::Rid).err(), Some(EIO));
+        // The core believes that the device still has the old one.
+        assert_eq!(device.slots.in_use(), InUse::Owner);
+        assert!(new.attachments.is_lost() && !old.attachments.is_lost());
+        assert_eq!(&new.tags()?[..], &[0, 104]);
+        assert_eq!(&old.tags()?[..], &[0, 104]);
+
+        // It takes the device out of that as well, which cannot be confirmed either.
+        device.slots.lose(Slot::Rid);
+        assert!(old.attachments.is_lost());
+        assert!(!old.attachments.is_empty() && !new.attachments.is_empty());
+        assert_eq!(&old.tags()?[..], &[0, 104]);
+        assert_eq!(device.slots.in_use(), InUse::No);
+        let gone = |event: &Event| matches!(event, Event::Dropped { .. });
+        assert!(!log.take().iter().any(gone));
+        Ok(())
+    }
+
+    #[test]
+    fn a_lost_pasid_leaves_the_device_alone() -> Result {
+        let log = Log::new()?;
+        let (rid, pasid) = (
+            FakeDomain::new(1, log.clone())?,
+            FakeDomain::new(2, log.clone())?,
+        );
+        let device = FakeDevice::new(4)?;
+
+        assert!(device.slots.is_fresh());
+        device.attach(&rid, Slot::Rid)?;
+        device.attach(&pasid, Slot::Pasid(9))?;
+        let _ = log.take();
+        device.slots.lose(Slot::Pasid(9));
+        assert_eq!(device.slots.any_pasid(), None);
+        assert!(pasid.attachments.is_lost() && !rid.attachments.is_lost());
+        assert_eq!(&pasid.tags()?[..], &[0, 9004]);
+        assert!(log.take().is_empty());
+        // One that is not attached.
+        device.slots.lose(Slot::Pasid(8));
+        assert!(!device.slots.is_fresh());
+        Ok(())
+    }
+
     #[test]
     fn a_device_attached_while_tracking_is_on_has_it_on() -> Result {
         let log = Log::new()?;
@@ -336,7 +391,7 @@ mod suite {
         assert_eq!(device.slots.in_use(), InUse::No);
         device
             .prepare(&domain, Slot::Rid, false)?
-            .install(&domain)
+            .install(&domain)?
             .commit();
         assert_eq!(device.slots.in_use(), InUse::DmaApi);
         device.attach(&domain, Slot::Rid)?;

@@ -149,7 +149,7 @@ impl<D: Driver> DeviceTable<D> {
         data: Arc<D::Endpoint>,
     ) -> Result<(*mut bindings::iommu_device, Arc<Endpoint<D>>)> {
         // The unit's own registration walks all devices again.
-        let unit = inner.unit(unit)?.ok_or(ENODEV)?;
+        let raw = inner.unit(unit)?.ok_or(ENODEV)?;
         let endpoint = Arc::pin_init(
             try_pin_init!(Endpoint {
                 dev: dev.into(),
@@ -158,8 +158,12 @@ impl<D: Driver> DeviceTable<D> {
             }),
             GFP_KERNEL,
         )?;
-        inner.state.lock().add(endpoint.clone())?;
-        Ok((unit, endpoint))
+        inner.enter(dev, unit)?;
+        if let Err(error) = inner.state.lock().add(endpoint.clone()) {
+            inner.leave(dev);
+            return Err(error);
+        }
+        Ok((raw, endpoint))
     }
 
     /// `release_device`: lets go of a device, which is on the release domain.
@@ -188,12 +192,12 @@ impl<D: Driver> DeviceTable<D> {
         // The core detaches PASIDs before their device goes. If it did not, hardware has to forget
         // them before their domains do.
         while let Some(slot) = endpoint.slots.any_pasid() {
-            inner.driver.attach_blocked(&endpoint.data, slot);
-            endpoint.slots.remove(slot);
+            endpoint.block(&inner.driver, slot);
         }
         endpoint.slots.put(Slot::Rid, Held::Fresh);
         state.remove(&endpoint);
         drop(state);
+        inner.leave(&endpoint.dev);
 
         inner.driver.release_device(&endpoint.dev, &endpoint.data);
     }

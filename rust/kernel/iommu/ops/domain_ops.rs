@@ -125,17 +125,23 @@ impl<P: PagingDomain> DomainTable<P> {
         if user && state.is_closing() {
             return Err(ENODEV);
         }
-        Prepared::new(
+        let installed = Prepared::new(
             &domain.data,
             &domain.attachments,
             &endpoint.data,
             &endpoint.slots,
             slot,
             user,
-        )?
-        .install(&domain.data)
-        .commit();
-        Ok(())
+        )
+        .and_then(|prepared| prepared.install(&domain.data));
+        match installed {
+            Ok(installed) => {
+                installed.commit();
+                Ok(())
+            }
+            Err(error) if user => Err(error),
+            Err(error) => endpoint.fall_back(slot, error),
+        }
     }
 
     /// `attach_dev`: the domain translates for the device from now on.
@@ -420,7 +426,7 @@ impl<P: PagingDomain> DomainTable<P> {
     /// `domain` is a domain of type `P` that nobody uses any more; called once.
     unsafe extern "C" fn free_callback(domain: *mut bindings::iommu_domain) {
         // SAFETY: By this function's contract.
-        drop(unsafe { Domain::<P>::take_raw(domain) });
+        unsafe { Domain::<P>::free_raw(domain) };
     }
 }
 

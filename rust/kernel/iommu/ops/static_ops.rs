@@ -78,9 +78,13 @@ impl<D: Driver> StaticTable<D> {
 
         let _state = inner.state.lock();
         endpoint.slots.reserve()?;
-        inner.driver.attach_identity(&endpoint.data, slot)?;
-        endpoint.slots.put(slot, Held::Identity);
-        Ok(())
+        match inner.driver.attach_identity(&endpoint.data, slot) {
+            Ok(()) => {
+                endpoint.slots.put(slot, Held::Identity);
+                Ok(())
+            }
+            Err(error) => endpoint.fall_back(slot, error),
+        }
     }
 
     /// Attaches the blocked domain.
@@ -98,16 +102,10 @@ impl<D: Driver> StaticTable<D> {
         };
 
         let state = inner.state.lock();
-        if let Slot::Pasid(_) = slot {
-            inner.driver.attach_blocked(&endpoint.data, slot);
-            endpoint.slots.remove(slot);
+        if slot == Slot::Rid && state.is_closing() && endpoint.slots.is_identity() {
             return;
         }
-        if state.is_closing() && endpoint.slots.is_identity() {
-            return;
-        }
-        inner.driver.attach_blocked(&endpoint.data, slot);
-        endpoint.slots.put(slot, Held::Blocked);
+        endpoint.block(&inner.driver, slot);
     }
 
     /// `attach_dev` of the identity domain.

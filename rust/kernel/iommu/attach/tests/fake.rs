@@ -100,6 +100,8 @@ pub(super) struct FakeEndpoint {
     id: u32,
     /// Refuses what can be refused.
     pub(super) refuses: AtomicFlag,
+    /// Does not confirm that it uses a domain.
+    pub(super) is_silent: AtomicFlag,
 }
 
 pub(super) struct FakeDomain {
@@ -170,7 +172,9 @@ impl Driver for Fake {
         Ok(())
     }
 
-    fn attach_blocked(&self, _endpoint: &Arc<FakeEndpoint>, _slot: Slot) {}
+    fn attach_blocked(&self, _endpoint: &Arc<FakeEndpoint>, _slot: Slot) -> Result {
+        Ok(())
+    }
 
     fn shutdown(&self) {}
 }
@@ -237,7 +241,7 @@ impl PagingDomain for FakeDomain {
         slot: Slot,
         _attachment: &FakeAttachment,
         tracking: bool,
-    ) {
+    ) -> Result {
         let flushed = self
             .attachments
             .with_tags(|tags| tags.contains(&own_tag(endpoint.id, slot)));
@@ -256,6 +260,10 @@ impl PagingDomain for FakeDomain {
                 flushed,
             },
         });
+        if endpoint.is_silent.load(Relaxed) {
+            return Err(EIO);
+        }
+        Ok(())
     }
 
     fn set_tracking(
@@ -336,6 +344,7 @@ impl FakeDevice {
                 FakeEndpoint {
                     id,
                     refuses: AtomicFlag::new(false),
+                    is_silent: AtomicFlag::new(false),
                 },
                 GFP_KERNEL,
             )?,
@@ -360,7 +369,7 @@ impl FakeDevice {
     }
 
     pub(super) fn attach(&self, domain: &FakeDomain, slot: Slot) -> Result {
-        self.prepare(domain, slot, true)?.install(domain).commit();
+        self.prepare(domain, slot, true)?.install(domain)?.commit();
         Ok(())
     }
 }

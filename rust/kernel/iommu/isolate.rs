@@ -1,0 +1,116 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Cutting devices off from memory when their unit does not answer any more.
+//!
+//! Such a unit may hold translations that nothing can make it forget, of memory that belongs to
+//! others by now. What is left is to stop the requests: each device behind the unit loses the right
+//! to make any (Bus Master Enable of the Command register, PCI specification).
+//!
+//! User space that has a device can give the right back to it: VFIO lets it write the register. So
+//! bridges lose the right to pass requests on as well, where all that is known to be below one is
+//! behind the same unit.
+//!
+//! # Locks
+//!
+//! The lock of [`Members`] is innermost: under it there is only the PCI core's access to the
+//! configuration space. It is taken in any context.
+
+use kernel::{
+    device::Device,
+    prelude::*,
+    sync::{
+        aref::ARef,
+        SpinLockIrq, //
+    }, //
+};
+
+use super::{
+    grow,
+    lock_class, //
+};
+
+#[cfg(CONFIG_PCI)]
+use super::pci::Function;
+
+/// A device, and the index of the unit that translates for it.
+struct Member {
+    dev: ARef<Device>,
+    unit: usize,
+}
+
+/// All devices under the control of a driver.
+#[pin_data]
+pub(super) struct Members {
+    #[pin]
+    list: SpinLockIrq<KVec<Member>>,
+}
+
+impl Members {
+    /// None yet.
+    pub(super) fn new() -> impl PinInit<Self> {
+        let (name, key) = lock_class::isolate_members();
+        pin_init!(Self {
+            list <- SpinLockIrq::new(KVec::new(), name, key),
+        })
+    }
+
+    /// Adds a device behind `unit`.
+    ///
+    /// Context: may sleep.
+    ///
+    /// # Errors
+    ///
+    /// `ENOMEM`.
+    pub(super) fn add(&self, dev: &Device, unit: usize) -> Result {
+        let dev = dev.into();
+        grow::push(&self.list, Member { dev, unit })
+    }
+
+    /// Removes a device, if it is there.
+    ///
+    /// Context: may sleep.
+    pub(super) fn remove(&self, dev: &Device) {
+        let mut list = self.list.lock();
+        let index = list
+            .iter()
+            .position(|member| core::ptr::eq(member.dev.as_raw(), dev.as_raw()));
+        let gone = index.and_then(|index| list.remove(index).ok());
+        drop(list);
+        // May be the last reference, which is not put under a spinlock.
+        drop(gone);
+    }
+
+    /// Takes the right to make requests from all devices behind `unit`, and returns how many had
+    /// it.
+    ///
+    /// Context: any.
+    #[cfg(CONFIG_PCI)]
+    pub(super) fn isolate(&self, unit: usize) -> usize {
+        let list = self.list.lock();
+        let mut stopped = 0;
+        for member in list.iter().filter(|member| member.unit == unit) {
+            let Some(function) = Function::of(&member.dev) else {
+                continue;
+            };
+            let is_shared = || {
+                let mut others = list.iter().filter(|member| member.unit != unit);
+                others.any(|other| {
+                    Function::of(&other.dev).is_some_and(|other| other.is_below(&function))
+                })
+            };
+            if function.is_bridge() && is_shared() {
+                continue;
+            }
+            if function.stop_requests() {
+                stopped += 1;
+            }
+        }
+        stopped
+    }
+
+    /// Without PCI there is nothing to take away.
+    #[cfg(not(CONFIG_PCI))]
+    pub(super) fn isolate(&self, _unit: usize) -> usize {
+        0
+    }
+}
