@@ -58,6 +58,12 @@ impl DirtyBitmap<'_> {
             lifetime: PhantomData,
         }
     }
+
+    /// The addresses that are recorded.
+    #[cfg(CONFIG_RUST_IOMMU_KUNIT_TEST)]
+    pub(super) fn query(&self) -> Range {
+        self.query
+    }
 }
 
 impl DirtySink for DirtyBitmap<'_> {

@@ -9,6 +9,10 @@ use kernel::{
     bindings,
     error::code::*,
     prelude::*,
+    sync::atomic::{
+        AtomicFlag,
+        Relaxed, //
+    },
     types::Opaque, //
 };
 
@@ -24,7 +28,8 @@ use super::{
     pt::{
         Iova,
         Range, //
-    }, //
+    },
+    unflushed::Unflushed, //
 };
 
 /// What a paging domain is to be able to do.
@@ -110,6 +115,11 @@ pub(super) struct Domain<P: PagingDomain> {
     pub(super) attachments: Attachments<P>,
     /// The flags that it was allocated with.
     pub(super) flags: AllocFlags,
+    /// What hardware may write unseen, because a flush has failed.
+    #[pin]
+    pub(super) unflushed: Unflushed,
+    /// Whether a failed flush was reported.
+    complained: AtomicFlag,
     /// The driver's part.
     #[pin]
     pub(super) data: P,
@@ -181,6 +191,8 @@ impl<P: PagingDomain> Domain<P> {
                 raw: Opaque::zeroed(),
                 attachments,
                 flags,
+                unflushed <- Unflushed::new(),
+                complained: AtomicFlag::new(false),
                 data <- data,
                 module,
             }),
@@ -248,6 +260,35 @@ impl<P: PagingDomain> Domain<P> {
             return;
         }
         core::mem::forget(domain);
+    }
+
+    /// Makes hardware forget translations, and remembers it if that fails.
+    ///
+    /// Context: any.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`PagingDomain::sync`]: hardware may go on using the translations, and the tables
+    /// that led to them. The first was reported.
+    pub(super) fn flush(&self, flush: Flush) -> Result {
+        let began = self.unflushed.begin();
+        let result = self.data.sync(flush, &self.attachments);
+        let Err(error) = result else {
+            self.unflushed.succeeded(began, flush);
+            return result;
+        };
+        if self.flags.dirty_tracking {
+            self.unflushed.failed(flush);
+        }
+        if !self.complained.load(Relaxed) {
+            self.complained.store(true, Relaxed);
+            pr_err!(
+                "iommu: a flush failed ({error:?}): no table page that hardware may still use is \
+                 freed, and all writable pages of the range are reported as dirty until one \
+                 succeeds\n"
+            );
+        }
+        result
     }
 
     /// Whether the DMA API uses the domain, as a device's default; otherwise it is someone's own.

@@ -55,7 +55,7 @@ impl<'a> IotlbGather<'a> {
     }
 
     /// The gather as C knows it.
-    #[cfg(CONFIG_RUST_IOMMU_PT_ABI)]
+    #[cfg(any(CONFIG_RUST_IOMMU_PT_ABI, CONFIG_RUST_IOMMU_KUNIT_TEST))]
     #[inline]
     pub(super) fn as_ptr(&self) -> *mut bindings::iommu_iotlb_gather {
         self.raw.as_ptr()
@@ -113,12 +113,9 @@ impl<'a> IotlbGather<'a> {
         }
         // SAFETY: By the type invariants.
         let list = unsafe { &raw mut (*self.raw.as_ptr()).freelist };
-        match flushed {
+        if flushed.is_ok() {
             // SAFETY: The list is initialised and ours, and hardware has forgotten what is on it.
-            Ok(()) => unsafe { ffi::put_pages_list(list) },
-            Err(error) => pr_err!(
-                "iommu: a flush failed ({error:?}): table pages are leaked rather than reused\n"
-            ),
+            unsafe { ffi::put_pages_list(list) };
         }
         // SAFETY: The list is ours, and its pages are gone or given up.
         unsafe { init_list(&raw mut (*list).pages) };

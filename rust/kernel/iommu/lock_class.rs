@@ -36,5 +36,6 @@ classes! {
     domain_ids_known = "iommu::domain_id::DomainIds::known";
     isolate_members = "iommu::isolate::Members::list";
     holder_running = "iommu::lifecycle::Holder::running";
+    unflushed_state = "iommu::unflushed::Unflushed::state";
     registry_state = "iommu::registry::Inner::state";
 }

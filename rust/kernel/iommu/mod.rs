@@ -22,6 +22,7 @@
 //! | [`attach`] | prepare, install, commit; what has to be flushed; dirty tracking of all devices |
 //! | [`gather`] | `struct iommu_iotlb_gather`: pending flushes, tables to be freed after them |
 //! | [`dirty`] | `struct iommu_dirty_bitmap`: where dirty pages are reported |
+//! | `unflushed` | what hardware may write unseen since a flush has failed |
 //! | [`resv`] | `struct iommu_resv_region` |
 //! | [`pt`] | I/O page tables in Rust, for several formats |
 //! | `pt_abi` | the same under the C ABI of `struct pt_iommu`, for C drivers |
@@ -99,3 +100,5 @@ pub mod registry;
 pub mod resv;
 #[cfg(CONFIG_IOMMU_API)]
 pub mod ring;
+#[cfg(CONFIG_IOMMU_API)]
+mod unflushed;

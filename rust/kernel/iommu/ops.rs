@@ -387,4 +387,17 @@ pub trait PagingDomain: Sized + Send + Sync + 'static {
         clear: bool,
         dirty: &mut DirtyBitmap<'_>,
     ) -> Result;
+
+    /// Records all of the claimed range that is mapped and writable, and changes nothing:
+    /// [`PageTable::report_writable`](super::pt::PageTable::report_writable).
+    ///
+    /// This is what a query gets of a range whose flush has failed: hardware may write there without
+    /// setting a dirty bit.
+    ///
+    /// Context: as for [`Self::read_and_clear_dirty`].
+    ///
+    /// # Errors
+    ///
+    /// As for [`Self::read_and_clear_dirty`].
+    fn report_writable(&self, claim: &Stable, dirty: &mut DirtyBitmap<'_>) -> Result;
 }

@@ -406,4 +406,8 @@ impl PagingDomain for Domain {
     ) -> Result {
         either!(&self.table, table => table.read_and_clear_dirty(claim, clear, dirty))
     }
+
+    fn report_writable(&self, claim: &Stable, dirty: &mut DirtyBitmap<'_>) -> Result {
+        either!(&self.table, table => table.report_writable(claim, dirty))
+    }
 }

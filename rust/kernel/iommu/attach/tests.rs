@@ -6,6 +6,7 @@ use super::*;
 use kernel::sync::atomic::Relaxed;
 
 mod fake;
+mod harvest;
 
 use fake::{
     Event,

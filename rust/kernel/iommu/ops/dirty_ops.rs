@@ -22,7 +22,11 @@ use super::{
     super::{
         dirty::DirtyBitmap,
         domain::Domain,
-        pt::Stable, //
+        pt::{
+            DirtySink,
+            Range,
+            Stable, //
+        }, //
     },
     device_ops::inner,
     domain_ops::range,
@@ -89,15 +93,56 @@ impl<P: PagingDomain> DirtyTable<P> {
             let dirty = NonNull::new(dirty).ok_or(EINVAL)?;
             // SAFETY: By this function's contract.
             let domain = unsafe { Domain::<P>::from_raw(domain) };
-            // SAFETY: iommufd holds its lock of the address space for reading, so that nothing of
-            // what is mapped in the range changes.
-            let claim = unsafe { Stable::new(range) };
             // SAFETY: By this function's contract.
-            let mut dirty = unsafe { DirtyBitmap::from_raw(dirty, range) };
-            domain
-                .data
-                .read_and_clear_dirty(&claim, flags & NO_CLEAR == 0, &mut dirty)?;
+            unsafe { Self::harvest(domain, range, flags & NO_CLEAR == 0, dirty) }?;
             Ok(0)
         })
+    }
+
+    /// Records the dirty pages of a range, and makes them clean if `clear`.
+    ///
+    /// Where a flush has failed, everything writable is recorded and nothing made clean; that it is
+    /// flushed again is all that can be done there. What is recorded ascends over all parts, since
+    /// the core's bitmap is slow the other way.
+    ///
+    /// # Safety
+    ///
+    /// As for [`Self::read_and_clear_dirty_callback`].
+    pub(in super::super) unsafe fn harvest(
+        domain: &Domain<P>,
+        range: Range,
+        clear: bool,
+        raw: NonNull<bindings::iommu_dirty_bitmap>,
+    ) -> Result {
+        let harvest = |part: Range, is_marked: bool| {
+            // SAFETY: iommufd holds its lock of the address space for reading, so that nothing of
+            // what is mapped in the range changes.
+            let claim = unsafe { Stable::new(part) };
+            // SAFETY: By this function's contract; the one of the last part is gone.
+            let mut dirty = unsafe { DirtyBitmap::from_raw(raw, part) };
+            if !is_marked {
+                return domain.data.read_and_clear_dirty(&claim, clear, &mut dirty);
+            }
+            domain.data.report_writable(&claim, &mut dirty)?;
+            if clear {
+                dirty.cleared(part);
+            }
+            Ok(())
+        };
+
+        if domain.attachments.is_lost() {
+            return harvest(range, true);
+        }
+        let Some(marks) = domain.unflushed.marks(range) else {
+            return harvest(range, false);
+        };
+        for (part, is_marked) in marks.cut(range) {
+            harvest(part, is_marked)?;
+        }
+        // A query that leaves pages dirty has no flush behind it.
+        if clear {
+            domain.unflushed.reported(&marks);
+        }
+        Ok(())
     }
 }

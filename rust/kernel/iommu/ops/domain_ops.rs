@@ -209,7 +209,7 @@ impl<P: PagingDomain> DomainTable<P> {
             // Empty tables gave way to a large leaf. Hardware may have them cached, and what is
             // mapped must work when this returns.
             if let Some(flush) = gather.flush() {
-                let flushed = domain.data.sync(flush, &domain.attachments);
+                let flushed = domain.flush(flush);
                 gather.free_tables(flushed);
                 // The caller takes back what was mapped, since hardware may not see it.
                 result = result.and(flushed);
@@ -333,9 +333,8 @@ impl<P: PagingDomain> DomainTable<P> {
     unsafe extern "C" fn flush_iotlb_all_callback(domain: *mut bindings::iommu_domain) {
         // SAFETY: By this function's contract.
         let domain = unsafe { Domain::<P>::from_raw(domain) };
-        if let Err(error) = domain.data.sync(Flush::All, &domain.attachments) {
-            pr_err!("iommu: a flush failed: {error:?}\n");
-        }
+        // The core cannot be told of an error.
+        let _ = domain.flush(Flush::All);
     }
 
     /// `iotlb_sync_map`: makes hardware see what was mapped.
@@ -373,11 +372,8 @@ impl<P: PagingDomain> DomainTable<P> {
         };
         // SAFETY: By this function's contract.
         let mut gather = unsafe { IotlbGather::from_raw(gather) };
-        let flush = gather.flush().unwrap_or(Flush::All);
-        let flushed = domain.data.sync(flush, &domain.attachments);
-        if let Err(error) = flushed {
-            pr_err!("iommu: a flush failed: {error:?}\n");
-        }
+        // The core cannot be told of an error.
+        let flushed = domain.flush(gather.flush().unwrap_or(Flush::All));
         gather.free_tables(flushed);
     }
 

@@ -164,6 +164,13 @@ pub struct Range {
 }
 
 impl Range {
+    /// All addresses.
+    // INVARIANT: Zero is not above any.
+    pub const ALL: Self = Self {
+        first: 0,
+        last: Iova::MAX,
+    };
+
     /// The `len` bytes from `iova` on.
     ///
     /// # Errors

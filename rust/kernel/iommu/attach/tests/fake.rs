@@ -23,6 +23,7 @@ use super::super::{
             Exclusive,
             PhysAddr,
             Prot,
+            Range,
             Stable, //
         },
         registry::Registry,
@@ -68,6 +69,12 @@ pub(super) enum Event {
         endpoint: u32,
         domain: u32,
     },
+    Harvest {
+        range: Range,
+        clear: bool,
+    },
+    Report(Range),
+    Flush(Flush),
 }
 
 #[pin_data]
@@ -107,6 +114,8 @@ pub(super) struct FakeEndpoint {
 pub(super) struct FakeDomain {
     id: u32,
     log: Arc<Log>,
+    /// Fails flushes.
+    pub(super) fails: AtomicFlag,
     pub(super) attachments: Attachments<FakeDomain>,
 }
 
@@ -184,6 +193,7 @@ impl FakeDomain {
         Ok(Self {
             id,
             log,
+            fails: AtomicFlag::new(false),
             attachments: Attachments::new()?,
         })
     }
@@ -309,17 +319,28 @@ impl PagingDomain for FakeDomain {
         None
     }
 
-    fn sync(&self, _flush: Flush, _attachments: &Attachments<Self>) -> Result {
+    fn sync(&self, flush: Flush, _attachments: &Attachments<Self>) -> Result {
+        self.log.add(Event::Flush(flush));
+        if self.fails.load(Relaxed) {
+            return Err(EIO);
+        }
         Ok(())
     }
 
     fn read_and_clear_dirty(
         &self,
         _claim: &Stable,
-        _clear: bool,
-        _dirty: &mut DirtyBitmap<'_>,
+        clear: bool,
+        dirty: &mut DirtyBitmap<'_>,
     ) -> Result {
-        Err(EOPNOTSUPP)
+        let range = dirty.query();
+        self.log.add(Event::Harvest { range, clear });
+        Ok(())
+    }
+
+    fn report_writable(&self, _claim: &Stable, dirty: &mut DirtyBitmap<'_>) -> Result {
+        self.log.add(Event::Report(dirty.query()));
+        Ok(())
     }
 }
 

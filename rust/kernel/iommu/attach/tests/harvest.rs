@@ -1,0 +1,219 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! What a query of a domain does after a flush has failed.
+
+use super::{
+    super::super::{
+        domain::{
+            AllocFlags,
+            Domain,
+            Flush, //
+        },
+        gather::{
+            IotlbGather,
+            LocalGather, //
+        },
+        ops::dirty_ops::DirtyTable,
+        pt::Range, //
+    },
+    fake::{
+        Event,
+        FakeDevice,
+        FakeDomain,
+        Log, //
+    },
+    *,
+};
+use core::ptr::NonNull;
+use kernel::bindings;
+
+/// A domain behind the C structure, as the core has it.
+struct Tracked {
+    domain: Pin<KBox<Domain<FakeDomain>>>,
+    log: Arc<Log>,
+}
+
+impl Tracked {
+    fn new(dirty_tracking: bool) -> Result<Self> {
+        let log = Log::new()?;
+        let flags = AllocFlags {
+            dirty_tracking,
+            ..AllocFlags::default()
+        };
+        let fake = FakeDomain::new(1, log.clone());
+        // SAFETY: The tests are built in.
+        let domain = unsafe { Domain::new(fake, flags, core::ptr::null_mut()) }?;
+        Ok(Self { domain, log })
+    }
+
+    /// Queries a range, and returns what the driver was told and what has to be flushed after that.
+    fn query(&self, range: Range, clear: bool) -> Result<(KVec<Event>, Option<Flush>)> {
+        pin_init::stack_pin_init!(let local = LocalGather::new());
+        let gather: IotlbGather<'_> = local.borrow();
+        let mut dirty = bindings::iommu_dirty_bitmap {
+            bitmap: core::ptr::null_mut(),
+            gather: gather.as_ptr(),
+        };
+        let _ = self.log.take();
+        // SAFETY: There are no tables, so that nothing in them changes; the bitmap and its gather
+        // are on the stack.
+        unsafe {
+            DirtyTable::harvest(&self.domain, range, clear, NonNull::from(&mut dirty))?;
+        }
+        Ok((self.log.take(), gather.flush()))
+    }
+
+    fn flush(&self, flush: Flush, fails: bool) -> Result {
+        self.domain.data.fails.store(fails, Relaxed);
+        self.domain.flush(flush)
+    }
+}
+
+fn pages(first: u64, count: u64) -> Result<Range> {
+    Range::new(first << 12, count << 12)
+}
+
+fn flush(range: Range) -> Flush {
+    Flush::Range {
+        range,
+        tables: false,
+    }
+}
+
+#[kunit_tests(rust_iommu_harvest)]
+mod suite {
+    use super::*;
+
+    #[test]
+    fn a_failed_flush_is_reported_until_one_succeeds() -> Result {
+        let domain = Tracked::new(true)?;
+        let (all, marked) = (pages(0, 16)?, pages(4, 4)?);
+        let clear = true;
+        let plain = [Event::Harvest { range: all, clear }];
+
+        let (told, gathered) = domain.query(all, clear)?;
+        assert_eq!((&told[..], gathered), (&plain[..], None));
+        assert_eq!(domain.flush(flush(marked), true), Err(EIO));
+        // In ascending order: the bitmap of the core is slow the other way.
+        let after = [
+            Event::Harvest {
+                range: pages(0, 4)?,
+                clear,
+            },
+            Event::Report(marked),
+            Event::Harvest {
+                range: pages(8, 8)?,
+                clear,
+            },
+        ];
+        for fails in [true, true, false] {
+            let (told, gathered) = domain.query(all, clear)?;
+            assert_eq!((&told[..], gathered), (&after[..], Some(flush(marked))));
+            let flushed = domain.flush(flush(marked), fails);
+            assert_eq!(flushed.is_err(), fails);
+        }
+        let (told, gathered) = domain.query(all, clear)?;
+        assert_eq!((&told[..], gathered), (&plain[..], None));
+        Ok(())
+    }
+
+    /// What was written between the last report and the flush has to be reported once.
+    #[test]
+    fn a_flush_without_a_report_is_not_enough() -> Result {
+        let domain = Tracked::new(true)?;
+        let marked = pages(4, 4)?;
+        let report = [Event::Report(marked)];
+
+        assert!(domain.flush(flush(marked), true).is_err());
+        domain.flush(Flush::All, false)?;
+        assert_eq!(&domain.query(marked, true)?.0[..], &report[..]);
+        domain.flush(Flush::All, false)?;
+        assert_ne!(&domain.query(marked, true)?.0[..], &report[..]);
+        Ok(())
+    }
+
+    /// The core flushes nothing after a query that leaves pages dirty.
+    #[test]
+    fn a_query_that_leaves_pages_dirty_reports_and_changes_nothing() -> Result {
+        let domain = Tracked::new(true)?;
+        let marked = pages(4, 4)?;
+        let report = [Event::Report(marked)];
+
+        assert!(domain.flush(flush(marked), true).is_err());
+        for _ in 0..2 {
+            let (told, gathered) = domain.query(marked, false)?;
+            assert_eq!((&told[..], gathered), (&report[..], None));
+            domain.flush(flush(marked), false)?;
+        }
+        Ok(())
+    }
+
+    #[test]
+    fn what_was_not_asked_for_stays() -> Result {
+        let domain = Tracked::new(true)?;
+        let report = |first, count| Ok::<_, Error>([Event::Report(pages(first, count)?)]);
+
+        assert!(domain.flush(flush(pages(4, 4)?), true).is_err());
+        // The middle; the flush reaches further than the query did.
+        let (told, gathered) = domain.query(pages(5, 2)?, true)?;
+        assert_eq!(&told[..], &report(5, 2)?[..]);
+        assert_eq!(gathered, Some(flush(pages(5, 2)?)));
+        domain.flush(flush(pages(0, 16)?), false)?;
+        assert_eq!(&domain.query(pages(4, 1)?, true)?.0[..], &report(4, 1)?[..]);
+        assert_ne!(&domain.query(pages(5, 1)?, true)?.0[..], &report(5, 1)?[..]);
+        assert_eq!(&domain.query(pages(7, 1)?, true)?.0[..], &report(7, 1)?[..]);
+        Ok(())
+    }
+
+    #[test]
+    fn a_flush_of_everything_that_fails_marks_everything() -> Result {
+        let domain = Tracked::new(true)?;
+
+        assert!(domain.flush(Flush::All, true).is_err());
+        let (told, gathered) = domain.query(Range::ALL, true)?;
+        assert_eq!(&told[..], &[Event::Report(Range::ALL)]);
+        assert_eq!(gathered, Some(flush(Range::ALL)));
+        domain.flush(Flush::All, false)?;
+        let (told, _) = domain.query(Range::ALL, true)?;
+        assert_ne!(&told[..], &[Event::Report(Range::ALL)]);
+        Ok(())
+    }
+
+    /// A domain that a unit may use for ever has everything reported for ever.
+    #[test]
+    fn a_lost_domain_is_always_dirty() -> Result {
+        let domain = Tracked::new(true)?;
+        let device = FakeDevice::new(4)?;
+        let range = pages(0, 4)?;
+
+        Prepared::new(
+            &domain.domain.data,
+            &domain.domain.attachments,
+            &device.endpoint,
+            &device.slots,
+            Slot::Rid,
+            true,
+        )?
+        .install(&domain.domain.data)?
+        .commit();
+        device.slots.lose(Slot::Rid);
+        for _ in 0..2 {
+            let (told, gathered) = domain.query(range, true)?;
+            assert_eq!(&told[..], &[Event::Report(range)]);
+            assert_eq!(gathered, Some(flush(range)));
+            domain.flush(Flush::All, false)?;
+        }
+        Ok(())
+    }
+
+    #[test]
+    fn a_domain_that_does_not_track_remembers_nothing() -> Result {
+        let domain = Tracked::new(false)?;
+        let range = pages(0, 4)?;
+
+        assert!(domain.flush(Flush::All, true).is_err());
+        let (told, _) = domain.query(range, true)?;
+        assert_eq!(&told[..], &[Event::Harvest { range, clear: true }]);
+        Ok(())
+    }
+}
