@@ -6,6 +6,8 @@
 #ifndef _LINUX_RUST_IOMMU_H
 #define _LINUX_RUST_IOMMU_H
 
+#ifdef CONFIG_RUST_IOMMU
+
 #include <linux/acpi.h>
 #include <linux/generic_pt/iommu.h>
 #include <linux/iommu.h>
@@ -27,5 +29,7 @@ void *iommu_alloc_pages_node_sz(int nid, gfp_t gfp, size_t size);
 void iommu_free_pages(void *virt);
 void iommu_put_pages_list(struct iommu_pages_list *list);
 int iommu_pages_start_incoherent(void *virt, struct device *dma_dev);
+
+#endif /* CONFIG_RUST_IOMMU */
 
 #endif /* _LINUX_RUST_IOMMU_H */

@@ -1,5 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
+#ifdef CONFIG_RUST_IOMMU
+
 #include <linux/rust_iommu.h>
 #include <linux/mm.h>
 #include <linux/mem_encrypt.h>
@@ -149,3 +151,5 @@ __rust_helper int rust_helper_pci_pcie_type(const struct pci_dev *pdev)
 	return pci_pcie_type(pdev);
 }
 #endif /* CONFIG_PCI */
+
+#endif /* CONFIG_RUST_IOMMU */

@@ -193,7 +193,7 @@ pub(super) fn is_claimed(dev: &Device) -> bool {
 /// # Safety
 ///
 /// `phys` came from [`virt_to_phys`].
-#[cfg(all(CONFIG_64BIT, any(CONFIG_X86_64, CONFIG_UML)))]
+#[cfg(any(CONFIG_X86_64, CONFIG_UML))]
 #[inline(always)]
 pub(super) unsafe fn phys_to_virt(phys: u64) -> NonNull<u8> {
     #[cfg(not(CONFIG_UML))]
@@ -214,7 +214,7 @@ pub(super) unsafe fn phys_to_virt(phys: u64) -> NonNull<u8> {
 /// # Safety
 ///
 /// `phys` came from [`virt_to_phys`].
-#[cfg(not(all(CONFIG_64BIT, any(CONFIG_X86_64, CONFIG_UML))))]
+#[cfg(not(any(CONFIG_X86_64, CONFIG_UML)))]
 #[inline(never)]
 pub(super) unsafe fn phys_to_virt(phys: u64) -> NonNull<u8> {
     // CAST: The address was one of C, see `from_phys()`.

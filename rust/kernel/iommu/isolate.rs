@@ -35,6 +35,10 @@ use super::pci::Function;
 /// A device, and the index of the unit that translates for it.
 struct Member {
     dev: ARef<Device>,
+    #[cfg_attr(
+        not(CONFIG_PCI),
+        expect(dead_code, reason = "no device can be isolated")
+    )]
     unit: usize,
 }
 

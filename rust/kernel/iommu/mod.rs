@@ -7,6 +7,9 @@
 //!
 //! # Drivers of remapping units
 //!
+//! These modules need a 64-bit kernel whose 64-bit atomics are the processor's, in little endian:
+//! `CONFIG_RUST_IOMMU`. On any other they are not compiled.
+//!
 //! A driver implements [`ops::Driver`] and [`ops::PagingDomain`], and registers its units with a
 //! [`registry::Registry`]; the core then calls it. All of that is safe code: what is unsafe about
 //! it is in these modules, and what is left to the driver is to tell hardware the right addresses.
@@ -42,63 +45,65 @@
 
 pub mod pgtable;
 
+#[cfg(CONFIG_RUST_IOMMU)]
 pub mod pt;
+#[cfg(CONFIG_RUST_IOMMU)]
 pub mod reader;
 
-#[cfg(CONFIG_IOMMU_API)]
+#[cfg(CONFIG_RUST_IOMMU)]
 mod ffi;
-#[cfg(CONFIG_IOMMU_API)]
+#[cfg(CONFIG_RUST_IOMMU)]
 mod lock_class;
-#[cfg(CONFIG_IOMMU_API)]
+#[cfg(CONFIG_RUST_IOMMU)]
 mod prot;
 
-#[cfg(all(CONFIG_IOMMU_API, CONFIG_ACPI))]
+#[cfg(all(CONFIG_RUST_IOMMU, CONFIG_ACPI))]
 pub mod acpi;
-#[cfg(CONFIG_IOMMU_API)]
+#[cfg(CONFIG_RUST_IOMMU)]
 pub mod attach;
-#[cfg(CONFIG_IOMMU_API)]
+#[cfg(CONFIG_RUST_IOMMU)]
 pub mod device;
-#[cfg(CONFIG_IOMMU_API)]
+#[cfg(CONFIG_RUST_IOMMU)]
 pub mod dirty;
-#[cfg(CONFIG_IOMMU_API)]
+#[cfg(CONFIG_RUST_IOMMU)]
 pub mod domain;
-#[cfg(CONFIG_IOMMU_API)]
+#[cfg(CONFIG_RUST_IOMMU)]
 pub mod domain_id;
-#[cfg(all(CONFIG_IOMMU_API, CONFIG_PCI))]
+#[cfg(all(CONFIG_RUST_IOMMU, CONFIG_PCI))]
 pub mod function;
-#[cfg(CONFIG_IOMMU_API)]
+#[cfg(CONFIG_RUST_IOMMU)]
 pub mod gather;
-#[cfg(CONFIG_IOMMU_API)]
+#[cfg(CONFIG_RUST_IOMMU)]
 pub mod grow;
-#[cfg(CONFIG_IOMMU_API)]
+#[cfg(CONFIG_RUST_IOMMU)]
 pub mod ids;
-#[cfg(CONFIG_IOMMU_API)]
+#[cfg(CONFIG_RUST_IOMMU)]
 mod isolate;
-#[cfg(CONFIG_IOMMU_API)]
+#[cfg(CONFIG_RUST_IOMMU)]
 pub mod lifecycle;
-#[cfg(all(CONFIG_IOMMU_API, CONFIG_HAS_IOMEM))]
+#[cfg(all(CONFIG_RUST_IOMMU, CONFIG_HAS_IOMEM))]
 pub mod mmio;
-#[cfg(all(CONFIG_IOMMU_API, CONFIG_PCI_MSI))]
+#[cfg(all(CONFIG_RUST_IOMMU, CONFIG_PCI_MSI))]
 pub mod msi;
-#[cfg(CONFIG_IOMMU_API)]
+#[cfg(CONFIG_RUST_IOMMU)]
 pub mod ops;
-#[cfg(CONFIG_IOMMU_API)]
+#[cfg(CONFIG_RUST_IOMMU)]
 pub mod pages;
-#[cfg(all(CONFIG_IOMMU_API, CONFIG_PCI_PASID))]
+#[cfg(all(CONFIG_RUST_IOMMU, CONFIG_PCI_PASID))]
 pub mod pasid;
-#[cfg(all(CONFIG_IOMMU_API, CONFIG_PCI))]
+#[cfg(all(CONFIG_RUST_IOMMU, CONFIG_PCI))]
 pub mod pci;
-#[cfg(all(CONFIG_IOMMU_API, CONFIG_PCI))]
+#[cfg(all(CONFIG_RUST_IOMMU, CONFIG_PCI))]
 pub mod place;
 #[cfg(CONFIG_RUST_IOMMU_PT_ABI)]
 pub mod pt_abi;
-#[cfg(CONFIG_IOMMU_API)]
+#[cfg(CONFIG_RUST_IOMMU)]
 pub mod ratelimit;
-#[cfg(CONFIG_IOMMU_API)]
+#[cfg(CONFIG_RUST_IOMMU)]
 pub mod registry;
-#[cfg(CONFIG_IOMMU_API)]
+#[cfg(CONFIG_RUST_IOMMU)]
 pub mod resv;
-#[cfg(CONFIG_IOMMU_API)]
+#[cfg(CONFIG_RUST_IOMMU)]
 pub mod ring;
-#[cfg(CONFIG_IOMMU_API)]
+#[cfg(CONFIG_RUST_IOMMU)]
 mod unflushed;

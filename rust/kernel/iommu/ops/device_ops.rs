@@ -227,7 +227,6 @@ impl<D: Driver> DeviceTable<D> {
             return ENODEV.to_ptr();
         };
         match inner.driver.device_group(&endpoint.dev, &endpoint.data) {
-            #[cfg(CONFIG_PCI)]
             // SAFETY: `dev` is a device of a PCI bus: nothing else says so of itself.
             Group::Pci if Group::of_bus(&endpoint.dev) == Group::Pci => unsafe {
                 bindings::pci_device_group(dev)
