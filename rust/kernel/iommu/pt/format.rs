@@ -73,6 +73,13 @@ impl Prot {
     /// PASID entry.
     pub const SNOOP: Prot = Prot(1 << 2);
 
+    /// The leaf is made as if it had been used, and written through if it may be: accessed, and
+    /// dirty. For hardware that walks tables without snooping, and refuses an access for which it
+    /// would have to set such a flag. Nothing can be tracked with such leaves.
+    ///
+    /// Formats with flags that the hardware need not set ignore it.
+    pub const USED: Prot = Prot(1 << 3);
+
     /// What either allows; `|` for constants.
     pub const fn with(self, other: Prot) -> Self {
         Self(self.0 | other.0)
@@ -188,8 +195,9 @@ pub unsafe trait Format: Send + Sync + 'static {
 
     /// The word for a leaf of `1 << lg2` bytes at `phys`, placed in a table of `level`.
     ///
-    /// The word is clean: the hardware has accessed and written nothing through it. A leaf larger
-    /// than one entry of `level` has the same word in each entry that it takes.
+    /// The word is clean, unless `attrs` has [`Prot::USED`]: the hardware has accessed and written
+    /// nothing through it. A leaf larger than one entry of `level` has the same word in each entry
+    /// that it takes.
     fn leaf(phys: PhysAddr, lg2: u32, level: Level, attrs: Attrs) -> u64;
 
     /// The word for the table at `phys`, in an entry of `level`; the table is of the level below.

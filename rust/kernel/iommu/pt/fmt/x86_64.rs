@@ -23,7 +23,8 @@
 //! There is no switch: the hardware sets A in every entry that it uses and D in each leaf that it
 //! writes through, always. A leaf therefore starts with both clear. D preset would report pages
 //! that nobody wrote; A preset buys nothing once D is left to the hardware, because the first write
-//! updates the entry anyway.
+//! updates the entry anyway. With `Prot::USED` both are preset, for a unit of VT-d whose walks do
+//! not snoop: it faults where it would have to set one.
 //!
 //! Entries that link tables have A preset. Nobody reads it there, and the hardware is spared one
 //! locked update for each table.
@@ -108,10 +109,15 @@ unsafe impl Format for X86_64 {
 
     /// A leaf that may be written may be read too; snooping is stated in the PASID entry.
     fn attrs(prot: Prot) -> Result<Attrs> {
+        let (read, written) = if prot.contains(Prot::USED) {
+            (A, A | D)
+        } else {
+            (0, 0)
+        };
         if prot.contains(Prot::WRITE) {
-            Ok(Attrs(P | US | RW))
+            Ok(Attrs(P | US | RW | written))
         } else if prot.contains(Prot::READ) {
-            Ok(Attrs(P | US))
+            Ok(Attrs(P | US | read))
         } else {
             Err(EINVAL)
         }

@@ -34,6 +34,9 @@ pub trait Case: 'static {
     /// What is allowed, and the words for it at [`PHYS`] with 4 KiB, 2 MiB and 1 GiB.
     const LEAVES: &'static [(Prot, [u64; 3])];
 
+    /// Whether leaves can be made as if they had been used ([`Prot::USED`]).
+    const HAS_USED: bool = false;
+
     /// The word for a table at [`PHYS`] in an entry of level 1.
     const TABLE: u64;
 
@@ -109,6 +112,7 @@ pub enum X86_64 {}
 impl Case for X86_64 {
     type F = fmt::X86_64;
 
+    const HAS_USED: bool = true;
     const HARDWARE: Hardware = Hardware {
         present: 0x1,
         read: 0x5,

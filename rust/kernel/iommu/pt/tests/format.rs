@@ -25,13 +25,21 @@ fn levels() -> Result<[(Level, u32); 3]> {
     ])
 }
 
-/// Each permission at each size is the word that the specification has for it, and reads back.
+/// Each permission at each size is the word that the specification has for it, and reads back. One
+/// that is made as if it had been used has the bits that the hardware would set.
 pub fn leaf_words<C: Case>() -> Result {
     for (prot, words) in C::LEAVES {
         let attrs = C::F::attrs(*prot)?;
+        let used = C::F::attrs(*prot | Prot::USED)?;
+        let preset = match (C::HAS_USED, prot.contains(Prot::WRITE)) {
+            (false, _) => 0,
+            (true, false) => C::HARDWARE.accessed,
+            (true, true) => C::HARDWARE.accessed | C::HARDWARE.dirty,
+        };
 
         for ((level, lg2), word) in levels()?.into_iter().zip(words) {
             check_eq!(C::F::leaf(PHYS, lg2, level, attrs), *word);
+            check_eq!(C::F::leaf(PHYS, lg2, level, used), *word | preset);
             check!(C::F::decode(*word, level) == Entry::Leaf { phys: PHYS, lg2 });
         }
     }
