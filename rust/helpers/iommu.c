@@ -120,6 +120,13 @@ __rust_helper void rust_helper_rust_iommu_store128(u64 *ptr, u64 low, u64 high)
 #endif
 }
 
+#ifdef CONFIG_ACPI
+__rust_helper int rust_helper_pxm_to_online_node(int pxm)
+{
+	return pxm_to_online_node(pxm);
+}
+#endif
+
 #ifdef CONFIG_PCI
 __rust_helper struct pci_dev *rust_helper_pci_physfn(struct pci_dev *pdev)
 {

@@ -6,6 +6,7 @@ use core::ptr::NonNull;
 
 use kernel::{
     bindings,
+    ffi::c_int,
     prelude::*, //
 };
 
@@ -83,6 +84,18 @@ impl Table {
         // to firmware's tables.
         unsafe { core::slice::from_raw_parts(self.header.as_ptr().cast::<u8>(), self.len) }
     }
+}
+
+/// The NUMA node for what firmware says is in the proximity domain `proximity`, or one that is near;
+/// [`None`] if the kernel knows no nodes, or not that domain.
+///
+/// Context: any.
+pub fn node_of(proximity: u32) -> Option<u32> {
+    let proximity = c_int::try_from(proximity).ok()?;
+    // SAFETY: The function takes any number.
+    let node = unsafe { bindings::pxm_to_online_node(proximity) };
+    // Negative: no node.
+    u32::try_from(node).ok()
 }
 
 impl Drop for Table {

@@ -37,5 +37,6 @@ classes! {
     isolate_members = "iommu::isolate::Members::list";
     holder_running = "iommu::lifecycle::Holder::running";
     unflushed_state = "iommu::unflushed::Unflushed::state";
+    ring_slots = "iommu::ring::Queue::slots";
     registry_state = "iommu::registry::Inner::state";
 }

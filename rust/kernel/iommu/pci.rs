@@ -4,8 +4,9 @@
 //!
 //! A unit knows a request by its requester ID. Bridges to conventional PCI put their own in the
 //! place of the device's, and some devices use another's; `pci_for_each_dma_alias()` knows the
-//! rules, but is not for modules. [`Function::for_each_alias`] follows the same ones. What it
-//! leaves out are devices behind a Volume Management Device, whose requests carry that device's ID.
+//! rules, but is not for modules. [`Function::for_each_alias`] follows the same ones; of a device
+//! behind a Volume Management Device, whose requests carry that device's ID, they are to be asked of
+//! [`Function::real_dma`].
 
 use core::{
     marker::PhantomData,
@@ -55,9 +56,11 @@ impl<'a> Function<'a> {
     ///
     /// # Safety
     ///
-    /// `raw` is null, or a bridge above `self`, or the physical function of `self`.
+    /// `raw` is null, or a bridge above `self`, the physical function of `self`, or the function that
+    /// makes its requests.
     unsafe fn related(&self, raw: *mut bindings::pci_dev) -> Option<Self> {
-        // INVARIANT: By this function's contract; a virtual function keeps its physical one.
+        // INVARIANT: By this function's contract; a virtual function keeps its physical one, and a
+        // Volume Management Device removes the buses behind it before it goes.
         Some(Self {
             raw: NonNull::new(raw)?,
             lifetime: PhantomData,
@@ -111,6 +114,20 @@ impl<'a> Function<'a> {
     /// Base class, subclass and programming interface.
     pub fn class(&self) -> u32 {
         self.dev().class
+    }
+
+    /// Vendor and device ID.
+    pub fn ids(&self) -> (u16, u16) {
+        (self.dev().vendor, self.dev().device)
+    }
+
+    /// The function that makes the requests of this one: a Volume Management Device for those behind
+    /// it, otherwise the function itself.
+    // Not compiled into modules, for which the C function is not.
+    #[inline(never)]
+    pub fn real_dma(&self) -> Self {
+        // SAFETY: By the type invariants; a function behind a Volume Management Device goes first.
+        unsafe { self.related(bindings::pci_real_dma_dev(self.raw.as_ptr())) }.unwrap_or(*self)
     }
 
     /// Whether it has a bus below.

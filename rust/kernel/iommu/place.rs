@@ -35,13 +35,32 @@ impl Place {
     /// `ENODEV` if it is no PCI function, `ENOMEM`.
     pub fn of(dev: &Device) -> Result<Self> {
         let function = Function::of(dev).ok_or(ENODEV)?;
+        let real = function.real_dma();
         let mut place = Self {
-            segment: function.segment(),
-            untrusted: function.is_untrusted(),
+            segment: real.segment(),
+            untrusted: function.is_untrusted() || real.is_untrusted(),
             bridge: function.is_bridge(),
             sources: KVec::new(),
         };
-        function.for_each_alias(|source| place.add(source))?;
+        real.for_each_alias(|source| place.add(source))?;
+        Ok(place)
+    }
+
+    /// The place of a device that is on no PCI bus, and whose requests carry `source`.
+    ///
+    /// Context: may sleep.
+    ///
+    /// # Errors
+    ///
+    /// `ENOMEM`.
+    pub fn of_requester(segment: u16, source: u16) -> Result<Self> {
+        let mut place = Self {
+            segment,
+            untrusted: false,
+            bridge: false,
+            sources: KVec::new(),
+        };
+        place.add(source)?;
         Ok(place)
     }
 

@@ -1,17 +1,42 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Rings of commands that a unit fetches: their memory, and time that passes while it does.
+//! Rings of commands that a unit fetches, and the CPUs that wait for them.
 //!
-//! What is in a ring, how a unit is told of it and what stops it are a matter of the unit. That a
-//! batch is followed by a command which makes the unit write a number, and that this number is what
-//! a driver waits for, is the same for all.
+//! What is in a ring, how a unit is told of it and what stops it are a matter of the unit: its
+//! [`Port`]. That a batch is followed by a command which makes the unit write a number, and that
+//! this number is what a CPU waits for, is the same for all.
+//!
+//! Each batch has its own word for its number, so batches of several CPUs are under way at once and
+//! end in any order. The lock of a ring is held while a batch is entered, while an error is dealt
+//! with, and while a batch is taken out; never while the unit works.
+//!
+//! Interrupts stay disabled from when a batch is entered until it is taken out, as in the C driver
+//! (`qi_submit_sync()`). An interrupt handler that found the ring full could wait for the very CPU
+//! that it interrupted, and so could a task that preempted the owner of a batch. With this, every
+//! owner of a batch runs, and there are no more batches than CPUs.
+//!
+//! Every wait has a bound. A unit that does not answer within it is *dead* from then on: each later
+//! batch fails at once, and nothing touches the ring any more. What the unit may still use must
+//! stay as it is.
+//!
+//! # Locks
+//!
+//! The lock of a ring is innermost. A [`Port`] takes no other lock of its driver but those that are
+//! innermost as well.
 
 use kernel::{
+    interrupt::{
+        local_interrupt_disable,
+        LocalInterruptDisabled, //
+    },
     prelude::*,
-    sizes::SZ_4K,
-    sync::atomic::{
-        Acquire,
-        Relaxed, //
+    sync::{
+        atomic::{
+            AtomicFlag,
+            Full,
+            Relaxed, //
+        },
+        SpinLockIrq, //
     },
     time::{
         delay::udelay,
@@ -19,89 +44,329 @@ use kernel::{
     }, //
 };
 
-use super::pages::{
-    Gfp,
-    TablePages, //
+use super::lock_class;
+
+mod memory;
+mod slots;
+
+#[cfg(CONFIG_RUST_IOMMU_KUNIT_TEST)]
+mod concurrent;
+#[cfg(CONFIG_RUST_IOMMU_KUNIT_TEST)]
+mod tests;
+
+pub use memory::Memory;
+
+use slots::{
+    Slots,
+    Standing,
+    Ticket, //
 };
 
 /// Looks at a completion before pauses of a microsecond begin.
 const EAGER_ROUNDS: u32 = 200;
 
-/// The memory of a ring of commands of `WORDS` 64-bit words, and a word that the unit writes to.
-///
-/// # Examples
-///
-/// ```
-/// use kernel::iommu::ring::Memory;
-/// use kernel::sync::atomic::Release;
-///
-/// let memory = Memory::<2>::new(512, None)?;
-/// memory.store(511, &[1, 2])?;
-/// assert_eq!(memory.load(511), Some([1, 2]));
-/// assert!(memory.store(512, &[1, 2]).is_err());
-///
-/// // What the unit does in the end.
-/// memory.status.word(0)?.store(7, Release);
-/// assert_eq!(memory.completed(), 7);
-/// # Ok::<(), Error>(())
-/// ```
-pub struct Memory<const WORDS: usize> {
-    /// The commands.
-    pub slots: TablePages,
-    /// A page, at whose start the unit says what is done.
-    pub status: TablePages,
-}
+/// Looks at a completion between two looks at the error bits, which are slow to read.
+const CHECK_ROUNDS: u32 = 64;
 
-impl<const WORDS: usize> Memory<WORDS> {
-    /// Memory for `slots` commands, near the NUMA node `node` if one is given. All is zero.
+/// How often a completion is looked at before the unit counts as dead; see [`Port::pause`].
+const ROUNDS: u32 = 1_000_000;
+
+/// How often a batch is entered if the unit drops it.
+const ATTEMPTS: u32 = 3;
+
+/// How often a CPU looks for room in the ring: longer than any owner of a batch keeps its slots.
+const ROOM_ROUNDS: u32 = (ATTEMPTS + 1) * ROUNDS;
+
+/// A unit, as far as its ring is concerned.
+pub trait Port<const WORDS: usize> {
+    /// Tells the unit that there are commands up to the slot `index`, which is not one of them.
     ///
-    /// Context: may sleep.
+    /// Context: any; under the lock of the ring.
+    fn set_tail(&self, index: usize);
+
+    /// The command that makes the unit write `number` to the physical address `status` when all
+    /// commands before it are done.
+    fn wait_command(&self, status: u64, number: u32) -> [u64; WORDS];
+
+    /// Whether the unit has stopped, or reports an error that concerns the ring.
+    ///
+    /// Context: any.
+    fn has_error(&self) -> bool;
+
+    /// Deals with the error and makes the unit go on. Called when [`Self::has_error`] said so;
+    /// another CPU may have dealt with it meanwhile.
+    ///
+    /// Context: any; under the lock of the ring.
     ///
     /// # Errors
     ///
-    /// `ENOMEM`; `EINVAL` for no command, or more than any memory holds.
-    pub fn new(slots: usize, node: Option<u32>) -> Result<Self> {
-        let bytes = slots.checked_mul(WORDS * size_of::<u64>()).ok_or(EINVAL)?;
-        Ok(Self {
-            slots: TablePages::new(bytes, Gfp::KERNEL, node)?,
-            status: TablePages::new(SZ_4K, Gfp::KERNEL, node)?,
+    /// If the unit cannot go on: it counts as dead then.
+    fn recover(&self, pending: &mut Pending<'_, WORDS>) -> Result;
+
+    /// Waits about a microsecond, less in the first rounds.
+    ///
+    /// Context: any.
+    fn pause(&self, round: u32) {
+        pause(round);
+    }
+}
+
+/// The batches that are under way, for [`Port::recover`].
+pub struct Pending<'a, const WORDS: usize> {
+    memory: &'a Memory<WORDS>,
+    slots: &'a mut Slots,
+}
+
+impl<const WORDS: usize> Pending<'_, WORDS> {
+    /// The memory of the ring.
+    pub fn memory(&self) -> &Memory<WORDS> {
+        self.memory
+    }
+
+    /// Fails the batch that the command in `slot` is of. Its other commands are not affected.
+    ///
+    /// Returns whether that is new: `false` if the unit has refused what is in the slot before, or
+    /// if the slot is in no batch.
+    pub fn refuse(&mut self, slot: usize) -> bool {
+        self.slots.refuse(slot)
+    }
+
+    /// Says that the unit has dropped the ends of all batches that it has fetched, those before the
+    /// slot `head`, and goes on with the others. The batches are entered again.
+    pub fn drop_before(&mut self, head: usize) {
+        let memory = self.memory;
+        self.slots
+            .drop_before(head, |slot, number| is_done(memory, slot, number));
+    }
+
+    /// Says that the unit has dropped all batches and fetches from the first slot on. Those that
+    /// have no refused command are entered again.
+    pub fn drop_all(&mut self) {
+        let memory = self.memory;
+        self.slots
+            .drop_all(|slot, number| is_done(memory, slot, number));
+    }
+}
+
+/// Whether the unit has written the number of the batch that ends in `slot`.
+#[inline]
+fn is_done<const WORDS: usize>(memory: &Memory<WORDS>, slot: usize, number: u32) -> bool {
+    memory.completed(slot) == u64::from(number)
+}
+
+/// How one try to run a batch ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Outcome {
+    /// Everything was done.
+    Done,
+    /// Some command was refused.
+    Refused,
+    /// The unit has dropped it.
+    Dropped,
+}
+
+/// A ring, and whether its unit is alive.
+#[pin_data]
+pub struct Queue<const WORDS: usize> {
+    memory: Memory<WORDS>,
+    dead: AtomicFlag,
+    #[pin]
+    slots: SpinLockIrq<Slots>,
+}
+
+impl<const WORDS: usize> Queue<WORDS> {
+    /// An empty ring in `memory`, which the unit does not fetch from yet.
+    ///
+    /// Context: may sleep.
+    pub fn new(memory: Memory<WORDS>) -> impl PinInit<Self, Error> {
+        let (name, key) = lock_class::ring_slots();
+        pin_init::pin_init_scope(move || {
+            let slots = Slots::new(memory.count())?;
+            Ok(try_pin_init!(Self {
+                memory,
+                dead: AtomicFlag::new(false),
+                slots <- SpinLockIrq::new(slots, name, key),
+            }? Error))
         })
     }
 
-    /// Writes a command. The unit must not fetch it before it is told to by a register, whose write
-    /// comes after this one for the unit.
+    /// The memory of the ring.
+    pub fn memory(&self) -> &Memory<WORDS> {
+        &self.memory
+    }
+
+    /// Says that the unit fetches commands from the first slot on, or no longer. A unit that does
+    /// not fetch has cached nothing: until then, and after it, a batch is done at once.
+    ///
+    /// Context: any. No batch is under way.
+    pub fn run(&self, on: bool) {
+        self.slots.lock().run(on);
+    }
+
+    /// Whether the unit fetches commands.
+    ///
+    /// Context: any.
+    pub fn is_running(&self) -> bool {
+        self.slots.lock().is_running()
+    }
+
+    /// Whether the unit was given up.
+    ///
+    /// Context: any.
+    #[inline]
+    pub fn is_dead(&self) -> bool {
+        self.dead.load(Relaxed)
+    }
+
+    /// Gives the unit up, for ever. Returns whether it was alive.
+    ///
+    /// Context: any.
+    pub fn kill(&self) -> bool {
+        !self.dead.xchg(true, Full)
+    }
+
+    /// Runs `batch` and waits until the unit is done with it.
     ///
     /// Context: any.
     ///
     /// # Errors
     ///
-    /// `EINVAL` if there is no such slot.
-    pub fn store(&self, slot: usize, command: &[u64; WORDS]) -> Result {
-        for (index, value) in command.iter().enumerate() {
-            self.slots
-                .word(slot * WORDS + index)?
-                .store(*value, Relaxed);
+    /// - `EINVAL` if the unit refused a command, or the batch is longer than the ring;
+    /// - `ETIMEDOUT` if the unit does not answer. It is dead now, and this caller is the only one
+    ///   who is told so: it has to tell the administrator, and to keep devices from memory;
+    /// - `EIO` if it is dead since before.
+    pub fn submit<C>(&self, port: &impl Port<WORDS>, batch: &[C]) -> Result
+    where
+        C: AsRef<[u64; WORDS]>,
+    {
+        if batch.len() + 2 > self.memory.count() {
+            return Err(EINVAL);
         }
-        Ok(())
+        let irq = local_interrupt_disable();
+        for _ in 0..ATTEMPTS {
+            let Some(ticket) = self.wait_for_room(&irq, port, batch)? else {
+                return Ok(());
+            };
+            match self.wait(&irq, port, ticket)? {
+                Outcome::Done => return Ok(()),
+                Outcome::Refused => return Err(EINVAL),
+                Outcome::Dropped => {}
+            }
+        }
+        Err(self.give_up())
     }
 
-    /// Reads a command, [`None`] if there is no such slot.
-    ///
-    /// Context: any.
-    pub fn load(&self, slot: usize) -> Option<[u64; WORDS]> {
-        let mut command = [0; WORDS];
-        for (index, value) in command.iter_mut().enumerate() {
-            *value = self.slots.word(slot * WORDS + index).ok()?.load(Relaxed);
+    /// Gives the unit up. Returns the error of the caller.
+    fn give_up(&self) -> Error {
+        if self.kill() {
+            ETIMEDOUT
+        } else {
+            EIO
         }
-        Some(command)
     }
 
-    /// The number that the unit has written last, zero if none. What the caller does next does not
-    /// come before what the unit has completed.
-    ///
-    /// Context: any.
-    pub fn completed(&self) -> u64 {
-        self.status.word(0).map_or(0, |word| word.load(Acquire))
+    /// Enters `batch` when there is room. [`None`] if the unit does not fetch.
+    fn wait_for_room<C>(
+        &self,
+        irq: &LocalInterruptDisabled,
+        port: &impl Port<WORDS>,
+        batch: &[C],
+    ) -> Result<Option<Ticket>>
+    where
+        C: AsRef<[u64; WORDS]>,
+    {
+        for round in 0..ROOM_ROUNDS {
+            if self.is_dead() {
+                return Err(EIO);
+            }
+            {
+                let mut slots = self.slots.lock_with(irq);
+                if !slots.is_running() {
+                    return Ok(None);
+                }
+                if let Some(ticket) = slots.reserve(batch.len()) {
+                    self.fill(&slots, &ticket, port, batch)?;
+                    port.set_tail(slots.next());
+                    return Ok(Some(ticket));
+                }
+            }
+            port.pause(round);
+        }
+        Err(self.give_up())
+    }
+
+    /// Writes `batch` and its end to the slots of `ticket`.
+    fn fill<C>(
+        &self,
+        slots: &Slots,
+        ticket: &Ticket,
+        port: &impl Port<WORDS>,
+        batch: &[C],
+    ) -> Result
+    where
+        C: AsRef<[u64; WORDS]>,
+    {
+        for (index, command) in batch.iter().enumerate() {
+            self.memory
+                .store(slots.slot(ticket, index), command.as_ref())?;
+        }
+        let end = port.wait_command(self.memory.status_of(ticket.last), ticket.number);
+        self.memory.store(ticket.last, &end)
+    }
+
+    /// Waits until the batch of `ticket` has ended, and gives its slots back. They stay in use if
+    /// the unit is dead.
+    fn wait(
+        &self,
+        irq: &LocalInterruptDisabled,
+        port: &impl Port<WORDS>,
+        ticket: Ticket,
+    ) -> Result<Outcome> {
+        for round in 0..ROUNDS {
+            if is_done(&self.memory, ticket.last, ticket.number) {
+                return Ok(self.take_out(irq, ticket, Outcome::Done));
+            }
+            if round % CHECK_ROUNDS == CHECK_ROUNDS - 1 {
+                if self.is_dead() {
+                    return Err(EIO);
+                }
+                match self.check(irq, port, &ticket)? {
+                    Standing::Pending => {}
+                    Standing::Refused => return Ok(self.take_out(irq, ticket, Outcome::Refused)),
+                    Standing::Dropped => return Ok(self.take_out(irq, ticket, Outcome::Dropped)),
+                }
+            }
+            port.pause(round);
+        }
+        Err(self.give_up())
+    }
+
+    /// Looks for an error, of whichever batch, and how the batch of `ticket` stands.
+    fn check(
+        &self,
+        irq: &LocalInterruptDisabled,
+        port: &impl Port<WORDS>,
+        ticket: &Ticket,
+    ) -> Result<Standing> {
+        let mut slots = self.slots.lock_with(irq);
+        if port.has_error() {
+            let mut pending = Pending {
+                memory: &self.memory,
+                slots: &mut slots,
+            };
+            if port.recover(&mut pending).is_err() {
+                return Err(self.give_up());
+            }
+        }
+        Ok(slots.standing(ticket))
+    }
+
+    fn take_out(&self, irq: &LocalInterruptDisabled, ticket: Ticket, outcome: Outcome) -> Outcome {
+        if self.slots.lock_with(irq).give_back(ticket) {
+            Outcome::Refused
+        } else {
+            outcome
+        }
     }
 }
 
@@ -113,38 +378,5 @@ pub fn pause(round: u32) {
         core::hint::spin_loop();
     } else {
         udelay(Delta::from_micros(1));
-    }
-}
-
-#[cfg(CONFIG_RUST_IOMMU_KUNIT_TEST)]
-#[kunit_tests(rust_iommu_ring)]
-mod tests {
-    use super::*;
-    use kernel::sync::atomic::Release;
-
-    #[test]
-    fn each_slot_has_its_own_words_and_the_last_is_the_end() -> Result {
-        let memory = Memory::<2>::new(512, None)?;
-        memory.store(0, &[1, 2])?;
-        memory.store(1, &[3, 4])?;
-        memory.store(511, &[5, 6])?;
-        assert_eq!(memory.load(0), Some([1, 2]));
-        assert_eq!(memory.load(1), Some([3, 4]));
-        assert_eq!(memory.load(2), Some([0, 0]));
-        assert_eq!(memory.load(511), Some([5, 6]));
-        assert_eq!(memory.store(512, &[1, 2]), Err(EINVAL));
-        assert_eq!(memory.load(512), None);
-        Ok(())
-    }
-
-    #[test]
-    fn what_the_unit_has_written_is_completed() -> Result {
-        let memory = Memory::<4>::new(64, None)?;
-        assert_eq!(memory.completed(), 0);
-        memory.status.word(0)?.store(7, Release);
-        assert_eq!(memory.completed(), 7);
-        assert_eq!(Memory::<4>::new(0, None).err(), Some(EINVAL));
-        assert_eq!(Memory::<4>::new(usize::MAX, None).err(), Some(EINVAL));
-        Ok(())
     }
 }

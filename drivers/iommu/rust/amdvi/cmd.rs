@@ -163,13 +163,13 @@ impl Ring {
 
     fn wait(&self, memory: &Memory, port: &impl Port) -> Outcome {
         for round in 0..ROUNDS {
-            if memory.completed() == self.sequence {
+            if memory.completed(0) == self.sequence {
                 return Outcome::Done;
             }
             if round % STATUS_ROUNDS == STATUS_ROUNDS - 1
                 && !port.is_running()
                 // It may have stopped after this.
-                && memory.completed() != self.sequence
+                && memory.completed(0) != self.sequence
             {
                 return Outcome::Refused;
             }

@@ -4,7 +4,12 @@
 //!
 //! VT-d specification, chapter 8. Pure: works on bytes, trusts none of them. A table that lies
 //! about a length, names a unit twice or leaves an address out is refused whole, because half a
-//! description would leave devices outside of every unit.
+//! description would leave devices outside of every unit. Reserved memory that ends before it begins
+//! is left out and told of, as by the C driver: such tables are in the field, and no device is
+//! worse off than without the record.
+//!
+//! Records that are not read: ATSR (8.5) and SIDP are about device TLBs, which this driver does not
+//! switch on; ANDD (8.7) gives a name to a device that a scope of a unit has the requester ID of.
 
 pub(crate) mod scope;
 
@@ -19,7 +24,10 @@ use kernel::{
     prelude::*, //
 };
 
-use scope::Scope;
+use scope::{
+    Named,
+    Scope, //
+};
 
 /// Bytes of the fixed part of the table: the ACPI header, two bytes of flags, ten reserved.
 const FIXED_BYTES: usize = 48;
@@ -27,11 +35,15 @@ const FIXED_BYTES: usize = 48;
 /// Offset of the host address width in the fixed part.
 const WIDTH_OFFSET: usize = 36;
 
-/// Flag of the table: firmware asks the system not to remap DMA.
-const OPT_OUT: u8 = 1 << 1;
-
 /// Flag of the table: firmware has kept devices from DMA until here.
 const PLATFORM_OPT_IN: u8 = 1 << 2;
+
+/// Flag of the table: firmware forces the remapping of DMA off (`DMAR_REMAP_OPT_OUT`). That of bit 1
+/// is about x2APIC mode.
+const OPT_OUT: u8 = 1 << 3;
+
+/// Flag of a SATC record: its devices do not work without their translation caches.
+const CACHE_REQUIRED: u8 = 1 << 0;
 
 /// Flag of a unit: it serves all devices of its segment that no other unit names.
 const INCLUDE_ALL: u8 = 1 << 0;
@@ -49,6 +61,8 @@ pub(crate) struct UnitInfo {
     pub(crate) include_all: bool,
     /// What it serves by name.
     pub(crate) scopes: KVec<Scope>,
+    /// Requester IDs of devices that are on no PCI bus, which ACPI has names for.
+    pub(crate) acpi_devices: KVec<u16>,
 }
 
 /// Memory that firmware or a device's own firmware keeps using (RMRR, 8.4).
@@ -64,10 +78,28 @@ pub(crate) struct ReservedInfo {
     pub(crate) scopes: KVec<Scope>,
 }
 
+/// Devices that do not work without their translation caches (SATC, 8.8).
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct CachedInfo {
+    /// PCI segment of the devices.
+    pub(crate) segment: u16,
+    /// The devices.
+    pub(crate) scopes: KVec<Scope>,
+}
+
+/// Where a unit is (RHSA, 8.6).
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct AffinityInfo {
+    /// Physical address of its registers.
+    pub(crate) base: u64,
+    /// The proximity domain, ACPI's number of a NUMA node.
+    pub(crate) proximity: u32,
+}
+
 /// What the whole table says.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Dmar {
-    /// Whether firmware asks the system not to remap DMA.
+    /// Whether firmware forces the remapping of DMA off.
     pub(crate) opt_out: bool,
     /// Whether firmware has kept devices from DMA until here.
     pub(crate) platform_opt_in: bool,
@@ -77,6 +109,12 @@ pub(crate) struct Dmar {
     pub(crate) units: KVec<UnitInfo>,
     /// The reserved memory.
     pub(crate) reserved: KVec<ReservedInfo>,
+    /// First and last byte of reserved memory that ends before it begins.
+    pub(crate) inverted: KVec<(u64, u64)>,
+    /// Devices that do not work without their translation caches.
+    pub(crate) cached: KVec<CachedInfo>,
+    /// Where units are.
+    pub(crate) affinities: KVec<AffinityInfo>,
 }
 
 impl Dmar {
@@ -105,6 +143,9 @@ impl Dmar {
             host_width: width + 1,
             units: KVec::new(),
             reserved: KVec::new(),
+            inverted: KVec::new(),
+            cached: KVec::new(),
+            affinities: KVec::new(),
         };
         let mut offset = FIXED_BYTES;
         for record in Records::new(reader.rest(), RecordHeader::Word) {
@@ -117,8 +158,8 @@ impl Dmar {
             match record.kind {
                 0 => dmar.add_unit(&record, offset)?,
                 1 => dmar.add_reserved(&record, offset)?,
-                // ATSR, RHSA, ANDD, SATC, SIDP: advice about device TLBs, NUMA and devices that
-                // are not on a PCI bus, none of which this driver uses.
+                3 => dmar.add_affinity(&record, offset)?,
+                5 => dmar.add_cached(&record, offset)?,
                 _ => {}
             }
             offset += record.bytes.len();
@@ -146,17 +187,50 @@ impl Dmar {
         if include_all && self.units.iter().any(catches_all) {
             return Err(bad("two units serve all other devices of one segment"));
         }
-        self.units.push(
-            UnitInfo {
-                segment,
-                base,
-                // The lower four bits are the logarithm of the number of pages.
-                bytes: 0x1000 << (size & 0xf),
-                include_all,
-                scopes: scopes(body, offset)?,
-            },
-            GFP_KERNEL,
-        )?;
+        let mut unit = UnitInfo {
+            segment,
+            base,
+            // The lower four bits are the logarithm of the number of pages.
+            bytes: 0x1000 << (size & 0xf),
+            include_all,
+            scopes: KVec::new(),
+            acpi_devices: KVec::new(),
+        };
+        for named in each_scope(body, offset) {
+            match named? {
+                Named::Function(scope) => unit.scopes.push(scope, GFP_KERNEL)?,
+                Named::AcpiDevice(source) => unit.acpi_devices.push(source, GFP_KERNEL)?,
+                Named::Other => {}
+            }
+        }
+        self.units.push(unit, GFP_KERNEL)?;
+        Ok(())
+    }
+
+    fn add_affinity(&mut self, record: &Record<'_>, offset: usize) -> Result<(), TableError> {
+        let what = "a RHSA record is shorter than its fixed part";
+        let short = |_| TableError::Bad { offset, what };
+        let mut body = record.body();
+        body.skip(4).map_err(short)?;
+        let base = body.u64().map_err(short)?;
+        let proximity = body.u32().map_err(short)?;
+        self.affinities
+            .push(AffinityInfo { base, proximity }, GFP_KERNEL)?;
+        Ok(())
+    }
+
+    fn add_cached(&mut self, record: &Record<'_>, offset: usize) -> Result<(), TableError> {
+        let what = "a SATC record is shorter than its fixed part";
+        let short = |_| TableError::Bad { offset, what };
+        let mut body = record.body();
+        let flags = body.u8().map_err(short)?;
+        body.skip(1).map_err(short)?;
+        let segment = body.u16().map_err(short)?;
+        let scopes = functions(body, offset)?;
+        if flags & CACHE_REQUIRED != 0 {
+            self.cached
+                .push(CachedInfo { segment, scopes }, GFP_KERNEL)?;
+        }
         Ok(())
     }
 
@@ -168,8 +242,10 @@ impl Dmar {
         let segment = body.u16().map_err(short)?;
         let first = body.u64().map_err(short)?;
         let last = body.u64().map_err(short)?;
+        let scopes = functions(body, offset)?;
         if last < first {
-            return Err(bad("an RMRR record ends before it begins"));
+            self.inverted.push((first, last), GFP_KERNEL)?;
+            return Ok(());
         }
         self.reserved.push(
             ReservedInfo {
@@ -177,7 +253,7 @@ impl Dmar {
                 // Firmware that does not align its regions gets the whole pages.
                 first: first & !0xfff,
                 last: last | 0xfff,
-                scopes: scopes(body, offset)?,
+                scopes,
             },
             GFP_KERNEL,
         )?;
@@ -186,14 +262,24 @@ impl Dmar {
 }
 
 /// Parses the device scopes at the end of a record.
-fn scopes(body: Reader<'_>, offset: usize) -> Result<KVec<Scope>, TableError> {
-    let mut scopes = KVec::new();
-    for record in Records::new(body.rest(), RecordHeader::Byte) {
+fn each_scope(
+    body: Reader<'_>,
+    offset: usize,
+) -> impl Iterator<Item = Result<Named, TableError>> + '_ {
+    Records::new(body.rest(), RecordHeader::Byte).map(move |record| {
         let record = record.map_err(|_| TableError::Bad {
             offset,
             what: "a device scope is shorter than its header or leads past its record",
         })?;
-        if let Some(scope) = Scope::parse(&record, offset)? {
+        Named::parse(&record, offset)
+    })
+}
+
+/// The device scopes at the end of a record that are PCI functions.
+fn functions(body: Reader<'_>, offset: usize) -> Result<KVec<Scope>, TableError> {
+    let mut scopes = KVec::new();
+    for named in each_scope(body, offset) {
+        if let Named::Function(scope) = named? {
             scopes.push(scope, GFP_KERNEL)?;
         }
     }
@@ -238,6 +324,14 @@ mod tests {
         2, 8, 0, 0, 0, 0, 1, 0,
     ];
 
+    /// The unit at 0xfed91000 is in proximity domain 7.
+    const AFFINITY: &[u8] = &[
+        3, 0, 20, 0, 0, 0, 0, 0, 0, 0x10, 0xd9, 0xfe, 0, 0, 0, 0, 7, 0, 0, 0,
+    ];
+
+    /// 00:02.0 does not work without its cache.
+    const CACHED: &[u8] = &[5, 0, 16, 0, 1, 0, 0, 0, 1, 8, 0, 0, 0, 0, 2, 0];
+
     fn what(bytes: &[u8]) -> &'static str {
         match Dmar::parse(bytes) {
             Ok(_) => "no error",
@@ -251,6 +345,7 @@ mod tests {
         let bytes = table(&[UNIT, ALL, RESERVED, &[2, 0, 8, 0, 0, 0, 0, 0]])?;
         let dmar = Dmar::parse(&bytes)?;
         assert!(dmar.platform_opt_in && !dmar.opt_out);
+        assert!(dmar.cached.is_empty() && dmar.affinities.is_empty());
         assert_eq!(dmar.host_width, 39);
         assert_eq!(dmar.units.len(), 2);
         assert_eq!(dmar.units[0].base, 0xfed9_0000);
@@ -277,16 +372,80 @@ mod tests {
         Ok(())
     }
 
+    #[test]
+    fn flags_of_the_table() -> Result {
+        let mut bytes = table(&[ALL])?;
+        // Interrupt remapping, x2APIC mode and opt-in are no reason to let go of DMA.
+        for (flags, opt_out, opt_in) in [(0b0111, false, true), (0b1000, true, false)] {
+            bytes[WIDTH_OFFSET + 1] = flags;
+            let dmar = Dmar::parse(&bytes)?;
+            assert_eq!((dmar.opt_out, dmar.platform_opt_in), (opt_out, opt_in));
+        }
+        Ok(())
+    }
+
+    #[test]
+    fn caches_and_nodes() -> Result {
+        let bytes = table(&[ALL, AFFINITY, CACHED])?;
+        let dmar = Dmar::parse(&bytes)?;
+        assert_eq!(dmar.affinities.len(), 1);
+        assert_eq!(dmar.affinities[0].base, dmar.units[0].base);
+        assert_eq!(dmar.affinities[0].proximity, 7);
+        assert_eq!(dmar.cached.len(), 1);
+        let gpu = [Node {
+            bus: 0,
+            devfn: 0x10,
+        }];
+        assert!(dmar.cached[0].scopes[0].serves(&gpu));
+        // One that can do without its cache is as any other.
+        let mut optional = [0; 16];
+        optional.copy_from_slice(CACHED);
+        optional[4] = 0;
+        assert!(Dmar::parse(&table(&[&optional])?)?.cached.is_empty());
+        for cut in [AFFINITY, CACHED] {
+            let short = [cut[0], 0, 6, 0, 0, 0];
+            assert!(what(&table(&[&short])?).contains("fixed part"));
+        }
+        Ok(())
+    }
+
+    #[test]
+    fn a_device_that_acpi_has_a_name_for() -> Result {
+        let mut unit = [0; 26];
+        unit.copy_from_slice(UNIT);
+        // Type 5, with a path of one step: 00:1e.3.
+        unit[2] = 24;
+        unit[16..24].copy_from_slice(&[5, 8, 0, 0, 1, 0, 0x1e, 3]);
+        let dmar = Dmar::parse(&table(&[&unit[..24]])?)?;
+        assert_eq!(&dmar.units[0].acpi_devices[..], &[0x00f3]);
+        assert!(dmar.units[0].scopes.is_empty());
+        // The number of a bus behind a bridge is not in the table.
+        unit[2] = 26;
+        unit[17] = 10;
+        assert!(what(&table(&[&unit])?).contains("behind a bridge"));
+        Ok(())
+    }
+
+    /// The rest of the table is good for something.
+    #[test]
+    fn inverted_memory_is_left_out() -> Result {
+        let mut backwards = [0; 32];
+        backwards.copy_from_slice(RESERVED);
+        backwards[17] = 0;
+        let dmar = Dmar::parse(&table(&[ALL, &backwards, RESERVED])?)?;
+        assert_eq!((dmar.units.len(), dmar.reserved.len()), (1, 1));
+        assert_eq!(&dmar.inverted[..], &[(0x1000, 0xff)]);
+        Ok(())
+    }
+
     /// No prefix of a good table is misread: it is refused or has fewer records.
     #[test]
     fn every_truncation_is_handled() -> Result {
-        let bytes = table(&[UNIT, ALL, RESERVED])?;
-        let ends = [
-            FIXED_BYTES,
-            FIXED_BYTES + UNIT.len(),
-            FIXED_BYTES + UNIT.len() + ALL.len(),
-            bytes.len(),
-        ];
+        let bytes = table(&[UNIT, ALL, RESERVED, AFFINITY, CACHED])?;
+        let mut ends = [FIXED_BYTES; 6];
+        for (index, record) in [UNIT, ALL, RESERVED, AFFINITY, CACHED].iter().enumerate() {
+            ends[index + 1] = ends[index] + record.len();
+        }
         for len in 0..=bytes.len() {
             assert_eq!(Dmar::parse(&bytes[..len]).is_ok(), ends.contains(&len));
         }
@@ -296,7 +455,7 @@ mod tests {
     /// No single byte that lies makes the parser loop, panic or read past the end.
     #[test]
     fn every_lie_is_survived() -> Result {
-        let mut bytes = table(&[UNIT, ALL, RESERVED])?;
+        let mut bytes = table(&[UNIT, ALL, RESERVED, AFFINITY, CACHED])?;
         for index in 0..bytes.len() {
             let honest = bytes[index];
             for lie in [0, 1, 3, 0x7f, 0xff] {
@@ -317,16 +476,12 @@ mod tests {
         nowhere[9] = 0;
         nowhere[10] = 0;
         nowhere[11] = 0;
-        let mut backwards = [0; 32];
-        backwards.copy_from_slice(RESERVED);
-        backwards[17] = 0;
         assert!(what(&table(&[&nowhere])?).contains("no valid register address"));
         assert!(what(&table(&[UNIT, UNIT])?).contains("the same registers"));
         let mut other = [0; 16];
         other.copy_from_slice(ALL);
         other[9] = 0x20;
         assert!(what(&table(&[ALL, &other])?).contains("one segment"));
-        assert!(what(&table(&[&backwards])?).contains("ends before it begins"));
         assert!(what(&table(&[&[0, 0, 3, 0]])?).contains("shorter than its header"));
         assert!(what(&table(&[&[0, 0, 8, 0, 0, 0, 0, 0]])?).contains("fixed part"));
         Ok(())

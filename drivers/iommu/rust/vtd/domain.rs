@@ -48,13 +48,7 @@ use kernel::{
         }, //
     },
     prelude::*,
-    sync::{
-        atomic::{
-            AtomicFlag,
-            Relaxed, //
-        },
-        Arc, //
-    }, //
+    sync::Arc, //
 };
 
 use crate::{
@@ -95,7 +89,7 @@ enum Table {
 
 impl Table {
     /// Tables that map nothing. May sleep.
-    fn new(stage: Stage, shape: Shape, coherent: bool) -> Result<Self> {
+    fn new(stage: Stage, shape: Shape, coherent: bool, node: Option<u32>) -> Result<Self> {
         let config = Config {
             levels: shape.levels,
             max_levels: shape.levels,
@@ -105,7 +99,7 @@ impl Table {
             coherent,
             skip_levels: false,
         };
-        let memory = KernelTables::new(None);
+        let memory = KernelTables::new(node);
         Ok(match stage {
             Stage::First => Self::First(PageTable::new(memory, config, Gfp::KERNEL)?),
             Stage::Second => Self::Second(PageTable::new(memory, config, Gfp::KERNEL)?),
@@ -134,12 +128,11 @@ pub(crate) struct Domain {
     dirty: bool,
     /// Whether new mappings are made known to units that cache absent ones or buffer writes.
     sync_map: bool,
-    /// Whether the unit that it was allocated for can enforce snooping.
-    snoop_control: bool,
-    /// Whether snooping is enforced.
-    snoop: AtomicFlag,
-    /// Whether anything was ever mapped without snooping.
-    mapped: AtomicFlag,
+    /// Whether every access snoops, whatever the device asks for: always, if the unit that the
+    /// domain was allocated for can enforce it.
+    snoop: bool,
+    /// What all leaves have in common.
+    leaf_flags: Prot,
     #[pin]
     ids: DomainIds<Unit>,
 }
@@ -171,6 +164,21 @@ fn needs_sync_map(caps: &Caps, stage: Stage) -> bool {
     caps.write_buffer() || (stage == Stage::Second && caps.caching_mode())
 }
 
+/// What all leaves of a domain have in common.
+fn leaf_flags(stage: Stage, coherent: bool, snoop: bool) -> Prot {
+    let mut flags = Prot::NONE;
+    // In the first stage the PASID entry says it.
+    if snoop && stage == Stage::Second {
+        flags |= Prot::SNOOP;
+    }
+    // A unit whose walks are not coherent cannot set A and D of a first-stage leaf, and refuses an
+    // access that needs it (reason 90h, 7.1.3). In the second stage it is not asked to (SSADE).
+    if !coherent && stage == Stage::First {
+        flags |= Prot::USED;
+    }
+    flags
+}
+
 impl Domain {
     /// Makes a domain with tables of `stage` that devices of `unit` can be attached to.
     ///
@@ -193,17 +201,17 @@ impl Domain {
             }
             let coherent = caps.coherent_walk();
             let sync_map = needs_sync_map(caps, stage);
-            let snoop_control = caps.snoop_control();
-            let table = Table::new(stage, shape, coherent)?;
+            let snoop = caps.snoop_control();
+            let leaf_flags = leaf_flags(stage, coherent, snoop);
+            let table = Table::new(stage, shape, coherent, unit.node)?;
             Ok(try_pin_init!(Self {
                 table,
                 shape,
                 coherent,
                 dirty: flags.dirty_tracking,
                 sync_map,
-                snoop_control,
-                snoop: AtomicFlag::new(false),
-                mapped: AtomicFlag::new(false),
+                snoop,
+                leaf_flags,
                 ids <- DomainIds::new(),
             }? Error))
         })
@@ -232,7 +240,8 @@ impl Domain {
             && (!self.coherent || caps.coherent_walk())
             && (!self.dirty || caps.dirty(stage).is_ok())
             && (self.sync_map || !needs_sync_map(caps, stage))
-            && (!self.snoop.load(Relaxed) || caps.snoop_control())
+            // What says so is reserved on a unit that cannot enforce it.
+            && (!self.snoop || caps.snoop_control())
     }
 
     /// The PASID entry that leads to the tables.
@@ -244,7 +253,7 @@ impl Domain {
             domain: attachment.id.id,
             walk_snoop: self.coherent,
             // In second-stage tables every leaf says it.
-            page_snoop: stage == Stage::First && self.snoop.load(Relaxed),
+            page_snoop: stage == Stage::First && self.snoop,
         };
         match stage {
             Stage::First => Entry::first_stage(top.phys, top.levels, caps.widest(), common),
@@ -267,8 +276,11 @@ impl PagingDomain for Domain {
     }
 
     fn prepare(&self, endpoint: &Arc<Endpoint>, slot: Slot, _tracking: bool) -> Result<Attachment> {
-        if !self.suits(&endpoint.unit.caps) {
+        if endpoint.needs_cache || !self.suits(&endpoint.unit.caps) {
             return Err(EINVAL);
+        }
+        if endpoint.unit.is_dead() {
+            return Err(EIO);
         }
         let pasid = endpoint::pasid_of(slot);
         endpoint.table.prepare(pasid)?;
@@ -337,11 +349,7 @@ impl PagingDomain for Domain {
         gfp: Gfp,
         gather: &mut IotlbGather<'_>,
     ) -> (u64, Result) {
-        if self.snoop.load(Relaxed) {
-            prot |= Prot::SNOOP;
-        } else if !self.mapped.load(Relaxed) {
-            self.mapped.store(true, Relaxed);
-        }
+        prot |= self.leaf_flags;
         either!(&self.table, table => table.map(claim, phys, prot, gfp, gather))
     }
 
@@ -384,18 +392,11 @@ impl PagingDomain for Domain {
         })
     }
 
-    /// Only before the first mapping and the first attachment: leaves that do not snoop would have
-    /// to be written anew.
-    fn enforce_cache_coherency(&self, attachments: &Attachments<Self>) -> bool {
-        if self.snoop.load(Relaxed) {
-            return true;
-        }
-        let fresh = !self.mapped.load(Relaxed) && attachments.with_tags(|tags| tags.is_empty());
-        if fresh && self.snoop_control {
-            self.snoop.store(true, Relaxed);
-            return true;
-        }
-        false
+    /// Nothing to switch: it holds from the first mapping and the first attachment on. So it holds
+    /// for whatever was mapped meanwhile, and for a container of VFIO, which asks after it has
+    /// attached.
+    fn enforce_cache_coherency(&self, _attachments: &Attachments<Self>) -> bool {
+        self.snoop
     }
 
     fn read_and_clear_dirty(
@@ -409,5 +410,31 @@ impl PagingDomain for Domain {
 
     fn report_writable(&self, claim: &Stable, dirty: &mut DirtyBitmap<'_>) -> Result {
         either!(&self.table, table => table.report_writable(claim, dirty))
+    }
+}
+
+#[cfg(CONFIG_RUST_INTEL_VTD_KUNIT_TEST)]
+#[kunit_tests(rust_vtd_domain)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn snooping_holds_from_the_first_mapping_on() {
+        for coherent in [false, true] {
+            assert!(leaf_flags(Stage::Second, coherent, true).contains(Prot::SNOOP));
+            assert!(!leaf_flags(Stage::Second, coherent, false).contains(Prot::SNOOP));
+            // Here it is a bit of the PASID entry, from the first attachment on.
+            assert!(!leaf_flags(Stage::First, coherent, true).contains(Prot::SNOOP));
+        }
+    }
+
+    #[test]
+    fn a_unit_that_does_not_snoop_sets_no_flags() {
+        assert!(leaf_flags(Stage::First, false, false).contains(Prot::USED));
+        // These are what dirty tracking reads.
+        assert_eq!(leaf_flags(Stage::First, true, false), Prot::NONE);
+        assert_eq!(leaf_flags(Stage::Second, true, false), Prot::NONE);
+        // Here the unit is not asked to.
+        assert_eq!(leaf_flags(Stage::Second, false, false), Prot::NONE);
     }
 }

@@ -8,6 +8,7 @@ use kernel::{
     bindings,
     device::Device,
     iommu::{
+        acpi::node_of,
         attach::Slot,
         device::{
             Capability,
@@ -39,6 +40,7 @@ use kernel::{
 use crate::{
     acpi::{
         scope,
+        CachedInfo,
         Dmar,
         ReservedInfo, //
     },
@@ -51,19 +53,12 @@ use crate::{
         self,
         Endpoint, //
     },
-    pasid::{
-        entry::{
-            Common,
-            Entry, //
-        },
-        writer, //
-    },
+    pasid::writer,
     policy::Policy,
     topology::Path,
     unit::{
         power::Powered,
-        Unit,
-        PASS_THROUGH, //
+        Unit, //
     }, //
 };
 
@@ -78,12 +73,20 @@ const INFO_ECAP: usize = offset_of!(bindings::iommu_hw_info_vtd, ecap_reg);
 /// Where the callbacks of the IOMMU core find the driver.
 static REGISTRY: Registry<Vtd> = Registry::new();
 
+/// Takes bus mastering from all devices behind the unit number `unit`, which is dead.
+///
+/// Returns how many devices had it. Context: any.
+pub(crate) fn isolate(unit: usize) -> usize {
+    REGISTRY.isolate(unit)
+}
+
 /// All units of the machine.
 #[pin_data]
 pub(crate) struct Vtd {
     /// The units, in the order of the firmware's table.
     units: KVec<Arc<Unit>>,
     reserved: KVec<ReservedInfo>,
+    cached: KVec<CachedInfo>,
     platform_opt_in: bool,
     policy: Policy,
     /// Emptied when the driver lets go: dropping these switches the units off.
@@ -100,10 +103,18 @@ impl Vtd {
     ///
     /// Each has been reported in words. All units are as they were found then.
     pub(crate) fn new(dmar: Dmar, policy: Policy) -> Result<Arc<Self>> {
+        let node = |base| {
+            let affinity = dmar
+                .affinities
+                .iter()
+                .find(|affinity| affinity.base == base);
+            affinity.and_then(|affinity| node_of(affinity.proximity))
+        };
         let mut units = KVec::with_capacity(dmar.units.len(), GFP_KERNEL)?;
         // All are looked at before any is touched.
         for (number, info) in dmar.units.into_iter().enumerate() {
-            units.push(Unit::take(number, info)?, GFP_KERNEL)?;
+            let node = node(info.base);
+            units.push(Unit::take(number, info, node)?, GFP_KERNEL)?;
         }
         for unit in &units {
             policy.explain(unit.number, &unit.caps)?;
@@ -111,13 +122,15 @@ impl Vtd {
         let mut power = KVec::with_capacity(units.len(), GFP_KERNEL)?;
         for unit in &units {
             power.push(Powered::new(unit.clone())?, GFP_KERNEL)?;
+            endpoint::pass_acpi_devices(unit)?;
         }
-        let reserved = dmar.reserved;
+        let (reserved, cached) = (dmar.reserved, dmar.cached);
         let platform_opt_in = dmar.platform_opt_in;
         Arc::pin_init(
             try_pin_init!(Self {
                 units,
                 reserved,
+                cached,
                 platform_opt_in,
                 policy,
                 power <- new_mutex!(power),
@@ -180,9 +193,15 @@ impl Driver for Vtd {
         let (place, path) = (Place::of(dev)?, Path::of(dev)?);
         let index = self.unit_of(&place, &path).ok_or(ENODEV)?;
         let unit = self.units.get(index).ok_or(ENODEV)?;
+        if path.needs_translation {
+            unit.note_fragile_device();
+        }
+        let needs_cache = self.cached.iter().any(|cached| {
+            cached.segment == place.segment && scope::any_serves(&cached.scopes, &path.chain)
+        });
         Ok(Probed {
             unit: index,
-            endpoint: Endpoint::new(unit.clone(), place, path)?,
+            endpoint: Endpoint::new(unit.clone(), place, path, needs_cache)?,
         })
     }
 
@@ -225,7 +244,7 @@ impl Driver for Vtd {
             RegionKind::Direct
         };
         for region in &self.reserved {
-            if region.segment == place.segment && scope::any_serves(&region.scopes, &path.chain) {
+            if region.segment == place.segment && scope::any_serves(&region.scopes, &path.own) {
                 let range = Range::inclusive(region.first, region.last)?;
                 regions.add(range, Prot::READ | Prot::WRITE, kind)?;
             }
@@ -238,12 +257,20 @@ impl Driver for Vtd {
         if !endpoint.unit.caps.pass_through() {
             return DefaultDomain::Dma;
         }
+        if endpoint.needs_cache {
+            return DefaultDomain::Identity;
+        }
         endpoint.place.default_domain(self.policy.default_domain())
     }
 
     fn alloc_paging(&self, endpoint: &Endpoint, flags: AllocFlags) -> impl PinInit<Domain, Error> {
         let stage = self.stage(&endpoint.unit.caps, flags);
-        Domain::new(endpoint.unit.clone(), stage, flags)
+        let unit = endpoint.unit.clone();
+        let refused = endpoint.check_translatable();
+        pin_init::pin_init_scope(move || {
+            refused?;
+            Ok(Domain::new(unit, stage, flags))
+        })
     }
 
     fn attach_identity(&self, endpoint: &Arc<Endpoint>, slot: Slot) -> Result {
@@ -251,16 +278,12 @@ impl Driver for Vtd {
         if !caps.pass_through() {
             return Err(EOPNOTSUPP);
         }
+        if endpoint.unit.is_dead() {
+            return Err(EIO);
+        }
         let pasid = endpoint::pasid_of(slot);
         endpoint.table.prepare(pasid)?;
-        let entry = Entry::pass_through(
-            caps.widest(),
-            Common {
-                domain: PASS_THROUGH,
-                walk_snoop: caps.coherent_walk(),
-                page_snoop: false,
-            },
-        );
+        let entry = endpoint::pass_through(caps);
         endpoint.change(pasid, |live| writer::replace(live, entry))
     }
 

@@ -17,12 +17,17 @@ use kernel::{
 };
 
 use crate::{
+    caps::Caps,
     pasid::{
-        entry::Entry,
+        entry::{
+            Common,
+            Entry, //
+        },
         flush::{
             self,
             Owner, //
         },
+        writer,
         Live,
         PasidTable, //
     },
@@ -30,7 +35,8 @@ use crate::{
     topology::Path,
     unit::{
         kept::Kept,
-        Unit, //
+        Unit,
+        PASS_THROUGH, //
     }, //
 };
 
@@ -55,6 +61,55 @@ pub(crate) struct Endpoint {
     pub(crate) path: Path,
     /// Its PASIDs.
     pub(crate) table: Arc<PasidTable>,
+    /// Whether firmware says that it does not work without its translation cache (SATC, 8.8). This
+    /// driver switches none on, so that such a device can be passed through only.
+    pub(crate) needs_cache: bool,
+}
+
+/// The entry of a device that is passed through by a unit with `caps`.
+pub(crate) fn pass_through(caps: &Caps) -> Entry {
+    Entry::pass_through(
+        caps.widest(),
+        Common {
+            domain: PASS_THROUGH,
+            walk_snoop: caps.coherent_walk(),
+            page_snoop: false,
+        },
+    )
+}
+
+/// Passes the devices of `unit` through that are on no PCI bus: the IOMMU core knows none of them as
+/// this driver's, so that they keep the memory that they have without translation.
+///
+/// May sleep. Translation is off.
+///
+/// # Errors
+///
+/// `ENOMEM`, `EIO` if the unit is dead; `EOPNOTSUPP` if the unit cannot, which has been reported.
+pub(crate) fn pass_acpi_devices(unit: &Arc<Unit>) -> Result {
+    for source in &unit.info.acpi_devices {
+        if !unit.caps.pass_through() {
+            pr_err!(
+                "dmar{}: serves the ACPI device {:#06x}, and cannot pass it through (ECAP.PT); \
+                 this driver cannot drive it\n",
+                unit.number,
+                source
+            );
+            return Err(EOPNOTSUPP);
+        }
+        let place = Place::of_requester(unit.info.segment, *source)?;
+        let endpoint = Endpoint::new(unit.clone(), place, Path::default(), false)?;
+        endpoint.change(NO_PASID, |live| {
+            writer::replace(live, pass_through(&unit.caps))
+        })?;
+        pr_info!(
+            "dmar{}: passes the ACPI device {} through\n",
+            unit.number,
+            endpoint.place
+        );
+        endpoint.retire();
+    }
+    Ok(())
 }
 
 impl Endpoint {
@@ -65,10 +120,15 @@ impl Endpoint {
     ///
     /// # Errors
     ///
-    /// `ENOMEM`, or that the unit does not answer; nothing is left behind.
-    pub(crate) fn new(unit: Arc<Unit>, place: Place, path: Path) -> Result<Self> {
+    /// `ENOMEM`, `EIO` if the unit is dead.
+    pub(crate) fn new(
+        unit: Arc<Unit>,
+        place: Place,
+        path: Path,
+        needs_cache: bool,
+    ) -> Result<Self> {
         let table = Arc::pin_init(
-            PasidTable::new(1, None, unit.caps.coherent_tables()),
+            PasidTable::new(1, unit.node, unit.caps.coherent_tables()),
             GFP_KERNEL,
         )?;
         table.prepare(NO_PASID)?;
@@ -78,6 +138,7 @@ impl Endpoint {
             place,
             path,
             table,
+            needs_cache,
         };
         // An error drops `endpoint`, which gives up what was claimed.
         for source in endpoint.place.sources() {
@@ -136,10 +197,26 @@ impl Endpoint {
             Err(ENOENT)
         };
         if kept.is_err() {
-            for source in self.place.sources() {
-                self.unit.release_source(source, self.table.phys());
-            }
+            self.unit.release_table(&self.place, &self.table);
         }
+    }
+
+    /// Whether the device can be attached to a paging domain.
+    ///
+    /// # Errors
+    ///
+    /// `EOPNOTSUPP`, which has been reported.
+    pub(crate) fn check_translatable(&self) -> Result {
+        if !self.needs_cache {
+            return Ok(());
+        }
+        pr_warn!(
+            "dmar{}: device {}: needs its translation cache (SATC), which this driver does not \
+             switch on; it can be passed through only\n",
+            self.unit.number,
+            self.place
+        );
+        Err(EOPNOTSUPP)
     }
 
     /// Prints something about the device that nobody can be told otherwise.
@@ -157,9 +234,7 @@ impl Endpoint {
 impl Drop for Endpoint {
     fn drop(&mut self) {
         if !self.unit.has_kept(&self.table) {
-            for source in self.place.sources() {
-                self.unit.release_source(source, self.table.phys());
-            }
+            self.unit.release_table(&self.place, &self.table);
         }
     }
 }

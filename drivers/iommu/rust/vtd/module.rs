@@ -43,8 +43,9 @@ fn parse() -> Result<Dmar> {
         return Err(ENODEV);
     }
     if dmar.opt_out {
-        // The request is about interrupt remapping and x2APIC, which this driver leaves alone.
-        pr_info!("firmware asks not to remap; loading this module says otherwise\n");
+        // The C driver does not let the user overrule this either.
+        pr_err!("firmware forces DMA remapping off: turn VT-d on in the firmware's set-up\n");
+        return Err(ENODEV);
     }
     Ok(dmar)
 }
@@ -57,7 +58,16 @@ impl Lifecycle for Vtd {
             *module_parameters::stage.value_ref(),
             *module_parameters::default_domain.value_ref(),
         )?;
-        let driver = Vtd::new(parse()?, policy)?;
+        let dmar = parse()?;
+        for (first, last) in &dmar.inverted {
+            pr_warn!(
+                "the DMAR table has reserved memory that ends before it begins, {:#x} to {:#x}: it \
+                 is left out; a newer firmware may mend this\n",
+                first,
+                last
+            );
+        }
+        let driver = Vtd::new(dmar, policy)?;
 
         let mut infos = KVec::with_capacity(driver.units().len(), GFP_KERNEL)?;
         for unit in driver.units() {

@@ -1,21 +1,17 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The invalidation queue: a ring of descriptors and its recovery from errors.
+//! The invalidation queue: descriptors, and recovery from errors.
 //!
-//! VT-d specification, 6.5.2 and 6.5.2.10 (errors). A batch of descriptors is followed by an
-//! invalidation wait, which makes the hardware write a sequence number once everything before it
-//! is done. One batch is under way at a time: whoever holds the ring waits for it, so the ring is
-//! empty between batches unless a batch ran out of time.
+//! VT-d specification, 6.5.2 and 6.5.2.10 (errors). Batches of several CPUs are under way at once:
+//! see [`ring`]. What an error costs:
 //!
-//! Every wait has a bound. What an error costs:
-//!
-//! - a refused descriptor (IQE) stops the hardware: it is replaced by one that does nothing, the
-//!   rest of the batch runs, and the batch fails with `EINVAL`;
-//! - a device that does not answer (ITE) makes the hardware drop the waits that are pending: the
-//!   batch is submitted again, a few times;
+//! - a descriptor that the unit refuses (IQE) stops it: the descriptor is replaced by one that does
+//!   nothing, all others run, and its batch fails with `EINVAL`. If the unit refuses that one as
+//!   well, or does not refuse a descriptor but the queue, it is dead;
+//! - a device that does not answer (ITE) makes the unit abort the waits that it has fetched: each
+//!   CPU submits its batch again, a few times. This driver switches no device TLB on, so a unit that
+//!   goes on like that is dead;
 //! - an unexpected completion (ICE) is reported and cleared.
-//!
-//! The ring is used under a lock that disables interrupts, in [`crate::unit`].
 
 pub(crate) mod desc;
 #[cfg(CONFIG_RUST_INTEL_VTD_KUNIT_TEST)]
@@ -30,6 +26,7 @@ use kernel::{
 use crate::regs::{
     fault::FSTS,
     queue::{
+        QueueError,
         DESCRIPTOR_BYTES,
         IQA,
         IQERCD, //
@@ -50,23 +47,11 @@ pub(crate) const SLOTS: usize = RING_BYTES / DESCRIPTOR_BYTES;
 /// 64-bit words of a descriptor.
 const WORDS: usize = DESCRIPTOR_BYTES / 8;
 
-/// The most descriptors of one batch: the wait and a free slot need room as well.
-pub(crate) const BATCH: usize = SLOTS - 2;
-
-/// How often a batch is submitted if a device does not answer.
-const ATTEMPTS: u32 = 3;
-
-/// How often the completion is looked at before the batch is given up; see [`Port::pause`].
-const ROUNDS: u32 = 1_000_000;
-
-/// Rounds between two looks at the error bits, which are slow to read.
-const FAULT_ROUNDS: u32 = 8;
-
-/// The registers of the queue, and a way to let time pass.
+/// The registers of the queue.
 pub(crate) trait Port {
-    /// Index of the descriptor that the hardware fetches next.
+    /// Index of the descriptor that the unit fetches next.
     fn head(&self) -> usize;
-    /// Tells the hardware that there are descriptors up to `index`, which is not one of them.
+    /// Tells the unit that there are descriptors up to `index`, which is not one of them.
     fn set_tail(&self, index: usize);
     /// The error bits.
     fn fault(&self) -> FSTS;
@@ -74,152 +59,72 @@ pub(crate) trait Port {
     fn acknowledge(&self, fault: FSTS);
     /// Details of an error.
     fn error_record(&self) -> IQERCD;
-    /// Waits about a microsecond, less in the first rounds.
-    fn pause(&self, round: u32);
     /// Says something about an error.
     fn report(&self, what: &str, descriptor: Option<Descriptor>);
+    /// Waits about a microsecond, less in the first rounds.
+    fn pause(&self, round: u32) {
+        ring::pause(round);
+    }
 }
 
-/// How one submission ended.
-enum Outcome {
-    /// Everything was done.
-    Done,
-    /// Some descriptor was refused, the others were done.
-    Refused,
-    /// The hardware has dropped the wait: submit again.
-    Dropped,
-    /// Nothing happened for too long.
-    Silent,
-}
-
-/// The memory of a ring. Waits write 32 bits of its status word; the others stay zero.
+/// The memory of a ring. Waits write 32 bits of the word of their slot; the others stay zero.
 pub(crate) type Memory = ring::Memory<WORDS>;
+
+/// A ring of wide descriptors.
+pub(crate) type Queue = ring::Queue<WORDS>;
 
 /// What to write to `IQA`.
 pub(crate) fn address(memory: &Memory) -> IQA {
     IQA::wide_queue(memory.slots.phys(), RING_ORDER)
 }
 
-/// Where the ring stands.
-pub(crate) struct Ring {
-    tail: usize,
-    sequence: u32,
-}
+/// A unit as its ring sees it.
+pub(crate) struct Hardware<'a, P>(pub(crate) &'a P);
 
-impl Ring {
-    /// An empty ring; the tail register must be zero when it is used first.
-    pub(crate) const fn new() -> Self {
-        Self {
-            tail: 0,
-            sequence: 0,
-        }
+impl<P: Port> ring::Port<WORDS> for Hardware<'_, P> {
+    fn set_tail(&self, index: usize) {
+        self.0.set_tail(index);
     }
 
-    /// Runs `batch` and waits until the hardware is done with it.
-    ///
-    /// Context: any; the caller keeps others from the ring and does not sleep.
-    ///
-    /// # Errors
-    ///
-    /// - `EINVAL` if the hardware refused a descriptor, or the batch is longer than [`BATCH`];
-    /// - `ETIMEDOUT` if the hardware or a device did not answer in time;
-    /// - `EBUSY` if an earlier batch that was given up still fills the ring.
-    pub(crate) fn submit(
-        &mut self,
-        memory: &Memory,
-        port: &impl Port,
-        batch: &[Descriptor],
-    ) -> Result {
-        if batch.len() > BATCH {
-            return Err(EINVAL);
+    fn wait_command(&self, status: u64, number: u32) -> [u64; WORDS] {
+        Descriptor::wait(status, number).0
+    }
+
+    fn has_error(&self) -> bool {
+        self.0.fault().queue_error()
+    }
+
+    fn recover(&self, pending: &mut ring::Pending<'_, WORDS>) -> Result {
+        let port = self.0;
+        let fault = port.fault();
+        if fault.invalidation_completion().into_bool() {
+            port.report("an unexpected invalidation completion arrived", None);
+            port.acknowledge(FSTS::acknowledge_completion());
         }
-        for _ in 0..ATTEMPTS {
-            let head = port.head();
-            let used = (self.tail + SLOTS - head % SLOTS) % SLOTS;
-            if used + batch.len() + 2 > SLOTS {
-                return Err(EBUSY);
+        if fault.invalidation_timeout().into_bool() {
+            port.report("a device did not answer an invalidation in time", None);
+            // The unit fetches nothing until the bit is cleared, so the head stands still.
+            pending.drop_before(port.head() % SLOTS);
+            port.acknowledge(FSTS::acknowledge_timeout());
+        }
+        if fault.invalidation_queue().into_bool() {
+            // The head stands at the culprit, and nothing is fetched until the bit is cleared.
+            let slot = port.head() % SLOTS;
+            let error = QueueError::from(port.error_record());
+            let culprit = pending.memory().load(slot).map(Descriptor);
+            port.report(error.text(), culprit);
+            if !error.is_about_descriptor() || !pending.refuse(slot) {
+                return Err(EIO);
             }
-            self.fill(memory, batch)?;
-            port.set_tail(self.tail);
-            match self.wait(memory, port) {
-                Outcome::Done => return Ok(()),
-                Outcome::Refused => return Err(EINVAL),
-                Outcome::Dropped => continue,
-                Outcome::Silent => break,
-            }
+            // A wait that writes where nothing is read does nothing.
+            let nothing = Descriptor::wait(pending.memory().nowhere(), 0);
+            pending.memory().store(slot, &nothing.0)?;
+            port.acknowledge(FSTS::acknowledge_queue_error());
         }
-        port.report("gave up on an invalidation", batch.first().copied());
-        Err(ETIMEDOUT)
-    }
-
-    /// Writes `batch` and a wait with a new sequence number to the ring.
-    fn fill(&mut self, memory: &Memory, batch: &[Descriptor]) -> Result {
-        // Zero is what the status word held before the first batch.
-        self.sequence = self.sequence.wrapping_add(1).max(1);
-        let wait = Descriptor::wait(memory.status.phys(), self.sequence);
-        for descriptor in batch {
-            self.push(memory, descriptor)?;
-        }
-        self.push(memory, &wait)
-    }
-
-    fn push(&mut self, memory: &Memory, descriptor: &Descriptor) -> Result {
-        memory.store(self.tail, &descriptor.0)?;
-        self.tail = (self.tail + 1) % SLOTS;
         Ok(())
     }
 
-    fn wait(&self, memory: &Memory, port: &impl Port) -> Outcome {
-        let mut refused = false;
-        for round in 0..ROUNDS {
-            if memory.completed() == u64::from(self.sequence) {
-                return if refused {
-                    Outcome::Refused
-                } else {
-                    Outcome::Done
-                };
-            }
-            if round % FAULT_ROUNDS == FAULT_ROUNDS - 1 {
-                let fault = port.fault();
-                if fault.queue_error() {
-                    let (bad, dropped) = recover(memory, port, fault);
-                    refused |= bad;
-                    if dropped && memory.completed() != u64::from(self.sequence) {
-                        return Outcome::Dropped;
-                    }
-                }
-            }
-            port.pause(round);
-        }
-        Outcome::Silent
+    fn pause(&self, round: u32) {
+        self.0.pause(round);
     }
-}
-
-/// Handles the error bits. Returns whether a descriptor was refused and whether waits were
-/// dropped.
-fn recover(memory: &Memory, port: &impl Port, fault: FSTS) -> (bool, bool) {
-    let refused = fault.invalidation_queue().into_bool();
-    let dropped = fault.invalidation_timeout().into_bool();
-    let record = port.error_record();
-
-    if refused {
-        // The head stands at the culprit, and nothing is fetched until the bit is cleared.
-        let slot = port.head() % SLOTS;
-        port.report(record.queue_error_text(), memory.load(slot).map(Descriptor));
-        // A wait that writes to a word that nobody reads does nothing. It must not be a copy
-        // of this batch's own wait: that would end the batch before the rest of it has run.
-        let nothing = Descriptor::wait(memory.status.phys() + 8, 0);
-        if memory.store(slot, &nothing.0).is_ok() {
-            port.acknowledge(FSTS::acknowledge_queue_error());
-        }
-    }
-    if dropped {
-        port.report("a device did not answer an invalidation in time", None);
-        port.acknowledge(FSTS::acknowledge_timeout());
-    }
-    if fault.invalidation_completion().into_bool() {
-        port.report("an unexpected invalidation completion arrived", None);
-        port.acknowledge(FSTS::acknowledge_completion());
-    }
-    (refused, dropped)
 }

@@ -243,7 +243,7 @@ impl RootTable {
 
     /// The two lower words of the entry of `source`, zero if there is none.
     #[cfg(CONFIG_RUST_INTEL_VTD_KUNIT_TEST)]
-    fn entry(&self, source: u16) -> [u64; 2] {
+    pub(crate) fn entry(&self, source: u16) -> [u64; 2] {
         let inner = self.inner.lock();
         let (half, index) = place(source);
         let root = self.root.words()[half].load(Relaxed);

@@ -11,10 +11,16 @@ use kernel::{
 use crate::acpi::scope::Node;
 
 /// What the scopes of firmware are compared with.
+#[derive(Default)]
 pub(crate) struct Path {
     /// The functions from the root bus down to this one. A virtual function is found where its
     /// physical one is: firmware does not know of it (VT-d specification, 8.3.1).
     pub(crate) chain: KVec<Node>,
+    /// The same, and a virtual function is itself. What firmware says of a function is not about its
+    /// virtual ones; what it says of a bridge is about all behind it.
+    pub(crate) own: KVec<Node>,
+    /// Whether it is a GPU that hangs if the translation of its unit is switched off.
+    pub(crate) needs_translation: bool,
     /// Whether reserved memory is only there for what firmware did before boot.
     pub(crate) relaxable: bool,
 }
@@ -25,6 +31,21 @@ const CLASS_USB: u32 = 0x0c03;
 /// Base class of display controllers.
 const BASE_CLASS_DISPLAY: u32 = 0x03;
 
+/// PCI vendor ID of Intel.
+const INTEL: u16 = 0x8086;
+
+/// Upper bytes of the device IDs of GPUs that hang if the translation of their unit is switched off,
+/// as the C driver has them (`quirk_igfx_skip_te_disable()`).
+const FRAGILE_GPUS: [u8; 9] = [0x45, 0x46, 0x4c, 0x4e, 0x8a, 0x98, 0x9a, 0xa7, 0x7d];
+
+/// Whether a function with these IDs and this base class is one of [`FRAGILE_GPUS`].
+fn is_fragile((vendor, device): (u16, u16), base_class: u32) -> bool {
+    // CAST: Eight bits.
+    vendor == INTEL
+        && base_class == BASE_CLASS_DISPLAY
+        && FRAGILE_GPUS.contains(&((device >> 8) as u8))
+}
+
 impl Path {
     /// The path to `dev`. May sleep.
     ///
@@ -34,6 +55,8 @@ impl Path {
     pub(crate) fn of(dev: &Device) -> Result<Self> {
         let function = Function::of(dev).ok_or(ENODEV)?;
         let class = function.class() >> 8;
+        let needs_translation = is_fragile(function.ids(), class >> 8);
+        let function = function.real_dma();
 
         let mut chain = KVec::new();
         let mut at = Some(function.physical());
@@ -48,9 +71,34 @@ impl Path {
             at = function.parent();
         }
         chain.reverse();
+        let mut own = KVec::with_capacity(chain.len(), GFP_KERNEL)?;
+        own.extend_from_slice(&chain, GFP_KERNEL)?;
+        if let Some(last) = own.last_mut() {
+            *last = Node {
+                bus: function.bus(),
+                devfn: function.devfn(),
+            };
+        }
         Ok(Self {
             chain,
+            own,
+            needs_translation,
             relaxable: class == CLASS_USB || class >> 8 == BASE_CLASS_DISPLAY,
         })
+    }
+}
+
+#[cfg(CONFIG_RUST_INTEL_VTD_KUNIT_TEST)]
+#[kunit_tests(rust_vtd_topology)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn gpus_that_need_translation() {
+        assert!(is_fragile((INTEL, 0x9a49), BASE_CLASS_DISPLAY));
+        // Another function of the same chip, another vendor, an older GPU.
+        assert!(!is_fragile((INTEL, 0x9a0b), 0x01));
+        assert!(!is_fragile((0x1002, 0x9a49), BASE_CLASS_DISPLAY));
+        assert!(!is_fragile((INTEL, 0x5912), BASE_CLASS_DISPLAY));
     }
 }

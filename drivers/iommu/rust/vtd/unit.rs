@@ -2,6 +2,16 @@
 
 //! One remapping unit: its registers, commands, invalidation queue and tables.
 //!
+//! A unit that does not answer within its time is *dead* (6.5.2.10 says what is not an answer):
+//!
+//! - each later command fails at once;
+//! - the devices behind it lose bus mastering, since what it still translates for them is unknown;
+//! - what it may still use is neither freed nor used for something else: PASID tables, context
+//!   tables, domain ids; page tables are kept by the abstractions when they learn of the failure;
+//! - no device can be attached any more.
+//!
+//! Only a reset of the machine ends this.
+//!
 //! Lock order: the queue and the command register have one spinlock each, with interrupts
 //! disabled; the two are never held together. Both are innermost: they are taken in any context,
 //! under any other lock of the driver. The lock of the domain ids may be slept under and has none
@@ -22,12 +32,15 @@ use kernel::{
         domain_id::HasDomainIds,
         ids::IdSet,
         mmio::PhysMem,
-        ratelimit::RateLimit,
-        ring, //
+        ratelimit::RateLimit, //
     },
     prelude::*,
     sizes::SZ_4K,
     sync::{
+        atomic::{
+            AtomicFlag,
+            Relaxed, //
+        },
         Mutex,
         SpinLockIrq, //
     },
@@ -37,12 +50,13 @@ use kernel::{
 use crate::{
     acpi::UnitInfo,
     caps::Caps,
+    driver,
     fault::Fault,
     qi::{
-        self,
         desc::Descriptor,
+        Hardware,
         Port,
-        Ring, //
+        Queue, //
     },
     regs::{
         command::{
@@ -94,12 +108,17 @@ pub(crate) struct Unit {
     /// What it can do.
     pub(crate) caps: Caps,
     regs: PhysMem<SZ_4K>,
-    memory: qi::Memory,
     limit: RateLimit,
+    /// The NUMA node that it is near, for all tables that it reads.
+    pub(crate) node: Option<u32>,
+    /// Whether devices reach memory by its tables only.
+    translates: AtomicFlag,
+    /// Whether its device hangs if translation is switched off.
+    must_translate: AtomicFlag,
     #[pin]
     root: RootTable,
     #[pin]
-    queue: SpinLockIrq<Ring>,
+    queue: Queue,
     #[pin]
     command: SpinLockIrq<CommandState>,
     #[pin]
@@ -113,18 +132,58 @@ impl Unit {
     ///
     /// Bits of [`CommandState`] that `change` leaves set are remembered; one-shot bits are not.
     fn command(&self, change: impl FnOnce(GCMD) -> GCMD, done: impl Fn(GSTS) -> bool) -> Result {
-        let mut state = self.command.lock();
-        let command = change(GCMD::from(*state));
-        let kept = CommandState::TRANSLATION_MASK | CommandState::QUEUE_MASK;
-        *state = CommandState::from_raw(command.into_raw() & kept);
-        self.regs.write_reg(command);
-        read_poll_timeout_atomic(
-            || Ok(self.regs.read(GSTS)),
-            |status| done(*status),
-            COMMAND_DELAY,
-            COMMAND_ROUNDS,
-        )?;
-        Ok(())
+        let obeyed = {
+            let mut state = self.command.lock();
+            let command = change(GCMD::from(*state));
+            let kept = CommandState::TRANSLATION_MASK | CommandState::QUEUE_MASK;
+            *state = CommandState::from_raw(command.into_raw() & kept);
+            self.regs.write_reg(command);
+            read_poll_timeout_atomic(
+                || Ok(self.regs.read(GSTS)),
+                |status| done(*status),
+                COMMAND_DELAY,
+                COMMAND_ROUNDS,
+            )
+        };
+        obeyed.map(|_| ()).inspect_err(|_| {
+            if self.queue.kill() {
+                self.isolate("does not obey a command");
+            }
+        })
+    }
+
+    /// Whether the unit was given up, because it did not answer.
+    ///
+    /// Context: any.
+    pub(crate) fn is_dead(&self) -> bool {
+        self.queue.is_dead()
+    }
+
+    /// What is left to do for a unit that is dead from now on: says so, once, and keeps the devices
+    /// behind it from memory. Before it translates, and after, devices do not depend on it.
+    ///
+    /// Context: any, without a lock of the unit.
+    fn isolate(&self, what: &str) {
+        if !self.translates.load(Relaxed) {
+            return;
+        }
+        let devices = driver::isolate(self.number);
+        pr_err!(
+            "dmar{}: the unit {}; it is given up, and {} devices behind it lost bus mastering: \
+             save what can be saved, then reset the machine\n",
+            self.number,
+            what,
+            devices
+        );
+    }
+
+    /// Says that a device behind the unit hangs if translation is switched off. As in the C driver
+    /// (`iommu_disable_translation()`), that counts for a unit of its own which can drain requests.
+    pub(crate) fn note_fragile_device(&self) {
+        let alone = !self.info.include_all && self.info.scopes.len() == 1;
+        if alone && self.caps.drain() != (false, false) {
+            self.must_translate.store(true, Relaxed);
+        }
     }
 
     /// Flushes the write buffer of units that have one which needs it.
@@ -133,10 +192,13 @@ impl Unit {
     ///
     /// # Errors
     ///
-    /// `ETIMEDOUT`.
+    /// `ETIMEDOUT`, `EIO` if the unit is dead.
     pub(crate) fn flush_write_buffer(&self) -> Result {
         if !self.caps.write_buffer() {
             return Ok(());
+        }
+        if self.is_dead() {
+            return Err(EIO);
         }
         self.command(
             |command| command.with_flush_write_buffer(true),
@@ -146,39 +208,67 @@ impl Unit {
 
     /// Runs invalidations and waits until they are done.
     ///
+    /// A unit that refuses one forgets everything instead, so that what was to be forgotten is.
+    ///
     /// Context: any.
     ///
     /// # Errors
     ///
-    /// Those of [`Ring::submit`]; they have been reported.
+    /// `EIO`: the unit is dead.
     pub(crate) fn submit(&self, batch: &[Descriptor]) -> Result {
-        self.queue.lock().submit(&self.memory, &self, batch)
+        let run = |batch: &[Descriptor]| self.queue.submit(&Hardware(&self), batch);
+        let result = match run(batch) {
+            Err(EINVAL) => run(&self.everything()),
+            other => other,
+        };
+        let Err(error) = result else {
+            return Ok(());
+        };
+        // Whoever is told of a timeout is the first. One that refuses even this is no better.
+        if error == ETIMEDOUT || (error == EINVAL && self.queue.kill()) {
+            self.isolate("does not answer an invalidation");
+        }
+        Err(EIO)
+    }
+
+    /// The descriptors that drop everything the unit has cached, in the order of 6.5.3.3.
+    fn everything(&self) -> [Descriptor; 3] {
+        [
+            Descriptor::context_global(),
+            Descriptor::pasid_cache_global(),
+            Descriptor::iotlb_global(self.caps.drain()),
+        ]
     }
 
     /// Makes the unit find `context` for the requester ID `source`. May sleep.
     ///
     /// # Errors
     ///
-    /// `ENOMEM`, or that the unit does not answer; nothing has changed then.
+    /// `ENOMEM`, or `EIO` if the unit is dead. Either way the caller gives the source up again.
     pub(crate) fn claim_source(&self, source: u16, context: Context) -> Result {
+        if self.is_dead() {
+            return Err(EIO);
+        }
         let change = self.root.claim(source, context)?;
-        self.root_changed(source, change).inspect_err(|_| {
-            self.release_source(source, context.directory);
-        })
+        self.root_changed(source, change)
     }
 
-    /// Takes back [`Self::claim_source`]. When this returns the unit has forgotten `directory`,
-    /// unless it does not answer, which has been reported.
+    /// Takes back [`Self::claim_source`], if that came so far. When this returns, the unit has
+    /// forgotten `directory`.
     ///
     /// May sleep.
-    pub(crate) fn release_source(&self, source: u16, directory: u64) {
+    ///
+    /// # Errors
+    ///
+    /// If the unit is dead: it may still use `directory`, for ever.
+    pub(crate) fn release_source(&self, source: u16, directory: u64) -> Result {
         let change = self.root.release(source, directory);
-        // A unit that does not answer an invalidation was reported; there is nobody to tell.
-        let _ = self.root_changed(source, change);
+        self.root_changed(source, change)?;
         if change == Change::Removed {
             let change = self.root.promote(source);
-            let _ = self.root_changed(source, change);
+            self.root_changed(source, change)?;
         }
+        Ok(())
     }
 
     fn root_changed(&self, source: u16, change: Change) -> Result {
@@ -186,14 +276,9 @@ impl Unit {
             Change::None => Ok(()),
             // A unit without caching mode never caches what is absent.
             Change::Added if !self.caps.caching_mode() => self.flush_write_buffer(),
-            Change::Added => self.submit(&[
-                Descriptor::context_device(source, 0),
-                Descriptor::pasid_cache_global(),
-                Descriptor::iotlb_global(self.caps.drain()),
-            ]),
             // The PASID cache is looked up by domain id, and the entries' ids are gone from
             // memory already; this is rare enough to drop all of them.
-            Change::Removed => self.submit(&[
+            Change::Added | Change::Removed => self.submit(&[
                 Descriptor::context_device(source, 0),
                 Descriptor::pasid_cache_global(),
                 Descriptor::iotlb_global(self.caps.drain()),
@@ -270,10 +355,6 @@ impl Port for &Unit {
     fn error_record(&self) -> IQERCD {
         // The offset is valid, so there is no error; without details the message says so.
         self.regs.try_read(IQERCD).unwrap_or(IQERCD::from_raw(0))
-    }
-
-    fn pause(&self, round: u32) {
-        ring::pause(round);
     }
 
     fn report(&self, what: &str, descriptor: Option<Descriptor>) {

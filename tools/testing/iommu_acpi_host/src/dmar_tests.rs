@@ -52,6 +52,51 @@ fn unit_bytes((all, scopes): &Unit, segment: u16, base: u64) -> Vec<u8> {
     bytes
 }
 
+/// Records of other kinds: reserved memory, where a unit is, devices that need their caches; and a
+/// unit with a device that ACPI has a name for.
+fn other() -> impl Strategy<Value = Vec<u8>> {
+    let numbers = (
+        any::<u8>(),
+        0u16..3,
+        any::<u64>(),
+        any::<u64>(),
+        vec(scope(), 0..3),
+    );
+    (0usize..4, numbers).prop_map(|(kind, (flags, segment, one, two, scopes))| {
+        let mut bytes = vec![[1, 3, 5, 0][kind], 0, 0, 0, flags, 0];
+        bytes.extend(segment.to_le_bytes());
+        match kind {
+            0 => bytes.extend([one, two].iter().flat_map(|number| number.to_le_bytes())),
+            1 => bytes.extend(
+                [one, two]
+                    .iter()
+                    .flat_map(|number| number.to_le_bytes())
+                    .take(12),
+            ),
+            2 => {}
+            _ => bytes.extend((one & !0xfff | 0x1000_0000_0000).to_le_bytes()),
+        }
+        if kind != 1 {
+            bytes.extend(scopes.iter().flat_map(scope_bytes));
+        }
+        if kind == 3 {
+            bytes.extend([
+                5,
+                8,
+                0,
+                0,
+                1,
+                flags,
+                (two & 0x1f) as u8,
+                (two >> 8 & 7) as u8,
+            ]);
+        }
+        let len = bytes.len() as u16;
+        bytes[2..4].copy_from_slice(&len.to_le_bytes());
+        bytes
+    })
+}
+
 fn table(records: &[Vec<u8>]) -> Vec<u8> {
     let mut bytes = b"DMAR".to_vec();
     bytes.resize(48, 0);
@@ -115,11 +160,20 @@ proptest! {
     }
 
     #[test]
+    fn other_records_are_read(units in vec(unit(), 0..3), others in vec(other(), 0..6)) {
+        let mut bytes = table_of(&units);
+        bytes.extend(others.concat());
+        check::dmar(&bytes);
+    }
+
+    #[test]
     fn changes_are_survived(
         units in vec(unit(), 1..5),
+        others in vec(other(), 0..4),
         changes in vec((any::<prop::sample::Index>(), any::<u8>()), 1..8),
     ) {
         let mut bytes = table_of(&units);
+        bytes.extend(others.concat());
         for (at, value) in changes {
             let at = at.index(bytes.len());
             bytes[at] = value;

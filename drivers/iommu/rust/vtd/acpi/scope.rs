@@ -44,13 +44,24 @@ pub(crate) struct Scope {
     path: KVec<u8>,
 }
 
-impl Scope {
-    /// Parses one scope; [`None`] for I/O APICs, timers and what else is not a PCI function.
+/// What a device scope names.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Named {
+    /// A PCI function, or a bridge and all behind it.
+    Function(Scope),
+    /// A device on no PCI bus, whose requests carry this requester ID.
+    AcpiDevice(u16),
+    /// An I/O APIC or a timer, whose only requests are interrupts.
+    Other,
+}
+
+impl Named {
+    /// Parses one scope.
     ///
     /// # Errors
     ///
     /// `offset` is the offset of the DMAR record, for the message.
-    pub(crate) fn parse(record: &Record<'_>, offset: usize) -> Result<Option<Self>, TableError> {
+    pub(crate) fn parse(record: &Record<'_>, offset: usize) -> Result<Self, TableError> {
         let bad = |what| TableError::Bad { offset, what };
         let short = |_| bad("a device scope is shorter than its fixed part");
         let mut body = record.body();
@@ -64,7 +75,12 @@ impl Scope {
         let kind = match record.kind {
             1 => Kind::Endpoint,
             2 => Kind::Bridge,
-            _ => return Ok(None),
+            5 => {
+                return Self::acpi_device(bus, steps).ok_or(bad(
+                    "a device scope names an ACPI device behind a bridge, or above 1f.7",
+                ))
+            }
+            _ => return Ok(Self::Other),
         };
         let mut path = KVec::with_capacity(steps.len() / 2, GFP_KERNEL)?;
         for step in steps.chunks_exact(2) {
@@ -75,9 +91,21 @@ impl Scope {
             }
             path.push(step[0] << 3 | step[1], GFP_KERNEL)?;
         }
-        Ok(Some(Self { kind, bus, path }))
+        Ok(Self::Function(Scope { kind, bus, path }))
     }
 
+    /// The device that one step from `bus` leads to.
+    fn acpi_device(bus: u8, steps: &[u8]) -> Option<Self> {
+        match steps {
+            [device @ 0..=0x1f, function @ 0..=7] => Some(Self::AcpiDevice(
+                u16::from(bus) << 8 | u16::from(device << 3 | function),
+            )),
+            _ => None,
+        }
+    }
+}
+
+impl Scope {
     /// Whether the last function of `chain` is what the path leads to.
     fn leads_to(&self, chain: &[Node]) -> bool {
         // Firmware may start the path at the root bus or at any bus on the way.
@@ -115,11 +143,18 @@ mod tests {
         Records, //
     };
 
-    fn scope(bytes: &[u8]) -> Result<Option<Scope>> {
+    fn named(bytes: &[u8]) -> Result<Named> {
         let record = Records::new(bytes, RecordHeader::Byte)
             .next()
             .ok_or(EINVAL)??;
-        Ok(Scope::parse(&record, 0)?)
+        Ok(Named::parse(&record, 0)?)
+    }
+
+    fn scope(bytes: &[u8]) -> Result<Scope> {
+        match named(bytes)? {
+            Named::Function(scope) => Ok(scope),
+            _ => Err(ENODEV),
+        }
     }
 
     const fn node(bus: u8, device: u8, function: u8) -> Node {
@@ -131,7 +166,7 @@ mod tests {
 
     #[test]
     fn an_endpoint_on_the_root_bus() -> Result {
-        let scope = scope(&[1, 8, 0, 0, 0, 0, 2, 0])?.ok_or(EINVAL)?;
+        let scope = scope(&[1, 8, 0, 0, 0, 0, 2, 0])?;
         assert!(scope.serves(&[node(0, 2, 0)]));
         assert!(!scope.serves(&[node(0, 2, 1)]));
         assert!(!scope.serves(&[node(1, 2, 0)]));
@@ -142,7 +177,7 @@ mod tests {
 
     #[test]
     fn a_path_through_bridges() -> Result {
-        let scope = scope(&[1, 12, 0, 0, 0, 0, 1, 0, 0, 0, 3, 1])?.ok_or(EINVAL)?;
+        let scope = scope(&[1, 12, 0, 0, 0, 0, 1, 0, 0, 0, 3, 1])?;
         // The numbers of the buses behind the first one do not matter.
         for bus in [1, 7, 0x80] {
             let chain = [node(0, 1, 0), node(bus, 0, 0), node(bus + 1, 3, 1)];
@@ -155,7 +190,7 @@ mod tests {
 
     #[test]
     fn a_path_that_starts_below_the_root() -> Result {
-        let scope = scope(&[1, 8, 0, 0, 0, 5, 0, 1])?.ok_or(EINVAL)?;
+        let scope = scope(&[1, 8, 0, 0, 0, 5, 0, 1])?;
         assert!(scope.serves(&[node(0, 0x1c, 0), node(5, 0, 1)]));
         assert!(!scope.serves(&[node(0, 0x1c, 0), node(6, 0, 1)]));
         Ok(())
@@ -163,7 +198,7 @@ mod tests {
 
     #[test]
     fn a_bridge_and_all_behind_it() -> Result {
-        let scope = scope(&[2, 8, 0, 0, 0, 0, 1, 0])?.ok_or(EINVAL)?;
+        let scope = scope(&[2, 8, 0, 0, 0, 0, 1, 0])?;
         let chain = [node(0, 1, 0), node(1, 0, 0), node(2, 3, 0)];
         assert!(scope.serves(&chain));
         assert!(scope.serves(&chain[..1]));
@@ -173,7 +208,11 @@ mod tests {
 
     #[test]
     fn other_kinds_and_lies() -> Result {
-        assert!(scope(&[3, 8, 0, 0, 0, 0xff, 0, 0])?.is_none());
+        assert_eq!(named(&[3, 8, 0, 0, 0, 0xff, 0, 0])?, Named::Other);
+        let timer = Named::AcpiDevice(0xff09);
+        assert_eq!(named(&[5, 8, 0, 0, 0, 0xff, 1, 1])?, timer);
+        assert!(named(&[5, 8, 0, 0, 0, 0xff, 0x20, 1]).is_err());
+        assert!(named(&[5, 10, 0, 0, 0, 0xff, 1, 1, 0, 0]).is_err());
         assert!(scope(&[1, 6, 0, 0, 0, 0]).is_err());
         assert!(scope(&[1, 7, 0, 0, 0, 0, 0]).is_err());
         assert!(scope(&[1, 4, 0, 0]).is_err());

@@ -81,6 +81,12 @@ bitfield! {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Descriptor(pub(crate) [u64; 4]);
 
+impl AsRef<[u64; 4]> for Descriptor {
+    fn as_ref(&self) -> &[u64; 4] {
+        &self.0
+    }
+}
+
 impl Descriptor {
     fn new(qw0: u64, qw1: u64) -> Self {
         Self([qw0, qw1, 0, 0])

@@ -14,6 +14,8 @@ enum Mood {
     Well,
     /// Refuses the descriptor with this index in the ring, once.
     Refuse(usize),
+    /// Refuses whatever comes with this index in the ring.
+    RefuseAlways(usize),
     /// Drops the wait and sets ITE, this many times.
     TimeOut(u32),
     /// Does nothing at all.
@@ -29,7 +31,8 @@ struct Fake<'a> {
     fault: Cell<u32>,
     ran: Cell<usize>,
     reports: Cell<usize>,
-    rounds: Cell<u32>,
+    /// What the error record says (IQEI).
+    reason: Cell<u64>,
 }
 
 impl<'a> Fake<'a> {
@@ -42,7 +45,7 @@ impl<'a> Fake<'a> {
             fault: Cell::new(0),
             ran: Cell::new(0),
             reports: Cell::new(0),
-            rounds: Cell::new(0),
+            reason: Cell::new(4),
         }
     }
 
@@ -51,6 +54,10 @@ impl<'a> Fake<'a> {
         while self.head.get() != self.tail.get() && self.fault.get() == 0 {
             let slot = self.head.get();
             if self.mood.get() == Mood::Dead {
+                return;
+            }
+            if self.mood.get() == Mood::RefuseAlways(slot) {
+                self.fault.set(FSTS::INVALIDATION_QUEUE_MASK);
                 return;
             }
             if self.mood.get() == Mood::Refuse(slot) {
@@ -100,12 +107,10 @@ impl Port for Fake<'_> {
     }
 
     fn error_record(&self) -> IQERCD {
-        IQERCD::from_raw(4)
+        IQERCD::from_raw(self.reason.get())
     }
 
-    fn pause(&self, round: u32) {
-        self.rounds.set(round + 1);
-    }
+    fn pause(&self, _round: u32) {}
 
     fn report(&self, _what: &str, _descriptor: Option<Descriptor>) {
         self.reports.set(self.reports.get() + 1);
@@ -120,71 +125,92 @@ fn batch() -> [Descriptor; 3] {
     ]
 }
 
+fn queue() -> Result<Pin<KBox<Queue>>> {
+    let queue = KBox::pin_init(Queue::new(Memory::new(SLOTS, None)?), GFP_KERNEL)?;
+    queue.run(true);
+    Ok(queue)
+}
+
 #[kunit_tests(rust_vtd_qi)]
 mod suite {
     use super::*;
 
     #[test]
     fn batches_go_round_the_ring() -> Result {
-        let memory = Memory::new(SLOTS, None)?;
-        let fake = Fake::new(&memory, Mood::Well);
-        let mut ring = Ring::new();
+        let queue = queue()?;
+        let fake = Fake::new(queue.memory(), Mood::Well);
         for _ in 0..2 * SLOTS {
-            ring.submit(&memory, &fake, &batch())?;
+            queue.submit(&Hardware(&fake), &batch())?;
         }
         assert_eq!(fake.ran.get(), 3 * 2 * SLOTS);
         assert_eq!(fake.reports.get(), 0);
-        // The longest batch fits, one more does not.
-        let long = [Descriptor::context_global(); BATCH + 1];
-        ring.submit(&memory, &fake, &long[1..])?;
-        assert_eq!(ring.submit(&memory, &fake, &long), Err(EINVAL));
         Ok(())
     }
 
     #[test]
     fn a_refused_descriptor_fails_only_its_batch() -> Result {
-        let memory = Memory::new(SLOTS, None)?;
         for bad in 0..3 {
-            let fake = Fake::new(&memory, Mood::Refuse(bad));
-            let mut ring = Ring::new();
-            assert_eq!(ring.submit(&memory, &fake, &batch()), Err(EINVAL));
+            let queue = queue()?;
+            let fake = Fake::new(queue.memory(), Mood::Refuse(bad));
+            assert_eq!(queue.submit(&Hardware(&fake), &batch()), Err(EINVAL));
             // The two others have run, and the next batch finds a working queue.
             assert_eq!(fake.ran.get(), 2);
             assert_eq!(fake.reports.get(), 1);
-            ring.submit(&memory, &fake, &batch())?;
+            queue.submit(&Hardware(&fake), &batch())?;
             assert_eq!(fake.ran.get(), 5);
+            assert!(!queue.is_dead());
+        }
+        Ok(())
+    }
+
+    /// What refuses a wait that does nothing refuses everything.
+    #[test]
+    fn a_slot_that_is_always_refused_is_the_end() -> Result {
+        let queue = queue()?;
+        let fake = Fake::new(queue.memory(), Mood::RefuseAlways(1));
+        assert_eq!(queue.submit(&Hardware(&fake), &batch()), Err(ETIMEDOUT));
+        assert_eq!(fake.reports.get(), 2);
+        assert_eq!(queue.submit(&Hardware(&fake), &batch()), Err(EIO));
+        Ok(())
+    }
+
+    #[test]
+    fn an_error_that_no_descriptor_mends_is_the_end() -> Result {
+        for reason in [1, 2, 5, 6, 7] {
+            let queue = queue()?;
+            let fake = Fake::new(queue.memory(), Mood::Refuse(0));
+            fake.reason.set(reason);
+            assert_eq!(queue.submit(&Hardware(&fake), &batch()), Err(ETIMEDOUT));
+            assert!(queue.is_dead());
+            // The bit stays, and with it the unit.
+            assert!(fake.fault().queue_error());
         }
         Ok(())
     }
 
     #[test]
     fn a_silent_device_is_asked_again() -> Result {
-        let memory = Memory::new(SLOTS, None)?;
-        let fake = Fake::new(&memory, Mood::TimeOut(2));
-        let mut ring = Ring::new();
-        ring.submit(&memory, &fake, &batch())?;
+        let queue = queue()?;
+        let fake = Fake::new(queue.memory(), Mood::TimeOut(2));
+        queue.submit(&Hardware(&fake), &batch())?;
         assert_eq!(fake.ran.get(), 9);
-        // One that never answers is given up. The memory is new, as its numbers start anew.
-        let memory = Memory::new(SLOTS, None)?;
-        let fake = Fake::new(&memory, Mood::TimeOut(100));
-        let mut ring = Ring::new();
-        assert_eq!(ring.submit(&memory, &fake, &batch()), Err(ETIMEDOUT));
-        assert_eq!(fake.ran.get(), 9);
+        assert!(!queue.is_dead());
+        // One that never answers is given up.
+        fake.mood.set(Mood::TimeOut(100));
+        assert_eq!(queue.submit(&Hardware(&fake), &batch()), Err(ETIMEDOUT));
+        assert_eq!(fake.ran.get(), 18);
         Ok(())
     }
 
     #[test]
     fn dead_hardware_is_given_up() -> Result {
-        let memory = Memory::new(SLOTS, None)?;
-        let fake = Fake::new(&memory, Mood::Dead);
-        let mut ring = Ring::new();
-        // A sequence number that was not used yet, lest the page of an earlier test match.
-        ring.sequence = 7;
-        assert_eq!(ring.submit(&memory, &fake, &batch()), Err(ETIMEDOUT));
-        assert_eq!(fake.rounds.get(), ROUNDS);
-        // What was given up stays in the ring; once it is full that is said at once.
-        let long = [Descriptor::context_global(); BATCH];
-        assert_eq!(ring.submit(&memory, &fake, &long), Err(EBUSY));
+        let queue = queue()?;
+        let fake = Fake::new(queue.memory(), Mood::Dead);
+        assert_eq!(queue.submit(&Hardware(&fake), &batch()), Err(ETIMEDOUT));
+        // Nothing touches the ring any more.
+        let tail = fake.tail.get();
+        assert_eq!(queue.submit(&Hardware(&fake), &batch()), Err(EIO));
+        assert_eq!(fake.tail.get(), tail);
         Ok(())
     }
 }

@@ -65,6 +65,11 @@ impl RTADDR {
     pub(crate) fn scalable(table: u64) -> Self {
         Self::from_raw((table & Self::TABLE_MASK) | SCALABLE_MODE << Self::MODE_SHIFT)
     }
+
+    /// Whether the tables are of scalable mode.
+    pub(crate) fn is_scalable(self) -> bool {
+        self.mode().get() == SCALABLE_MODE
+    }
 }
 
 bitfield! {

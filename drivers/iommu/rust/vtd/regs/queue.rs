@@ -72,10 +72,27 @@ impl IQA {
     }
 }
 
-impl IQERCD {
-    /// Why the hardware refused a descriptor, in words.
-    pub(crate) fn queue_error_text(self) -> &'static str {
-        match self.queue_error().get() {
+/// Why the unit does not go on (IQEI).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct QueueError(u8);
+
+impl From<IQERCD> for QueueError {
+    fn from(record: IQERCD) -> Self {
+        // CAST: the field is four bits wide.
+        Self(record.queue_error().get() as u8)
+    }
+}
+
+impl QueueError {
+    /// Whether another descriptor in the place of the one at the head lets the unit go on. Units
+    /// may give no details.
+    pub(crate) fn is_about_descriptor(self) -> bool {
+        matches!(self.0, 0 | 3 | 4)
+    }
+
+    /// The reason in words.
+    pub(crate) fn text(self) -> &'static str {
+        match self.0 {
             0 => "no details",
             1 => "the tail register points outside the queue",
             2 => "the descriptor could not be fetched",

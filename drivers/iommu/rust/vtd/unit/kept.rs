@@ -52,6 +52,19 @@ impl Unit {
         all.iter().any(|old| Arc::ptr_eq(&old.table, table))
     }
 
+    /// Gives up the claims of a device at `place`, whose directory is in `table`. If the unit is
+    /// dead, the table stays for ever, since the unit may still read it.
+    ///
+    /// May sleep. Does nothing the second time.
+    pub(crate) fn release_table(&self, place: &Place, table: &Arc<PasidTable>) {
+        for source in place.sources() {
+            if self.release_source(source, table.phys()).is_err() {
+                // One reference that is never dropped.
+                core::mem::forget(table.clone());
+            }
+        }
+    }
+
     /// Gives up the kept tables that `source` leads to. May sleep.
     pub(crate) fn forget_kept(&self, source: u16) {
         loop {
@@ -66,9 +79,7 @@ impl Unit {
                 return;
             };
             drop(all);
-            for source in old.place.sources() {
-                self.release_source(source, old.table.phys());
-            }
+            self.release_table(&old.place, &old.table);
         }
     }
 }

@@ -10,7 +10,10 @@ use kernel::{
         Io, //
     },
     prelude::*,
-    sync::Arc, //
+    sync::{
+        atomic::Relaxed,
+        Arc, //
+    }, //
 };
 
 use super::{
@@ -20,10 +23,7 @@ use super::{
 };
 
 use crate::{
-    qi::{
-        self,
-        desc::Descriptor, //
-    },
+    qi,
     regs::{
         command::{
             PMEN,
@@ -89,11 +89,12 @@ impl Powered {
         regs.write_reg(self.events.with_masked(true));
 
         regs.write_reg(IQT::at(0));
-        regs.try_write_reg(qi::address(&unit.memory))?;
+        regs.try_write_reg(qi::address(unit.queue.memory()))?;
         unit.command(
             |command| command.with_queue(true),
             |status| status.queue().into_bool(),
         )?;
+        unit.queue.run(true);
         unit.flush_write_buffer()?;
 
         regs.try_write_reg(RTADDR::scalable(unit.root.phys()))?;
@@ -101,21 +102,23 @@ impl Powered {
             |command| command.with_set_root(true),
             |status| status.root_set().into_bool(),
         )?;
-        self.forget_all()
+        self.forget_all(true)
     }
 
-    /// Makes the unit forget what it cached under an earlier root table.
-    fn forget_all(&self) -> Result {
+    /// Makes the unit forget what it cached under an earlier root table, which setting one does by
+    /// itself on some units. PASID caches and their descriptors are a matter of scalable mode only
+    /// (6.5.2.2).
+    fn forget_all(&self, scalable: bool) -> Result {
         let unit = &self.unit;
         if unit.caps.enhanced_set_root() {
-            // Setting the root table has done it.
             return Ok(());
         }
-        unit.submit(&[
-            Descriptor::context_global(),
-            Descriptor::pasid_cache_global(),
-            Descriptor::iotlb_global(unit.caps.drain()),
-        ])
+        let [context, pasid, iotlb] = unit.everything();
+        if scalable {
+            unit.submit(&[context, pasid, iotlb])
+        } else {
+            unit.submit(&[context, iotlb])
+        }
     }
 
     /// Switches translation on: from now on only devices with an entry reach memory.
@@ -125,15 +128,23 @@ impl Powered {
     /// `ETIMEDOUT`.
     pub(crate) fn enable_translation(&self) -> Result {
         let unit = &self.unit;
-        if self.protected.enable().into_bool() {
-            // The regions block DMA to the kernel's own memory in part, whatever the tables say.
-            self.set_protected(self.protected.with_enable(false))?;
-            pr_info!("dmar{}: lifted the protection of memory\n", unit.number);
-        }
         unit.command(
             |command| command.with_translation(true),
             |status| status.translation().into_bool(),
-        )
+        )?;
+        unit.translates.store(true, Relaxed);
+        if self.is_protected() {
+            // They block DMA to the kernel's own memory in part, whatever the tables say. They
+            // cover the time until here (11.4.8), so there is no moment without either.
+            self.set_protected(self.protected.with_enable(false))?;
+            pr_info!("dmar{}: lifted the protection of memory\n", unit.number);
+        }
+        Ok(())
+    }
+
+    /// Whether the unit was found with protected regions.
+    fn is_protected(&self) -> bool {
+        self.unit.caps.protected_memory() && self.protected.enable().into_bool()
     }
 
     fn set_protected(&self, value: PMEN) -> Result {
@@ -152,21 +163,40 @@ impl Powered {
     fn stop(&self) -> Result {
         let unit = &self.unit;
         let regs = &unit.regs;
+        if unit.must_translate.load(Relaxed) && unit.translates.load(Relaxed) {
+            pr_err!(
+                "dmar{}: its graphics device hangs if translation is switched off; reset the \
+                 machine before another driver takes the unit\n",
+                unit.number
+            );
+            return Err(EBUSY);
+        }
+        if unit.is_dead() && unit.translates.load(Relaxed) {
+            // Translation may be all that keeps devices from memory.
+            return Err(EIO);
+        }
+        if self.is_protected() && !regs.read(PMEN).enable().into_bool() {
+            self.set_protected(self.protected)?;
+        }
         unit.command(
             |command| command.with_translation(false),
             |status| !status.translation().into_bool(),
         )?;
-        if unit.caps.protected_memory() && self.protected.enable().into_bool() {
-            self.set_protected(self.protected)?;
-        }
+        unit.translates.store(false, Relaxed);
 
+        if unit.queue.is_running() {
+            self.forget_all(true)?;
+        }
         regs.try_write_reg(self.root)?;
         unit.command(
             |command| command.with_set_root(true),
             |status| status.root_set().into_bool(),
         )?;
-        if unit.queue_runs() {
-            self.forget_all()?;
+        if unit.queue.is_running() {
+            self.forget_all(self.root.is_scalable())?;
+            unit.queue.run(false);
+        }
+        if unit.was_queue_enabled() {
             // The queue may be switched off only while it is empty.
             read_poll_timeout_atomic(
                 || Ok((regs.read(IQH).index(), regs.read(IQT))),
@@ -187,8 +217,8 @@ impl Powered {
 }
 
 impl Unit {
-    /// Whether the queue was switched on.
-    fn queue_runs(&self) -> bool {
+    /// Whether the queue was told to run, and not told otherwise.
+    fn was_queue_enabled(&self) -> bool {
         self.command.lock().queue().into_bool()
     }
 }

@@ -18,6 +18,7 @@ use kernel::{
     sizes::SZ_4K,
     str::CString,
     sync::{
+        atomic::AtomicFlag,
         new_spinlock_irq,
         Arc, //
     }, //
@@ -33,7 +34,7 @@ use crate::{
     caps::Caps,
     qi::{
         self,
-        Ring, //
+        Queue, //
     },
     regs::{
         cap::{
@@ -97,7 +98,7 @@ fn claim(number: usize, info: &UnitInfo) -> Result<PhysMem<SZ_4K>> {
 }
 
 impl Unit {
-    /// Claims the unit number `number` that firmware describes by `info`.
+    /// Claims the unit number `number` that firmware describes by `info`; it is near `node`.
     ///
     /// Only reads: on any error the hardware is as it was. May sleep.
     ///
@@ -107,7 +108,7 @@ impl Unit {
     /// - `EBUSY` if somebody else drives the unit;
     /// - `ENODEV` if there is none, or it lacks what the driver needs;
     /// - `ENOMEM`.
-    pub(crate) fn take(number: usize, info: UnitInfo) -> Result<Arc<Self>> {
+    pub(crate) fn take(number: usize, info: UnitInfo, node: Option<u32>) -> Result<Arc<Self>> {
         let regs = claim(number, &info)?;
         if let Some(reason) = owner(regs.read(GSTS)) {
             pr_err!("dmar{}: {}\n", number, reason);
@@ -132,7 +133,7 @@ impl Unit {
             caps.raw_cap(),
             caps.raw_ecap()
         );
-        Self::new(number, info, caps, regs)
+        Self::new(number, info, caps, regs, node)
     }
 
     /// The unit behind `regs`, which are neither read nor written. May sleep.
@@ -141,8 +142,9 @@ impl Unit {
         info: UnitInfo,
         caps: Caps,
         regs: PhysMem<SZ_4K>,
+        node: Option<u32>,
     ) -> Result<Arc<Self>> {
-        let memory = qi::Memory::new(qi::SLOTS, None)?;
+        let memory = qi::Memory::new(qi::SLOTS, node)?;
         let ids = IdSet::new(FIRST_ID, caps.domains())?;
         Arc::pin_init(
             try_pin_init!(Unit {
@@ -150,10 +152,12 @@ impl Unit {
                 info,
                 caps,
                 regs,
-                memory,
                 limit: RateLimit::new(),
-                root <- RootTable::new(None, caps.coherent_tables()),
-                queue <- new_spinlock_irq!(Ring::new()),
+                translates: AtomicFlag::new(false),
+                must_translate: AtomicFlag::new(false),
+                root <- RootTable::new(node, caps.coherent_tables()),
+                node,
+                queue <- Queue::new(memory),
                 command <- new_spinlock_irq!(CommandState::zeroed()),
                 domains <- new_mutex!(ids),
                 kept <- new_mutex!(KVec::new()),

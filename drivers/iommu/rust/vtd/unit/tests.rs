@@ -8,19 +8,48 @@ use super::{
     power::Powered,
     *, //
 };
-use crate::regs::{
-    cap::{
-        CAP,
-        ECAP, //
+use crate::{
+    endpoint::{
+        self,
+        Endpoint, //
     },
-    command::RTADDR,
-    fault::FECTL,
-    queue::IQA, //
+    qi,
+    regs::{
+        cap::{
+            CAP,
+            ECAP, //
+        },
+        command::{
+            PMEN,
+            RTADDR, //
+        },
+        fault::FECTL,
+        queue::IQA, //
+    },
+    topology::Path,
 };
-use kernel::sync::Arc;
+use kernel::{
+    iommu::place::Place,
+    sync::{
+        atomic::Release,
+        Arc, //
+    }, //
+};
 
 /// Setting the root table forgets all (ESRTPS); two fault records at 0x200.
-const CAPABILITIES: u64 = 1 << 63 | 1 << 40 | 0x20 << 24;
+const CAPABILITIES: u64 = ENHANCED_SET_ROOT | 1 << 40 | 0x20 << 24;
+
+/// Setting the root table forgets all.
+const ENHANCED_SET_ROOT: u64 = 1 << 63;
+
+/// There are protected memory regions.
+const PROTECTED: u64 = 1 << 5;
+
+/// Requests can be drained.
+const DRAINS: u64 = 3 << 54;
+
+/// Devices can be passed through.
+const PASS: u64 = 1 << 6;
 
 /// Offset of the first fault record.
 const RECORDS: usize = 0x200;
@@ -30,15 +59,20 @@ const OLD_ROOT: u64 = 0x1234_5000;
 const OLD_QUEUE: u64 = 0x6789_a001;
 
 fn unit() -> Result<Arc<Unit>> {
+    unit_with(CAPABILITIES, 0, KVec::new())
+}
+
+fn unit_with(cap: u64, ecap: u64, acpi_devices: KVec<u16>) -> Result<Arc<Unit>> {
     let info = UnitInfo {
         segment: 0,
         base: 0xfed9_0000,
         bytes: SZ_4K,
         include_all: true,
         scopes: KVec::new(),
+        acpi_devices,
     };
-    let caps = Caps::new(CAP::from_raw(CAPABILITIES), ECAP::from_raw(0));
-    let unit = Unit::new(9, info, caps, PhysMem::in_memory()?)?;
+    let caps = Caps::new(CAP::from_raw(cap), ECAP::from_raw(ecap));
+    let unit = Unit::new(9, info, caps, PhysMem::in_memory()?, None)?;
     unit.regs.try_write_reg(RTADDR::from_raw(OLD_ROOT))?;
     unit.regs.try_write_reg(IQA::from_raw(OLD_QUEUE))?;
     unit.regs.write_reg(IQT::at(5));
@@ -62,9 +96,24 @@ fn is_as_found(unit: &Unit) -> Result<bool> {
         && regs.read(FECTL) == FECTL::zeroed())
 }
 
-/// Whether somebody holds on to the unit for ever.
-fn is_leaked(unit: Arc<Unit>) -> bool {
-    Arc::into_unique_or_drop(unit).is_none()
+/// Whether there is a reference for ever.
+fn is_leaked<T>(object: Arc<T>) -> bool {
+    Arc::into_unique_or_drop(object).is_none()
+}
+
+/// A unit that translates.
+fn translating(cap: u64, ecap: u64) -> Result<(Arc<Unit>, Powered)> {
+    let unit = unit_with(cap, ecap, KVec::new())?;
+    say(&unit, true, true, true);
+    let powered = Powered::new(unit.clone())?;
+    powered.enable_translation()?;
+    Ok((unit, powered))
+}
+
+/// A device behind `unit`.
+fn endpoint(unit: &Arc<Unit>) -> Result<Endpoint> {
+    let place = Place::of_requester(0, 0x108)?;
+    Endpoint::new(unit.clone(), place, Path::default(), false)
 }
 
 #[kunit_tests(rust_vtd_unit)]
@@ -78,7 +127,7 @@ mod suite {
         let powered = Powered::new(unit.clone())?;
         let regs = &unit.regs;
         assert_eq!(regs.try_read(RTADDR)?, RTADDR::scalable(unit.root.phys()));
-        assert_eq!(regs.try_read(IQA)?, qi::address(&unit.memory));
+        assert_eq!(regs.try_read(IQA)?, qi::address(unit.queue.memory()));
         assert!(regs.read(FECTL).masked().into_bool());
         powered.enable_translation()?;
         // What was switched on before stays on.
@@ -130,6 +179,142 @@ mod suite {
             RTADDR::scalable(unit.root.phys())
         );
         assert!(is_leaked(unit));
+        Ok(())
+    }
+
+    #[test]
+    fn a_unit_that_does_not_answer_is_given_up() -> Result {
+        let (unit, powered) = translating(CAPABILITIES, 0)?;
+        let device = endpoint(&unit)?;
+        assert_eq!(unit.submit(&[Descriptor::pasid_cache_global()]), Err(EIO));
+        assert!(unit.is_dead());
+        // Nothing touches the ring any more.
+        let tail = unit.regs.read(IQT);
+        assert_eq!(unit.submit(&[Descriptor::pasid_cache_global()]), Err(EIO));
+        assert_eq!(unit.regs.read(IQT), tail);
+        // No device comes, and the table of one that goes stays where the unit may read it.
+        assert_eq!(endpoint(&unit).err(), Some(EIO));
+        let table = device.table.clone();
+        device.retire();
+        drop(device);
+        assert!(is_leaked(table));
+        // Translation stays on, and with it the tables.
+        drop(powered);
+        assert!(!is_as_found(&unit)?);
+        assert!(unit.regs.read(GCMD).translation().into_bool());
+        assert!(is_leaked(unit));
+        Ok(())
+    }
+
+    #[test]
+    fn a_table_is_freed_when_the_unit_has_forgotten_it() -> Result {
+        let unit = unit()?;
+        let device = endpoint(&unit)?;
+        let table = device.table.clone();
+        assert_eq!(unit.root.entry(0x108)[0] & 1, 1);
+        device.retire();
+        drop(device);
+        assert_eq!(unit.root.entry(0x108)[0] & 1, 0);
+        assert!(!is_leaked(table));
+        Ok(())
+    }
+
+    #[test]
+    fn a_command_that_is_not_obeyed_is_the_end() -> Result {
+        const BUFFERS: u64 = 1 << 4;
+        let (unit, powered) = translating(CAPABILITIES | BUFFERS, 0)?;
+        unit.flush_write_buffer()?;
+        let flushing = GSTS::zeroed()
+            .with_translation(true)
+            .with_flushing_write_buffer(true);
+        unit.regs.write_reg(flushing);
+        assert_eq!(unit.flush_write_buffer(), Err(ETIMEDOUT));
+        assert_eq!(unit.flush_write_buffer(), Err(EIO));
+        assert_eq!(unit.submit(&[Descriptor::pasid_cache_global()]), Err(EIO));
+        drop(powered);
+        assert!(is_leaked(unit));
+        Ok(())
+    }
+
+    /// The numbers that the unit writes are known, so they can be there already.
+    #[test]
+    fn nothing_of_scalable_mode_in_legacy_mode() -> Result {
+        let unit = unit_with(CAPABILITIES & !ENHANCED_SET_ROOT, 0, KVec::new())?;
+        say(&unit, true, true, true);
+        let status = &unit.queue.memory().status;
+        for (slot, number) in [(3, 1), (7, 2), (10, 3)] {
+            status.word(slot)?.store(number, Release);
+        }
+        let powered = Powered::new(unit.clone())?;
+        powered.enable_translation()?;
+        say(&unit, false, true, false);
+        // It has fetched all that will have been submitted.
+        unit.regs.write_reg(IQH::from_raw(IQT::at(11).into_raw()));
+        drop(powered);
+        assert!(is_as_found(&unit)?);
+        let memory = unit.queue.memory();
+        let scalable = [
+            Descriptor::context_global(),
+            Descriptor::pasid_cache_global(),
+            Descriptor::iotlb_global((false, false)),
+        ];
+        // After the root table was set, before the old one is back, and after that.
+        for (slot, expected) in scalable.iter().enumerate() {
+            assert_eq!(memory.load(slot), Some(expected.0));
+            assert_eq!(memory.load(4 + slot), Some(expected.0));
+        }
+        assert_eq!(memory.load(8), Some(scalable[0].0));
+        assert_eq!(memory.load(9), Some(scalable[2].0));
+        assert!(!is_leaked(unit));
+        Ok(())
+    }
+
+    /// They protect memory until tables do.
+    #[test]
+    fn regions_are_not_lifted_before_translation_is_on() -> Result {
+        let unit = unit_with(CAPABILITIES | PROTECTED, 0, KVec::new())?;
+        let protected = PMEN::zeroed().with_enable(true);
+        unit.regs.write_reg(protected);
+        say(&unit, false, true, true);
+        let powered = Powered::new(unit.clone())?;
+        assert_eq!(powered.enable_translation(), Err(ETIMEDOUT));
+        assert_eq!(unit.regs.read(PMEN), protected);
+        say(&unit, true, true, true);
+        powered.enable_translation()?;
+        assert!(!unit.regs.read(PMEN).enable().into_bool());
+        Ok(())
+    }
+
+    #[test]
+    fn acpi_devices_are_passed_through() -> Result {
+        let mut devices = KVec::new();
+        devices.push(0xf3, GFP_KERNEL)?;
+        let unit = unit_with(CAPABILITIES, PASS, devices)?;
+        endpoint::pass_acpi_devices(&unit)?;
+        assert_eq!(unit.root.entry(0xf3)[0] & 1, 1);
+        assert_eq!(unit.kept.lock().len(), 1);
+        let mut devices = KVec::new();
+        devices.push(0xf3, GFP_KERNEL)?;
+        let unit = unit_with(CAPABILITIES, 0, devices)?;
+        assert_eq!(endpoint::pass_acpi_devices(&unit), Err(EOPNOTSUPP));
+        Ok(())
+    }
+
+    #[test]
+    fn translation_stays_on_for_a_device_that_hangs_without() -> Result {
+        for (caps, stays) in [(CAPABILITIES, false), (CAPABILITIES | DRAINS, true)] {
+            let (unit, powered) = translating(caps, 0)?;
+            unit.note_fragile_device();
+            // One that serves all other devices as well is switched off.
+            assert!(!unit.must_translate.load(Relaxed));
+            unit.must_translate.store(stays, Relaxed);
+            if !stays {
+                say(&unit, false, true, false);
+            }
+            drop(powered);
+            assert_eq!(unit.regs.read(GCMD).translation().into_bool(), stays);
+            assert_eq!(is_leaked(unit), stays);
+        }
         Ok(())
     }
 

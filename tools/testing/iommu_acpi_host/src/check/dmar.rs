@@ -27,6 +27,19 @@ struct Unit {
     pages: usize,
     all: bool,
     scopes: Vec<Scope>,
+    acpi: Vec<u16>,
+}
+
+/// Devices that need their caches: the segment, which.
+type Cached = (u16, Vec<Scope>);
+
+/// What the table holds.
+struct Table {
+    units: Vec<Unit>,
+    reserved: Vec<Reserved>,
+    inverted: Vec<(u64, u64)>,
+    cached: Vec<Cached>,
+    places: Vec<(u64, u32)>,
 }
 
 /// Reserved memory.
@@ -37,13 +50,23 @@ struct Reserved {
     scopes: Vec<Scope>,
 }
 
-/// The device scopes in the rest of a record; nothing if one is wrong.
-fn scopes(bytes: &[u8]) -> Option<Vec<Scope>> {
+/// The PCI functions and the ACPI devices in the rest of a record; nothing if one is wrong.
+fn scopes(bytes: &[u8]) -> Option<(Vec<Scope>, Vec<u16>)> {
     let mut scopes = Vec::new();
+    let mut acpi = Vec::new();
 
     for (kind, scope) in split(bytes, 2, |b| (b[0].into(), b[1].into()))? {
         if scope.len() < 8 || scope.len() % 2 != 0 {
             return None;
+        }
+        if kind == 5 {
+            let &[device, function] = &scope[6..] else {
+                return None;
+            };
+            if device >= 32 || function >= 8 {
+                return None;
+            }
+            acpi.push(256 * u16::from(scope[5]) + 8 * u16::from(device) + u16::from(function));
         }
         if kind != 1 && kind != 2 {
             continue;
@@ -54,35 +77,55 @@ fn scopes(bytes: &[u8]) -> Option<Vec<Scope>> {
         let path = scope[6..].chunks(2).map(|step| step[0] << 3 | step[1]);
         scopes.push((kind == 2, scope[5], path.collect()));
     }
-    Some(scopes)
+    Some((scopes, acpi))
 }
 
 /// What the table holds; nothing if it contradicts itself.
-fn read(table: &[u8]) -> Option<(Vec<Unit>, Vec<Reserved>)> {
+fn read(table: &[u8]) -> Option<Table> {
     if table.len() < FIXED || table[36] > 63 {
         return None;
     }
     let mut units: Vec<Unit> = Vec::new();
     let mut reserved = Vec::new();
+    let mut cached = Vec::new();
+    let mut places = Vec::new();
 
     for (kind, record) in split(&table[FIXED..], 4, |b| (u16_at(b, 0), u16_at(b, 2).into()))? {
+        let least = match kind {
+            0 => 16,
+            1 => 24,
+            3 => 20,
+            5 => 8,
+            _ => continue,
+        };
+        if record.len() < least {
+            return None;
+        }
         match kind {
-            0 if record.len() < 16 => return None,
-            1 if record.len() < 24 => return None,
-            0 => units.push(Unit {
-                segment: u16_at(record, 6),
-                base: u64_at(record, 8),
-                pages: 1 << (record[5] & 15),
-                all: record[4] & 1 == 1,
-                scopes: scopes(&record[16..])?,
-            }),
+            0 => {
+                let (scopes, acpi) = scopes(&record[16..])?;
+                units.push(Unit {
+                    segment: u16_at(record, 6),
+                    base: u64_at(record, 8),
+                    pages: 1 << (record[5] & 15),
+                    all: record[4] & 1 == 1,
+                    scopes,
+                    acpi,
+                });
+            }
             1 => reserved.push(Reserved {
                 segment: u16_at(record, 6),
                 first: u64_at(record, 8),
                 last: u64_at(record, 16),
-                scopes: scopes(&record[24..])?,
+                scopes: scopes(&record[24..])?.0,
             }),
-            _ => {}
+            3 => places.push((u64_at(record, 8), (u64_at(record, 12) >> 32) as u32)),
+            _ => {
+                let (scopes, _) = scopes(&record[8..])?;
+                if record[4] & 1 == 1 {
+                    cached.push((u16_at(record, 6), scopes));
+                }
+            }
         }
     }
     for (index, unit) in units.iter().enumerate() {
@@ -98,10 +141,21 @@ fn read(table: &[u8]) -> Option<(Vec<Unit>, Vec<Reserved>)> {
             return None;
         }
     }
-    if reserved.iter().any(|region| region.last < region.first) {
-        return None;
-    }
-    Some((units, reserved))
+    let inverted = |region: &Reserved| region.last < region.first;
+    Some(Table {
+        inverted: reserved
+            .iter()
+            .filter(|region| inverted(region))
+            .map(|region| (region.first, region.last))
+            .collect(),
+        reserved: reserved
+            .into_iter()
+            .filter(|region| !inverted(region))
+            .collect(),
+        units,
+        cached,
+        places,
+    })
 }
 
 fn compare(read: &[ReadScope], expected: &[Scope]) {
@@ -132,23 +186,34 @@ fn compare(read: &[ReadScope], expected: &[Scope]) {
 /// Parses a table and panics unless the parser says of it what is there.
 pub fn dmar(table: &[u8]) {
     let parsed = Dmar::parse(table);
-    let Some((units, reserved)) = read(table) else {
+    let Some(expected) = read(table) else {
         assert!(parsed.is_err(), "a table is taken that contradicts itself");
         return;
     };
     let parsed = parsed.expect("a table is refused that has nothing wrong");
 
     assert_eq!(parsed.host_width, table[36] + 1);
-    assert_eq!(parsed.opt_out, table[37] & 2 != 0);
+    assert_eq!(parsed.opt_out, table[37] & 8 != 0);
     assert_eq!(parsed.platform_opt_in, table[37] & 4 != 0);
-    assert_eq!(parsed.units.len(), units.len());
-    for (read, unit) in parsed.units.iter().zip(&units) {
+    assert_eq!(parsed.units.len(), expected.units.len());
+    for (read, unit) in parsed.units.iter().zip(&expected.units) {
         assert_eq!((read.segment, read.base), (unit.segment, unit.base));
         assert_eq!((read.bytes, read.include_all), (unit.pages << 12, unit.all));
         compare(&read.scopes, &unit.scopes);
+        assert_eq!(read.acpi_devices[..], unit.acpi[..]);
     }
-    assert_eq!(parsed.reserved.len(), reserved.len());
-    for (read, region) in parsed.reserved.iter().zip(&reserved) {
+    assert_eq!(parsed.inverted[..], expected.inverted[..]);
+    assert_eq!(parsed.cached.len(), expected.cached.len());
+    for (read, (segment, scopes)) in parsed.cached.iter().zip(&expected.cached) {
+        assert_eq!(read.segment, *segment);
+        compare(&read.scopes, scopes);
+    }
+    assert_eq!(parsed.affinities.len(), expected.places.len());
+    for (read, place) in parsed.affinities.iter().zip(&expected.places) {
+        assert_eq!((read.base, read.proximity), *place);
+    }
+    assert_eq!(parsed.reserved.len(), expected.reserved.len());
+    for (read, region) in parsed.reserved.iter().zip(&expected.reserved) {
         assert_eq!(read.segment, region.segment);
         assert_eq!(read.first, region.first / 4096 * 4096);
         assert_eq!(read.last, region.last / 4096 * 4096 + 4095);
