@@ -127,6 +127,16 @@ __rust_helper int rust_helper_pxm_to_online_node(int pxm)
 }
 #endif
 
+/* Vendor, family and model of the processor; 0 where there is no such number. */
+__rust_helper u32 rust_helper_rust_iommu_processor(void)
+{
+#if defined(CONFIG_X86_64) && !defined(CONFIG_UML)
+	return boot_cpu_data.x86_vfm;
+#else
+	return 0;
+#endif
+}
+
 #ifdef CONFIG_PCI
 __rust_helper struct pci_dev *rust_helper_pci_physfn(struct pci_dev *pdev)
 {

@@ -160,6 +160,13 @@ pub(super) unsafe fn store_pair(virt: *mut u64, values: [u64; 2]) {
     unsafe { bindings::rust_iommu_store128(virt, values[0], values[1]) }
 }
 
+/// Vendor, family and model of the processor, 0 where there is no such number.
+#[inline(never)]
+pub(super) fn processor() -> u32 {
+    // SAFETY: Only reads what the kernel has found out at boot.
+    unsafe { bindings::rust_iommu_processor() }
+}
+
 /// Whether memory that the kernel allocates is encrypted, and addresses given to hardware would
 /// have to say so (SME).
 #[inline(never)]

@@ -12,6 +12,14 @@ use kernel::{
     sync::aref::ARef, //
 };
 
+use super::ffi;
+
+/// Vendor, family and model of the processor that units are a part of, as `VFM_MAKE()` of
+/// `asm/cpu_device_id.h` makes them one number; 0 where there is no such number.
+pub fn processor() -> u32 {
+    ffi::processor()
+}
+
 /// A PCI function, and a reference to it.
 ///
 /// No driver is bound by this: the function is looked at, and its interrupt is used, as the part of
@@ -59,6 +67,18 @@ impl UnitFunction {
     pub fn device(&self) -> ARef<Device> {
         // SAFETY: By the type invariants; the device is embedded in the function.
         unsafe { Device::get_device(&raw mut (*self.as_raw()).dev) }
+    }
+
+    /// The NUMA node that it is near, [`None`] if it is near none.
+    pub fn node(&self) -> Option<u32> {
+        #[cfg(CONFIG_NUMA)]
+        // SAFETY: By the type invariants; the device is embedded in the function.
+        let node = unsafe { (*self.as_raw()).dev.numa_node };
+        #[cfg(not(CONFIG_NUMA))]
+        let node = bindings::NUMA_NO_NODE;
+
+        // Negative for none.
+        u32::try_from(node).ok()
     }
 
     /// Reads 32 bits of the configuration space at `offset`.
