@@ -27,7 +27,10 @@
 use kernel::{
     device::Device,
     prelude::*,
-    sync::Arc, //
+    sync::{
+        aref::ARef,
+        Arc, //
+    }, //
 };
 
 use super::{
@@ -120,6 +123,15 @@ pub trait Driver: Sized + Send + Sync + 'static {
     fn device_group(&self, dev: &Device, endpoint: &Self::Endpoint) -> Group {
         let _ = endpoint;
         Group::of_bus(dev)
+    }
+
+    /// Another device under the driver's control whose requests the units cannot tell from those of
+    /// this one, for a reason that the bus does not know: the two are put into one group.
+    ///
+    /// Context: may sleep; under `iommu_probe_device_lock`.
+    fn inseparable(&self, endpoint: &Self::Endpoint) -> Option<ARef<Device>> {
+        let _ = endpoint;
+        None
     }
 
     /// Whether a device behind its unit has a capability (`capable`).

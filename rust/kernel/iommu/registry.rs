@@ -353,6 +353,20 @@ impl<D: Driver> Inner<D> {
         self.members.isolate(unit)
     }
 
+    /// Whether a device under the driver's control is in `group`.
+    pub(super) fn has_group(&self, group: *mut bindings::iommu_group) -> bool {
+        let state = self.state.lock();
+        state.endpoints.iter().any(|endpoint| {
+            // SAFETY: The device is valid; the reference is put right away.
+            let theirs = unsafe { bindings::iommu_group_get(endpoint.dev.as_raw()) };
+            if !theirs.is_null() {
+                // SAFETY: The reference was taken above.
+                unsafe { bindings::iommu_group_put(theirs) };
+            }
+            theirs == group
+        })
+    }
+
     /// Enters all units into sysfs, then registers them, one after the other.
     ///
     /// The first registration walks all devices, those of later units as well; a device is linked

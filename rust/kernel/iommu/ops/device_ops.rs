@@ -13,6 +13,7 @@ use core::{
 use kernel::{
     bindings,
     device::Device,
+    error::from_err_ptr,
     ffi::{
         c_int,
         c_void, //
@@ -226,14 +227,60 @@ impl<D: Driver> DeviceTable<D> {
         let (Some(inner), Some(endpoint)) = (unsafe { (inner::<D>(), endpoint::<D>(dev)) }) else {
             return ENODEV.to_ptr();
         };
-        match inner.driver.device_group(&endpoint.dev, &endpoint.data) {
+        let group = match inner.driver.device_group(&endpoint.dev, &endpoint.data) {
             // SAFETY: `dev` is a device of a PCI bus: nothing else says so of itself.
             Group::Pci if Group::of_bus(&endpoint.dev) == Group::Pci => unsafe {
                 bindings::pci_device_group(dev)
             },
             // SAFETY: `dev` is valid.
             _ => unsafe { bindings::generic_device_group(dev) },
+        };
+        match inner.driver.inseparable(&endpoint.data) {
+            // SAFETY: What the functions above return is a group with a reference, or an error.
+            Some(other) => unsafe { Self::join(inner, endpoint, group, &other) },
+            None => group,
         }
+    }
+
+    /// Puts the device of `endpoint`, whose group by its bus is `group`, into that of `other`.
+    ///
+    /// Groups are never joined: if both have devices, the firmware contradicts the bus, and no group
+    /// is right.
+    ///
+    /// # Safety
+    ///
+    /// `group` is a group with a reference that is the caller's, or an error.
+    unsafe fn join(
+        inner: &Inner<D>,
+        endpoint: &Endpoint<D>,
+        group: *mut bindings::iommu_group,
+        other: &Device,
+    ) -> *mut bindings::iommu_group {
+        if from_err_ptr(group).is_err() {
+            return group;
+        }
+        // SAFETY: The device is valid. The reference is ours, as is that to `group`.
+        let theirs = unsafe { bindings::iommu_group_get(other.as_raw()) };
+        if theirs.is_null() {
+            return group;
+        }
+        let (keep, drop) = if theirs == group {
+            (Ok(group), &[theirs][..])
+        } else if inner.has_group(group) {
+            dev_err!(
+                endpoint.dev,
+                "it has the requester ID of a device in another IOMMU group, says the firmware: \
+                 update it\n"
+            );
+            (Err(EINVAL), &[theirs, group][..])
+        } else {
+            (Ok(theirs), &[group][..])
+        };
+        for group in drop {
+            // SAFETY: The references are ours, and none is put twice.
+            unsafe { bindings::iommu_group_put(*group) };
+        }
+        keep.unwrap_or_else(|error| error.to_ptr())
     }
 
     /// `capable`: whether the device behind its unit can do something.
