@@ -22,7 +22,10 @@ use kernel::{
     prelude::*, //
 };
 
-use scope::Scope;
+use scope::{
+    Kind,
+    Scope, //
+};
 
 /// Bytes of the fixed part of the table: the ACPI header, IVinfo, eight reserved.
 const FIXED_BYTES: usize = 48;
@@ -83,6 +86,26 @@ impl UnitInfo {
             .iter()
             .filter(|scope| scope.holds(source))
             .find_map(|scope| scope.alias)
+    }
+
+    /// What firmware wants for the requester ID `source`.
+    ///
+    /// Several entries may name it. The specification (5.2.2) does not say which counts; as in the C
+    /// driver (`amd_iommu_get_ivhd_dte_flags()`) it is the one that names the fewest, the first of
+    /// these, and one that wants nothing does not count.
+    pub(crate) fn settings(&self, source: u16) -> u8 {
+        self.scopes
+            .iter()
+            .filter(|scope| scope.holds(source) && scope.settings != 0)
+            .min_by_key(|scope| scope.last - scope.first)
+            .map_or(0, |scope| scope.settings)
+    }
+
+    /// Whether the requester ID `source` is that of a device which ACPI describes, whatever else
+    /// names it.
+    pub(crate) fn is_acpi(&self, source: u16) -> bool {
+        let names = |scope: &Scope| scope.kind == Kind::Acpi && scope.holds(source);
+        self.scopes.iter().any(names)
     }
 
     /// The highest requester ID that it serves.

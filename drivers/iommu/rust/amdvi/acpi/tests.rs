@@ -2,10 +2,7 @@
 
 //! The IVRS parser on tables that are right, cut off, and lying.
 
-use super::{
-    scope::Kind,
-    *, //
-};
+use super::*;
 
 /// Puts the fixed part in front of `blocks`.
 fn table(blocks: &[&[u8]]) -> Result<KVec<u8>> {
@@ -145,6 +142,41 @@ mod suite {
         Ok(())
     }
 
+    /// A block of a unit with these device entries.
+    fn unit_with(entries: &[u8]) -> Result<UnitInfo> {
+        let mut block = changed(OLD, &[])?;
+        block.truncate(24);
+        block.extend_from_slice(entries, GFP_KERNEL)?;
+        // CAST: A few entries.
+        block[2] = block.len() as u8;
+        let units = Ivrs::parse(&table(&[&block])?)?.units;
+        units.into_iter().next().ok_or(EINVAL)
+    }
+
+    #[test]
+    fn the_narrowest_entry_decides() -> Result {
+        const ALL: [u8; 4] = [0x01, 0, 0, 0x01];
+        const RANGE: [u8; 8] = [0x03, 0x10, 0, 0x02, 0x04, 0x1f, 0, 0];
+        const ONE: [u8; 4] = [0x02, 0x18, 0, 0x04];
+        // Neither of them wants anything.
+        const NONE: [u8; 8] = [0x02, 0x11, 0, 0, 0x02, 0x18, 0, 0];
+        // In either order.
+        for parts in [[&ALL[..], &RANGE, &ONE, &NONE], [&NONE, &ONE, &RANGE, &ALL]] {
+            let mut entries = KVec::new();
+            for part in parts {
+                entries.extend_from_slice(part, GFP_KERNEL)?;
+            }
+            let unit = unit_with(&entries)?;
+            for (source, settings) in [(0x0f, 1), (0x10, 2), (0x11, 2), (0x18, 4), (0x20, 1)] {
+                assert_eq!(unit.settings(source), settings);
+            }
+        }
+        // Of two that name as many, the first.
+        let unit = unit_with(&[0x02, 0x18, 0, 0x04, 0x02, 0x18, 0, 0x40])?;
+        assert_eq!((unit.settings(0x18), unit.settings(0x19)), (4, 0));
+        Ok(())
+    }
+
     #[test]
     fn the_newest_block_counts() -> Result {
         for blocks in [[OLD, NEW, NEWEST], [NEWEST, OLD, NEW]] {
@@ -158,6 +190,7 @@ mod suite {
                 (unit.scopes[0].first, unit.scopes[0].settings),
                 (0xa5, 0x40)
             );
+            assert!(unit.is_acpi(0xa5) && !unit.is_acpi(0x09));
             assert!(unit.serves(0x09) && !unit.serves(0x08));
         }
         // In the other order of age nothing of the newest is taken.

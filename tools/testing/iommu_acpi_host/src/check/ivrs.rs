@@ -172,6 +172,20 @@ fn read(table: &[u8]) -> Option<(Vec<Unit>, Vec<Reserved>)> {
     Some((units, reserved))
 }
 
+/// What counts for a requester ID: of the entries that want something the one with the fewest IDs,
+/// and of several the one that comes first.
+fn settings(scopes: &[Scope], source: u16) -> u8 {
+    let mut best: Option<(u16, u8)> = None;
+
+    for &(_, first, last, _, settings) in scopes {
+        let wider = |(width, _)| width > last - first;
+        if settings != 0 && first <= source && source <= last && best.is_none_or(wider) {
+            best = Some((last - first, settings));
+        }
+    }
+    best.map_or(0, |(_, settings)| settings)
+}
+
 /// Parses a table and panics unless the parser says of it what is there.
 pub fn ivrs(table: &[u8]) {
     let parsed = Ivrs::parse(table);
@@ -204,6 +218,9 @@ pub fn ivrs(table: &[u8]) {
         let named = |source: u16| scopes.iter().any(|s| (s.1..=s.2).contains(&source));
         let edges = scopes.iter().flat_map(|s| [s.1, s.2, s.2.wrapping_add(1)]);
         for source in edges.chain([unit.source]) {
+            assert_eq!(read.settings(source), settings(&scopes, source));
+            let acpi = |s: &Scope| s.0 == Kind::Acpi && s.1 <= source && source <= s.2;
+            assert_eq!(read.is_acpi(source), scopes.iter().any(acpi));
             assert_eq!(read.serves(source), source != unit.source && named(source));
             assert!(!read.serves(source) || source <= read.last_source());
         }
