@@ -1,20 +1,26 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The command buffer: a ring of commands and its recovery from errors.
+//! The command buffer: a ring of commands, and waiting until they are done.
 //!
 //! Specification, 2.4 and 2.5.7 (illegal commands). A batch of commands is followed by a
 //! COMPLETION_WAIT, which makes the hardware write a sequence number once everything before it is
-//! done. One batch is under way at a time: whoever holds the ring waits for it, so the ring is
-//! empty between batches unless a batch ran out of time.
+//! done. The numbers only grow, and the hardware works in order: a batch is done once the number in
+//! memory is not below its own. So the lock of the ring is held while commands are written and not
+//! while the hardware works on them, and the batches of several CPUs are under way at once, as in
+//! the C driver (`iommu_completion_wait()`).
 //!
-//! Every wait has a bound. A command that the hardware refuses stops it (CmdBufRun goes away, and
-//! the event log says which one it was): the ring is started anew, empty, and the batch fails with
-//! `EINVAL`.
+//! A ring that is full is waited for under the lock: otherwise a CPU could wait for room for as
+//! long as others take it.
+//!
+//! Every wait has a bound. A unit that exceeds it, or that stops at a command which it takes for an
+//! illegal one (CmdBufRun goes away), is given up: which of the commands behind were carried out is
+//! unknown, and so is what the unit still remembers. It is not started anew, and all later
+//! commands fail at once. A unit that answers late, but within the bound, is like any other.
 //!
 //! A unit fetches no commands before it translates. It has cached nothing then either, so until
-//! [`Ring::run`] a batch is done at once.
+//! [`Queue::run`] a batch is done at once.
 //!
-//! The ring is used under a lock that disables interrupts, in [`crate::unit`].
+//! Lock order: the lock of the ring is innermost, and disables interrupts.
 
 pub(crate) mod desc;
 #[cfg(CONFIG_RUST_AMD_VI_KUNIT_TEST)]
@@ -22,7 +28,15 @@ mod tests;
 
 use kernel::{
     iommu::ring,
-    prelude::*, //
+    prelude::*,
+    sync::{
+        atomic::{
+            AtomicFlag,
+            Relaxed, //
+        },
+        new_spinlock_irq,
+        SpinLockIrq, //
+    }, //
 };
 
 use crate::regs::queue::{
@@ -39,11 +53,8 @@ pub(crate) const SLOTS: usize = ENTRIES;
 /// 64-bit words of a command.
 const WORDS: usize = ENTRY_BYTES / 8;
 
-/// The most commands of one batch: the wait and a free slot need room as well.
-pub(crate) const BATCH: usize = SLOTS - 2;
-
-/// How often the completion is looked at before the batch is given up; see [`Port::pause`].
-const ROUNDS: u32 = 1_000_000;
+/// How often the hardware is looked at before it is given up; see [`Port::pause`].
+pub(crate) const ROUNDS: u32 = 1_000_000;
 
 /// Rounds between two looks at the status register, which is slow to read.
 const STATUS_ROUNDS: u32 = 1024;
@@ -56,125 +67,256 @@ pub(crate) trait Port {
     fn set_tail(&self, index: usize);
     /// Whether the hardware fetches commands.
     fn is_running(&self) -> bool;
-    /// Makes the hardware fetch commands from the start of the ring, which is empty.
-    fn restart(&self);
     /// Waits about a microsecond, less in the first rounds.
     fn pause(&self, round: u32);
-    /// Says something about an error.
-    fn report(&self, what: &str, command: Option<Command>);
 }
 
-/// How one submission ended.
-enum Outcome {
-    /// Everything was done.
-    Done,
-    /// Some command was refused, and those behind it were not looked at.
-    Refused,
-    /// Nothing happened for too long.
-    Silent,
+/// Why commands are not carried out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Fault {
+    /// The unit was given up before.
+    GivenUp,
+    /// The unit has stopped at this command.
+    Stopped(Command),
+    /// The unit does not finish this command or one before it.
+    Silent(Command),
+    /// The ring stays full.
+    Full,
+}
+
+/// What to wait for, so that a batch is done.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[must_use = "what the batch is about is forgotten once it is done"]
+pub(crate) struct Ticket {
+    /// The number of the batch; [`None`] if there is nothing to wait for.
+    sequence: Option<u64>,
+    /// The first command of the batch, for messages.
+    first: Command,
 }
 
 /// The memory of a ring.
-pub(crate) type Memory = ring::Memory<WORDS>;
+type Memory = ring::Memory<WORDS>;
 
-/// What to write to `CMDBUF`.
-pub(crate) fn address(memory: &Memory) -> CMDBUF {
-    CMDBUF::at(memory.slots.phys())
+/// What the hardware does with the ring.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Phase {
+    /// It does not fetch commands.
+    Off,
+    /// It fetches them.
+    Runs,
+    /// It was given up.
+    Dead,
 }
 
 /// Where the ring stands.
-pub(crate) struct Ring {
+struct Ring {
+    phase: Phase,
+    /// The slot that is written next.
     tail: usize,
+    /// The slot that the hardware had come to when it was last looked at.
+    head: usize,
+    /// The number of the last batch. Zero is what the status word held before the first.
     sequence: u64,
-    runs: bool,
 }
 
-impl Ring {
-    /// An empty ring that does not run yet.
-    pub(crate) const fn new() -> Self {
-        Self {
-            tail: 0,
-            sequence: 0,
-            runs: false,
-        }
-    }
+/// A command buffer.
+#[pin_data]
+pub(crate) struct Queue {
+    memory: Memory,
+    /// Whether the unit was given up: what [`Phase::Dead`] says, for those without the lock.
+    dead: AtomicFlag,
+    #[pin]
+    ring: SpinLockIrq<Ring>,
+}
 
-    /// From now on, or no longer, the hardware fetches commands. Head and tail are at the start.
-    pub(crate) fn run(&mut self, on: bool) {
-        self.tail = 0;
-        self.runs = on;
-    }
-
-    /// Runs `batch` and waits until the hardware is done with it.
-    ///
-    /// Context: any; the caller keeps others from the ring and does not sleep.
+impl Queue {
+    /// An empty buffer near the NUMA node `node`, which is not fetched from yet. May sleep.
     ///
     /// # Errors
     ///
-    /// - `EINVAL` if the hardware refused a command, or the batch is longer than [`BATCH`];
-    /// - `ETIMEDOUT` if the hardware did not answer in time;
-    /// - `EBUSY` if an earlier batch that was given up still fills the ring.
-    pub(crate) fn submit(
-        &mut self,
-        memory: &Memory,
-        port: &impl Port,
-        batch: &[Command],
-    ) -> Result {
-        if batch.len() > BATCH {
-            return Err(EINVAL);
-        }
-        if !self.runs {
-            return Ok(());
-        }
-        let used = (self.tail + SLOTS - port.head() % SLOTS) % SLOTS;
-        if used + batch.len() + 2 > SLOTS {
-            return Err(EBUSY);
-        }
-        // Zero is what the status word held before the first batch.
-        self.sequence = self.sequence.wrapping_add(1).max(1);
-        let wait = Command::wait(memory.status.phys(), self.sequence);
-        for command in batch {
-            self.push(memory, command)?;
-        }
-        self.push(memory, &wait)?;
-        port.set_tail(self.tail);
-
-        match self.wait(memory, port) {
-            Outcome::Done => Ok(()),
-            Outcome::Refused => {
-                // The head stands at the culprit.
-                port.report("refused", memory.load(port.head() % SLOTS).map(Command));
-                self.tail = 0;
-                port.restart();
-                Err(EINVAL)
-            }
-            Outcome::Silent => {
-                port.report("gave up on a batch", batch.first().copied());
-                Err(ETIMEDOUT)
-            }
-        }
+    /// `ENOMEM`.
+    pub(crate) fn new(node: Option<u32>) -> impl PinInit<Self, Error> {
+        let ring = Ring {
+            phase: Phase::Off,
+            tail: 0,
+            head: 0,
+            sequence: 0,
+        };
+        try_pin_init!(Self {
+            memory: Memory::new(SLOTS, node)?,
+            dead: AtomicFlag::new(false),
+            ring <- new_spinlock_irq!(ring, "rust_amdvi::cmd::Queue::ring"),
+        }? Error)
     }
 
-    fn push(&mut self, memory: &Memory, command: &Command) -> Result {
-        memory.store(self.tail, &command.0)?;
-        self.tail = (self.tail + 1) % SLOTS;
+    /// What to write to `CMDBUF`.
+    pub(crate) fn address(&self) -> CMDBUF {
+        CMDBUF::at(self.memory.slots.phys())
+    }
+
+    /// Runs `enable`, which has the hardware fetch commands from the start of the ring. Whoever
+    /// comes meanwhile waits: he either finds that nothing can be cached yet, or has the hardware
+    /// forget it.
+    ///
+    /// # Errors
+    ///
+    /// Those of `enable`, `EIO` if the unit was given up.
+    pub(crate) fn run(&self, enable: impl FnOnce() -> Result) -> Result {
+        let mut ring = self.ring.lock();
+        if ring.phase == Phase::Dead {
+            return Err(EIO);
+        }
+        enable()?;
+        ring.phase = Phase::Runs;
         Ok(())
     }
 
-    fn wait(&self, memory: &Memory, port: &impl Port) -> Outcome {
-        for round in 0..ROUNDS {
-            if memory.completed(0) == self.sequence {
-                return Outcome::Done;
+    /// Writes no more commands: the hardware is about to be switched off. Nothing is attached.
+    pub(crate) fn end(&self) {
+        let mut ring = self.ring.lock();
+        if ring.phase == Phase::Runs {
+            ring.phase = Phase::Off;
+        }
+    }
+
+    /// Whether the unit was given up. It is for ever then.
+    ///
+    /// Context: any.
+    pub(crate) fn is_dead(&self) -> bool {
+        self.dead.load(Relaxed)
+    }
+
+    /// Gives the unit up: from now on no command is written any more. Returns whether it had not
+    /// been given up before.
+    ///
+    /// Context: any.
+    pub(crate) fn give_up(&self) -> bool {
+        // First, so that a CPU which waits for room under the lock notices.
+        let was_dead = self.dead.xchg(true, Relaxed);
+        self.ring.lock().phase = Phase::Dead;
+        !was_dead
+    }
+
+    /// Writes `batch` into the ring and has the hardware begin.
+    ///
+    /// Context: any.
+    ///
+    /// # Errors
+    ///
+    /// Why the unit has to be given up, or that it was.
+    pub(crate) fn start(&self, port: &impl Port, batch: &[Command]) -> Result<Ticket, Fault> {
+        let mut ring = self.ring.lock();
+        let first = batch.first().copied().unwrap_or(Command::NOTHING);
+        match ring.phase {
+            Phase::Off => {
+                return Ok(Ticket {
+                    sequence: None,
+                    first,
+                })
             }
-            if round % STATUS_ROUNDS == STATUS_ROUNDS - 1
-                && !port.is_running()
-                // It may have stopped after this.
-                && memory.completed(0) != self.sequence
-            {
-                return Outcome::Refused;
+            Phase::Runs => {}
+            Phase::Dead => return Err(Fault::GivenUp),
+        }
+        ring.sequence = ring.sequence.wrapping_add(1);
+        let wait = Command::wait(self.memory.status_of(0), ring.sequence);
+        for command in batch {
+            self.push(&mut ring, port, command)?;
+        }
+        self.push(&mut ring, port, &wait)?;
+        port.set_tail(ring.tail);
+        Ok(Ticket {
+            sequence: Some(ring.sequence),
+            first,
+        })
+    }
+
+    fn push(&self, ring: &mut Ring, port: &impl Port, command: &Command) -> Result<(), Fault> {
+        if ring.is_full() {
+            self.wait_for_room(ring, port)?;
+        }
+        // There is such a slot.
+        let _ = self.memory.store(ring.tail, &command.0);
+        ring.tail = (ring.tail + 1) % SLOTS;
+        Ok(())
+    }
+
+    /// Waits until the batch that `ticket` was given for is done, and all batches before it.
+    ///
+    /// Context: any; holds no lock.
+    ///
+    /// # Errors
+    ///
+    /// As for [`Self::start`].
+    pub(crate) fn wait(&self, port: &impl Port, ticket: Ticket) -> Result<(), Fault> {
+        let Some(sequence) = ticket.sequence else {
+            return Ok(());
+        };
+        for round in 0..ROUNDS {
+            if self.is_done(sequence) {
+                return Ok(());
+            }
+            if round % STATUS_ROUNDS == STATUS_ROUNDS - 1 {
+                let fault = self.fault(port);
+                // What stopped the unit may have come after this batch.
+                if fault.is_some() && !self.is_done(sequence) {
+                    return fault.map_or(Ok(()), Err);
+                }
             }
             port.pause(round);
         }
-        Outcome::Silent
+        Err(Fault::Silent(ticket.first))
+    }
+
+    /// Writes what the hardware writes once the batch `sequence` is done.
+    #[cfg(CONFIG_RUST_AMD_VI_KUNIT_TEST)]
+    pub(crate) fn answer(&self, sequence: u64) -> Result {
+        self.memory.status.word(0)?.store(sequence, Relaxed);
+        Ok(())
+    }
+
+    /// Whether the hardware has written `sequence` or a later number. They may have wrapped.
+    fn is_done(&self, sequence: u64) -> bool {
+        // CAST: The distance, in either direction.
+        self.memory.completed(0).wrapping_sub(sequence) as i64 >= 0
+    }
+
+    /// Why nothing more is to be expected of the unit.
+    fn fault(&self, port: &impl Port) -> Option<Fault> {
+        if self.is_dead() {
+            return Some(Fault::GivenUp);
+        }
+        if port.is_running() {
+            return None;
+        }
+        // The head stands at the culprit.
+        let culprit = self.memory.load(port.head() % SLOTS);
+        Some(Fault::Stopped(culprit.map_or(Command::NOTHING, Command)))
+    }
+
+    /// Waits until the hardware has fetched a command of a full ring.
+    fn wait_for_room(&self, ring: &mut Ring, port: &impl Port) -> Result<(), Fault> {
+        // It may not have been told of those that are there.
+        port.set_tail(ring.tail);
+        for round in 0..ROUNDS {
+            ring.head = port.head() % SLOTS;
+            if !ring.is_full() {
+                return Ok(());
+            }
+            if round % STATUS_ROUNDS == STATUS_ROUNDS - 1 {
+                if let Some(fault) = self.fault(port) {
+                    return Err(fault);
+                }
+            }
+            port.pause(round);
+        }
+        Err(Fault::Full)
+    }
+}
+
+impl Ring {
+    /// Whether there is no room for a command, as far as is known. A slot stays free, for a ring
+    /// whose head and tail are equal is empty.
+    fn is_full(&self) -> bool {
+        (self.tail + 1) % SLOTS == self.head
     }
 }

@@ -9,6 +9,7 @@
 //! Lock order: the lock of a domain's ids is taken under the attach lock of the registry, and may
 //! be slept under. The lock of its [`users`] has none of the domain's above or below it.
 
+mod flush;
 pub(crate) mod obstacle;
 mod users;
 
@@ -77,6 +78,7 @@ use crate::{
     unit::Unit, //
 };
 
+use flush::flush_all;
 use users::{
     Growing,
     User,
@@ -98,8 +100,8 @@ enum Table {
 }
 
 impl Table {
-    /// Tables that map nothing. May sleep.
-    fn new(tables: Tables, shape: Shape, skip_levels: bool) -> Result<Self> {
+    /// Tables that map nothing, near the NUMA node `node`. May sleep.
+    fn new(tables: Tables, shape: Shape, skip_levels: bool, node: Option<u32>) -> Result<Self> {
         let config = Config {
             levels: shape.levels,
             max_levels: shape.max_levels,
@@ -109,12 +111,12 @@ impl Table {
             coherent: true,
             skip_levels,
         };
-        let memory = KernelTables::new(None);
+        let memory = KernelTables::new(node);
         Ok(match tables {
             Tables::Host => Self::Host(PageTable::new(memory, config, Gfp::KERNEL)?),
             Tables::Guest => {
                 let table: PageTable<X86_64, _> = PageTable::new(memory, config, Gfp::KERNEL)?;
-                let directory = TablePages::new(SZ_4K, Gfp::KERNEL, None)?;
+                let directory = TablePages::new(SZ_4K, Gfp::KERNEL, node)?;
                 directory
                     .word(0)?
                     .store(table.top().phys | GCR3_VALID, Release);
@@ -205,7 +207,7 @@ impl Domain {
                 return Err(EOPNOTSUPP);
             }
             let sync_map = caps.cache_absent();
-            let table = Table::new(tables, shape, skip_levels)?;
+            let table = Table::new(tables, shape, skip_levels, unit.node)?;
             let users = Users::new()?;
             Ok(try_pin_init!(Self {
                 table,
@@ -267,6 +269,7 @@ impl PagingDomain for Domain {
     }
 
     fn prepare(&self, endpoint: &Arc<Endpoint>, slot: Slot, _tracking: bool) -> Result<Attachment> {
+        endpoint.unit.check()?;
         if !self.suits(&endpoint.unit.caps) {
             return Err(EINVAL);
         }
@@ -338,7 +341,8 @@ impl PagingDomain for Domain {
                 endpoint.change(|live| writer::replace(live, entry))
             })
         };
-        let result = match (slot, &endpoint.pasids, &self.table) {
+        // A unit that does not answer has been reported.
+        match (slot, &endpoint.pasids, &self.table) {
             (Slot::Rid, Some(pasids), Table::Guest(table, _)) => {
                 let tables = Untagged::Guest(table.top().phys);
                 pasids.set_untagged(endpoint, tables, &replace)
@@ -352,10 +356,7 @@ impl PagingDomain for Domain {
             }
             // Refused when it was prepared.
             (Slot::Pasid(_), ..) => Err(EINVAL),
-        };
-        result.inspect_err(|error| {
-            endpoint.report("is blocked: the unit did not take its new domain", *error);
-        })
+        }
     }
 
     /// Entries with host tables have a switch (HAD). The dirty flags of guest tables are always
@@ -406,14 +407,13 @@ impl PagingDomain for Domain {
     }
 
     fn sync(&self, flush: Flush, attachments: &Attachments<Self>) -> Result {
-        attachments.flush_each(|tag| {
-            let command = match flush {
+        flush_all(attachments, |tag| {
+            Some(match flush {
                 Flush::All => tag.cached.all(),
                 Flush::Range { range, tables } => tag
                     .cached
                     .pages(Block::around(range.first(), range.last()), tables),
-            };
-            tag.unit.submit(&[command])
+            })
         })
     }
 
@@ -421,12 +421,10 @@ impl PagingDomain for Domain {
         if !self.sync_map {
             return Ok(());
         }
-        attachments.flush_each(|tag| {
-            if !tag.unit.caps.cache_absent() {
-                return Ok(());
-            }
-            let block = Block::around(range.first(), range.last());
-            tag.unit.submit(&[tag.cached.pages(block, true)])
+        let block = Block::around(range.first(), range.last());
+        flush_all(attachments, |tag| {
+            let caches = tag.unit.caps.cache_absent();
+            caches.then(|| tag.cached.pages(block, true))
         })
     }
 

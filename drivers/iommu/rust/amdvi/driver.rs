@@ -16,6 +16,7 @@ use kernel::{
             Probed, //
         },
         domain::AllocFlags,
+        function::UnitFunction,
         ops::Driver,
         place::Place,
         pt::{
@@ -31,6 +32,7 @@ use kernel::{
     new_mutex,
     prelude::*,
     sync::{
+        aref::ARef,
         Arc,
         Mutex, //
     }, //
@@ -124,8 +126,7 @@ impl AmdVi {
     ///
     /// # Errors
     ///
-    /// `ETIMEDOUT` if a unit does not answer, `EINVAL` if it does not fetch commands at all; the
-    /// caller lets go of everything then.
+    /// `EIO` if a unit does not answer; the caller lets go of everything then.
     pub(crate) fn enable_translation(&self) -> Result {
         for powered in self.power.lock().iter() {
             powered.enable_translation().inspect_err(|_| {
@@ -169,6 +170,12 @@ impl Driver for AmdVi {
         })
     }
 
+    fn inseparable(&self, endpoint: &Endpoint) -> Option<ARef<Device>> {
+        let (unit, place) = (&endpoint.unit, &endpoint.place);
+        let other = unit.table.sharer(place.source(), place.sources())?;
+        UnitFunction::find(place.segment, other).map(|function| function.device())
+    }
+
     fn release_device(&self, _dev: &Device, endpoint: &Endpoint) {
         endpoint.retire();
     }
@@ -180,7 +187,9 @@ impl Driver for AmdVi {
             Capability::CacheCoherency => true,
             // Unmapping only gathers.
             Capability::DeferredFlush => true,
-            Capability::EnforceCacheCoherency => self.policy.always_snoops(caps),
+            Capability::EnforceCacheCoherency => {
+                self.policy.always_snoops(caps, endpoint.pasids.is_some())
+            }
             Capability::PreBootProtection => caps.protected(),
             Capability::DirtyTracking => caps.dirty(self.policy.tables(caps, true)).is_ok(),
             Capability::Noexec | Capability::PciAts => false,
@@ -228,7 +237,11 @@ impl Driver for AmdVi {
     fn alloc_paging(&self, endpoint: &Endpoint, flags: AllocFlags) -> impl PinInit<Domain, Error> {
         let unit = endpoint.unit.clone();
         let tables = if flags.pasid {
-            self.policy.tables_for_pasid()
+            // What `capable()` says of the device holds for all of its domains.
+            match endpoint.pasids {
+                Some(_) => self.policy.tables_for_pasid(),
+                None => Err(EOPNOTSUPP),
+            }
         } else {
             Ok(self.policy.tables(&unit.caps, flags.dirty_tracking))
         };
@@ -237,6 +250,7 @@ impl Driver for AmdVi {
     }
 
     fn attach_identity(&self, endpoint: &Arc<Endpoint>, slot: Slot) -> Result {
+        endpoint.unit.check()?;
         match slot {
             Slot::Rid => endpoint.set_untagged(Untagged::PassThrough),
             // A GCR3 table leads to tables, and none of them is the identity.
@@ -245,21 +259,23 @@ impl Driver for AmdVi {
     }
 
     fn attach_blocked(&self, endpoint: &Arc<Endpoint>, slot: Slot) -> Result {
-        let result = match (slot, &endpoint.pasids) {
+        match (slot, &endpoint.pasids) {
             (Slot::Rid, _) => endpoint.set_untagged(Untagged::Blocked),
             (Slot::Pasid(pasid), Some(pasids)) => pasids.detach(endpoint, pasid),
             // None of its requests with PASID was ever let in.
             (Slot::Pasid(_), None) => Ok(()),
-        };
-        result.inspect_err(|error| {
-            endpoint.report("may not be blocked yet: the unit does not answer", *error);
-        })
+        }?;
+        // The entry may have been what it should be; what was translated with it is unknown then.
+        endpoint.unit.check()
     }
 
     fn shutdown(&self) {
         let mut power = self.power.lock();
         // The last that was started is the first to stop.
         while power.pop().is_some() {}
-        pr_info!("all units are as they were found\n");
+        // One that does not stop, or that was given up, has been reported.
+        if !self.units.iter().any(|unit| unit.is_dead()) {
+            pr_info!("all units are as they were found\n");
+        }
     }
 }

@@ -34,10 +34,7 @@ use kernel::{
 };
 
 use crate::{
-    acpi::scope::{
-        Kind,
-        Scope, //
-    },
+    acpi::UnitInfo,
     regs::control::DEVTAB, //
 };
 
@@ -66,39 +63,31 @@ pub(crate) struct DeviceTable {
 }
 
 impl DeviceTable {
-    /// The table of a unit that serves `scopes`, up to the requester ID `last`. Devices that the
-    /// kernel cannot tell by a PCI function pass, if `acpi_domain` has an id for that.
+    /// The table of the unit that firmware describes by `info`, near the NUMA node `node`. Devices
+    /// that the kernel cannot tell by a PCI function pass, and are cached under `acpi_domain`.
     ///
     /// May sleep.
-    pub(crate) fn new<'a>(
-        scopes: &'a [Scope],
-        last: u16,
+    pub(crate) fn new(
+        info: &UnitInfo,
+        node: Option<u32>,
         acpi_domain: u16,
-    ) -> impl PinInit<Self, Error> + 'a {
+    ) -> impl PinInit<Self, Error> + '_ {
         pin_init::pin_init_scope(move || {
+            let last = info.last_source();
             let bytes = (usize::from(last) + 1) * ENTRY_BYTES;
-            let entries = TablePages::new(bytes.max(SZ_4K), Gfp::KERNEL, None)?;
-            for words in entries.words().chunks_exact(WORDS) {
-                for (word, value) in words.iter().zip(Entry::BLOCKED.0) {
-                    word.store(value, Relaxed);
-                }
-            }
-            for scope in scopes {
-                let mut entry = Entry::with_settings(scope.settings);
-                if scope.kind == Kind::Acpi {
-                    // Nobody will attach it to anything, and it would stop working.
-                    entry = Entry::pass_through(acpi_domain).over(&entry);
-                }
-                let range = usize::from(scope.first)..=usize::from(scope.last);
-                for words in entries
-                    .words()
-                    .chunks_exact(WORDS)
-                    .take(range.end() + 1)
-                    .skip(*range.start())
-                {
-                    for (word, value) in words.iter().zip(entry.0) {
-                        word.store(value, Relaxed);
+            let entries = TablePages::new(bytes.max(SZ_4K), Gfp::KERNEL, node)?;
+            for (source, words) in entries.words().chunks_exact(WORDS).enumerate() {
+                let mut entry = Entry::BLOCKED;
+                // The table has whole pages, beyond the last that firmware names.
+                if let Some(source) = u16::try_from(source).ok().filter(|source| *source <= last) {
+                    entry = Entry::with_settings(info.settings(source));
+                    if info.is_acpi(source) {
+                        // Nobody will attach it to anything, and it would stop working.
+                        entry = Entry::pass_through(acpi_domain).over(&entry);
                     }
+                }
+                for (word, value) in words.iter().zip(entry.0) {
+                    word.store(value, Relaxed);
                 }
             }
             Ok(try_pin_init!(Self {
@@ -129,6 +118,20 @@ impl DeviceTable {
             return Err(ENODEV);
         }
         grow::push(&self.claims, Claim { source, owner })
+    }
+
+    /// Another function that claims one of the requester IDs `sources`, so that it cannot be told
+    /// from `owner`.
+    ///
+    /// Context: any.
+    pub(crate) fn sharer(&self, owner: u16, sources: impl Iterator<Item = u16>) -> Option<u16> {
+        let claims = self.claims.lock();
+        let others = |source| {
+            let shares = |claim: &&Claim| claim.source == source && claim.owner != owner;
+            claims.iter().find(shares).map(|claim| claim.owner)
+        };
+        let mut sources = sources;
+        sources.find_map(others)
     }
 
     /// Gives up the claims of `owner`. Each entry that showed it follows the next who claims it,
@@ -245,18 +248,36 @@ impl Slot for Live<'_> {
 #[kunit_tests(rust_amdvi_dte)]
 mod tests {
     use super::*;
+    use crate::acpi::{
+        scope::{
+            Kind,
+            Scope, //
+        },
+        tests::made_up_unit, //
+    };
     use entry::Translation;
 
     const NOTHING: fn(u16, Entry) -> Result = |_, _| Ok(());
 
-    fn scope(kind: Kind, first: u16, last: u16, settings: u8) -> Scope {
-        Scope {
+    /// A unit for the requester IDs up to 0x1ff, with what firmware wants of one of the entries of
+    /// each kind.
+    fn table() -> Result<Pin<KBox<DeviceTable>>> {
+        let scope = |kind, first, last, settings| Scope {
             kind,
             first,
             last,
             alias: None,
             settings,
+        };
+        let mut info = made_up_unit()?;
+        info.scopes.clear();
+        for scope in [
+            scope(Kind::Acpi, 0x105, 0x105, 0x02),
+            scope(Kind::Pci, 0, 0x1ff, 0x41),
+        ] {
+            info.scopes.push(scope, GFP_KERNEL)?;
         }
+        KBox::pin_init(DeviceTable::new(&info, None, 1), GFP_KERNEL)
     }
 
     fn entry(table: &DeviceTable, source: u16) -> Entry {
@@ -268,11 +289,7 @@ mod tests {
 
     #[test]
     fn entries_are_where_the_hardware_looks() -> Result {
-        let scopes = [
-            scope(Kind::Pci, 0, 0x1ff, 0x41),
-            scope(Kind::Acpi, 0x105, 0x105, 0x02),
-        ];
-        let table = KBox::pin_init(DeviceTable::new(&scopes, 0x1ff, 1), GFP_KERNEL)?;
+        let table = table()?;
         assert_eq!(table.sources(), 0x200);
         assert_eq!(
             table.address().into_raw(),
@@ -282,7 +299,7 @@ mod tests {
             assert_eq!(entry(&table, source).translation(), Translation::Blocked);
             assert_eq!(entry(&table, source).0[2], 1 << 56 | 1 << 62);
         }
-        // Nobody speaks for an ACPI device.
+        // Nobody speaks for an ACPI device, though a later entry of firmware names it as well.
         assert_eq!(entry(&table, 0x105).translation(), Translation::PassThrough);
         assert_eq!(entry(&table, 0x105).0[2], 1 << 57);
 
@@ -301,8 +318,7 @@ mod tests {
 
     #[test]
     fn an_alias_follows_its_first_owner() -> Result {
-        let scopes = [scope(Kind::Pci, 0, 0x1ff, 0)];
-        let table = KBox::pin_init(DeviceTable::new(&scopes, 0x1ff, 1), GFP_KERNEL)?;
+        let table = table()?;
         for owner in [0x110, 0x118] {
             table.claim(owner, owner)?;
             table.claim(0x100, owner)?;
@@ -321,6 +337,22 @@ mod tests {
         table.release(0x118, NOTHING);
         assert_eq!(entry(&table, 0x100).domain(), 0x118);
         table.release(0x118, NOTHING);
+        Ok(())
+    }
+
+    #[test]
+    fn who_shares_an_id_is_found() -> Result {
+        let table = table()?;
+        for (source, owner) in [(0x110, 0x110), (0x100, 0x110), (0x118, 0x118)] {
+            table.claim(source, owner)?;
+        }
+        let sharer = |owner, sources: &[u16]| table.sharer(owner, sources.iter().copied());
+        assert_eq!(sharer(0x118, &[0x118]), None);
+        // Either may come first: the one with the alias, or the one that it is.
+        assert_eq!(sharer(0x100, &[0x100]), Some(0x110));
+        assert_eq!(sharer(0x120, &[0x120, 0x100]), Some(0x110));
+        table.release(0x110, NOTHING);
+        assert_eq!(sharer(0x100, &[0x100]), None);
         Ok(())
     }
 }

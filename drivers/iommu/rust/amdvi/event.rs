@@ -20,10 +20,13 @@ use kernel::{
 #[cfg(CONFIG_RUST_AMD_VI_KUNIT_TEST)]
 use kernel::sync::atomic::Release;
 
-use crate::regs::queue::{
-    ENTRIES,
-    ENTRY_BYTES,
-    EVTLOG, //
+use crate::regs::{
+    control::STATUS,
+    queue::{
+        ENTRIES,
+        ENTRY_BYTES,
+        EVTLOG, //
+    }, //
 };
 
 /// 64-bit words of an event.
@@ -70,6 +73,45 @@ impl Log {
         high.store(0, Relaxed);
         Some(event)
     }
+}
+
+/// How often the log is read before other work gets a turn, while events keep coming.
+const PASSES: u32 = 8;
+
+/// The flags of a log, and its entries.
+pub(crate) trait Source {
+    /// The status register.
+    fn flags(&self) -> STATUS;
+    /// Clears EventLogInt.
+    fn acknowledge(&self);
+    /// Takes the events that are there.
+    fn read(&self);
+    /// Clears EventOverflow, and has the unit log again.
+    fn restart(&self);
+}
+
+/// Takes the events of a log. Returns whether there may be more, after [`PASSES`] looks.
+///
+/// A unit signals an event only if it finds EventLogInt clear, and it may set the flag at the very
+/// moment at which it is cleared (erratum 1312): no signal comes then, nor ever after. So the flag
+/// is looked at again after the log was read, until it stays clear.
+pub(crate) fn drain(source: &impl Source) -> bool {
+    let has_overflow = |flags: STATUS| flags.event_overflow().into_bool();
+    let has_events = |flags: STATUS| flags.event_logged().into_bool() || has_overflow(flags);
+
+    for _ in 0..PASSES {
+        let flags = source.flags();
+        // First: what comes from now on signals again.
+        source.acknowledge();
+        source.read();
+        if has_overflow(flags) {
+            source.restart();
+        }
+        if !has_events(source.flags()) {
+            return false;
+        }
+    }
+    true
 }
 
 /// One event.
@@ -191,6 +233,84 @@ impl fmt::Display for Event {
 #[kunit_tests(rust_amdvi_event)]
 mod tests {
     use super::*;
+    use core::cell::Cell;
+
+    /// A unit that logs an event when its flag is being cleared, as often as it is told to.
+    struct Racing {
+        flag: Cell<bool>,
+        overflow: Cell<bool>,
+        unread: Cell<u32>,
+        races: Cell<u32>,
+        restarts: Cell<u32>,
+    }
+
+    impl Racing {
+        fn new(races: u32, overflow: bool) -> Self {
+            Self {
+                flag: Cell::new(true),
+                overflow: Cell::new(overflow),
+                unread: Cell::new(1),
+                races: Cell::new(races),
+                restarts: Cell::new(0),
+            }
+        }
+
+        /// Whether the next event is signalled, and none waits for it.
+        fn signals(&self) -> bool {
+            !self.flag.get() && !self.overflow.get() && self.unread.get() == 0
+        }
+    }
+
+    impl Source for Racing {
+        fn flags(&self) -> STATUS {
+            STATUS::zeroed()
+                .with_event_logged(self.flag.get())
+                .with_event_overflow(self.overflow.get())
+        }
+
+        fn acknowledge(&self) {
+            self.flag.set(false);
+        }
+
+        fn read(&self) {
+            self.unread.set(0);
+            if self.races.get() > 0 {
+                // It comes after the log was read, and has set the flag before that.
+                self.races.set(self.races.get() - 1);
+                self.flag.set(true);
+                self.unread.set(1);
+            }
+        }
+
+        fn restart(&self) {
+            self.restarts.set(self.restarts.get() + 1);
+            self.overflow.set(false);
+        }
+    }
+
+    #[test]
+    fn no_event_is_left_without_a_signal() {
+        for races in 0..PASSES {
+            let unit = Racing::new(races, false);
+            assert!(!drain(&unit));
+            assert!(unit.signals());
+            assert_eq!(unit.restarts.get(), 0);
+        }
+        // One that never ends is left for later.
+        let unit = Racing::new(u32::MAX, false);
+        assert!(drain(&unit));
+        assert_eq!(unit.races.get(), u32::MAX - PASSES);
+    }
+
+    #[test]
+    fn an_overflow_is_seen_once() {
+        for races in 0..3 {
+            let unit = Racing::new(races, true);
+            assert!(!drain(&unit));
+            assert!(unit.signals());
+            assert_eq!(unit.restarts.get(), 1);
+        }
+    }
 
     #[test]
     fn an_empty_entry_is_no_event() {

@@ -124,12 +124,11 @@ impl Policy {
         caps.pasids()
     }
 
-    /// Whether every domain for devices of a unit makes their accesses snoop: host tables do, guest
-    /// tables have no bit for it.
-    pub(crate) fn always_snoops(&self, caps: &Caps) -> bool {
-        let no_pasid = caps.shape(Tables::Guest).is_none() || self.tables_for_pasid().is_err();
-
-        no_pasid
+    /// Whether every domain for a device behind a unit makes its accesses snoop: host tables do,
+    /// guest tables have no bit for it. `pasids` says whether the device has PASIDs, whose domains
+    /// have guest tables.
+    pub(crate) fn always_snoops(&self, caps: &Caps, pasids: bool) -> bool {
+        !pasids
             && [false, true]
                 .into_iter()
                 .all(|dirty| self.tables(caps, dirty) == Tables::Host)
@@ -230,8 +229,11 @@ mod tests {
         assert_eq!(policy.tables(&caps(GUEST), true), Tables::Guest);
         // Those for PASIDs are guest tables wherever there are any.
         assert_eq!(policy.tables_for_pasid(), Ok(Tables::Guest));
-        assert!(policy.always_snoops(&caps(FLAGS)));
-        assert!(!policy.always_snoops(&caps(GUEST | FLAGS)));
+        // Domains that track have guest tables if the flags of host tables are missing, those for
+        // PASIDs always: the answer is one for each device.
+        assert!(policy.always_snoops(&caps(GUEST | FLAGS), false));
+        assert!(!policy.always_snoops(&caps(GUEST | FLAGS), true));
+        assert!(!policy.always_snoops(&caps(GUEST), false));
         Ok(())
     }
 
@@ -243,7 +245,8 @@ mod tests {
         assert_eq!(Policy::new(1, 0, 0)?.pasids(&both), 0);
         assert_eq!(Policy::new(2, 0, 0)?.pasids(&both), 2);
         assert_eq!(Policy::new(0, 0, 0)?.pasids(&both), 2);
-        assert!(Policy::new(1, 0, 0)?.always_snoops(&both));
+        assert!(Policy::new(1, 0, 0)?.always_snoops(&caps(GUEST), false));
+        assert!(!Policy::new(2, 0, 0)?.always_snoops(&both, false));
         assert_eq!(Policy::new(2, 0, 0)?.tables(&both, false), Tables::Guest);
         assert!(Policy::new(2, 0, 0)?.explain(9, &caps(0)).is_err());
         assert!(Policy::new(1, 0, 0)?

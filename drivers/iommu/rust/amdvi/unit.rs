@@ -2,6 +2,11 @@
 
 //! One remapping unit: its registers, command buffer, event log and device table.
 //!
+//! A unit that does not carry out a command in time is given up, for ever: nobody knows any more
+//! what it remembers. It gets no more commands, so that all that depends on it fails with `EIO`; its
+//! tables, domain ids and GCR3 tables are neither freed nor used again; and its devices lose bus
+//! mastering.
+//!
 //! Lock order: the device table, then the command buffer, then the control register, each a
 //! spinlock with interrupts disabled. They are taken in any context, under any other lock of the
 //! driver. The lock of the event log is taken under none of them, and the control register's under
@@ -22,17 +27,25 @@ use kernel::{
         ids::IdSet,
         mmio::PhysMem,
         msi,
+        ops::Driver,
         ratelimit::RateLimit,
         ring, //
     },
     prelude::*,
     sync::{
         aref::ARef,
+        atomic::{
+            AtomicFlag,
+            Relaxed, //
+        },
         Mutex,
         SpinLockIrq, //
     },
     time::{
-        delay::udelay,
+        delay::{
+            fsleep,
+            udelay, //
+        },
         Delta, //
     }, //
 };
@@ -41,11 +54,13 @@ use crate::{
     acpi::UnitInfo,
     caps::Caps,
     cmd::{
-        self,
         desc::Command,
+        Fault,
         Port,
-        Ring, //
+        Queue,
+        Ticket, //
     },
+    driver::AmdVi,
     dte::{
         entry::{
             Entry,
@@ -53,7 +68,10 @@ use crate::{
         },
         DeviceTable, //
     },
-    event::Log,
+    event::{
+        self,
+        Log, //
+    },
     iotlb::Tag,
     regs::{
         control::{
@@ -85,6 +103,9 @@ const IDS: u32 = 1 << 16;
 /// Pauses of a microsecond for an event that the unit has announced and not written yet.
 const EVENT_ROUNDS: u32 = 100;
 
+/// How long other work gets a turn while events keep coming.
+const EVENT_PAUSE: Delta = Delta::from_millis(1);
+
 /// One remapping unit.
 #[pin_data]
 pub(crate) struct Unit {
@@ -94,14 +115,17 @@ pub(crate) struct Unit {
     pub(crate) info: UnitInfo,
     /// What it can do.
     pub(crate) caps: Caps,
+    /// The NUMA node that it is on, and what it reads should be.
+    pub(crate) node: Option<u32>,
     regs: PhysMem<REGISTER_BYTES>,
-    memory: cmd::Memory,
     log: Log,
     limit: RateLimit,
     /// Its device table.
     pub(crate) table: Pin<KBox<DeviceTable>>,
+    /// Whether translation is on, and the unit has answered since.
+    live: AtomicFlag,
     #[pin]
-    ring: SpinLockIrq<Ring>,
+    commands: Queue,
     /// What was last written to the control register.
     #[pin]
     control: SpinLockIrq<CONTROL>,
@@ -126,9 +150,88 @@ impl Unit {
     ///
     /// # Errors
     ///
-    /// Those of [`Ring::submit`]; they have been reported.
+    /// `EIO` if the unit does not answer or was given up, which has been reported.
     pub(crate) fn submit(&self, batch: &[Command]) -> Result {
-        self.ring.lock().submit(&self.memory, &self, batch)
+        let ticket = self.start(batch)?;
+        self.wait(ticket)
+    }
+
+    /// Has the unit begin to run commands.
+    ///
+    /// Context: any.
+    ///
+    /// # Errors
+    ///
+    /// As for [`Self::submit`].
+    pub(crate) fn start(&self, batch: &[Command]) -> Result<Ticket> {
+        let started = self.commands.start(&self, batch);
+        started.map_err(|fault| self.give_up(fault))
+    }
+
+    /// Waits until commands are done.
+    ///
+    /// Context: any; the more locks are held, the longer others wait as well.
+    ///
+    /// # Errors
+    ///
+    /// As for [`Self::submit`].
+    pub(crate) fn wait(&self, ticket: Ticket) -> Result {
+        let done = self.commands.wait(&self, ticket);
+        done.map_err(|fault| self.give_up(fault))
+    }
+
+    /// Whether the unit was given up: what it remembers is unknown, and it may read its tables.
+    ///
+    /// Context: any.
+    pub(crate) fn is_dead(&self) -> bool {
+        self.commands.is_dead()
+    }
+
+    /// Refuses a unit that was given up.
+    ///
+    /// Context: any.
+    ///
+    /// # Errors
+    ///
+    /// `EIO`.
+    pub(crate) fn check(&self) -> Result {
+        if self.is_dead() {
+            return Err(EIO);
+        }
+        Ok(())
+    }
+
+    /// Gives the unit up because of `fault`. Returns what those get who asked for something.
+    ///
+    /// Context: any.
+    fn give_up(&self, fault: Fault) -> Error {
+        if fault == Fault::GivenUp || !self.commands.give_up() {
+            return EIO;
+        }
+        let number = self.number;
+        match fault {
+            Fault::GivenUp => {}
+            Fault::Stopped(command) => {
+                pr_err!(
+                    "ivhd{}: takes {} for illegal and has stopped\n",
+                    number,
+                    command
+                );
+            }
+            Fault::Silent(command) => pr_err!("ivhd{}: does not finish {}\n", number, command),
+            Fault::Full => pr_err!("ivhd{}: fetches no commands\n", number),
+        }
+        if !self.live.load(Relaxed) {
+            return EIO;
+        }
+        let devices = AmdVi::registry().isolate(number);
+        pr_err!(
+            "ivhd{}: is given up, and {} devices behind it can do no more DMA: restart the machine; \
+             if it happens again, update the firmware\n",
+            number,
+            devices
+        );
+        EIO
     }
 
     /// The PCI function that the unit is.
@@ -146,7 +249,7 @@ impl Unit {
     ///
     /// # Errors
     ///
-    /// Those of [`Ring::submit`].
+    /// As for [`Self::submit`].
     pub(crate) fn forget(&self, source: u16, old: &Entry) -> Result {
         let entry = Command::device_entry(source);
         let all = |pasid| {
@@ -169,7 +272,7 @@ impl Unit {
     ///
     /// # Errors
     ///
-    /// Those of [`Ring::submit`].
+    /// As for [`Self::submit`].
     pub(crate) fn forget_pasid(&self, domain: u16, pasid: u32) -> Result {
         let pasid = Some(pasid);
         self.submit(&[Tag { domain, pasid }.all()])
@@ -182,16 +285,33 @@ impl Unit {
         }
     }
 
-    /// Prints the events that the unit has logged and gives their entries back.
+    /// Prints the events that the unit has logged and gives their entries back. Returns whether
+    /// there may be more.
     ///
     /// Context: any.
-    pub(crate) fn poll_events(&self) {
+    pub(crate) fn poll_events(&self) -> bool {
         let _events = self.events.lock();
-        let Ok(status) = self.regs.try_read(STATUS) else {
-            return;
-        };
-        // Acknowledged first: what comes from now on signals again.
+        event::drain(&self)
+    }
+
+    /// Whether events are logged.
+    fn logs_events(&self) -> bool {
+        self.control.lock().events().into_bool()
+    }
+}
+
+impl event::Source for &Unit {
+    fn flags(&self) -> STATUS {
+        // The offset is valid, so there is no error.
+        self.regs.try_read(STATUS).unwrap_or(STATUS::zeroed())
+    }
+
+    fn acknowledge(&self) {
+        // As above.
         let _ = self.regs.try_write_reg(STATUS::acknowledge_events());
+    }
+
+    fn read(&self) {
         let mut head = self.regs.read(EVTHEAD).index();
         let tail = self.regs.read(EVTTAIL).index();
         while head != tail {
@@ -209,21 +329,19 @@ impl Unit {
             head = EVTHEAD::at(head + 1).index();
             self.regs.write_reg(EVTHEAD::at(head));
         }
-        if status.event_overflow().into_bool() {
-            if self.limit.allows() {
-                pr_err!("ivhd{}: more events than the log holds\n", self.number);
-            }
-            let _ = self.restart_log();
-        }
     }
 
-    /// Starts the event log anew after an overflow, which has stopped it (2.5.1).
-    fn restart_log(&self) -> Result {
-        self.set_control(|control| control.with_events(false))?;
+    /// An overflow has stopped the log (2.5.1).
+    fn restart(&self) {
+        if self.limit.allows() {
+            pr_err!("ivhd{}: more events than the log holds\n", self.number);
+        }
+        // As above.
+        let _ = self.set_control(|control| control.with_events(false));
         self.regs.write_reg(EVTHEAD::at(0));
         self.regs.write_reg(EVTTAIL::from_raw(0));
-        self.regs.try_write_reg(STATUS::acknowledge_overflow())?;
-        self.set_control(|control| control.with_events(true))
+        let _ = self.regs.try_write_reg(STATUS::acknowledge_overflow());
+        let _ = self.set_control(|control| control.with_events(true));
     }
 }
 
@@ -235,7 +353,10 @@ impl HasDomainIds for Unit {
 
 impl msi::Handler for Unit {
     fn handle(&self) {
-        self.poll_events();
+        // A unit that is being stopped logs no more, whatever its flags say.
+        while self.poll_events() && self.logs_events() {
+            fsleep(EVENT_PAUSE);
+        }
     }
 }
 
@@ -255,32 +376,7 @@ impl Port for &Unit {
             .is_ok_and(|status| status.commands().into_bool())
     }
 
-    fn restart(&self) {
-        // As above.
-        let _ = self.set_control(|control| control.with_commands(false));
-        self.regs.write_reg(CMDHEAD::from_raw(0));
-        self.regs.write_reg(CMDTAIL::at(0));
-        let _ = self.set_control(|control| control.with_commands(true));
-    }
-
     fn pause(&self, round: u32) {
         ring::pause(round);
-    }
-
-    fn report(&self, what: &str, command: Option<Command>) {
-        if !self.limit.allows() {
-            return;
-        }
-        match command {
-            Some(command) => pr_err!(
-                "ivhd{}: command buffer: {} ({}: {:#x} {:#x})\n",
-                self.number,
-                what,
-                command.name(),
-                command.0[0],
-                command.0[1]
-            ),
-            None => pr_err!("ivhd{}: command buffer: {}\n", self.number, what),
-        }
     }
 }

@@ -6,6 +6,7 @@
 
 use kernel::{
     bitfield,
+    fmt,
     prelude::*, //
 };
 
@@ -65,6 +66,9 @@ bitfield! {
 pub(crate) struct Command(pub(crate) [u64; 2]);
 
 impl Command {
+    /// The place of a command where there is none, for messages.
+    pub(crate) const NOTHING: Self = Self([0; 2]);
+
     /// Makes the unit write `data` to the physical address `status` once everything before this
     /// command has completed.
     pub(crate) fn wait(status: u64, data: u64) -> Self {
@@ -102,16 +106,18 @@ impl Command {
         let word = Device0::zeroed().with_const_kind::<{ Kind::All as u64 }>();
         Self([word.into_raw(), 0])
     }
+}
 
-    /// The type of the command in words, for the log.
-    pub(crate) fn name(&self) -> &'static str {
-        match self.0[0] >> 60 {
+impl fmt::Display for Command {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let name = match self.0[0] >> 60 {
             0x1 => "COMPLETION_WAIT",
             0x2 => "INVALIDATE_DEVTAB_ENTRY",
             0x3 => "INVALIDATE_IOMMU_PAGES",
             0x8 => "INVALIDATE_IOMMU_ALL",
-            _ => "unknown command",
-        }
+            _ => "an unknown command",
+        };
+        write!(f, "{name} ({:#x} {:#x})", self.0[0], self.0[1])
     }
 }
 

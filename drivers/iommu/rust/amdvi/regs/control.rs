@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Device table address, control, status (specification, 3.4.1, 3.4.3 and 3.4.15).
+//! Device table address, control, exclusion, status (specification, 3.4.1, 3.4.3 and 3.4.15).
 
 use kernel::io::register;
 
@@ -36,6 +36,16 @@ register! {
         /// HtTunEn: HyperTransport tunnel translation.
         1:1     tunnel;
         /// IommuEn: the unit translates.
+        0:0     enable;
+    }
+
+    /// Exclusion base register: addresses that the unit does not look at.
+    pub(crate) EXCLUSION(u64) @ 0x20 {
+        /// EXCLUSION: the range's address, in 4 KiB units.
+        51:12   base;
+        /// ALLOW: the range is that of all devices.
+        1:1     allow;
+        /// EXEN: there is such a range.
         0:0     enable;
     }
 

@@ -17,23 +17,23 @@ use kernel::{
     },
     prelude::*,
     str::CString,
-    sync::Arc,
+    sync::{
+        atomic::Relaxed,
+        Arc, //
+    },
     time::Delta, //
 };
 
 use super::Unit;
 
 use crate::{
-    cmd::{
-        self,
-        desc::Command,
-        BATCH, //
-    },
+    cmd::desc::Command,
     iotlb::Tag,
     regs::{
         control::{
             CONTROL,
             DEVTAB,
+            EXCLUSION,
             STATUS,
             TIMEOUT_SECOND, //
         },
@@ -54,6 +54,9 @@ const STATUS_ROUNDS: usize = 100_000;
 /// Time between two looks.
 const STATUS_DELAY: Delta = Delta::from_micros(10);
 
+/// Commands that are submitted at once where there are many.
+const BATCH: usize = 256;
+
 /// A unit whose tables and rings are set.
 ///
 /// Dropping it switches everything off and puts the registers back.
@@ -62,6 +65,7 @@ pub(crate) struct Powered {
     table: DEVTAB,
     commands: CMDBUF,
     events: EVTLOG,
+    exclusion: EXCLUSION,
     control: CONTROL,
     /// For events; without it they are polled.
     interrupt: Option<Interrupt<Unit>>,
@@ -81,6 +85,7 @@ impl Powered {
             table: regs.try_read(DEVTAB)?,
             commands: regs.try_read(CMDBUF)?,
             events: regs.try_read(EVTLOG)?,
+            exclusion: regs.try_read(EXCLUSION)?,
             control: regs.try_read(CONTROL)?,
             interrupt: None,
             unit,
@@ -125,14 +130,18 @@ impl Powered {
     fn start(&self) -> Result {
         let unit = &self.unit;
         let regs = &unit.regs;
-        unit.set_control(|control| {
-            control
+        // Nothing of what was found: an earlier kernel may have left a segmented device table on,
+        // logs of which this driver knows nothing, or interrupts that take another way.
+        unit.set_control(|_| {
+            CONTROL::zeroed()
                 .with_firmware_flags(unit.info.flags)
                 .with_coherent(true)
                 .with_const_invalidation_timeout::<TIMEOUT_SECOND>()
         })?;
+        // Accesses to such a range would pass the unit, those of all devices if ALLOW is set.
+        regs.try_write_reg(EXCLUSION::zeroed())?;
         regs.try_write_reg(unit.table.address())?;
-        regs.try_write_reg(cmd::address(&unit.memory))?;
+        regs.try_write_reg(unit.commands.address())?;
         regs.write_reg(CMDHEAD::from_raw(0));
         regs.write_reg(CMDTAIL::at(0));
         regs.try_write_reg(unit.log.address())?;
@@ -145,22 +154,22 @@ impl Powered {
     ///
     /// # Errors
     ///
-    /// `ETIMEDOUT`, or that the unit does not run commands.
+    /// `EIO` if the unit does not run commands.
     pub(crate) fn enable_translation(&self) -> Result {
         let unit = &self.unit;
-        let mut ring = unit.ring.lock();
-        unit.set_control(|control| {
-            control
-                .with_guest_translation(unit.caps.guest_translation())
-                .with_commands(true)
-                .with_events(true)
-                .with_event_interrupt(self.interrupt.is_some())
-                .with_enable(true)
+        unit.commands.run(|| {
+            unit.set_control(|control| {
+                control
+                    .with_guest_translation(unit.caps.guest_translation())
+                    .with_commands(true)
+                    .with_events(true)
+                    .with_event_interrupt(self.interrupt.is_some())
+                    .with_enable(true)
+            })
         })?;
-        // Whoever changes an entry from now on has the unit notice, see `Ring`.
-        ring.run(true);
-        drop(ring);
-        self.forget_all()
+        self.forget_all()?;
+        unit.live.store(true, Relaxed);
+        Ok(())
     }
 
     /// Makes the unit forget everything.
@@ -190,8 +199,13 @@ impl Powered {
     fn stop(&self) -> Result {
         let unit = &self.unit;
         let regs = &unit.regs;
-        let mut ring = unit.ring.lock();
-        ring.run(false);
+        if unit.is_dead() && unit.live.load(Relaxed) {
+            // Without translation its devices would reach all memory as soon as they are given bus
+            // mastering again.
+            unit.set_control(|control| control.with_event_interrupt(false).with_events(false))?;
+            return Err(EIO);
+        }
+        unit.commands.end();
         unit.set_control(|control| {
             control
                 .with_commands(false)
@@ -204,7 +218,6 @@ impl Powered {
             STATUS_DELAY,
             STATUS_ROUNDS,
         )?;
-        drop(ring);
         unit.set_control(|control| control.with_enable(false))?;
         regs.write_reg(CMDHEAD::from_raw(0));
         regs.write_reg(CMDTAIL::at(0));
@@ -212,6 +225,7 @@ impl Powered {
         regs.write_reg(EVTTAIL::from_raw(0));
         regs.try_write_reg(self.commands)?;
         regs.try_write_reg(self.events)?;
+        regs.try_write_reg(self.exclusion)?;
         regs.try_write_reg(self.table)?;
         unit.set_control(|_| self.control)
     }
@@ -233,13 +247,15 @@ fn submit_all(unit: &Unit, commands: impl Iterator<Item = Command>) -> Result {
 impl Drop for Powered {
     fn drop(&mut self) {
         if let Err(error) = self.stop() {
+            let unit = &self.unit;
+            unit.commands.give_up();
             pr_err!(
-                "ivhd{}: does not stop: {:?}; its tables are leaked, as it may still read them\n",
-                self.unit.number,
+                "ivhd{}: stays on: {:?}; its tables are leaked, as it may still read them\n",
+                unit.number,
                 error
             );
             // One reference that is never dropped.
-            core::mem::forget(self.unit.clone());
+            core::mem::forget(unit.clone());
         }
     }
 }

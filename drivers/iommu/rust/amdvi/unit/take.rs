@@ -19,6 +19,7 @@ use kernel::{
     prelude::*,
     str::CString,
     sync::{
+        atomic::AtomicFlag,
         new_spinlock_irq,
         Arc, //
     }, //
@@ -35,10 +36,7 @@ use super::{
 use crate::{
     acpi::UnitInfo,
     caps::Caps,
-    cmd::{
-        self,
-        Ring, //
-    },
+    cmd::Queue,
     dte::DeviceTable,
     event::Log,
     regs::{
@@ -158,7 +156,7 @@ impl Unit {
             caps.raw_efr(),
             caps.raw_efr2()
         );
-        Self::new(number, info, caps, regs, control)
+        Self::new(number, info, caps, function.node(), regs, control)
     }
 
     /// The unit behind `regs`, which are neither read nor written; `control` is what is in its
@@ -167,27 +165,25 @@ impl Unit {
         number: usize,
         info: UnitInfo,
         caps: Caps,
+        node: Option<u32>,
         regs: PhysMem<REGISTER_BYTES>,
         control: CONTROL,
     ) -> Result<Arc<Self>> {
-        let memory = cmd::Memory::new(cmd::SLOTS, None)?;
-        let log = Log::new(None)?;
+        let (log, commands) = (Log::new(node)?, Queue::new(node));
         let ids = IdSet::new(FIRST_ID, IDS)?;
-        let table = KBox::pin_init(
-            DeviceTable::new(&info.scopes, info.last_source(), PASS_THROUGH),
-            GFP_KERNEL,
-        )?;
+        let table = KBox::pin_init(DeviceTable::new(&info, node, PASS_THROUGH), GFP_KERNEL)?;
         Arc::pin_init(
             try_pin_init!(Unit {
                 number,
                 info,
                 caps,
+                node,
                 regs,
-                memory,
                 log,
                 limit: RateLimit::new(),
                 table,
-                ring <- new_spinlock_irq!(Ring::new(), "rust_amdvi::unit::Unit::ring"),
+                live: AtomicFlag::new(false),
+                commands <- commands,
                 control <- new_spinlock_irq!(control, "rust_amdvi::unit::Unit::control"),
                 events <- new_spinlock_irq!((), "rust_amdvi::unit::Unit::events"),
                 domains <- new_mutex!(ids),

@@ -16,7 +16,11 @@ use crate::{
             EFR,
             EFR2, //
         },
-        control::DEVTAB,
+        control::{
+            DEVTAB,
+            EXCLUSION,
+            TIMEOUT_SECOND, //
+        },
         queue::{
             CMDBUF,
             EVTLOG, //
@@ -33,7 +37,11 @@ use kernel::{
 const OLD_TABLE: u64 = 0x1234_5001;
 const OLD_COMMANDS: u64 = 0x6789_a000 | 8 << 56;
 const OLD_EVENTS: u64 = 0xbcde_f000 | 8 << 56;
-const OLD_CONTROL: u64 = 1 << 10;
+const OLD_EXCLUSION: u64 = 0x4321_0000 | 0b11;
+/// What it has left on: PPRLogEn, PPRIntEn, PPREn, GAEn, GALogEn, DevTblSegEn, XTEn, IntCapXTEn,
+/// IRTCacheDis; and COHERENT.
+const OLD_CONTROL: u64 =
+    0b111 << 13 | 1 << 17 | 1 << 28 | 0b11 << 34 | 0b11 << 50 | 1 << 59 | 1 << 10;
 
 /// An event: a command is illegal, the one at 0x9000.
 const EVENT: [u64; 2] = [0x5 << 60, 0x9000];
@@ -44,10 +52,12 @@ fn unit() -> Result<Arc<Unit>> {
     let caps = Caps::new(Header::from_raw(1 << 27), efr, efr2, 0, false);
     let regs = PhysMem::in_memory()?;
     let control = CONTROL::from_raw(OLD_CONTROL);
-    let unit = Unit::new(9, made_up_unit()?, caps, regs, control)?;
+    let unit = Unit::new(9, made_up_unit()?, caps, None, regs, control)?;
     unit.regs.try_write_reg(DEVTAB::from_raw(OLD_TABLE))?;
     unit.regs.try_write_reg(CMDBUF::from_raw(OLD_COMMANDS))?;
     unit.regs.try_write_reg(EVTLOG::from_raw(OLD_EVENTS))?;
+    unit.regs
+        .try_write_reg(EXCLUSION::from_raw(OLD_EXCLUSION))?;
     unit.regs.try_write_reg(control)?;
     Ok(unit)
 }
@@ -64,6 +74,7 @@ fn is_as_found(unit: &Unit) -> Result<bool> {
     Ok(regs.try_read(DEVTAB)?.into_raw() == OLD_TABLE
         && regs.try_read(CMDBUF)?.into_raw() == OLD_COMMANDS
         && regs.try_read(EVTLOG)?.into_raw() == OLD_EVENTS
+        && regs.try_read(EXCLUSION)?.into_raw() == OLD_EXCLUSION
         && regs.try_read(CONTROL)?.into_raw() == OLD_CONTROL)
 }
 
@@ -82,11 +93,16 @@ mod suite {
         let powered = Powered::new(unit.clone())?;
         let regs = &unit.regs;
         assert_eq!(regs.try_read(DEVTAB)?, unit.table.address());
-        assert_eq!(regs.try_read(CMDBUF)?, cmd::address(&unit.memory));
+        assert_eq!(regs.try_read(CMDBUF)?, unit.commands.address());
         assert_eq!(regs.try_read(EVTLOG)?, unit.log.address());
-        // Nothing runs before translation does.
-        let control = regs.try_read(CONTROL)?;
-        assert!(!control.enable().into_bool() && !control.commands().into_bool());
+        // All devices would reach what is excluded.
+        assert_eq!(regs.try_read(EXCLUSION)?, EXCLUSION::zeroed());
+        // Nothing runs before translation does, and nothing that was found on stays on.
+        let known = CONTROL::zeroed()
+            .with_firmware_flags(unit.info.flags)
+            .with_coherent(true)
+            .with_const_invalidation_timeout::<TIMEOUT_SECOND>();
+        assert_eq!(regs.try_read(CONTROL)?, known);
 
         drop(powered);
         assert!(is_as_found(&unit)?);
@@ -106,15 +122,14 @@ mod suite {
         Ok(())
     }
 
-    /// The unit stops at a command: the buffer begins anew, and is empty.
+    /// The unit stops at the first command. Nothing depends on it yet, so it is left as it was.
     #[test]
-    fn the_command_buffer_begins_anew() -> Result {
+    fn a_unit_that_takes_the_first_command_for_illegal() -> Result {
         let unit = unit()?;
         let powered = Powered::new(unit.clone())?;
-        let regs = &unit.regs;
-        assert_eq!(powered.enable_translation(), Err(EINVAL));
-        assert_eq!(regs.read(CMDTAIL), CMDTAIL::at(0));
-        let control = regs.try_read(CONTROL)?;
+        assert_eq!(powered.enable_translation(), Err(EIO));
+        assert!(unit.is_dead());
+        let control = unit.regs.try_read(CONTROL)?;
         assert!(control.enable().into_bool() && control.commands().into_bool());
 
         drop(powered);
@@ -128,10 +143,55 @@ mod suite {
         let unit = unit()?;
         let powered = Powered::new(unit.clone())?;
         say_running(&unit, true)?;
-        assert_eq!(powered.enable_translation(), Err(ETIMEDOUT));
+        assert_eq!(powered.enable_translation(), Err(EIO));
+        assert!(unit.is_dead());
         say_running(&unit, false)?;
         drop(powered);
         assert!(is_as_found(&unit)?);
+        assert!(!is_leaked(unit));
+        Ok(())
+    }
+
+    /// A unit that has answered, and does not any more.
+    #[test]
+    fn a_unit_that_was_given_up_stays_on() -> Result {
+        let unit = unit()?;
+        let powered = Powered::new(unit.clone())?;
+        let regs = &unit.regs;
+        say_running(&unit, true)?;
+        // Whatever it is asked for was done long ago, and then nothing is any more.
+        unit.commands.answer(1000)?;
+        assert_eq!(powered.enable_translation(), Ok(()));
+        assert_eq!(unit.check(), Ok(()));
+        unit.commands.answer(0)?;
+        assert_eq!(unit.submit(&[Command::all()]), Err(EIO));
+
+        // From now on all that depends on it fails, at once and without a command.
+        let tail = regs.read(CMDTAIL);
+        assert_eq!(unit.check(), Err(EIO));
+        assert_eq!(unit.submit(&[Command::all()]), Err(EIO));
+        assert_eq!(unit.forget(8, &Entry::BLOCKED), Err(EIO));
+        assert_eq!(unit.forget_pasid(7, 5), Err(EIO));
+        assert_eq!(regs.read(CMDTAIL), tail);
+
+        // It would let devices pass if it were switched off, and may read its tables.
+        say_running(&unit, false)?;
+        drop(powered);
+        let control = regs.try_read(CONTROL)?;
+        assert!(control.enable().into_bool() && !control.event_interrupt().into_bool());
+        assert_eq!(regs.try_read(DEVTAB)?, unit.table.address());
+        assert!(is_leaked(unit));
+        Ok(())
+    }
+
+    /// A register that is memory has its flag set for ever.
+    #[test]
+    fn a_flag_that_stays_ends_with_the_log() -> Result {
+        let unit = unit()?;
+        unit.regs.try_write_reg(STATUS::acknowledge_events())?;
+        assert!(unit.poll_events());
+        // The unit logs nothing, so its interrupt is done.
+        msi::Handler::handle(&*unit);
         Ok(())
     }
 
