@@ -47,7 +47,8 @@ impl Endpoint {
     ///
     /// # Errors
     ///
-    /// `ENOMEM`; `ENODEV` if the unit has no entry for one of the IDs. Nothing is left behind.
+    /// `ENOMEM`; `ENODEV` if the unit has no entry for one of the IDs; `EIO` if it does not answer.
+    /// Nothing is left behind.
     pub(crate) fn new(unit: Arc<Unit>, mut place: Place, dev: &Device, most: u32) -> Result<Self> {
         if let Some(alias) = unit.info.alias(place.source()) {
             place.add(alias)?;
@@ -63,34 +64,45 @@ impl Endpoint {
             endpoint.unit.table.claim(source, owner)?;
         }
         if most > 0 {
-            endpoint.pasids = endpoint.find_pasids(dev, most)?;
+            endpoint.find_pasids(dev, most)?;
         }
         Ok(endpoint)
     }
 
     /// Switches the PASIDs on, if there are any. It is no error if they cannot be used.
-    fn find_pasids(&self, dev: &Device, most: u32) -> Result<Option<Pin<KBox<Pasids>>>> {
-        match Pasids::new(dev, &self.unit, most) {
+    fn find_pasids(&mut self, dev: &Device, most: u32) -> Result {
+        let begun = match Pasids::new(dev, &self.unit, most) {
+            // Here first: if the unit does not answer they must not be freed, see `drop()`.
             Ok(pasids) => {
+                self.pasids = Some(pasids);
+                self.pasids
+                    .as_ref()
+                    .map_or(Ok(()), |pasids| pasids.begin(self))
+            }
+            // It has none.
+            Err(ENODEV) => return Ok(()),
+            Err(error) => Err(error),
+        };
+        match begun {
+            Ok(()) => {
                 pr_info!(
                     "ivhd{}: device {}: {} PASIDs\n",
                     self.unit.number,
                     self.place,
-                    pasids.count()
+                    self.pasids.as_ref().map_or(0, |pasids| pasids.count())
                 );
-                Ok(Some(pasids))
+                Ok(())
             }
-            // It has none.
-            Err(ENODEV) => Ok(None),
-            Err(ENOMEM) => Err(ENOMEM),
+            Err(error @ (ENOMEM | EIO)) => Err(error),
             Err(error) => {
+                self.pasids = None;
                 pr_info!(
                     "ivhd{}: device {}: its PASIDs cannot be used: {:?}\n",
                     self.unit.number,
                     self.place,
                     error
                 );
-                Ok(None)
+                Ok(())
             }
         }
     }
@@ -127,12 +139,13 @@ impl Endpoint {
             .with(self.place.source(), self.place.sources(), forget, change)
     }
 
-    /// Gives the requester IDs up, and switches the PASIDs off. Does nothing the second time.
+    /// Switches the PASIDs off, and gives the requester IDs up. Does nothing the second time.
     ///
     /// May sleep.
     pub(crate) fn retire(&self) {
         if let Some(pasids) = &self.pasids {
-            pasids.retire();
+            // A unit that does not answer was given up: see `drop()`.
+            let _ = pasids.end(self);
         }
         let forget = |source, old: Entry| self.unit.forget(source, &old);
         self.unit.table.release(self.place.source(), forget);
@@ -143,21 +156,14 @@ impl Endpoint {
         self.unit
             .explain_refusal(fmt!("device {}: {}", self.place, why));
     }
-
-    /// Prints something about the device that nobody can be told otherwise.
-    pub(crate) fn report(&self, what: &str, error: Error) {
-        pr_err!(
-            "ivhd{}: device {}: {}: {:?}\n",
-            self.unit.number,
-            self.place,
-            what,
-            error
-        );
-    }
 }
 
 impl Drop for Endpoint {
     fn drop(&mut self) {
         self.retire();
+        if self.unit.is_dead() {
+            // The unit may read the GCR3 table, and has what it read under the domain id.
+            core::mem::forget(self.pasids.take());
+        }
     }
 }

@@ -45,6 +45,7 @@ struct Lower {
 #[pin_data]
 pub(crate) struct Gcr3 {
     levels: u8,
+    node: Option<u32>,
     top: TablePages,
     #[pin]
     lower: Mutex<KVec<Lower>>,
@@ -63,22 +64,23 @@ fn prefix(pasid: u32, level: u8) -> u32 {
 }
 
 impl Gcr3 {
-    /// A table with entries for `pasids` PASIDs, none of which is present.
+    /// A table with entries for `pasids` PASIDs, none of which is present, near the NUMA node `node`.
     ///
     /// May sleep.
     ///
     /// # Errors
     ///
     /// `EINVAL` for more PASIDs than a table can have, `ENOMEM`.
-    pub(crate) fn new(pasids: u32) -> impl PinInit<Self, Error> {
+    pub(crate) fn new(pasids: u32, node: Option<u32>) -> impl PinInit<Self, Error> {
         pin_init::pin_init_scope(move || {
             let last = pasids.saturating_sub(1);
             let levels = (1..=MAX_LEVELS)
                 .find(|levels| prefix(last, levels - 1) == 0)
                 .ok_or(EINVAL)?;
-            let top = TablePages::new(SZ_4K, Gfp::KERNEL, None)?;
+            let top = TablePages::new(SZ_4K, Gfp::KERNEL, node)?;
             Ok(try_pin_init!(Self {
                 levels,
+                node,
                 top,
                 lower <- new_mutex!(KVec::new()),
             }? Error))
@@ -123,7 +125,7 @@ impl Gcr3 {
                 continue;
             }
             lower.reserve(1, GFP_KERNEL)?;
-            let pages = TablePages::new(SZ_4K, Gfp::KERNEL, None)?;
+            let pages = TablePages::new(SZ_4K, Gfp::KERNEL, self.node)?;
             let entry = pages.phys() | VALID;
             // Linked when it is whole: an entry that is not present, one level lower.
             self.find(&lower, pasid, level + 1)
@@ -165,7 +167,7 @@ mod tests {
     use kernel::sync::atomic::Relaxed;
 
     fn table(pasids: u32) -> Result<Pin<KBox<Gcr3>>> {
-        KBox::pin_init(Gcr3::new(pasids), GFP_KERNEL)
+        KBox::pin_init(Gcr3::new(pasids, None), GFP_KERNEL)
     }
 
     /// What hardware finds for a PASID, written down a second time: the physical addresses are

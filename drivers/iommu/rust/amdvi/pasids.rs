@@ -10,8 +10,8 @@
 //! pass or have a host table; see [`sequence`].
 //!
 //! Lock order: the lock of the state is taken under the attach lock of the registry. Under it come
-//! that of the GCR3 table, which may be slept under, and the spinlocks of a domain's users and of
-//! the unit.
+//! those of the switch and of the GCR3 table, which may be slept under, and the spinlocks of a
+//! domain's users and of the unit.
 
 pub(crate) mod sequence;
 
@@ -19,11 +19,13 @@ use kernel::{
     device,
     iommu::{
         domain_id::DomainId,
-        pasid, //
+        pasid,
+        pci::Function, //
     },
     new_mutex,
     prelude::*,
     sync::{
+        aref::ARef,
         Arc,
         Mutex, //
     }, //
@@ -51,33 +53,39 @@ use sequence::{
 /// The PASIDs of a device.
 #[pin_data]
 pub(crate) struct Pasids {
-    switch: pasid::Pasids,
+    dev: ARef<device::Device>,
     /// Those below this can be used.
     count: u32,
     /// What all of them are cached under.
     id: Arc<DomainId<Unit>>,
     table: Pin<KBox<Gcr3>>,
+    /// There while the device may send requests with PASID.
+    #[pin]
+    switch: Mutex<Option<pasid::Pasids>>,
     #[pin]
     state: Mutex<State>,
 }
 
 impl Pasids {
-    /// Switches the PASIDs of `dev` on, of which `unit` can tell at most `most` apart.
+    /// The PASIDs of `dev`, of which `unit` can tell at most `most` apart. They are off.
     ///
     /// May sleep.
     ///
     /// # Errors
     ///
-    /// Those of [`pasid::Pasids::enable`], `ENOSPC` if the unit has no domain id left, `ENOMEM`.
+    /// `ENODEV` if there are none, `ENOSPC` if the unit has no domain id left, `ENOMEM`.
     pub(crate) fn new(
         dev: &device::Device,
         unit: &Arc<Unit>,
         most: u32,
     ) -> Result<Pin<KBox<Self>>> {
-        let switch = pasid::Pasids::enable(dev)?;
-        let count = switch.count().min(most);
+        let function = Function::of(dev).ok_or(ENODEV)?;
+        let count = pasid::Pasids::count_of(&function).min(most);
+        if count == 0 {
+            return Err(ENODEV);
+        }
         let id = Arc::new(DomainId::new(unit)?, GFP_KERNEL)?;
-        let table = KBox::pin_init(Gcr3::new(count), GFP_KERNEL)?;
+        let table = KBox::pin_init(Gcr3::new(count, unit.node), GFP_KERNEL)?;
         // Requests without PASID are like those of PASID 0.
         table.prepare(0)?;
         let state = State::new(Root {
@@ -88,14 +96,27 @@ impl Pasids {
         });
         KBox::pin_init(
             pin_init!(Self {
-                switch,
+                dev: dev.into(),
                 count,
                 id,
                 table,
+                switch <- new_mutex!(None),
                 state <- new_mutex!(state),
             }),
             GFP_KERNEL,
         )
+    }
+
+    /// Switches them on: those of `endpoint`, whose entry blocks.
+    ///
+    /// May sleep.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`pasid::Pasids::enable`], `EIO` if the unit does not answer. The entry blocks then.
+    pub(crate) fn begin(&self, endpoint: &Endpoint) -> Result {
+        let mut state = self.state.lock();
+        state.begin(&mut self.hardware(endpoint, &|| Err(EINVAL)))
     }
 
     /// How many there are.
@@ -174,9 +195,20 @@ impl Pasids {
         state.detach(pasid, &mut self.hardware(endpoint, &|| Err(EINVAL)))
     }
 
-    /// Switches them off in the device. Does nothing the second time. May sleep.
-    pub(crate) fn retire(&self) {
-        self.switch.disable();
+    /// Switches them off; nothing of them is in the entry of `endpoint` then. Does nothing the
+    /// second time.
+    ///
+    /// May sleep.
+    ///
+    /// # Errors
+    ///
+    /// `EIO` if the unit does not answer: it may read the GCR3 table as long as it has power.
+    pub(crate) fn end(&self, endpoint: &Endpoint) -> Result {
+        let mut state = self.state.lock();
+        if self.switch.lock().is_none() {
+            return Ok(());
+        }
+        state.end(&mut self.hardware(endpoint, &|| Err(EINVAL)))
     }
 
     fn hardware<'a>(
@@ -200,6 +232,15 @@ struct OfEndpoint<'a> {
 }
 
 impl Hardware for OfEndpoint<'_> {
+    fn switch(&mut self, on: bool) -> Result {
+        let mut switch = self.pasids.switch.lock();
+        *switch = None;
+        if on {
+            *switch = Some(pasid::Pasids::enable(&self.pasids.dev)?);
+        }
+        Ok(())
+    }
+
     fn set_tables(&mut self, pasid: u32, root: Option<u64>) -> Result {
         self.pasids.table.point(pasid, root)
     }

@@ -1,16 +1,22 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! In which order a device's GCR3 table and its device table entry change. Pure.
+//! In which order a device's PASIDs, its GCR3 table and its device table entry change. Pure.
 //!
 //! An entry has one field for whether requests without PASID are translated by guest tables (GIoV)
 //! and one for whether there is a GCR3 table at all (GV); see [`entry_for`]. At every step requests
 //! of each kind, without PASID or with one, meet what they met before the change or what they meet
-//! after it, and nobody is refused in between:
+//! after it, and none is refused in between:
 //!
-//! - guest tables are in the GCR3 table before an entry makes somebody look at them, and leave it
+//! - the entry has the GCR3 table before the device may send requests with PASID, and until it may
+//!   no longer; the table says of each PASID what becomes of it, and of most that they are refused;
+//! - guest tables are in the GCR3 table before an entry makes the unit look at them, and leave it
 //!   after the last that did;
 //! - what was translated by the old ones is forgotten last, when nothing can be translated by
 //!   them again.
+//!
+//! Host tables are the exception: their entry has no GCR3 table, which would be nested translation.
+//! The unit refuses all requests with PASID then. They stay switched on in the device, because the
+//! core takes a device that has PASIDs for one that has them on (`iommufd_get_hw_info()` warns).
 //!
 //! A unit that does not answer leaves the whole device blocked: what it remembers is unknown then.
 
@@ -40,8 +46,10 @@ pub(crate) enum Wanted {
     Host,
 }
 
-/// A device as the unit sees it.
+/// A device, and the unit that sees it.
 pub(crate) trait Hardware {
+    /// Lets the device send requests with PASID, or no more.
+    fn switch(&mut self, on: bool) -> Result;
     /// Makes guest tables, or none, those of a PASID that has an entry; requests without PASID are
     /// 0. Forgets nothing.
     fn set_tables(&mut self, pasid: u32, root: Option<u64>) -> Result;
@@ -61,7 +69,7 @@ pub(crate) struct Root {
     pub(crate) levels: u8,
     /// The id.
     pub(crate) domain: u16,
-    /// The id for requests that pass while no PASID is used.
+    /// The id for requests that pass once the PASIDs are off.
     pub(crate) pass_through: u16,
 }
 
@@ -69,29 +77,25 @@ pub(crate) struct Root {
 pub(crate) struct State {
     root: Root,
     untagged: Untagged,
-    /// What the entry was last made; [`None`] before the first time.
-    wanted: Option<Wanted>,
+    /// What the entry was last made.
+    wanted: Wanted,
     used: KVec<u32>,
 }
 
-/// The entry that does both: what requests without PASID meet, and the PASIDs, if any is used.
-fn entry_for(root: &Root, untagged: Untagged, used: bool) -> Wanted {
-    let guest = |giov| {
-        Wanted::Entry(Entry::guest_by_pasid(
-            root.table,
-            root.levels,
-            giov,
-            root.domain,
-        ))
-    };
-    match (untagged, used) {
+/// The entry for what requests without PASID meet, while those with one may come.
+fn entry_for(root: &Root, untagged: Untagged) -> Wanted {
+    let giov = match untagged {
         // The entry of PASID 0 is not present.
-        (Untagged::Blocked, true) | (Untagged::Guest(_), _) => guest(true),
-        (Untagged::Blocked, false) => Wanted::Entry(Entry::BLOCKED),
-        (Untagged::PassThrough, true) => guest(false),
-        (Untagged::PassThrough, false) => Wanted::Entry(Entry::pass_through(root.pass_through)),
-        (Untagged::Host, _) => Wanted::Host,
-    }
+        Untagged::Blocked | Untagged::Guest(_) => true,
+        Untagged::PassThrough => false,
+        Untagged::Host => return Wanted::Host,
+    };
+    Wanted::Entry(Entry::guest_by_pasid(
+        root.table,
+        root.levels,
+        giov,
+        root.domain,
+    ))
 }
 
 impl State {
@@ -100,9 +104,39 @@ impl State {
         Self {
             root,
             untagged: Untagged::Blocked,
-            wanted: None,
+            wanted: Wanted::Entry(Entry::BLOCKED),
             used: KVec::new(),
         }
+    }
+
+    /// Switches the PASIDs on. All requests are refused, with or without one.
+    ///
+    /// # Errors
+    ///
+    /// Those of the hardware; the entry blocks then.
+    pub(crate) fn begin(&mut self, hardware: &mut impl Hardware) -> Result {
+        self.write(entry_for(&self.root, self.untagged), hardware)?;
+        hardware.switch(true).inspect_err(|_| {
+            // A unit that does not answer was given up, and nothing is freed.
+            let _ = self.write(Wanted::Entry(Entry::BLOCKED), hardware);
+        })
+    }
+
+    /// Switches the PASIDs off. Requests without PASID pass if they did, else they are refused, and
+    /// nothing of the device is read any more.
+    ///
+    /// # Errors
+    ///
+    /// Those of the hardware.
+    pub(crate) fn end(&mut self, hardware: &mut impl Hardware) -> Result {
+        hardware.switch(false)?;
+        self.write(
+            Wanted::Entry(match self.untagged {
+                Untagged::PassThrough => Entry::pass_through(self.root.pass_through),
+                _ => Entry::BLOCKED,
+            }),
+            hardware,
+        )
     }
 
     /// What requests without PASID meet.
@@ -120,23 +154,25 @@ impl State {
         Ok(self.used.reserve(1, GFP_KERNEL)?)
     }
 
+    fn write(&mut self, wanted: Wanted, hardware: &mut impl Hardware) -> Result {
+        self.wanted = wanted;
+        hardware.set_entry(wanted)
+    }
+
     /// Writes the entry for what the device has, if it is another one. That of a host table always
     /// is: each domain has its own.
     fn update(&mut self, hardware: &mut impl Hardware) -> Result {
-        let wanted = entry_for(&self.root, self.untagged, self.is_used());
-        if self.wanted == Some(wanted) && wanted != Wanted::Host {
+        let wanted = entry_for(&self.root, self.untagged);
+        if self.wanted == wanted && wanted != Wanted::Host {
             return Ok(());
         }
-        self.wanted = Some(wanted);
-        hardware.set_entry(wanted)
+        self.write(wanted, hardware)
     }
 
     /// The last resort.
     fn block(&mut self, hardware: &mut impl Hardware, pasid: u32) {
         let _ = hardware.set_tables(pasid, None);
-        let blocked = Wanted::Entry(Entry::BLOCKED);
-        self.wanted = Some(blocked);
-        let _ = hardware.set_entry(blocked);
+        let _ = self.write(Wanted::Entry(Entry::BLOCKED), hardware);
     }
 
     /// Changes what requests without PASID meet. Not to [`Untagged::Host`] while PASIDs are used.
@@ -180,7 +216,6 @@ impl State {
         }
         hardware
             .set_tables(pasid, Some(root))
-            .and_then(|()| self.update(hardware))
             .and_then(|()| hardware.forget(pasid))
             .inspect_err(|_| {
                 self.used.retain(|known| *known != pasid);
@@ -201,7 +236,6 @@ impl State {
         hardware
             .set_tables(pasid, None)
             .and_then(|()| hardware.forget(pasid))
-            .and_then(|()| self.update(hardware))
             .inspect_err(|_| self.block(hardware, pasid))
     }
 }

@@ -33,6 +33,10 @@ struct Unit {
     entry: Entry,
     /// The entry that it remembers.
     cached: Entry,
+    /// Whether the device may send requests with PASID.
+    on: bool,
+    /// Whether switching them on fails.
+    refuses: bool,
     /// What it remembers of requests.
     seen: KVec<(u32, Effect)>,
     /// What requests may meet during a change, by PASID.
@@ -52,6 +56,8 @@ impl Unit {
             roots: [None; PASIDS.len()],
             entry: Entry::BLOCKED,
             cached: Entry::BLOCKED,
+            on: false,
+            refuses: false,
             seen: KVec::new(),
             allowed: [[Effect::Refused; 2]; PASIDS.len()],
             fails_at: usize::MAX,
@@ -86,6 +92,15 @@ impl Unit {
     /// Requests of all kinds come now, under the entry that is in memory and under the one that is
     /// remembered.
     fn look(&mut self) {
+        for entry in [self.entry, self.cached] {
+            // It has the GCR3 table while there may be requests with PASID, unless there is a host
+            // table, or the unit has failed.
+            assert!(
+                !self.on
+                    || self.calls > self.fails_at
+                    || matches!(entry.translation(), Translation::Guest | Translation::Host)
+            );
+        }
         for pasid in PASIDS {
             for entry in [self.entry, self.cached] {
                 let effect = self.by_entry(&entry, pasid);
@@ -116,6 +131,15 @@ impl Unit {
 }
 
 impl Hardware for Unit {
+    fn switch(&mut self, on: bool) -> Result {
+        if on && self.refuses {
+            return Err(EBUSY);
+        }
+        self.on = on;
+        self.look();
+        Ok(())
+    }
+
     fn set_tables(&mut self, pasid: u32, root: Option<u64>) -> Result {
         self.roots[place(pasid)] = root;
         self.look();
@@ -165,6 +189,7 @@ fn device(untagged: Untagged, used: &[u32]) -> Result<(State, Unit)> {
     let mut unit = Unit::new();
     let mut state = State::new(ROOT);
     unit.allowed[0][1] = effect_of(untagged);
+    state.begin(&mut unit)?;
     for pasid in used {
         unit.allowed[place(*pasid)][1] = Effect::Guest(0x1000 * u64::from(*pasid));
     }
@@ -279,37 +304,61 @@ mod suite {
         })
     }
 
-    /// The entry leads to the device's table only while somebody needs it.
+    /// The entry has the table before they are on, and after they are off nothing of it.
     #[test]
-    fn an_entry_without_pasids_is_a_plain_one() -> Result {
-        for (untagged, plain) in [
-            (Untagged::Blocked, Entry::BLOCKED),
-            (
-                Untagged::PassThrough,
-                Entry::pass_through(ROOT.pass_through),
-            ),
-        ] {
-            let (mut state, mut unit) = device(untagged, &[5])?;
-            assert_eq!(unit.entry.translation(), Translation::Guest);
-            unit.allowed[place(5)][1] = Effect::Refused;
-            state.detach(5, &mut unit)?;
-            assert_eq!(unit.entry, plain);
-            // One that is not attached costs nothing.
-            unit.calls = 0;
-            state.detach(5, &mut unit)?;
-            assert_eq!(unit.calls, 0);
-        }
+    fn they_are_switched_on_and_off() -> Result {
+        for_each_state(|untagged, used| {
+            let (mut state, mut unit) = device(untagged, used)?;
+            assert!(unit.on);
+            for pasid in used {
+                unit.allowed[place(*pasid)][1] = Effect::Refused;
+                state.detach(*pasid, &mut unit)?;
+            }
+            // As the core leaves a device.
+            let passes = untagged == Untagged::PassThrough;
+            let (left, entry) = if passes {
+                (untagged, Entry::pass_through(ROOT.pass_through))
+            } else {
+                (Untagged::Blocked, Entry::BLOCKED)
+            };
+            unit.allowed[0][1] = effect_of(left);
+            state.set_untagged(left, &mut unit)?;
+            state.end(&mut unit)?;
+            assert!(!unit.on);
+            assert_eq!((unit.entry, unit.cached), (entry, entry));
+            unit.remembers_no_more_than_is_so();
+            Ok(())
+        })
+    }
+
+    #[test]
+    fn they_may_refuse_to_be_switched_on() -> Result {
+        let mut unit = Unit::new();
+        unit.refuses = true;
+        assert_eq!(State::new(ROOT).begin(&mut unit), Err(EBUSY));
+        assert!(!unit.on);
+        assert_eq!((unit.entry, unit.cached), (Entry::BLOCKED, Entry::BLOCKED));
         Ok(())
     }
 
-    /// Nobody knows what the entry of a device that was just found is.
+    /// The entry of a device that was just found may be any.
     #[test]
     fn the_first_entry_is_always_written() -> Result {
         let mut unit = Unit::new();
         unit.allowed[0][1] = Effect::Passes;
         unit.entry = Entry::pass_through(1);
-        State::new(ROOT).set_untagged(Untagged::Blocked, &mut unit)?;
-        assert_eq!(unit.entry, Entry::BLOCKED);
+        State::new(ROOT).begin(&mut unit)?;
+        assert_eq!(unit.entry.translation(), Translation::Guest);
+        assert_eq!(unit.effect(0), Effect::Refused);
+        Ok(())
+    }
+
+    #[test]
+    fn a_pasid_that_is_not_attached_costs_nothing() -> Result {
+        let (mut state, mut unit) = device(Untagged::PassThrough, &[5])?;
+        unit.calls = 0;
+        state.detach(600, &mut unit)?;
+        assert_eq!(unit.calls, 0);
         Ok(())
     }
 }
