@@ -42,6 +42,18 @@ PORT = (
 PORT_PATH = ("_SB_", "PCI0", "S38_")
 PLUGGED = "01:00"
 
+# A device of two functions, which nothing keeps apart.
+TWO_FUNCTIONS = (
+    "-device", "edu,addr=0a.0,multifunction=on",
+    "-device", "edu,addr=0a.1",
+)  # fmt: skip
+
+# A function with the IDs of graphics that fail while AMD's unit is on.
+STONEY_RIDGE = ("-device", "ati-vga,addr=0a.0,x-device-id=0x98e4")
+
+# Processors whose unit has erratum 746.
+ERRATUM_746 = ("-cpu", "max,vendor=AuthenticAMD,family=21,model=19")
+
 ONE_TO_ONE = "Firmware has requested this device have a 1:1 IOMMU mapping"
 
 
@@ -452,6 +464,55 @@ def amdvi_cases():
                     ),
                 ),
             ),
+        ),
+        Case(
+            # Firmware says that the requests of one function carry the ID of another.
+            "alias",
+            (
+                LOADED,
+                passes("functions with one requester ID are in one group", "share_group", IGB, EDU),
+                fails("others are not", "share_group", IGB, OTHER_IGB),
+                *migrates(IGB),
+                DISK,
+                passes("the disk's driver goes", "rmmod", "nvme"),
+                LETS_GO,
+            ),
+            there,
+            tables=(
+                acpi.ivrs(
+                    acpi.ivhd(acpi.ivhd_all(), acpi.ivhd_alias(SLOTS[IGB], SLOTS[EDU])),
+                ),
+            ),
+        ),
+        Case(
+            # The function whose ID it is cannot be told from another, which is in a group.
+            "two-groups",
+            (
+                *refusal(INVALID, "the IOMMU core refuses the units: EINVAL"),
+                passes("the kernel says why", "kernel_says", "device in another IOMMU group"),
+            ),
+            there,
+            tables=(
+                acpi.ivrs(
+                    acpi.ivhd(
+                        acpi.ivhd_all(),
+                        acpi.ivhd_alias(SLOTS[EDU], acpi.bdf(0x0A, 1)),
+                    ),
+                ),
+            ),
+            devices=TWO_FUNCTIONS,
+        ),
+        Case(
+            "stoney-ridge",
+            refusal(NO_DEVICE, "the graphics of Stoney Ridge fail while its unit is on"),
+            there,
+            devices=STONEY_RIDGE,
+        ),
+        Case(
+            "erratum-746",
+            refusal(NO_DEVICE, "may stall when they log an event (erratum 746)"),
+            there,
+            devices=ERRATUM_746,
         ),
         Case(
             "reserved",

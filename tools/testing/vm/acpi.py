@@ -97,6 +97,11 @@ def ivhd_one(source):
     return struct.pack("<BHB", 0x02, source, 0)
 
 
+def ivhd_alias(source, alias):
+    """Return a device entry for one requester ID whose requests carry another."""
+    return struct.pack("<BHBBHB", 0x42, source, 0, 0, alias, 0)
+
+
 def ivhd_io_apic(source=IO_APIC):
     """Return a device entry for the I/O APIC, whose interrupts pass the unit too."""
     return struct.pack("<BHBBHB", 0x48, 0, 0, 0, source, 1)

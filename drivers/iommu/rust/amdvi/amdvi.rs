@@ -8,7 +8,7 @@
 //! - [`driver`]: the answers to the IOMMU core; [`domain`], [`endpoint`]: its domains and devices;
 //! - [`unit`]: a unit's registers; [`dte`]: the device table that it reads; [`cmd`], [`iotlb`]:
 //!   making it forget;
-//! - [`acpi`]: which unit serves which device;
+//! - [`acpi`]: which unit serves which device; [`quirks`]: machines that are left alone;
 //! - [`regs`], [`caps`], [`event`]: the specification's registers and what they mean.
 //!
 //! Section numbers refer to AMD's "I/O Virtualization Technology (IOMMU) Specification", document
@@ -27,6 +27,7 @@ mod iotlb;
 mod module;
 mod pasids;
 mod policy;
+mod quirks;
 mod regs;
 mod unit;
 

@@ -23,6 +23,7 @@ use crate::{
     driver::AmdVi,
     module_parameters,
     policy::Policy,
+    quirks,
     unit::REGISTER_BYTES, //
 };
 
@@ -57,7 +58,9 @@ impl Lifecycle for AmdVi {
             *module_parameters::default_domain.value_ref(),
             *module_parameters::skip_levels.value_ref(),
         )?;
-        let driver = AmdVi::new(parse()?, policy)?;
+        let ivrs = parse()?;
+        quirks::check()?;
+        let driver = AmdVi::new(ivrs, policy)?;
 
         let mut infos = KVec::with_capacity(driver.units().len(), GFP_KERNEL)?;
         for unit in driver.units() {

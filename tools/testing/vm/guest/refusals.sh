@@ -116,6 +116,15 @@ is_outside()
 	! [ -e "/sys/bus/pci/devices/$(function_of "$1")/iommu_group" ]
 }
 
+# share_group SLOT SLOT: the two functions are in one group.
+share_group()
+{
+	share_one=$(readlink "/sys/bus/pci/devices/$(function_of "$1")/iommu_group")
+	share_other=$(readlink "/sys/bus/pci/devices/$(function_of "$2")/iommu_group")
+	echo "$share_one $share_other"
+	[ -n "$share_one" ] && [ "$share_one" = "$share_other" ]
+}
+
 # domain_is SLOT TYPE: what its default domain is.
 domain_is()
 {
