@@ -137,7 +137,46 @@ __rust_helper u32 rust_helper_rust_iommu_processor(void)
 #endif
 }
 
+#ifdef CONFIG_IOMMU_API
+/*
+ * Waits for the probe of a device that may have found the operations of a
+ * driver before the last of its units was unregistered: iommu_init_device()
+ * holds this lock, and nothing else, from there to its last use of them.
+ */
+__rust_helper void rust_helper_rust_iommu_wait_for_probes(void)
+{
+	mutex_lock(&iommu_probe_device_lock);
+	mutex_unlock(&iommu_probe_device_lock);
+}
+
+/* Whether only the one who loads the module holds a reference to it. */
+__rust_helper bool rust_helper_rust_iommu_module_is_idle(struct module *module)
+{
+	if (!module)
+		return true;
+#ifdef CONFIG_MODULE_UNLOAD
+	return module_refcount(module) <= 1;
+#else
+	/* There is no telling. */
+	return false;
+#endif
+}
+#endif /* CONFIG_IOMMU_API */
+
 #ifdef CONFIG_PCI
+/* Rust would read the bits next to these as well, which others write. */
+__rust_helper bool rust_helper_rust_iommu_pci_is_untrusted(struct pci_dev *pdev)
+{
+	return pdev->untrusted;
+}
+
+#ifdef CONFIG_PCI_PASID
+__rust_helper bool rust_helper_rust_iommu_pci_pasid_enabled(struct pci_dev *pdev)
+{
+	return pdev->pasid_enabled;
+}
+#endif
+
 __rust_helper struct pci_dev *rust_helper_pci_physfn(struct pci_dev *pdev)
 {
 	return pci_physfn(pdev);

@@ -76,7 +76,7 @@ impl DirtySink for DirtyBitmap<'_> {
             return;
         };
         // SAFETY: By the type invariants.
-        let bitmap = unsafe { self.raw.as_ref() }.bitmap;
+        let bitmap = unsafe { (*self.raw.as_ptr()).bitmap };
         if bitmap.is_null() {
             return;
         }
@@ -88,7 +88,7 @@ impl DirtySink for DirtyBitmap<'_> {
     #[inline]
     fn cleared(&mut self, range: Range) {
         // SAFETY: By the type invariants.
-        let gather = unsafe { self.raw.as_ref() }.gather;
+        let gather = unsafe { (*self.raw.as_ptr()).gather };
         if let Some(gather) = NonNull::new(gather) {
             // SAFETY: By the type invariants, the gather is valid and ours.
             unsafe { IotlbGather::from_raw(gather) }.add(range);

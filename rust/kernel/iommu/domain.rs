@@ -97,6 +97,16 @@ pub enum Flush {
     },
 }
 
+/// The part of a domain that is the same for all drivers: what [`free`] needs.
+#[repr(C)]
+struct Head {
+    raw: Opaque<bindings::pt_iommu>,
+    /// Ends the domain that this is the head of.
+    end: unsafe fn(*mut bindings::iommu_domain),
+    /// The module with the code of the domain, null if it is built in.
+    module: *mut bindings::module,
+}
+
 /// A paging domain.
 ///
 /// # Invariants
@@ -106,11 +116,11 @@ pub enum Flush {
 ///   such domains over as they are, where for others it looks for page sizes first.
 /// - It is pinned in a [`KBox`] of its own, from [`Self::into_raw`] on owned by the core, until the
 ///   core frees it.
-/// - A reference to the module is held from [`Self::new`] to the drop.
+/// - A reference to the module is held from [`Self::into_raw`] on, until [`free`] gives it back.
 #[pin_data]
 #[repr(C)]
 pub(super) struct Domain<P: PagingDomain> {
-    raw: Opaque<bindings::pt_iommu>,
+    head: Head,
     /// Where the domain is attached.
     pub(super) attachments: Attachments<P>,
     /// The flags that it was allocated with.
@@ -123,43 +133,6 @@ pub(super) struct Domain<P: PagingDomain> {
     /// The driver's part.
     #[pin]
     pub(super) data: P,
-    // Last: dropped when no code of the module is needed to drop the rest.
-    module: ModuleRef,
-}
-
-/// A reference to a module, which keeps its code.
-struct ModuleRef(*mut bindings::module);
-
-// SAFETY: References to modules are counted for all threads.
-unsafe impl Send for ModuleRef {}
-// SAFETY: There is nothing to do with a shared one.
-unsafe impl Sync for ModuleRef {}
-
-impl ModuleRef {
-    /// Takes a reference.
-    ///
-    /// # Safety
-    ///
-    /// `module` is null (built in) or a valid module.
-    ///
-    /// # Errors
-    ///
-    /// `ENODEV` if the module is being unloaded.
-    unsafe fn get(module: *mut bindings::module) -> Result<Self> {
-        // SAFETY: By this function's contract; null is fine.
-        if unsafe { bindings::try_module_get(module) } {
-            Ok(Self(module))
-        } else {
-            Err(ENODEV)
-        }
-    }
-}
-
-impl Drop for ModuleRef {
-    fn drop(&mut self) {
-        // SAFETY: `get()` took the reference.
-        unsafe { bindings::module_put(self.0) };
-    }
 }
 
 // SAFETY: The driver's part is `Send` and `Sync`; the C part is handled by the core.
@@ -170,37 +143,30 @@ unsafe impl<P: PagingDomain> Sync for Domain<P> {}
 impl<P: PagingDomain> Domain<P> {
     /// Makes a domain.
     ///
-    /// # Safety
-    ///
-    /// `module` is that of the driver, or null if it is built in.
-    ///
     /// # Errors
     ///
-    /// Those of `data`, `ENOMEM`, `ENODEV` while the module is being unloaded, `EINVAL` for an
-    /// impossible geometry.
-    pub(super) unsafe fn new(
-        data: impl PinInit<P, Error>,
-        flags: AllocFlags,
-        module: *mut bindings::module,
-    ) -> Result<Pin<KBox<Self>>> {
-        // SAFETY: By this function's contract.
-        let module = unsafe { ModuleRef::get(module) }?;
+    /// Those of `data`, `ENOMEM`, `EINVAL` for an impossible geometry.
+    pub(super) fn new(data: impl PinInit<P, Error>, flags: AllocFlags) -> Result<Pin<KBox<Self>>> {
+        let head = Head {
+            raw: Opaque::zeroed(),
+            end: Self::end,
+            module: core::ptr::null_mut(),
+        };
         let attachments = Attachments::new()?;
         let domain = KBox::try_pin_init(
             try_pin_init!(Self {
-                raw: Opaque::zeroed(),
+                head,
                 attachments,
                 flags,
                 unflushed <- Unflushed::new(),
                 complained: AtomicFlag::new(false),
                 data <- data,
-                module,
             }),
             GFP_KERNEL,
         )?;
 
         let geometry = domain.data.geometry();
-        let iommu = domain.raw.get();
+        let iommu = domain.head.raw.get();
         // SAFETY: The C part is there.
         let raw = unsafe { &raw mut (*iommu).domain };
         let range = Range::inclusive(geometry.first, geometry.last)?;
@@ -221,32 +187,52 @@ impl<P: PagingDomain> Domain<P> {
         Ok(domain)
     }
 
-    /// Hands the domain to the core.
-    pub(super) fn into_raw(domain: Pin<KBox<Self>>) -> *mut bindings::iommu_domain {
+    /// Hands the domain to the core, with a reference to the module of its driver.
+    ///
+    /// # Safety
+    ///
+    /// `module` is that of the driver, or null if it is built in.
+    ///
+    /// # Errors
+    ///
+    /// `ENODEV` if the module is being unloaded.
+    pub(super) unsafe fn into_raw(
+        domain: Pin<KBox<Self>>,
+        module: *mut bindings::module,
+    ) -> Result<*mut bindings::iommu_domain> {
+        // SAFETY: By this function's contract; null is fine.
+        if !unsafe { bindings::try_module_get(module) } {
+            return Err(ENODEV);
+        }
         // SAFETY: The core does not move domains, and `from_raw()` treats it as pinned.
-        KBox::into_raw(unsafe { Pin::into_inner_unchecked(domain) }).cast()
+        let domain = KBox::into_raw(unsafe { Pin::into_inner_unchecked(domain) });
+        // SAFETY: The domain is ours still; this is not a part of it that is pinned.
+        unsafe { (*domain).head.module = module };
+        Ok(domain.cast())
     }
 
     /// Borrows the domain behind a pointer of the core.
     ///
     /// # Safety
     ///
-    /// `raw` came from [`Self::into_raw`] for the same `P`, and [`Self::free_raw`] is not called
-    /// for it during `'a`.
+    /// `raw` came from [`Self::into_raw`] for the same `P`, and [`free`] is not called for it during
+    /// `'a`.
     #[inline]
     pub(super) unsafe fn from_raw<'a>(raw: *mut bindings::iommu_domain) -> &'a Self {
-        const_assert!(core::mem::offset_of!(Self, raw) == 0);
+        const_assert!(core::mem::offset_of!(Self, head) == 0);
+        const_assert!(core::mem::offset_of!(Head, raw) == 0);
         const_assert!(core::mem::offset_of!(bindings::pt_iommu, domain) == 0);
         // SAFETY: By this function's contract; the C part is at the start.
         unsafe { &*raw.cast::<Self>() }
     }
 
-    /// Takes a domain back from the core and frees it, unless hardware may still use it.
+    /// Takes a domain back from the core and drops it, unless hardware may still use it.
     ///
     /// # Safety
     ///
-    /// `raw` came from [`Self::into_raw`] for the same `P`; nobody uses it any more.
-    pub(super) unsafe fn free_raw(raw: *mut bindings::iommu_domain) {
+    /// `raw` came from [`Self::into_raw`] for the same `P`; it is not used any more, except for the
+    /// module in its head.
+    unsafe fn end(raw: *mut bindings::iommu_domain) {
         // SAFETY: By this function's contract.
         let domain = unsafe { Pin::new_unchecked(KBox::from_raw(raw.cast::<Self>())) };
         if domain.attachments.is_lost() {
@@ -294,8 +280,28 @@ impl<P: PagingDomain> Domain<P> {
     /// Whether the DMA API uses the domain, as a device's default; otherwise it is someone's own.
     pub(super) fn is_dma_api(&self) -> bool {
         // SAFETY: The C part is initialised; the core settles its type before the first attach.
-        unsafe { (*self.raw.get()).domain.type_ & bindings::__IOMMU_DOMAIN_DMA_API != 0 }
+        unsafe { (*self.head.raw.get()).domain.type_ & bindings::__IOMMU_DOMAIN_DMA_API != 0 }
     }
+}
+
+/// `free` of `struct iommu_domain_ops`: the end of a domain that is attached nowhere.
+///
+/// The reference to the driver's module may be the last, and the module unloaded as soon as it is
+/// given back, so this is no code of the module: neither generic nor inlined, it is compiled into
+/// this crate, which cannot be unloaded.
+///
+/// # Safety
+///
+/// `raw` came from [`Domain::into_raw`], and is not used any more.
+#[inline(never)]
+pub(super) unsafe extern "C" fn free(raw: *mut bindings::iommu_domain) {
+    let head = raw.cast::<Head>();
+    // SAFETY: By this function's contract; each domain begins with its head.
+    let (end, module) = unsafe { ((*head).end, (*head).module) };
+    // SAFETY: By this function's contract; `new()` took the function of the same type.
+    unsafe { end(raw) };
+    // SAFETY: `into_raw()` took the reference, and nothing of the module runs for the domain now.
+    unsafe { bindings::module_put(module) };
 }
 
 /// The endpoint type that belongs to a domain type.

@@ -12,7 +12,8 @@ use core::ptr::NonNull;
 use kernel::{
     bindings,
     device::Device,
-    prelude::*, //
+    prelude::*,
+    ThisModule, //
 };
 
 /// Widens a physical address of C, which has 32 or 64 bits.
@@ -190,6 +191,24 @@ pub(super) fn is_claimed(dev: &Device) -> bool {
     // SAFETY: The reference is ours, and not used any more.
     unsafe { bindings::iommu_group_put(group) };
     claimed
+}
+
+/// Waits until no probe of a device uses the operations of a unit that was unregistered.
+///
+/// Context: may sleep; takes `iommu_probe_device_lock`.
+#[inline(never)]
+pub(super) fn wait_for_probes() {
+    // SAFETY: Only takes the lock and gives it back.
+    unsafe { bindings::rust_iommu_wait_for_probes() }
+}
+
+/// Whether nothing but its own loading holds a reference to a module that is being loaded.
+///
+/// Where modules cannot be unloaded, references are not counted, and the answer is no.
+#[inline(never)]
+pub(super) fn is_idle(module: &ThisModule) -> bool {
+    // SAFETY: The module is null (built in) or valid.
+    unsafe { bindings::rust_iommu_module_is_idle(module.as_ptr()) }
 }
 
 /// Returns the address in the linear map.

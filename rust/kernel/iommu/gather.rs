@@ -64,22 +64,26 @@ impl<'a> IotlbGather<'a> {
     /// Adds a range.
     #[inline]
     pub fn add(&mut self, range: Range) {
-        // SAFETY: By the type invariants.
-        let raw = unsafe { self.raw.as_mut() };
         // CAST: Addresses of the IOMMU API are `unsigned long`; only those reach a page table.
         let (first, last) = (range.first() as usize, range.last() as usize);
-        raw.start = raw.start.min(first);
-        raw.end = raw.end.max(last);
+        let raw = self.raw.as_ptr();
+        // SAFETY: By the type invariants. No reference is made: the list in the gather is linked
+        // from pages that others may look at.
+        unsafe {
+            (*raw).start = (*raw).start.min(first);
+            (*raw).end = (*raw).end.max(last);
+        }
     }
 
     /// What has to be flushed, `None` if nothing was added.
     #[inline]
     pub fn flush(&self) -> Option<Flush> {
+        let raw = self.raw.as_ptr();
         // SAFETY: By the type invariants.
-        let raw = unsafe { self.raw.as_ref() };
+        let (start, end) = unsafe { ((*raw).start, (*raw).end) };
         // An untouched gather starts at the last address and ends at the first.
         // CAST: `unsigned long` has at most 64 bits.
-        let range = Range::inclusive(raw.start as u64, raw.end as u64).ok()?;
+        let range = Range::inclusive(start as u64, end as u64).ok()?;
         Some(Flush::Range {
             range,
             tables: self.has_tables(),
@@ -100,7 +104,7 @@ impl<'a> IotlbGather<'a> {
     #[inline]
     pub fn is_queued(&self) -> bool {
         // SAFETY: By the type invariants.
-        unsafe { self.raw.as_ref().queued }
+        unsafe { (*self.raw.as_ptr()).queued }
     }
 
     /// Frees the tables after a flush that `flushed` tells the outcome of.

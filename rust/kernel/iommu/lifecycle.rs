@@ -42,6 +42,7 @@ use kernel::{
 };
 
 use super::{
+    ffi,
     lock_class,
     ops::Driver,
     registry::Registration, //
@@ -193,7 +194,8 @@ impl<D: Lifecycle> Life<D> {
     ///
     /// # Errors
     ///
-    /// Those of [`Lifecycle::start`]. The hardware is as it was found then.
+    /// Those of [`Lifecycle::start`]. The hardware is as it was found then. There is no error, but
+    /// a message, if the module is used by then, and therefore has to stay.
     pub fn begin(module: &'static ThisModule, is_module: bool) -> Result<Self> {
         let (name, key) = lock_class::holder_running();
         let holder = Arc::pin_init(
@@ -211,7 +213,7 @@ impl<D: Lifecycle> Life<D> {
             }
         };
         if is_module || D::registers_are_free()? {
-            begin()?;
+            begin().or_else(|error| stay::<D>(module, error))?;
         } else {
             // The C code in the same kernel holds them until the end of boot, even if it was told
             // to leave them alone.
@@ -227,6 +229,21 @@ impl<D: Lifecycle> Life<D> {
         }
         Ok(Self { _holder: holder })
     }
+}
+
+/// Lets a module stay that could not begin, if something uses it: user space was let at the devices
+/// as soon as they were registered, and may have domains. A module whose loading fails is freed
+/// without a look at the references to it.
+fn stay<D: Lifecycle>(module: &'static ThisModule, error: Error) -> Result {
+    if ffi::is_idle(module) {
+        return Err(error);
+    }
+    pr_err!(
+        "iommu: {:?}: could not begin ({error:?}), but is used already: stays loaded and drives \
+         nothing; unload the module when the users are gone\n",
+        D::NAME
+    );
+    Ok(())
 }
 
 /// Waits until nobody claims the registers of the units, or for half a minute. May sleep.

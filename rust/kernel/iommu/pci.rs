@@ -77,18 +77,21 @@ impl<'a> Function<'a> {
     /// physical one.
     #[cfg(CONFIG_PCI_PASID)]
     pub(super) fn has_pasids_enabled(&self) -> bool {
-        self.dev().pasid_enabled() != 0
+        // SAFETY: By the type invariants.
+        unsafe { bindings::rust_iommu_pci_pasid_enabled(self.raw.as_ptr()) }
     }
 
-    fn dev(&self) -> &'a bindings::pci_dev {
-        // SAFETY: By the type invariants. What is read of it does not change while it is valid.
-        unsafe { self.raw.as_ref() }
+    /// The bus that it is on.
+    fn on(&self) -> *mut bindings::pci_bus {
+        // SAFETY: By the type invariants. This does not change while the function is valid; a
+        // reference to the whole would cover what does.
+        unsafe { (*self.raw.as_ptr()).bus }
     }
 
     /// The PCI segment (the kernel's domain number).
     pub fn segment(&self) -> u16 {
         // SAFETY: By the type invariants, the bus is valid.
-        let segment = unsafe { bindings::pci_domain_nr(self.dev().bus) };
+        let segment = unsafe { bindings::pci_domain_nr(self.on()) };
         // CAST: Segments that firmware can name have 16 bits. The kernel makes up larger numbers
         // for host bridges that firmware does not know; none of its scopes may match these.
         segment.try_into().unwrap_or(u16::MAX)
@@ -97,13 +100,14 @@ impl<'a> Function<'a> {
     /// The number of its bus.
     pub fn bus(&self) -> u8 {
         // SAFETY: By the type invariants, the bus is valid.
-        unsafe { (*self.dev().bus).number }
+        unsafe { (*self.on()).number }
     }
 
     /// Device number and function number.
     pub fn devfn(&self) -> u8 {
+        // SAFETY: By the type invariants; this does not change.
         // CAST: Eight bits.
-        self.dev().devfn as u8
+        unsafe { (*self.raw.as_ptr()).devfn as u8 }
     }
 
     /// The requester ID: bus, device, function.
@@ -113,12 +117,15 @@ impl<'a> Function<'a> {
 
     /// Base class, subclass and programming interface.
     pub fn class(&self) -> u32 {
-        self.dev().class
+        // SAFETY: By the type invariants; this does not change once the function is known.
+        unsafe { (*self.raw.as_ptr()).class }
     }
 
     /// Vendor and device ID.
     pub fn ids(&self) -> (u16, u16) {
-        (self.dev().vendor, self.dev().device)
+        let raw = self.raw.as_ptr();
+        // SAFETY: By the type invariants; these do not change.
+        unsafe { ((*raw).vendor, (*raw).device) }
     }
 
     /// The function that makes the requests of this one: a Volume Management Device for those behind
@@ -138,7 +145,8 @@ impl<'a> Function<'a> {
 
     /// Whether it is below a port that people can plug things into.
     pub fn is_untrusted(&self) -> bool {
-        self.dev().untrusted() != 0
+        // SAFETY: By the type invariants.
+        unsafe { bindings::rust_iommu_pci_is_untrusted(self.raw.as_ptr()) }
     }
 
     /// The physical function of a virtual one, otherwise the function itself.
@@ -204,7 +212,7 @@ impl<'a> Function<'a> {
         let function: Self = *self;
         // The function's bus is valid by the type invariants, and so is the parent of a bus that is
         // not a root.
-        core::iter::successors(below_root(function.dev().bus), move |bus| {
+        core::iter::successors(below_root(function.on()), move |bus| {
             // SAFETY: See above.
             below_root(unsafe { (**bus).parent })
         })
@@ -219,7 +227,8 @@ impl<'a> Function<'a> {
     pub fn for_each_alias(&self, mut each: impl FnMut(u16) -> Result) -> Result {
         each(self.requester())?;
 
-        let mask = self.dev().dma_alias_mask;
+        // SAFETY: By the type invariants. The mask is made before the function gets a driver.
+        let mask = unsafe { (&raw const (*self.raw.as_ptr()).dma_alias_mask).read_volatile() };
         if !mask.is_null() {
             for devfn in 0..DEVFNS {
                 let (word, bit) = (
@@ -250,7 +259,10 @@ impl<'a> Function<'a> {
     }
 
     fn has_flag(&self, flag: bindings::pci_dev_flags) -> bool {
-        u32::from(self.dev().dev_flags) & flag != 0
+        // SAFETY: By the type invariants; flags are set while the function is set up, and by
+        // quirks.
+        let flags = unsafe { (&raw const (*self.raw.as_ptr()).dev_flags).read_volatile() };
+        u32::from(flags) & flag != 0
     }
 
     /// The requester ID that a bridge gives to requests from `bus` below it, `None` if it leaves

@@ -10,6 +10,8 @@
 //!
 //! See [`ops`](super::ops): the attach lock is `Inner::state`.
 
+use core::mem::ManuallyDrop;
+
 use kernel::{
     bindings,
     device::Device,
@@ -80,8 +82,9 @@ impl<D: Driver> Registry<D> {
     ///
     /// # Errors
     ///
-    /// `EBUSY` if the driver is registered already, otherwise what the core says. Nothing is left
-    /// behind then, except that [`Driver::shutdown`] is not called: nothing was handed over.
+    /// `EBUSY` if the driver is registered already, otherwise what the core says. The registration
+    /// is dropped then (see there), except that [`Driver::shutdown`] is not called: nothing was
+    /// handed over.
     pub fn register(
         &'static self,
         module: &'static ThisModule,
@@ -100,16 +103,13 @@ impl<D: Driver> Registry<D> {
             return Err(EBUSY);
         }
         // INVARIANT: `inner` is published. From here on, dropping the registration takes it back.
-        let registration = Registration {
+        let mut registration = Registration {
             registry: self,
-            inner,
+            inner: ManuallyDrop::new(inner),
+            is_handed_over: false,
         };
-        if let Err(error) = registration.inner.register_units() {
-            registration.inner.unregister_units();
-            // The driver has handed nothing over yet.
-            registration.inner.state.lock().phase = Phase::Released;
-            return Err(error);
-        }
+        registration.inner.register_units()?;
+        registration.is_handed_over = true;
         Ok(registration)
     }
 
@@ -147,8 +147,10 @@ impl<D: Driver> Registry<D> {
 enum Phase {
     /// Devices come and go.
     Live,
-    /// No device and no owner is let in any more; those there are on their way out.
+    /// No device and no owner is let in. If there is an owner, all goes on as before.
     Closing,
+    /// The same, and those there are on their way out.
+    Leaving,
     /// All is unregistered.
     Released,
 }
@@ -163,6 +165,11 @@ impl<D: Driver> State<D> {
     /// Whether the driver is about to let go of all devices.
     pub(super) fn is_closing(&self) -> bool {
         self.phase != Phase::Live
+    }
+
+    /// Whether it lets go of them now.
+    pub(super) fn is_leaving(&self) -> bool {
+        self.phase == Phase::Leaving
     }
 
     /// Enters a device.
@@ -193,6 +200,28 @@ pub(super) struct Endpoint<D: Driver> {
 }
 
 impl<D: Driver> Endpoint<D> {
+    /// Lets `slot` reach nothing because the core wants it. The caller holds the attach lock.
+    ///
+    /// While the driver is being released, a device in the identity keeps it: its driver goes on
+    /// using it, and the unit is going to be switched off.
+    ///
+    /// # Errors
+    ///
+    /// `EBUSY` while the driver is being released, for the claim of a device that nothing had
+    /// claimed: it would come too late. The core does not look when it lets go of a device.
+    pub(super) fn block_for_core(&self, state: &State<D>, driver: &D, slot: Slot) -> Result {
+        let is_rid = slot == Slot::Rid;
+        let late = is_rid && state.is_closing() && self.slots.in_use() != InUse::Owner;
+        let keeps = is_rid && state.is_closing() && self.slots.is_identity();
+        if !keeps && (!late || state.is_leaving()) {
+            self.block(driver, slot);
+        }
+        if late {
+            return Err(EBUSY);
+        }
+        Ok(())
+    }
+
     /// Lets `slot` reach nothing. The caller holds the attach lock.
     pub(super) fn block(&self, driver: &D, slot: Slot) {
         match (driver.attach_blocked(&self.data, slot), slot) {
@@ -411,7 +440,8 @@ impl<D: Driver> Inner<D> {
         Ok(())
     }
 
-    /// Takes back what [`Self::register_units`] did, as far as it came.
+    /// Takes back what [`Self::register_units`] did, as far as it came. The core uses neither the
+    /// operations nor the units when this returns.
     fn unregister_units(&self) {
         for unit in self.units.iter().rev() {
             if unit.active.load(Relaxed) {
@@ -420,6 +450,8 @@ impl<D: Driver> Inner<D> {
                 unit.active.store(false, Relaxed);
             }
         }
+        // A probe may have looked the operations up before.
+        ffi::wait_for_probes();
         for unit in self.units.iter().rev() {
             if unit.added.load(Relaxed) {
                 // SAFETY: The unit is in sysfs, and no device links to it any more.
@@ -427,6 +459,39 @@ impl<D: Driver> Inner<D> {
                 unit.added.store(false, Relaxed);
             }
         }
+    }
+
+    /// Lets go of all devices and unregisters all units, if `is_free` and no device is claimed.
+    ///
+    /// The core cannot stand a group that goes while it is claimed. So no claim is let in from
+    /// [`Phase::Closing`] on ([`Endpoint::block_for_core`]); those before are found.
+    ///
+    /// # Errors
+    ///
+    /// `EBUSY` if a device is claimed, or that of `is_free`: all is as before. `ENODEV` if all was
+    /// let go of before.
+    fn close(&self, is_free: impl FnOnce(&State<D>) -> Result) -> Result {
+        {
+            let mut state = self.state.lock();
+            match state.phase {
+                Phase::Live => {}
+                Phase::Closing | Phase::Leaving => return Err(EBUSY),
+                Phase::Released => return Err(ENODEV),
+            }
+            is_free(&state)?;
+            state.phase = Phase::Closing;
+        }
+        // Devices that were let in before are in their groups after this.
+        ffi::wait_for_probes();
+        let claimed = self.find_claim();
+        self.state.lock().phase = match claimed {
+            Ok(()) => Phase::Leaving,
+            Err(_) => Phase::Live,
+        };
+        claimed?;
+        self.unregister_units();
+        self.state.lock().phase = Phase::Released;
+        Ok(())
     }
 
     /// Says which device has a driver or a user that claimed the DMA of its group.
@@ -488,10 +553,15 @@ impl<D: Driver> Inner<D> {
 /// The registered units of a driver.
 ///
 /// Each device under its control holds a reference to the module, so that the module cannot be
-/// unloaded before [`Self::release`]. Dropping lets go of everything without asking.
+/// unloaded before [`Self::release`].
+///
+/// Dropping lets go of everything without asking for owners, but for claimed devices: the core
+/// cannot let go of these. Then all devices are stopped, and everything stays.
 pub struct Registration<D: Driver> {
     registry: &'static Registry<D>,
-    inner: Pin<KBox<Inner<D>>>,
+    inner: ManuallyDrop<Pin<KBox<Inner<D>>>>,
+    /// Whether [`Registry::register`] was done with it.
+    is_handed_over: bool,
 }
 
 impl<D: Driver> Registration<D> {
@@ -515,43 +585,35 @@ impl<D: Driver> Registration<D> {
     /// logged. `ENODEV` if it was released before.
     pub fn release(&self) -> Result {
         self.inner.find_claim()?;
-        let mut state = self.inner.state.lock();
-        match state.phase {
-            Phase::Live => {}
-            Phase::Closing => return Err(EBUSY),
-            Phase::Released => return Err(ENODEV),
-        }
-        self.inner.find_owner(&state)?;
-        state.phase = Phase::Closing;
-        drop(state);
-
-        self.close();
-        Ok(())
-    }
-
-    fn close(&self) {
-        self.inner.unregister_units();
+        self.inner.close(|state| self.inner.find_owner(state))?;
         self.inner.driver.shutdown();
-        self.inner.state.lock().phase = Phase::Released;
+        Ok(())
     }
 }
 
 impl<D: Driver> Drop for Registration<D> {
     fn drop(&mut self) {
-        let live = {
-            let mut state = self.inner.state.lock();
-            let live = state.phase == Phase::Live;
-            if live {
-                state.phase = Phase::Closing;
+        match self.inner.close(|_| Ok(())) {
+            Ok(()) if self.is_handed_over => self.inner.driver.shutdown(),
+            // Released before.
+            Ok(()) | Err(ENODEV) => {}
+            Err(_) => {
+                for unit in 0..self.inner.units.len() {
+                    self.inner.isolate(unit);
+                }
+                pr_err!(
+                    "iommu: a device is used that the driver cannot let go of: all devices are \
+                     stopped, and the driver stays; end its user, and boot anew\n"
+                );
+                // The devices hold the module, and the core may call.
+                return;
             }
-            live
-        };
-        if live {
-            self.close();
         }
         // INVARIANT: Null. No callback runs any more: no unit is registered, no device is left.
         self.registry.inner.store(core::ptr::null_mut(), Release);
         // `Registry::isolate()` may have read the pointer before.
         rcu::synchronize_rcu();
+        // SAFETY: This is the end of the registration, and nothing points there any more.
+        unsafe { ManuallyDrop::drop(&mut self.inner) };
     }
 }

@@ -180,8 +180,8 @@ impl<D: Driver> DeviceTable<D> {
         // SAFETY: `dev` is valid and has its `iommu`. The core frees the latter after this without
         // a look at the private data; it is taken so that it can be taken only once.
         let endpoint = unsafe {
-            let iommu = (*dev).iommu;
-            core::mem::replace(&mut (*iommu).priv_, core::ptr::null_mut())
+            let place = &raw mut (*(*dev).iommu).priv_;
+            place.replace(core::ptr::null_mut())
         };
         if endpoint.is_null() {
             return;
@@ -391,7 +391,7 @@ impl<D: Driver> DeviceTable<D> {
             return EOPNOTSUPP.to_ptr();
         }
         match Self::alloc(inner, endpoint, flags) {
-            Ok(domain) => Domain::into_raw(domain),
+            Ok(domain) => domain,
             Err(error) => error.to_ptr(),
         }
     }
@@ -400,7 +400,7 @@ impl<D: Driver> DeviceTable<D> {
         inner: &Inner<D>,
         endpoint: &Endpoint<D>,
         flags: u32,
-    ) -> Result<Pin<KBox<Domain<D::Domain>>>> {
+    ) -> Result<*mut bindings::iommu_domain> {
         let flags = AllocFlags::from_raw(flags)?;
         if flags.dirty_tracking
             && !inner
@@ -409,13 +409,8 @@ impl<D: Driver> DeviceTable<D> {
         {
             return Err(EOPNOTSUPP);
         }
+        let domain = Domain::new(inner.driver.alloc_paging(&endpoint.data, flags), flags)?;
         // SAFETY: `module` is that of the driver, which is not unloaded while it has devices.
-        unsafe {
-            Domain::new(
-                inner.driver.alloc_paging(&endpoint.data, flags),
-                flags,
-                inner.module,
-            )
-        }
+        unsafe { Domain::into_raw(domain, inner.module) }
     }
 }

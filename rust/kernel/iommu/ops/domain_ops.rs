@@ -26,6 +26,7 @@ use super::{
         },
         device::Capability,
         domain::{
+            self,
             Domain,
             Flush, //
         },
@@ -68,7 +69,7 @@ impl<P: PagingDomain> DomainTable<P> {
         iotlb_sync: Some(Self::iotlb_sync_callback),
         iova_to_phys: Some(Self::iova_to_phys_callback),
         enforce_cache_coherency: Some(Self::enforce_cache_coherency_callback),
-        free: Some(Self::free_callback),
+        free: Some(domain::free),
         ..pin_init::zeroed()
     };
 
@@ -413,16 +414,6 @@ impl<P: PagingDomain> DomainTable<P> {
         let domain = unsafe { Domain::<P>::from_raw(domain) };
         let _state = inner.state.lock();
         domain.data.enforce_cache_coherency(&domain.attachments)
-    }
-
-    /// `free`: the end of a domain that is attached nowhere.
-    ///
-    /// # Safety
-    ///
-    /// `domain` is a domain of type `P` that nobody uses any more; called once.
-    unsafe extern "C" fn free_callback(domain: *mut bindings::iommu_domain) {
-        // SAFETY: By this function's contract.
-        unsafe { Domain::<P>::free_raw(domain) };
     }
 }
 

@@ -89,23 +89,17 @@ impl<D: Driver> StaticTable<D> {
 
     /// Attaches the blocked domain.
     ///
-    /// While the driver is being released, a device in the identity keeps it: its own driver goes
-    /// on using it, and the unit is going to be switched off.
-    ///
     /// # Safety
     ///
     /// `dev` is a valid device under the control of this driver; the core calls.
-    unsafe fn attach_blocked(dev: *mut bindings::device, slot: Slot) {
+    unsafe fn attach_blocked(dev: *mut bindings::device, slot: Slot) -> Result {
         // SAFETY: By this function's contract.
         let (Some(inner), Some(endpoint)) = (unsafe { (inner::<D>(), endpoint::<D>(dev)) }) else {
-            return;
+            return Ok(());
         };
 
         let state = inner.state.lock();
-        if slot == Slot::Rid && state.is_closing() && endpoint.slots.is_identity() {
-            return;
-        }
-        endpoint.block(&inner.driver, slot);
+        endpoint.block_for_core(&state, &inner.driver, slot)
     }
 
     /// `attach_dev` of the identity domain.
@@ -148,8 +142,7 @@ impl<D: Driver> StaticTable<D> {
         _old: *mut bindings::iommu_domain,
     ) -> c_int {
         // SAFETY: This is a callback of the core for a device of the driver.
-        unsafe { Self::attach_blocked(dev, Slot::Rid) };
-        0
+        from_result(|| unsafe { Self::attach_blocked(dev, Slot::Rid) }.map(|()| 0))
     }
 
     /// `set_dev_pasid` of the blocked domain: detaches a PASID.
@@ -164,7 +157,6 @@ impl<D: Driver> StaticTable<D> {
         _old: *mut bindings::iommu_domain,
     ) -> c_int {
         // SAFETY: This is a callback of the core for a device of the driver.
-        unsafe { Self::attach_blocked(dev, Slot::Pasid(pasid)) };
-        0
+        from_result(|| unsafe { Self::attach_blocked(dev, Slot::Pasid(pasid)) }.map(|()| 0))
     }
 }

@@ -75,6 +75,9 @@ pub(super) enum Event {
     },
     Report(Range),
     Flush(Flush),
+    Freed {
+        domain: u32,
+    },
 }
 
 #[pin_data]
@@ -186,6 +189,12 @@ impl Driver for Fake {
     }
 
     fn shutdown(&self) {}
+}
+
+impl Drop for FakeDomain {
+    fn drop(&mut self) {
+        self.log.add(Event::Freed { domain: self.id });
+    }
 }
 
 impl FakeDomain {

@@ -41,8 +41,7 @@ impl Tracked {
             ..AllocFlags::default()
         };
         let fake = FakeDomain::new(1, log.clone());
-        // SAFETY: The tests are built in.
-        let domain = unsafe { Domain::new(fake, flags, core::ptr::null_mut()) }?;
+        let domain = Domain::new(fake, flags)?;
         Ok(Self { domain, log })
     }
 
@@ -61,6 +60,20 @@ impl Tracked {
             DirtyTable::harvest(&self.domain, range, clear, NonNull::from(&mut dirty))?;
         }
         Ok((self.log.take(), gather.flush()))
+    }
+
+    fn attach(&self, device: &FakeDevice) -> Result {
+        Prepared::new(
+            &self.domain.data,
+            &self.domain.attachments,
+            &device.endpoint,
+            &device.slots,
+            Slot::Rid,
+            true,
+        )?
+        .install(&self.domain.data)?
+        .commit();
+        Ok(())
     }
 
     fn flush(&self, flush: Flush, fails: bool) -> Result {
@@ -186,16 +199,7 @@ mod suite {
         let device = FakeDevice::new(4)?;
         let range = pages(0, 4)?;
 
-        Prepared::new(
-            &domain.domain.data,
-            &domain.domain.attachments,
-            &device.endpoint,
-            &device.slots,
-            Slot::Rid,
-            true,
-        )?
-        .install(&domain.domain.data)?
-        .commit();
+        domain.attach(&device)?;
         device.slots.lose(Slot::Rid);
         for _ in 0..2 {
             let (told, gathered) = domain.query(range, true)?;
@@ -203,6 +207,49 @@ mod suite {
             assert_eq!(gathered, Some(flush(range)));
             domain.flush(Flush::All, false)?;
         }
+        Ok(())
+    }
+
+    /// Frees a domain as the core does, and returns what the driver was told. What was not freed, is
+    /// after that.
+    fn end(tracked: Tracked) -> Result<KVec<Event>> {
+        let Tracked { domain, log } = tracked;
+        let _ = log.take();
+        // SAFETY: The tests are built in.
+        let raw = unsafe { Domain::into_raw(domain, core::ptr::null_mut()) }?;
+        // SAFETY: The domain was handed over just now.
+        let free = unsafe { (*(*raw).ops).free }.ok_or(EINVAL)?;
+        // SAFETY: It is used no more.
+        unsafe { free(raw) };
+        let told = log.take();
+        if told.is_empty() {
+            // SAFETY: The domain was left alone.
+            drop(unsafe { KBox::from_raw(raw.cast::<Domain<FakeDomain>>()) });
+        }
+        Ok(told)
+    }
+
+    #[test]
+    fn a_domain_that_hardware_may_use_is_not_freed() -> Result {
+        let freed = [Event::Freed { domain: 1 }];
+        assert_eq!(&end(Tracked::new(true)?)?[..], &freed[..]);
+
+        // A failed flush alone does no harm: hardware has forgotten the domain when it is detached.
+        let domain = Tracked::new(true)?;
+        assert!(domain.flush(Flush::All, true).is_err());
+        assert_eq!(&end(domain)?[..], &freed[..]);
+
+        let domain = Tracked::new(true)?;
+        let device = FakeDevice::new(4)?;
+        domain.attach(&device)?;
+        device.slots.lose(Slot::Rid);
+        assert!(end(domain)?.is_empty());
+
+        // The core frees no domain that is attached; if it did, hardware would use it still.
+        let domain = Tracked::new(true)?;
+        let device = FakeDevice::new(4)?;
+        domain.attach(&device)?;
+        assert!(end(domain)?.is_empty());
         Ok(())
     }
 
