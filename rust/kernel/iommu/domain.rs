@@ -257,15 +257,15 @@ impl<P: PagingDomain> Domain<P> {
     /// Those of [`PagingDomain::sync`]: hardware may go on using the translations, and the tables
     /// that led to them. The first was reported.
     pub(super) fn flush(&self, flush: Flush) -> Result {
-        let began = self.unflushed.begin();
-        let result = self.data.sync(flush, &self.attachments);
+        let sync = || self.data.sync(flush, &self.attachments);
+        let result = if self.flags.dirty_tracking {
+            self.unflushed.watch(flush, sync)
+        } else {
+            sync()
+        };
         let Err(error) = result else {
-            self.unflushed.succeeded(began, flush);
             return result;
         };
-        if self.flags.dirty_tracking {
-            self.unflushed.failed(flush);
-        }
         if !self.complained.load(Relaxed) {
             self.complained.store(true, Relaxed);
             pr_err!(

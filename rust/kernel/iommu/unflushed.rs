@@ -71,7 +71,7 @@ pub(super) struct Marks {
 }
 
 /// A flush on its way: what was reported before it began.
-pub(super) struct Began {
+struct Began {
     reported: RangeSet,
     failures: u64,
 }
@@ -91,11 +91,23 @@ impl Unflushed {
         })
     }
 
-    /// Notes that a flush begins.
+    /// Runs a flush of `flush`, and draws the conclusions from its result, which it returns.
     ///
     /// Context: any.
     #[inline]
-    pub(super) fn begin(&self) -> Option<Began> {
+    pub(super) fn watch(&self, flush: Flush, run: impl FnOnce() -> Result) -> Result {
+        let began = self.begin();
+        let result = run();
+        match result {
+            Ok(()) => self.succeeded(began, flush),
+            Err(_) => self.failed(flush),
+        }
+        result
+    }
+
+    /// Notes that a flush begins.
+    #[inline]
+    fn begin(&self) -> Option<Began> {
         // Nothing was reported if there was nothing to report.
         if !self.any.load(Acquire) {
             return None;
@@ -108,10 +120,8 @@ impl Unflushed {
     }
 
     /// Forgets what a flush reached that has succeeded.
-    ///
-    /// Context: any.
     #[inline]
-    pub(super) fn succeeded(&self, began: Option<Began>, flush: Flush) {
+    fn succeeded(&self, began: Option<Began>, flush: Flush) {
         if let Some(began) = began {
             self.forget(&began, reach(flush));
         }
@@ -133,9 +143,7 @@ impl Unflushed {
     }
 
     /// Remembers what a flush was to reach that has failed.
-    ///
-    /// Context: any.
-    pub(super) fn failed(&self, flush: Flush) {
+    fn failed(&self, flush: Flush) {
         let reach = reach(flush);
         let mut state = self.state.lock();
         state.failures = state.failures.wrapping_add(1);
@@ -239,13 +247,14 @@ mod tests {
     #[test]
     fn a_flush_that_began_before_the_report_forgets_nothing() -> Result {
         let unflushed = new()?;
-        unflushed.failed(flush(0, 9)?);
-        let early = unflushed.begin();
-        assert!(report(&unflushed));
-        let late = unflushed.begin();
-        unflushed.succeeded(early, Flush::All);
+        assert_eq!(unflushed.watch(flush(0, 9)?, || Err(EIO)), Err(EIO));
+        let reported_meanwhile = || {
+            assert!(report(&unflushed));
+            Ok(())
+        };
+        unflushed.watch(Flush::All, reported_meanwhile)?;
         assert!(unflushed.marks(Range::ALL).is_some());
-        unflushed.succeeded(late, Flush::All);
+        unflushed.watch(Flush::All, || Ok(()))?;
         assert!(unflushed.marks(Range::ALL).is_none());
         Ok(())
     }
