@@ -8,6 +8,7 @@
 use kernel::{
     bindings,
     error::code::*,
+    page::PAGE_SHIFT,
     prelude::*,
     sync::atomic::{
         AtomicFlag,
@@ -166,6 +167,10 @@ impl<P: PagingDomain> Domain<P> {
         )?;
 
         let geometry = domain.data.geometry();
+        // The core takes the lowest bit for granted, and that CPU pages can be mapped.
+        if geometry.page_sizes.trailing_zeros() as usize > PAGE_SHIFT {
+            return Err(EINVAL);
+        }
         let iommu = domain.head.raw.get();
         // SAFETY: The C part is there.
         let raw = unsafe { &raw mut (*iommu).domain };

@@ -10,7 +10,7 @@
 //!
 //! See [`ops`](super::ops): the attach lock is `Inner::state`.
 
-use core::mem::ManuallyDrop;
+use core::ptr::NonNull;
 
 use kernel::{
     bindings,
@@ -29,6 +29,7 @@ use kernel::{
         },
         rcu,
         Arc,
+        ArcBorrow,
         Mutex, //
     },
     types::Opaque,
@@ -58,7 +59,8 @@ use super::{
 ///
 /// # Invariants
 ///
-/// `inner` is null, or points to the `Inner` of the one [`Registration`] that exists.
+/// `inner` is null, or points into the [`Arc`] of the one [`Registration`] that exists. The
+/// registration keeps that until an RCU grace period after the pointer was set to null.
 pub struct Registry<D: Driver> {
     inner: Atomic<*mut Inner<D>>,
 }
@@ -92,8 +94,7 @@ impl<D: Driver> Registry<D> {
         units: KVec<UnitInfo>,
     ) -> Result<Registration<D>> {
         let inner = Inner::new(module, driver, units)?;
-        // The box keeps its address when it moves.
-        let target: *const Inner<D> = &*inner;
+        let target = Arc::as_ptr(&inner);
 
         if self
             .inner
@@ -105,7 +106,7 @@ impl<D: Driver> Registry<D> {
         // INVARIANT: `inner` is published. From here on, dropping the registration takes it back.
         let mut registration = Registration {
             registry: self,
-            inner: ManuallyDrop::new(inner),
+            inner,
             is_handed_over: false,
         };
         registration.inner.register_units()?;
@@ -122,23 +123,18 @@ impl<D: Driver> Registry<D> {
     /// Context: any; takes a spinlock under which no other lock of a driver is taken.
     pub fn isolate(&self, unit: usize) -> usize {
         let _guard = rcu::read_lock();
-        // SAFETY: By the type invariant the pointer is null or valid. A registration that goes sets
-        // it to null and waits for a grace period before it frees what it pointed to.
+        // SAFETY: By the type invariants, the pointer is null or stays valid under the guard.
         let inner = unsafe { self.inner.load(Acquire).as_ref() };
         inner.map_or(0, |inner| inner.isolate(unit))
     }
 
-    /// The registration, for a callback.
-    ///
-    /// # Safety
-    ///
-    /// The caller is a callback of the IOMMU core for a unit or device of this driver, and uses
-    /// the result no longer than that: a registration waits for them to end before it goes.
-    #[inline]
-    pub(super) unsafe fn inner<'a>(&self) -> Option<&'a Inner<D>> {
-        // SAFETY: By the type invariant the pointer is null or valid; by this function's contract
-        // the registration stays for `'a`.
-        unsafe { self.inner.load(Acquire).as_ref() }
+    /// What is registered.
+    pub(super) fn get(&self) -> Option<Arc<Inner<D>>> {
+        let _guard = rcu::read_lock();
+        let inner = NonNull::new(self.inner.load(Acquire))?;
+        // SAFETY: By the type invariants, the pointer is that of an `Arc` which stays under the
+        // guard.
+        Some(unsafe { ArcBorrow::from_raw(inner.as_ptr()) }.into())
     }
 }
 
@@ -292,7 +288,7 @@ impl<D: Driver> Inner<D> {
         module: &'static ThisModule,
         driver: Arc<D>,
         infos: KVec<UnitInfo>,
-    ) -> Result<Pin<KBox<Self>>> {
+    ) -> Result<Arc<Self>> {
         let module = module.as_ptr();
         let identity = KBox::new(Opaque::new(StaticTable::<D>::identity_domain()), GFP_KERNEL)?;
         let blocked = KBox::new(Opaque::new(StaticTable::<D>::blocked_domain()), GFP_KERNEL)?;
@@ -329,7 +325,7 @@ impl<D: Driver> Inner<D> {
             endpoints: KVec::new(),
         };
 
-        KBox::pin_init(
+        Arc::pin_init(
             pin_init!(Self {
                 driver,
                 module,
@@ -529,7 +525,8 @@ impl<D: Driver> Inner<D> {
                 InUse::DmaApi => {
                     // SAFETY: The device is valid. Whether a driver is bound is read without its
                     // lock: a hint, for a person who is asked to unbind first.
-                    if !unsafe { (*dev.as_raw()).driver }.is_null() {
+                    let driver = unsafe { (&raw const (*dev.as_raw()).driver).read_volatile() };
+                    if !driver.is_null() {
                         dev_warn!(
                             dev,
                             "unbind the device's driver first: it uses DMA mappings\n"
@@ -559,7 +556,7 @@ impl<D: Driver> Inner<D> {
 /// cannot let go of these. Then all devices are stopped, and everything stays.
 pub struct Registration<D: Driver> {
     registry: &'static Registry<D>,
-    inner: ManuallyDrop<Pin<KBox<Inner<D>>>>,
+    inner: Arc<Inner<D>>,
     /// Whether [`Registry::register`] was done with it.
     is_handed_over: bool,
 }
@@ -606,14 +603,13 @@ impl<D: Driver> Drop for Registration<D> {
                      stopped, and the driver stays; end its user, and boot anew\n"
                 );
                 // The devices hold the module, and the core may call.
+                core::mem::forget(self.inner.clone());
                 return;
             }
         }
         // INVARIANT: Null. No callback runs any more: no unit is registered, no device is left.
         self.registry.inner.store(core::ptr::null_mut(), Release);
-        // `Registry::isolate()` may have read the pointer before.
+        // The pointer may have been read before.
         rcu::synchronize_rcu();
-        // SAFETY: This is the end of the registration, and nothing points there any more.
-        unsafe { ManuallyDrop::drop(&mut self.inner) };
     }
 }

@@ -48,15 +48,9 @@ use super::{
 };
 
 /// The registration of the driver.
-///
-/// # Safety
-///
-/// As for `Registry::inner()`: a callback of the IOMMU core calls, and uses the result no longer
-/// than that.
 #[inline]
-pub(in super::super) unsafe fn inner<'a, D: Driver>() -> Option<&'a Inner<D>> {
-    // SAFETY: By this function's contract.
-    unsafe { D::registry().inner() }
+pub(in super::super) fn inner<D: Driver>() -> Option<Arc<Inner<D>>> {
+    D::registry().get()
 }
 
 /// What [`probe_device`](Driver::probe_device) left with a device.
@@ -113,13 +107,12 @@ impl<D: Driver> DeviceTable<D> {
     unsafe extern "C" fn probe_device_callback(
         dev: *mut bindings::device,
     ) -> *mut bindings::iommu_device {
-        // SAFETY: This is a callback of the core.
-        let Some(inner) = (unsafe { inner::<D>() }) else {
+        let Some(inner) = inner::<D>() else {
             return ENODEV.to_ptr();
         };
         // SAFETY: `dev` is valid during the call.
         let device = unsafe { Device::from_raw(dev) };
-        match Self::probe(inner, device) {
+        match Self::probe(&inner, device) {
             Ok((unit, endpoint)) => {
                 let endpoint = Arc::into_raw(endpoint).cast_mut().cast();
                 // SAFETY: `dev` is valid, has its `iommu`, and the lock is held.
@@ -173,8 +166,7 @@ impl<D: Driver> DeviceTable<D> {
     ///
     /// `probe_device` succeeded for `dev`, which is still valid; called once.
     unsafe extern "C" fn release_device_callback(dev: *mut bindings::device) {
-        // SAFETY: This is a callback of the core.
-        let Some(inner) = (unsafe { inner::<D>() }) else {
+        let Some(inner) = inner::<D>() else {
             return;
         };
         // SAFETY: `dev` is valid and has its `iommu`. The core frees the latter after this without
@@ -237,7 +229,7 @@ impl<D: Driver> DeviceTable<D> {
         };
         match inner.driver.inseparable(&endpoint.data) {
             // SAFETY: What the functions above return is a group with a reference, or an error.
-            Some(other) => unsafe { Self::join(inner, endpoint, group, &other) },
+            Some(other) => unsafe { Self::join(&inner, endpoint, group, &other) },
             None => group,
         }
     }
@@ -390,7 +382,7 @@ impl<D: Driver> DeviceTable<D> {
         if !user_data.is_null() {
             return EOPNOTSUPP.to_ptr();
         }
-        match Self::alloc(inner, endpoint, flags) {
+        match Self::alloc(&inner, endpoint, flags) {
             Ok(domain) => domain,
             Err(error) => error.to_ptr(),
         }

@@ -59,8 +59,7 @@ impl<P: PagingDomain> DirtyTable<P> {
         enabled: bool,
     ) -> c_int {
         from_result(|| {
-            // SAFETY: This is a callback of the core.
-            let inner = unsafe { inner::<P::Driver>() }.ok_or(ENODEV)?;
+            let inner = inner::<P::Driver>().ok_or(ENODEV)?;
             // SAFETY: By this function's contract.
             let domain = unsafe { Domain::<P>::from_raw(domain) };
             let _state = inner.state.lock();

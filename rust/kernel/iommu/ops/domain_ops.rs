@@ -217,8 +217,9 @@ impl<P: PagingDomain> DomainTable<P> {
             }
         }
         // SAFETY: By this function's contract.
-        // CAST: No more was mapped than the range has, which is a `usize`.
-        unsafe { *mapped += done as usize };
+        // CAST: The range came in a `usize`.
+        // The core unmaps as much as it is told: no more than was asked for, whatever a driver says.
+        unsafe { *mapped += done.min(range.size()) as usize };
         from_result(|| result.map(|()| 0))
     }
 
@@ -406,8 +407,7 @@ impl<P: PagingDomain> DomainTable<P> {
     unsafe extern "C" fn enforce_cache_coherency_callback(
         domain: *mut bindings::iommu_domain,
     ) -> bool {
-        // SAFETY: This is a callback of the core.
-        let Some(inner) = (unsafe { inner::<P::Driver>() }) else {
+        let Some(inner) = inner::<P::Driver>() else {
             return false;
         };
         // SAFETY: By this function's contract.
