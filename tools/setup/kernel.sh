@@ -167,19 +167,19 @@ kmake()
 }
 
 # Each symbol that a fragment asks for must have taken effect: Kconfig drops
-# one whose dependencies are missing without a word.
+# one whose dependencies are missing without a word.  check_config FRAGMENT [CONFIG]
 check_config()
 {
-	local line symbol name=${1##*/}
+	local line symbol name=${1##*/} config=${2:-$TREE/.config}
 	while IFS= read -r line; do
 		symbol=${line%%=*}
 		case $line in
 		CONFIG_*=n)
-			! grep -q "^$symbol=" "$TREE/.config" ||
+			! grep -q "^$symbol=" "$config" ||
 				die "$name asks for $line but something selects it"
 			;;
 		CONFIG_*=*)
-			grep -qxF "$line" "$TREE/.config" ||
+			grep -qxF "$line" "$config" ||
 				die "$name asks for $line but its dependencies are not met"
 			;;
 		esac
@@ -209,6 +209,17 @@ configure_kernel()
 	printf '%s\n' "$key" >"$kept"
 }
 
+# What the compiler said in a log about our files below a folder of the tree.
+our_warnings()
+{
+	awk -v folder="$2" '
+		/^(warning|error)/ { text = ""; ours = 0; inside = 1 }
+		inside { text = text $0 "\n" }
+		inside && / --> / && index($0, folder) && /iommu/ { ours = 1 }
+		inside && /^$/ { if (ours) printf "%s", text; inside = 0 }
+	' "$1"
+}
+
 # The compiler speaks only when it compiles: what it said about our files is
 # kept until the crate that holds them is compiled again, for 'make lint'.
 keep_warnings()
@@ -217,12 +228,7 @@ keep_warnings()
 	mkdir -p "$kept"
 	for crate in rust/kernel drivers/iommu/rust; do
 		grep -qE "^ *(CLIPPY|RUSTC|CC) .* ${crate}[^ ]*\.o$" "$1" || continue
-		awk -v crate="$crate/" '
-			/^(warning|error)/ { text = ""; ours = 0; inside = 1 }
-			inside { text = text $0 "\n" }
-			inside && / --> / && index($0, crate) && /iommu/ { ours = 1 }
-			inside && /^$/ { if (ours) printf "%s", text; inside = 0 }
-		' "$1" >"$kept/${crate//\//-}"
+		our_warnings "$1" "$crate/" >"$kept/${crate//\//-}"
 	done
 }
 

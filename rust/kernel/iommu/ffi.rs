@@ -162,6 +162,7 @@ pub(super) unsafe fn store_pair(virt: *mut u64, values: [u64; 2]) {
 }
 
 /// Vendor, family and model of the processor, 0 where there is no such number.
+#[cfg(CONFIG_PCI)]
 #[inline(never)]
 pub(super) fn processor() -> u32 {
     // SAFETY: Only reads what the kernel has found out at boot.

@@ -266,6 +266,13 @@ def all_suites():
             made_of=(CARGO_TEST, "tools/migrate"),
         ),
         HostSuite(
+            "cross",
+            "the kernel crate for arm64 and riscv64, and a 32-bit one without ours",
+            "host",
+            (str(CHECKOUT / "tools/testing/check/cross"),),
+            limit=1800,
+        ),
+        HostSuite(
             "qemu-ad",
             "accessed and dirty bits of the emulator, case by case",
             "vm",
@@ -342,7 +349,7 @@ def all_suites():
         ),
         GuestSuite(
             "slow",
-            "a memory migrated while a device writes to it that takes long for each write",
+            "a memory migrated while a slow device writes to it",
             (GuestTest("slow", 'iommu-migrate --device "$VFIO_DEVICES" --size 16M'),),
             machines=("vtd-ss/pt", "amd-v1/pt"),
             functions=configs.SLOW_FUNCTION,
