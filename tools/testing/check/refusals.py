@@ -196,6 +196,41 @@ def untrusted(*use):
     )
 
 
+def odd():
+    """Return the checks of firmware that is odd, and none the worse for it."""
+    return (
+        LOADED,
+        passes(
+            "a region that ends before it begins is left out",
+            "says",
+            "the DMAR table has reserved memory that ends before it begins",
+        ),
+        passes(
+            "an ACPI device is passed through",
+            "says",
+            "dmar0: passes the ACPI device 0000:00:1e.3 through",
+        ),
+        *migrates(IGB),
+        DISK,
+        passes("the disk's driver goes", "rmmod", "nvme"),
+        LETS_GO,
+    )
+
+
+def needs_cache():
+    """Return the checks of a device that does not work without its translation cache."""
+    return (
+        LOADED,
+        passes("it is passed through", "domain_is", IGB, "identity"),
+        passes("vfio takes it", "takes", IGB),
+        passes("it gets no tables", "does_not_migrate", IGB, ""),
+        passes("the driver says why", "says", "needs its translation cache (SATC)"),
+        passes("vfio gives it back", "gives_back", IGB),
+        *migrates(OTHER_IGB),
+        LETS_GO,
+    )
+
+
 def beside(other, error, words):
     """Return the checks of a second driver for a machine that is driven."""
     return (
@@ -308,6 +343,32 @@ def vtd_cases():
         second("zeros", "dmar1: the unit has no queued invalidation (ECAP.QI)", acpi.NO_REGISTERS),
         second("ones", f"dmar1: there is no unit at {acpi.ONES:#x}", acpi.ONES),
         lie("no-unit", there, NO_DEVICE, "the DMAR table names no remapping unit", acpi.dmar(unknown)),
+        lie(
+            "opt-out",
+            there,
+            NO_DEVICE,
+            "firmware forces DMA remapping off: turn VT-d on in the firmware's set-up",
+            acpi.dmar(acpi.drhd(), flags=acpi.REMAP_OPT_OUT),
+        ),
+        Case(
+            "odd-firmware",
+            odd(),
+            there,
+            tables=(
+                acpi.dmar(
+                    acpi.drhd(acpi.VTD_BASE, acpi.scope(acpi.bdf(0x1E, 3), acpi.NAMESPACE)),
+                    acpi.rmrr(LAST, FIRST, *scopes(EDU)),
+                    acpi.rhsa(acpi.VTD_BASE, 0),
+                    flags=acpi.X2APIC_OPT_OUT,
+                ),
+            ),
+        ),
+        Case(
+            "needs-cache",
+            needs_cache(),
+            there,
+            tables=(acpi.dmar(acpi.drhd(), acpi.satc(*scopes(IGB))),),
+        ),
         Case(
             "outside",
             outside(),

@@ -34,6 +34,12 @@ IO_APIC = 0x00A0
 
 ENDPOINT = 1
 BRIDGE = 2
+# A device that is on no PCI bus and has a name in ACPI.
+NAMESPACE = 5
+
+# Flags of a DMAR table.
+X2APIC_OPT_OUT = 1 << 1
+REMAP_OPT_OUT = 1 << 3
 
 
 def table(signature, body, revision=1):
@@ -53,9 +59,9 @@ def bdf(device, function=0, bus=0):
 # DMAR (VT-d specification, chapter 8)
 
 
-def dmar(*records, width=39):
+def dmar(*records, width=39, flags=0):
     """Return a DMAR table for machines with host addresses of `width` bits."""
-    return table(b"DMAR", struct.pack("<BB10x", width - 1, 0) + b"".join(records))
+    return table(b"DMAR", struct.pack("<BB10x", width - 1, flags) + b"".join(records))
 
 
 def dmar_record(kind, body):
@@ -77,6 +83,16 @@ def drhd(base=VTD_BASE, *scopes, include_all=True, segment=0):
 def rmrr(first, last, *scopes, segment=0):
     """Return memory that the devices of `scopes` must reach as it is."""
     return dmar_record(1, struct.pack("<HHQQ", 0, segment, first, last) + b"".join(scopes))
+
+
+def rhsa(base, proximity):
+    """Return where a unit is."""
+    return dmar_record(3, struct.pack("<IQI", 0, base, proximity))
+
+
+def satc(*scopes, required=True, segment=0):
+    """Return devices that do not work without their translation caches, or do."""
+    return dmar_record(5, struct.pack("<BBH", required, 0, segment) + b"".join(scopes))
 
 
 # IVRS (AMD I/O Virtualization specification, 5.2)

@@ -298,8 +298,15 @@ impl Driver for Vtd {
 
     fn shutdown(&self) {
         let mut power = self.power.lock();
+        let mut running = 0;
         // The last that was started is the first to stop.
-        while power.pop().is_some() {}
-        pr_info!("all units are as they were found\n");
+        while let Some(powered) = power.pop() {
+            let unit = powered.unit().clone();
+            drop(powered);
+            running += usize::from(unit.is_powered());
+        }
+        if running == 0 {
+            pr_info!("all units are as they were found\n");
+        }
     }
 }

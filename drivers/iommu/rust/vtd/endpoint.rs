@@ -107,7 +107,7 @@ pub(crate) fn pass_acpi_devices(unit: &Arc<Unit>) -> Result {
             unit.number,
             endpoint.place
         );
-        endpoint.retire();
+        unit.keep(Kept::new(&endpoint.place, &endpoint.table))?;
     }
     Ok(())
 }

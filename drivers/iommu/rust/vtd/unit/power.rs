@@ -217,6 +217,11 @@ impl Powered {
 }
 
 impl Unit {
+    /// Whether the unit translates still, or fetches descriptors: it did not stop.
+    pub(crate) fn is_powered(&self) -> bool {
+        self.translates.load(Relaxed) || self.was_queue_enabled()
+    }
+
     /// Whether the queue was told to run, and not told otherwise.
     fn was_queue_enabled(&self) -> bool {
         self.command.lock().queue().into_bool()

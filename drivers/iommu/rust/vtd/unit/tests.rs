@@ -139,6 +139,7 @@ mod suite {
         say(&unit, false, true, false);
         drop(powered);
         assert!(is_as_found(&unit)?);
+        assert!(!unit.is_powered());
         assert_eq!(unit.regs.read(GCMD), GCMD::zeroed());
         assert!(!is_leaked(unit));
         Ok(())
@@ -201,6 +202,7 @@ mod suite {
         // Translation stays on, and with it the tables.
         drop(powered);
         assert!(!is_as_found(&unit)?);
+        assert!(unit.is_powered());
         assert!(unit.regs.read(GCMD).translation().into_bool());
         assert!(is_leaked(unit));
         Ok(())
