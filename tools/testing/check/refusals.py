@@ -1,253 +1,52 @@
 # SPDX-License-Identifier: GPL-2.0
 """What the drivers refuse, in words and in whole, and odd firmware that they take.
 
-Each case is a machine that boots in seconds: with other properties of the emulated
-unit, with another driver in the kernel, or with firmware tables that lie.  A refusal
-has an error number and a reason, leaves nothing behind, is the same the second time,
-and devices work as if nobody had tried.
+A refusal has an error number and a reason, leaves nothing behind, is the same the second
+time, and devices work as if nobody had tried.
 """
 
-import dataclasses
-import pathlib
-import shlex
-import sys
-
-sys.path.append(str(pathlib.Path(__file__).resolve().parent.parent / "vm"))
-
-# pylint: disable=wrong-import-position
-import acpi  # noqa: E402
-import configs  # noqa: E402
-import machine as vm  # noqa: E402
-
-INVALID = "Invalid argument"
-NO_DEVICE = "No such device"
-BUSY = "Device or resource busy"
-NOT_SUPPORTED = "Operation not supported"
-
-# Slots of the machine's functions.
-EDU, IGB, NVME, OTHER_IGB = "03", "04", "05", "06"
-
-# Memory above the first megabyte, where a program's pages are; the edu device has to
-# be told that it reaches so far.
-MEMORY_BYTES = 512 << 20
-FIRST, LAST = 1 << 20, MEMORY_BYTES - 1
-REACH = ("-global", f"edu.dma_mask={2**48 - 1}")
-BEYOND = "0x40000000"
-
-# A port that people can plug things into, with a function behind it.
-PORT = (
-    "-device", "pcie-root-port,id=outside,chassis=1,slot=1,addr=07.0",
-    "-device", "igb,romfile=,bus=outside",
-)  # fmt: skip
-PORT_PATH = ("_SB_", "PCI0", "S38_")
-PLUGGED = "01:00"
-
-# A device of two functions, which nothing keeps apart.
-TWO_FUNCTIONS = (
-    "-device", "edu,addr=0a.0,multifunction=on",
-    "-device", "edu,addr=0a.1",
-)  # fmt: skip
-
-# A function with the IDs of graphics that fail while AMD's unit is on.
-STONEY_RIDGE = ("-device", "ati-vga,addr=0a.0,x-device-id=0x98e4")
-
-# Processors whose unit has erratum 746.
-ERRATUM_746 = ("-cpu", "max,vendor=AuthenticAMD,family=21,model=19")
-
-ONE_TO_ONE = "Firmware has requested this device have a 1:1 IOMMU mapping"
-
-
-@dataclasses.dataclass(frozen=True)
-class Case:
-    """A machine and what is looked at there."""
-
-    name: str
-    # What follows 'expect' in the words of the guest.
-    checks: tuple
-    # A machine by name, with what is different there.
-    machine: str
-    device: str | None = None
-    parameters: str = ""
-    module: str = ""
-    tables: tuple = ()
-    devices: tuple = ()
-
-    def make(self):
-        """Return the machine and how it is built."""
-        machine = configs.machines(self.machine)[0]
-        if self.device is not None:
-            config = dataclasses.replace(machine.config, device=self.device)
-            machine = dataclasses.replace(machine, config=config)
-        build = vm.Build(
-            memory=f"{MEMORY_BYTES >> 20}M",
-            huge_pages=False,
-            devices=self.devices,
-            tables=self.tables,
-        )
-        return machine, build
-
-    def job(self):
-        """Return the job that does the checks."""
-        driver, *parameters = (self.module or self.make()[0].config.module).split()
-        lines = [
-            ". /lib/lib.sh",
-            f"MODULE={driver}",
-            f"MODULE_PARAMETERS={shlex.quote(' '.join(parameters))}",
-            ". /lib/driver.sh",
-            ". /lib/refusals.sh",
-            f"begin {len(self.checks)}",
-            *(f"expect {shlex.join(check)}" for check in self.checks),
-        ]
-        return "\n".join(lines) + "\n"
-
-
-def passes(what, *command):
-    return ("pass", what, *command)
-
-
-def fails(what, *command):
-    return ("fail", what, *command)
-
-
-LOADED = passes("it is loaded", "is_loaded")
-DISK = passes("a disk works", "disk_works")
-LETS_GO = passes("it lets go and leaves nothing behind", "lets_go")
-
-
-def refusal(error, words, *parameters):
-    """Return the checks of a driver that is not loaded."""
-    return (
-        passes(f"refused: {words}", "refuses", error, words, *parameters),
-        passes("refused again", "refuses", error, words, *parameters),
-        DISK,
-    )
-
-
-def migrates(slot):
-    """Return the checks of a function with which a memory is migrated."""
-    return (
-        passes(f"vfio takes {slot}", "takes", slot),
-        passes(f"{slot} writes and is tracked", "migrates", slot),
-        passes(f"vfio gives {slot} back", "gives_back", slot),
-    )
-
-
-def no_tracking(reason):
-    """Return the checks of a loaded driver that cannot track."""
-    return (
-        LOADED,
-        passes(f"says: {reason}", "says", f"no dirty tracking: {reason}"),
-        passes("vfio takes a device", "takes", IGB),
-        passes("tracking is refused", "does_not_migrate", IGB, "does not track dirty pages"),
-        passes("vfio gives it back", "gives_back", IGB),
-        DISK,
-        # The disk's driver is in the way of letting go as long as it is there.
-        passes("the disk's driver goes", "rmmod", "nvme"),
-        LETS_GO,
-    )
-
-
-def outside():
-    """Return the checks of a unit that serves two functions, and not others."""
-    return (
-        LOADED,
-        passes("a device that no unit names has no group", "is_outside", OTHER_IGB),
-        fails("vfio does not take it", "takes", OTHER_IGB),
-        *migrates(IGB),
-        DISK,
-        passes("the disk's driver goes", "rmmod", "nvme"),
-        LETS_GO,
-    )
-
-
-def reserved():
-    """Return the checks of memory that two functions must reach as it is."""
-    region = (f"0x{FIRST:016x}", f"0x{LAST:016x}", "direct")
-    return (
-        LOADED,
-        passes("the region is shown", "reserves", EDU, *region),
-        passes("and not for a device that has none", "has_no_region", IGB, *region),
-        passes("DMA is translated", "domain_is", EDU, "DMA\\(-FQ\\)\\?"),
-        passes("a device reaches its region as it is", "copies", EDU),
-        passes("and no address was refused", "no_fault"),
-        passes("an address beside it is refused", "is_stopped_at", EDU, BEYOND),
-        passes("vfio takes a device with a region", "takes", OTHER_IGB),
-        passes("and may not attach it", "does_not_migrate", OTHER_IGB, INVALID),
-        passes("the kernel says why", "kernel_says", ONE_TO_ONE),
-        passes("vfio gives it back", "gives_back", OTHER_IGB),
-        *migrates(IGB),
-        DISK,
-        passes("no access of the disk was refused", "no_fault"),
-        passes("the disk's driver goes", "rmmod", "nvme"),
-        LETS_GO,
-    )
-
-
-def untrusted(*use):
-    """Return the checks of a function behind a port that people can plug things into."""
-    return (
-        LOADED,
-        passes("a device inside is passed through", "domain_is", IGB, "identity"),
-        passes("one that was plugged in is translated, strictly", "domain_is", PLUGGED, "DMA"),
-        fails("it cannot be passed through", "domain_becomes", PLUGGED, "identity"),
-        *use,
-        passes("it stays translated", "domain_is", PLUGGED, "DMA"),
-        LETS_GO,
-    )
-
-
-def odd():
-    """Return the checks of firmware that is odd, and none the worse for it."""
-    return (
-        LOADED,
-        passes(
-            "a region that ends before it begins is left out",
-            "says",
-            "the DMAR table has reserved memory that ends before it begins",
-        ),
-        passes(
-            "an ACPI device is passed through",
-            "says",
-            "dmar0: passes the ACPI device 0000:00:1e.3 through",
-        ),
-        *migrates(IGB),
-        DISK,
-        passes("the disk's driver goes", "rmmod", "nvme"),
-        LETS_GO,
-    )
-
-
-def needs_cache():
-    """Return the checks of a device that does not work without its translation cache."""
-    return (
-        LOADED,
-        passes("it is passed through", "domain_is", IGB, "identity"),
-        passes("vfio takes it", "takes", IGB),
-        passes("it gets no tables", "does_not_migrate", IGB, ""),
-        passes("the driver says why", "says", "needs its translation cache (SATC)"),
-        passes("vfio gives it back", "gives_back", IGB),
-        *migrates(OTHER_IGB),
-        LETS_GO,
-    )
-
-
-def beside(other, error, words):
-    """Return the checks of a second driver for a machine that is driven."""
-    return (
-        LOADED,
-        passes(f"{other}: {words}", "refuses_beside", other, error, words),
-        passes("refused again", "refuses_beside", other, error, words),
-        *migrates(IGB),
-        LETS_GO,
-    )
-
-
-def lie(name, machine, error, words, *tables):
-    return Case(name, refusal(error, words), machine, tables=tables)
-
-
-SLOTS = {slot: acpi.bdf(int(slot, 16)) for slot in (EDU, IGB, NVME, OTHER_IGB)}
-PAST = "is shorter than its header or leads past the end"
+import acpi
+from cases import (
+    BEHIND,
+    BUSY,
+    Case,
+    DISK,
+    EDU,
+    ERRATUM_746,
+    FIRST,
+    FLAGS,
+    HOLE,
+    IGB,
+    INVALID,
+    LAST,
+    LETS_GO,
+    LOADED,
+    NOT_SUPPORTED,
+    NO_DEVICE,
+    NVME,
+    OTHER_IGB,
+    PAST,
+    PLUGGED,
+    PORT,
+    PORT_PATH,
+    REACH,
+    SLOTS,
+    STONEY_RIDGE,
+    TWO_FUNCTIONS,
+    beside,
+    fails,
+    lie,
+    migrates,
+    needs_cache,
+    no_tracking,
+    odd,
+    outside,
+    passes,
+    refusal,
+    reserved,
+    two_reserved,
+    untrusted,
+)
 
 
 def vtd_cases():
@@ -291,6 +90,13 @@ def vtd_cases():
             no_tracking("page walks are not coherent (ECAP.SMPWC)"),
             there,
             device="x-scalable-mode=on,x-flts=on",
+        ),
+        # Flags that the unit would set in memory, while processors may hold the line.
+        Case(
+            "incoherent-flags",
+            no_tracking("page walks are not coherent (ECAP.SMPWC)"),
+            there,
+            device="x-scalable-mode=on,ssads=on,coherent=off",
         ),
         Case(
             "c-driver",
@@ -383,6 +189,19 @@ def vtd_cases():
             devices=REACH,
         ),
         Case(
+            "two-reserved",
+            two_reserved(),
+            nopt,
+            tables=(
+                acpi.dmar(
+                    acpi.drhd(acpi.VTD_BASE, *scopes(EDU, IGB), include_all=False),
+                    acpi.rmrr(FIRST, HOLE - 1, *scopes(EDU, OTHER_IGB)),
+                    acpi.rmrr(BEHIND, LAST, *scopes(EDU)),
+                ),
+            ),
+            devices=REACH,
+        ),
+        Case(
             "untrusted",
             untrusted(*migrates(PLUGGED)),
             there,
@@ -418,6 +237,20 @@ def amdvi_cases():
             ),
             there,
             device="hd=off",
+        ),
+        # Two blocks about one unit, of which either may be wrong: the unit itself knows.
+        Case(
+            "flags-disagree",
+            (LOADED, *migrates(IGB), LETS_GO),
+            there,
+            tables=(acpi.ivrs(unit(kind=0x10, features=0), unit(features=0)),),
+        ),
+        Case(
+            "flags-overstated",
+            no_tracking("host tables have no accessed flags (EFR.HASup)"),
+            there,
+            device="hd=off",
+            tables=(acpi.ivrs(unit(kind=0x10), unit(features=FLAGS)),),
         ),
         Case(
             # Not refused, but told of what it may have cached as absent. It has not, so no
@@ -586,6 +419,24 @@ def amdvi_cases():
                         acpi.ivmd(SLOTS[slot], FIRST, LAST + 1 - FIRST)
                         for slot in (EDU, OTHER_IGB)
                     ),
+                ),
+            ),
+            devices=REACH,
+        ),
+        Case(
+            "two-reserved",
+            two_reserved(),
+            nopt,
+            tables=(
+                acpi.ivrs(
+                    acpi.ivhd(
+                        acpi.ivhd_one(SLOTS[EDU]),
+                        acpi.ivhd_one(SLOTS[IGB]),
+                        acpi.ivhd_io_apic(),
+                    ),
+                    acpi.ivmd(SLOTS[EDU], FIRST, HOLE - FIRST),
+                    acpi.ivmd(SLOTS[EDU], BEHIND, LAST + 1 - BEHIND),
+                    acpi.ivmd(SLOTS[OTHER_IGB], FIRST, HOLE - FIRST),
                 ),
             ),
             devices=REACH,

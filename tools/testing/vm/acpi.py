@@ -129,12 +129,16 @@ def ivhd(
     function=AMDVI_FUNCTION,
     capability=AMDVI_CAPABILITY,
     base=AMDVI_BASE,
+    features=0,
     length=None,
 ):
-    """Return a remapping unit; `length` in the place of the true one."""
-    body = struct.pack("<HHQHHI", function, capability, base, 0, 0, 0)
-    if kind != 0x10:
-        body += bytes(16)
+    """Return a remapping unit; `length` in the place of the true one.
+
+    `features` is what firmware says that the unit offers: of the old block in a format
+    of its own, else an image of the register of extended features.
+    """
+    body = struct.pack("<HHQHH", function, capability, base, 0, 0)
+    body += struct.pack("<I", features) if kind == 0x10 else struct.pack("<IQQ", 0, features, 0)
     body += b"".join(entries)
     return struct.pack("<BBH", kind, 0, length or 4 + len(body)) + body
 

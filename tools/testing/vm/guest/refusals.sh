@@ -110,6 +110,33 @@ does_not_migrate()
 	grep -qF "$2" /tmp/migration
 }
 
+# untracked SLOT: writes are not tracked, and everything else works.
+untracked()
+{
+	/tests/iommu_rust/untracked "$(function_of "$1")"
+}
+
+# dies TEST SLOT SLOT: a test of dead_unit, which ends the unit.
+dies()
+{
+	dmesg -c >/dev/null
+	/tests/iommu_rust/dead_unit -t "$1" "$(function_of "$2")" "$(function_of "$3")"
+}
+
+# says_once WORDS: the driver said it once.
+says_once()
+{
+	dmesg | grep -F "$MODULE: " | grep -F "$1" >/tmp/said
+	cat /tmp/said
+	[ "$(wc -l </tmp/said)" = 1 ]
+}
+
+# migrates_again SLOT: vfio takes it once more, and a memory is migrated.
+migrates_again()
+{
+	takes "$1" && migrates "$1"
+}
+
 # is_outside SLOT: no unit serves the function.
 is_outside()
 {

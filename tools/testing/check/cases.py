@@ -1,0 +1,277 @@
+# SPDX-License-Identifier: GPL-2.0
+"""Machines that each are for one case, and what is looked at there.
+
+A case boots in seconds: with other properties of the emulated unit, with another driver in
+the kernel, or with firmware tables that lie.  Its checks are words of the guest
+(tools/testing/vm/guest/refusals.sh).
+"""
+
+import dataclasses
+import pathlib
+import shlex
+import sys
+
+sys.path.append(str(pathlib.Path(__file__).resolve().parent.parent / "vm"))
+
+# pylint: disable=wrong-import-position
+import acpi  # noqa: E402
+import configs  # noqa: E402
+import machine as vm  # noqa: E402
+
+INVALID = "Invalid argument"
+NO_DEVICE = "No such device"
+BUSY = "Device or resource busy"
+NOT_SUPPORTED = "Operation not supported"
+
+# Slots of the machine's functions.
+EDU, IGB, NVME, OTHER_IGB = "03", "04", "05", "06"
+
+# Memory above the first megabyte, where a program's pages are; the edu device has to
+# be told that it reaches so far.
+MEMORY_BYTES = 512 << 20
+FIRST, LAST = 1 << 20, MEMORY_BYTES - 1
+# A page of it that is not reserved.
+HOLE, BEHIND = 0x07FF0000, 0x07FF1000
+REACH = ("-global", f"edu.dma_mask={2**48 - 1}")
+BEYOND = "0x40000000"
+
+# A port that people can plug things into, with a function behind it.
+PORT = (
+    "-device", "pcie-root-port,id=outside,chassis=1,slot=1,addr=07.0",
+    "-device", "igb,romfile=,bus=outside",
+)  # fmt: skip
+PORT_PATH = ("_SB_", "PCI0", "S38_")
+PLUGGED = "01:00"
+
+# A device of two functions, which nothing keeps apart.
+TWO_FUNCTIONS = (
+    "-device", "edu,addr=0a.0,multifunction=on",
+    "-device", "edu,addr=0a.1",
+)  # fmt: skip
+
+# A function with the IDs of graphics that fail while AMD's unit is on.
+STONEY_RIDGE = ("-device", "ati-vga,addr=0a.0,x-device-id=0x98e4")
+
+# Processors whose unit has erratum 746.
+ERRATUM_746 = ("-cpu", "max,vendor=AuthenticAMD,family=21,model=19")
+
+# EFR.HASup and EFR.HDSup.
+FLAGS = 1 << 49 | 1 << 52
+
+ONE_TO_ONE = "Firmware has requested this device have a 1:1 IOMMU mapping"
+
+
+@dataclasses.dataclass(frozen=True)
+class Case:
+    """A machine and what is looked at there."""
+
+    name: str
+    # What follows 'expect' in the words of the guest.
+    checks: tuple
+    # A machine by name, with what is different there.
+    machine: str
+    device: str | None = None
+    parameters: str = ""
+    module: str = ""
+    tables: tuple = ()
+    devices: tuple = ()
+
+    def make(self):
+        """Return the machine and how it is built."""
+        machine = configs.machines(self.machine)[0]
+        if self.device is not None:
+            config = dataclasses.replace(machine.config, device=self.device)
+            machine = dataclasses.replace(machine, config=config)
+        build = vm.Build(
+            memory=f"{MEMORY_BYTES >> 20}M",
+            huge_pages=False,
+            devices=self.devices,
+            tables=self.tables,
+        )
+        return machine, build
+
+    def job(self):
+        """Return the job that does the checks."""
+        driver, *parameters = (self.module or self.make()[0].config.module).split()
+        lines = [
+            ". /lib/lib.sh",
+            f"MODULE={driver}",
+            f"MODULE_PARAMETERS={shlex.quote(' '.join(parameters))}",
+            ". /lib/driver.sh",
+            ". /lib/refusals.sh",
+            f"begin {len(self.checks)}",
+            *(f"expect {shlex.join(check)}" for check in self.checks),
+        ]
+        return "\n".join(lines) + "\n"
+
+
+def passes(what, *command):
+    return ("pass", what, *command)
+
+
+def fails(what, *command):
+    return ("fail", what, *command)
+
+
+LOADED = passes("it is loaded", "is_loaded")
+DISK = passes("a disk works", "disk_works")
+LETS_GO = passes("it lets go and leaves nothing behind", "lets_go")
+
+
+def refusal(error, words, *parameters):
+    """Return the checks of a driver that is not loaded."""
+    return (
+        passes(f"refused: {words}", "refuses", error, words, *parameters),
+        passes("refused again", "refuses", error, words, *parameters),
+        DISK,
+    )
+
+
+def migrates(slot):
+    """Return the checks of a function with which a memory is migrated."""
+    return (
+        passes(f"vfio takes {slot}", "takes", slot),
+        passes(f"{slot} writes and is tracked", "migrates", slot),
+        passes(f"vfio gives {slot} back", "gives_back", slot),
+    )
+
+
+def no_tracking(reason):
+    """Return the checks of a loaded driver that cannot track."""
+    return (
+        LOADED,
+        passes(f"says: {reason}", "says", f"no dirty tracking: {reason}"),
+        passes("vfio takes a device", "takes", IGB),
+        passes("tracking is refused", "does_not_migrate", IGB, "does not track dirty pages"),
+        passes("and all else works", "untracked", IGB),
+        passes("vfio gives it back", "gives_back", IGB),
+        DISK,
+        # The disk's driver is in the way of letting go as long as it is there.
+        passes("the disk's driver goes", "rmmod", "nvme"),
+        LETS_GO,
+    )
+
+
+def outside():
+    """Return the checks of a unit that serves two functions, and not others."""
+    return (
+        LOADED,
+        passes("a device that no unit names has no group", "is_outside", OTHER_IGB),
+        fails("vfio does not take it", "takes", OTHER_IGB),
+        *migrates(IGB),
+        DISK,
+        passes("the disk's driver goes", "rmmod", "nvme"),
+        LETS_GO,
+    )
+
+
+def region(first, last):
+    """Return how sysfs shows memory that a function must reach as it is."""
+    return (f"0x{first:016x}", f"0x{last:016x}", "direct")
+
+
+def two_reserved():
+    """Return the checks of a function with two pieces of memory, and of one behind no unit."""
+    pieces = (region(FIRST, HOLE - 1), region(BEHIND, LAST))
+    return (
+        LOADED,
+        *(passes("a piece is shown", "reserves", EDU, *piece) for piece in pieces),
+        *(passes("and for no other", "has_no_region", IGB, *piece) for piece in pieces),
+        passes("a device reaches them", "copies", EDU),
+        passes("and no address was refused", "no_fault"),
+        passes("between them it is", "is_stopped_at", EDU, hex(HOLE)),
+        passes("a device that no unit names has no group", "is_outside", OTHER_IGB),
+        fails("vfio does not take it", "takes", OTHER_IGB),
+        *migrates(IGB),
+        LETS_GO,
+    )
+
+
+def reserved():
+    """Return the checks of memory that two functions must reach as it is."""
+    whole = region(FIRST, LAST)
+    return (
+        LOADED,
+        passes("the region is shown", "reserves", EDU, *whole),
+        passes("and not for a device that has none", "has_no_region", IGB, *whole),
+        passes("DMA is translated", "domain_is", EDU, "DMA\\(-FQ\\)\\?"),
+        passes("a device reaches its region as it is", "copies", EDU),
+        passes("and no address was refused", "no_fault"),
+        passes("an address beside it is refused", "is_stopped_at", EDU, BEYOND),
+        passes("vfio takes a device with a region", "takes", OTHER_IGB),
+        passes("and may not attach it", "does_not_migrate", OTHER_IGB, INVALID),
+        passes("the kernel says why", "kernel_says", ONE_TO_ONE),
+        passes("vfio gives it back", "gives_back", OTHER_IGB),
+        *migrates(IGB),
+        DISK,
+        passes("no access of the disk was refused", "no_fault"),
+        passes("the disk's driver goes", "rmmod", "nvme"),
+        LETS_GO,
+    )
+
+
+def untrusted(*use):
+    """Return the checks of a function behind a port that people can plug things into."""
+    return (
+        LOADED,
+        passes("a device inside is passed through", "domain_is", IGB, "identity"),
+        passes("one that was plugged in is translated, strictly", "domain_is", PLUGGED, "DMA"),
+        fails("it cannot be passed through", "domain_becomes", PLUGGED, "identity"),
+        *use,
+        passes("it stays translated", "domain_is", PLUGGED, "DMA"),
+        LETS_GO,
+    )
+
+
+def odd():
+    """Return the checks of firmware that is odd, and none the worse for it."""
+    return (
+        LOADED,
+        passes(
+            "a region that ends before it begins is left out",
+            "says",
+            "the DMAR table has reserved memory that ends before it begins",
+        ),
+        passes(
+            "an ACPI device is passed through",
+            "says",
+            "dmar0: passes the ACPI device 0000:00:1e.3 through",
+        ),
+        *migrates(IGB),
+        DISK,
+        passes("the disk's driver goes", "rmmod", "nvme"),
+        LETS_GO,
+    )
+
+
+def needs_cache():
+    """Return the checks of a device that does not work without its translation cache."""
+    return (
+        LOADED,
+        passes("it is passed through", "domain_is", IGB, "identity"),
+        passes("vfio takes it", "takes", IGB),
+        passes("it gets no tables", "does_not_migrate", IGB, ""),
+        passes("the driver says why", "says", "needs its translation cache (SATC)"),
+        passes("vfio gives it back", "gives_back", IGB),
+        *migrates(OTHER_IGB),
+        LETS_GO,
+    )
+
+
+def beside(other, error, words):
+    """Return the checks of a second driver for a machine that is driven."""
+    return (
+        LOADED,
+        passes(f"{other}: {words}", "refuses_beside", other, error, words),
+        passes("refused again", "refuses_beside", other, error, words),
+        *migrates(IGB),
+        LETS_GO,
+    )
+
+
+def lie(name, machine, error, words, *tables):
+    return Case(name, refusal(error, words), machine, tables=tables)
+
+
+SLOTS = {slot: acpi.bdf(int(slot, 16)) for slot in (EDU, IGB, NVME, OTHER_IGB)}
+PAST = "is shorter than its header or leads past the end"
