@@ -6,6 +6,7 @@ import pathlib
 import re
 
 import configs
+import dead
 import refusals
 
 CHECKOUT = pathlib.Path(__file__).resolve().parent.parent.parent.parent
@@ -328,6 +329,18 @@ def all_suites():
             machines=TRACKING,
         ),
         GuestSuite(
+            "rows",
+            "leaves that are a row of entries, one of which is written",
+            (GuestTest("leaf_rows", "./leaf_rows $VFIO_DEVICES", "/tests/iommu_rust"),),
+            machines=("amd-v1/pt", "amd-v1-c/pt"),
+        ),
+        GuestSuite(
+            "untracked",
+            "where nothing is tracked, which is said and refused",
+            (GuestTest("untracked", "./untracked $VFIO_DEVICES", "/tests/iommu_rust"),),
+            machines=("vtd-fs-c/pt", "vtd-legacy-c/nopt", "amd-v2-c/pt"),
+        ),
+        GuestSuite(
             "pasid",
             "PASIDs of a device, each in a page table of its own",
             tuple(
@@ -342,6 +355,13 @@ def all_suites():
             functions=configs.PASID_FUNCTION,
         ),
         GuestSuite(
+            "group",
+            "two devices behind a bridge, which are one to the IOMMU",
+            (GuestTest("shared_group", "./shared_group $VFIO_DEVICES", "/tests/iommu_rust"),),
+            machines=tuple(name for name in TRACKING if name.startswith("vtd")),
+            functions=configs.SLOW_FUNCTION,
+        ),
+        GuestSuite(
             "migrate",
             "a memory migrated while a device writes to it",
             (GuestTest("migrate", 'iommu-migrate --device "$VFIO_SELFTESTS_BDF"'),),
@@ -350,7 +370,7 @@ def all_suites():
         GuestSuite(
             "slow",
             "a memory migrated while a slow device writes to it",
-            (GuestTest("slow", 'iommu-migrate --device "$VFIO_DEVICES" --size 16M'),),
+            (GuestTest("slow", 'iommu-migrate --device "${VFIO_DEVICES%% *}" --size 16M'),),
             machines=("vtd-ss/pt", "amd-v1/pt"),
             functions=configs.SLOW_FUNCTION,
         ),
@@ -382,6 +402,7 @@ def all_suites():
             "what a driver refuses: firmware that lies, lacking units, owners",
             (("vtd-ss/pt", refusals.vtd_cases()), ("amd-v1/pt", refusals.amdvi_cases())),
         ),
+        CaseSuite("dead", "a unit that does not answer any more", dead.groups()),
         GuestSuite(
             "dma-api",
             "a disk whose driver does DMA through a DMA-API domain",

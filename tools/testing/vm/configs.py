@@ -14,8 +14,11 @@ AMDVI = "amd-iommu"
 # The function that does DMA for the tests, and the driver that they use for it.
 DMA_FUNCTION = "8086:10c9"
 
-# QEMU's edu: a transfer takes 100 ms.
+# QEMU's edu: a transfer takes 100 ms. Two of them are behind one bridge.
 SLOW_FUNCTION = "1234:11e8"
+
+# A function with a BAR that is worth a mapping.
+BAR_FUNCTION = "1b36:0005"
 
 # Functions of our own that do DMA with PASIDs, in machines with AMD-Vi: as many as a
 # GCR3 table of two levels is for, and as many as fit one of one level.

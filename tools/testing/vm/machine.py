@@ -28,6 +28,14 @@ PARAMETERS = (
     "iommufd.allow_unsafe_interrupts=1"
 )
 HUGE_PAGES = "hugepagesz=1G hugepages=1 hugepagesz=2M hugepages=192"
+# What the tests of page tables have besides: two conventional functions behind a bridge,
+# which share a requester ID, and a function with a large BAR.
+FUNCTIONS = (
+    "-device", "pcie-pci-bridge,id=conventional,addr=0c.0",
+    "-device", "edu,bus=conventional,addr=01.0",
+    "-device", "edu,bus=conventional,addr=02.0",
+    "-device", "pci-testdev,membar=32M,addr=0d.0",
+)  # fmt: skip
 JOB_END = re.compile(r"# job ended with status (\d+)\s*$")
 
 # What the kernel says when something is wrong that no test looks at.
@@ -84,8 +92,8 @@ class Build:
 
     memory: str = "4G"
     huge_pages: bool = True
-    # More arguments for QEMU.
-    devices: tuple = ()
+    # Arguments for QEMU: the functions that are not in every machine.
+    devices: tuple = FUNCTIONS
     # Firmware tables that replace those of the emulator, or are added to them.
     tables: tuple = ()
 

@@ -16,6 +16,7 @@
 #include <linux/mman.h>
 
 #include "dirty.h"
+#include "edu.h"
 
 /* Far above the number of objects that a test makes. */
 #define MAX_OBJECT_ID 256
@@ -81,6 +82,7 @@ void dirty_dev_open(struct dirty_env *env, struct dirty_dev *dev,
 
 	device_ids(env->iommu->iommufd, before);
 	dev->pci = vfio_pci_device_init(bdf, env->iommu);
+	edu_driver_probe(dev->pci);
 	device_ids(env->iommu->iommufd, after);
 
 	for (id = 0; id < MAX_OBJECT_ID; id++) {

@@ -1,0 +1,171 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * A unit that does not answer any more. What it may still hold in its caches it holds
+ * for ever: no device behind it may do DMA, no page that it may write unseen is called
+ * clean, nothing is attached, and no call hangs.
+ *
+ * Each test ends the unit for good, so a machine runs one of them:
+ *
+ *   dead_unit -t TEST BDF BDF
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "lib/harness.h"
+#include "lib/stall.h"
+
+/* More than any driver waits for a unit, which it may have to do several times. */
+#define NO_HANG_MS 20000
+
+static char **device_bdfs;
+static int nr_devices;
+
+FIXTURE(dead_unit) {
+	struct dirty_env env;
+	/* Another device, in an IOAS of its own. */
+	struct dirty_env other;
+	struct page_set all;
+	u32 spare;
+	struct stall *stall;
+	u64 begun;
+};
+
+static u64 now_ms(void)
+{
+	struct timespec ts;
+
+	clock_gettime(CLOCK_MONOTONIC, &ts);
+	return ts.tv_sec * 1000ULL + ts.tv_nsec / 1000000;
+}
+
+FIXTURE_SETUP(dead_unit)
+{
+	struct dirty_env *env = &self->env;
+
+	ASSERT_EQ(2, nr_devices);
+	self->stall = stall_open();
+	ASSERT_NE(NULL, self->stall);
+	ASSERT_EQ(NULL, dirty_env_open(env, device_bdfs[0], PAGE_4K));
+	ASSERT_EQ(NULL, dirty_env_open(&self->other, device_bdfs[1], PAGE_4K));
+	self->spare = hwpt_alloc(env, IOMMU_HWPT_ALLOC_DIRTY_TRACKING);
+	self->all = page_set_alloc(&env->area);
+	for (u64 page = 0; page < self->all.nr; page++)
+		page_set_add(&self->all, page);
+
+	/* It is alive, and both devices write. */
+	hwpt_set_dirty(env, env->hwpt, true);
+	dirty_write_random(env, 4);
+	EXPECT_EXACT(dirty_harvest(env, query_all(&env->area)));
+	dirty_write(&self->other.dev, &self->other.area, 3);
+	self->begun = now_ms();
+}
+
+FIXTURE_TEARDOWN(dead_unit)
+{
+	page_set_free(&self->all);
+	dirty_env_close(&self->other);
+	dirty_env_close(&self->env);
+	stall_close(self->stall);
+	EXPECT_GT(NO_HANG_MS, now_ms() - self->begun);
+}
+
+/* Of the function itself, not what vfio shows of it. */
+static bool masters_the_bus(const char *bdf)
+{
+	char path[PATH_MAX];
+	u16 command;
+	int fd;
+
+	snprintf_assert(path, sizeof(path), "/sys/bus/pci/devices/%s/config", bdf);
+	fd = open(path, O_RDONLY);
+	VFIO_ASSERT_LE(0, fd);
+	VFIO_ASSERT_EQ(pread(fd, &command, sizeof(command), PCI_COMMAND), sizeof(command));
+	VFIO_ASSERT_EQ(close(fd), 0);
+
+	return command & PCI_COMMAND_MASTER;
+}
+
+static void expect_dead(FIXTURE_DATA(dead_unit) *self, struct __test_metadata *_metadata)
+{
+	EXPECT_LT(0, stall_held(self->stall));
+	for (int i = 0; i < 2; i++)
+		EXPECT_FALSE(masters_the_bus(device_bdfs[i]));
+
+	/* For good, whether it would answer again or not. */
+	for (int again = 0; again < 2; again++) {
+		EXPECT_EQ(-EIO, __device_attach(&self->env.dev, self->spare));
+		EXPECT_EQ(-EIO, __device_attach(&self->other.dev, self->other.iommu->ioas_id));
+		stall_stop(self->stall, false);
+	}
+	for (int i = 0; i < 2; i++)
+		EXPECT_FALSE(masters_the_bus(device_bdfs[i]));
+}
+
+/* What was made clean and not flushed may be written through what is cached as dirty. */
+TEST_F(dead_unit, by_harvest)
+{
+	struct dirty_env *env = &self->env;
+	struct dirty_query look = query_all(&env->area);
+
+	look.flags = IOMMU_HWPT_GET_DIRTY_BITMAP_NO_CLEAR;
+	dirty_write_page(env, 0);
+	dirty_write_page(env, env->area.nr_pages - 1);
+	dirty_write_random(env, 4);
+	stall_stop(self->stall, true);
+	EXPECT_EXACT(dirty_harvest(env, query_all(&env->area)));
+
+	for (int round = 0; round < 2; round++) {
+		EXPECT_EXACT(dirty_query(env, env->hwpt, &env->area, look, &self->all));
+		EXPECT_EXACT(dirty_ask(env, env->hwpt, &self->all));
+	}
+	expect_dead(self, _metadata);
+	EXPECT_EXACT(dirty_ask(env, env->hwpt, &self->all));
+}
+
+TEST_F(dead_unit, by_unmap)
+{
+	struct dirty_env *env = &self->env;
+
+	dirty_write_page(env, 3);
+	stall_stop(self->stall, true);
+	dirty_area_unmap(env, &env->area);
+	expect_dead(self, _metadata);
+}
+
+TEST_F(dead_unit, by_attach)
+{
+	stall_stop(self->stall, true);
+	EXPECT_EQ(-EIO, __device_attach(&self->env.dev, self->spare));
+	expect_dead(self, _metadata);
+}
+
+/* Nothing can be refused here: the device is gone for its user, whatever the unit does. */
+TEST_F(dead_unit, by_detach)
+{
+	dirty_write_page(&self->env, 3);
+	stall_stop(self->stall, true);
+	device_detach(&self->env.dev);
+	expect_dead(self, _metadata);
+}
+
+/* What the ioctl returns may differ; what it leaves may not. */
+TEST_F(dead_unit, by_switch)
+{
+	struct dirty_env *env = &self->env;
+
+	hwpt_set_dirty(env, env->hwpt, false);
+	dirty_write_page(env, 3);
+	stall_stop(self->stall, true);
+	__hwpt_set_dirty(env->iommu->iommufd, env->hwpt, IOMMU_HWPT_DIRTY_TRACKING_ENABLE);
+	expect_dead(self, _metadata);
+}
+
+int main(int argc, char *argv[])
+{
+	device_bdfs = vfio_selftests_get_bdfs(&argc, argv, &nr_devices);
+
+	return test_harness_run(argc, argv);
+}
