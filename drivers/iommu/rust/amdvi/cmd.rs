@@ -22,6 +22,8 @@
 //!
 //! Lock order: the lock of the ring is innermost, and disables interrupts.
 
+#[cfg(CONFIG_RUST_AMD_VI_KUNIT_TEST)]
+mod concurrent;
 pub(crate) mod desc;
 #[cfg(CONFIG_RUST_AMD_VI_KUNIT_TEST)]
 mod tests;

@@ -384,15 +384,16 @@ impl PagingDomain for Domain {
     ) -> (u64, Result) {
         match &self.table {
             Table::Host(table) => {
-                let users = &self.users;
+                let mut growing = Growing {
+                    gather,
+                    users: &self.users,
+                    noticed: Ok(()),
+                };
                 // Host tables always make accesses snoop, like those of the C driver.
-                table.map(
-                    claim,
-                    phys,
-                    prot | Prot::SNOOP,
-                    gfp,
-                    &mut Growing { gather, users },
-                )
+                let prot = prot | Prot::SNOOP;
+                let (mapped, result) = table.map(claim, phys, prot, gfp, &mut growing);
+                // What a unit has not noticed is not mapped for the devices behind it.
+                (mapped, result.and(growing.noticed))
             }
             Table::Guest(table, _) => table.map(claim, phys, prot, gfp, gather),
         }

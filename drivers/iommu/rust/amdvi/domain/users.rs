@@ -94,6 +94,8 @@ pub(super) struct Growing<'a, 'b> {
     pub(super) gather: &'a mut IotlbGather<'b>,
     /// Those who are given a new top.
     pub(super) users: &'a Users,
+    /// Whether the units of all of them have noticed.
+    pub(super) noticed: Result,
 }
 
 impl Gather<KernelTables> for Growing<'_, '_> {
@@ -112,12 +114,12 @@ impl Gather<KernelTables> for Growing<'_, '_> {
         }
         let top = new.top();
         for user in list.iter() {
-            // A unit that does not answer was given up.
-            let _ = user
+            let changed = user
                 .endpoint
                 .change(|live| writer::set_top(live, user.id, top.phys, top.levels));
+            self.noticed = self.noticed.and(changed);
         }
-        // Published also then: the entries name the new top.
+        // Published even if a unit does not answer: the entries name the new top.
         new.publish();
     }
 
@@ -131,8 +133,8 @@ impl Gather<KernelTables> for Growing<'_, '_> {
                 domain: user.id,
                 pasid: None,
             };
-            // As above.
-            let _ = user.endpoint.unit.submit(&[tag.pages(block, true)]);
+            let forgotten = user.endpoint.unit.submit(&[tag.pages(block, true)]);
+            self.noticed = self.noticed.and(forgotten);
         }
     }
 }
