@@ -220,8 +220,8 @@ impl<P: PagingDomain> Domain<P> {
     ///
     /// # Safety
     ///
-    /// `raw` came from [`Self::into_raw`] for the same `P`, and [`free`] is not called for it during
-    /// `'a`.
+    /// `raw` came from [`Self::into_raw`] for the same `P`, and [`free`] is not called for it
+    /// during `'a`.
     #[inline]
     pub(super) unsafe fn from_raw<'a>(raw: *mut bindings::iommu_domain) -> &'a Self {
         const_assert!(core::mem::offset_of!(Self, head) == 0);

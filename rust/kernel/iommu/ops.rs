@@ -19,7 +19,8 @@
 //! 4. locks of the driver that may sleep;
 //! 5. the view of a domain for flushes, a spinlock with interrupts disabled: the DMA API unmaps in
 //!    any context;
-//! 6. spinlocks of the driver (its command queue).
+//! 6. spinlocks of the driver (its command queue), and those of the abstractions that any of these
+//!    may be held around: the devices to isolate, the ranges whose flush has failed.
 //!
 //! Methods that are called under 2 say so. They must not call functions of the IOMMU core that
 //! take 1.
@@ -350,8 +351,9 @@ pub trait PagingDomain: Sized + Send + Sync + 'static {
     fn iova_to_phys(&self, claim: &Stable) -> Option<PhysAddr>;
 
     /// Makes hardware forget translations (`iotlb_sync`, `flush_iotlb_all`), everywhere: see
-    /// [`Attachments::with_tags`]. Tables that were unmapped are freed if this succeeds, and are
-    /// leaked otherwise.
+    /// [`Attachments::with_tags`]. Tables that were unmapped are freed if this succeeds. Otherwise
+    /// they are leaked, and a domain that tracks dirty pages reports all of the range that is
+    /// writable until a flush of it succeeds.
     ///
     /// Context: any; waits, but not for ever.
     ///

@@ -117,8 +117,8 @@ impl<D: Driver> Registry<D> {
     /// Stops all requests of the devices behind a unit that does not answer any more; `unit` is the
     /// index of what was registered. Devices that are found later are refused with `EIO`.
     ///
-    /// Returns how many devices were stopped: those that had Bus Master Enable. Nothing happens, and
-    /// 0 is returned, while nothing is registered.
+    /// Returns how many devices were stopped: those that had Bus Master Enable. Nothing happens,
+    /// and 0 is returned, while nothing is registered.
     ///
     /// Context: any; takes a spinlock under which no other lock of a driver is taken.
     pub fn isolate(&self, unit: usize) -> usize {

@@ -119,8 +119,8 @@ impl RangeSet {
     ///
     /// # Errors
     ///
-    /// `ENOSPC` if there is no room for the two parts of a range that it splits; nothing has changed
-    /// then.
+    /// `ENOSPC` if there is no room for the two parts of a range that it splits; nothing has
+    /// changed then.
     pub(super) fn remove(&mut self, gone: Range) -> Result {
         let mut left = Self::EMPTY;
         for range in self.iter() {

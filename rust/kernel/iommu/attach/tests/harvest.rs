@@ -210,8 +210,8 @@ mod suite {
         Ok(())
     }
 
-    /// Frees a domain as the core does, and returns what the driver was told. What was not freed, is
-    /// after that.
+    /// Frees a domain as the core does, and returns what the driver was told. What was not freed
+    /// then, is after that.
     fn end(tracked: Tracked) -> Result<KVec<Event>> {
         let Tracked { domain, log } = tracked;
         let _ = log.take();
