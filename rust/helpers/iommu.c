@@ -21,6 +21,18 @@ __rust_helper void rust_helper_iommu_pages_list_add(struct iommu_pages_list *lis
 	list_add_tail(&virt_to_head_page(virt)->lru, &list->pages);
 }
 
+/* Takes the first table off such a list, NULL if there is none. */
+__rust_helper void *
+rust_helper_iommu_pages_list_pop(struct iommu_pages_list *list)
+{
+	struct page *page = list_first_entry_or_null(&list->pages, struct page, lru);
+
+	if (!page)
+		return NULL;
+	list_del(&page->lru);
+	return page_address(page);
+}
+
 __rust_helper phys_addr_t rust_helper_virt_to_phys(void *virt)
 {
 	return virt_to_phys(virt);

@@ -26,9 +26,14 @@ use super::{
         Driver,
         PagingDomain, //
     },
+    pages::{
+        KernelTables,
+        KernelWalk, //
+    },
     pt::{
         Iova,
-        Range, //
+        Range,
+        Walks, //
     },
     unflushed::Unflushed, //
 };
@@ -126,6 +131,8 @@ pub(super) struct Domain<P: PagingDomain> {
     pub(super) attachments: Attachments<P>,
     /// The flags that it was allocated with.
     pub(super) flags: AllocFlags,
+    /// The harvests under way, and the tables that wait for them.
+    pub(super) walks: Walks<KernelTables>,
     /// What hardware may write unseen, because a flush has failed.
     #[pin]
     pub(super) unflushed: Unflushed,
@@ -159,6 +166,7 @@ impl<P: PagingDomain> Domain<P> {
                 head,
                 attachments,
                 flags,
+                walks: Walks::new(KernelTables::new(None)),
                 unflushed <- Unflushed::new(),
                 complained: AtomicFlag::new(false),
                 data <- data,
@@ -251,6 +259,23 @@ impl<P: PagingDomain> Domain<P> {
             return;
         }
         core::mem::forget(domain);
+    }
+
+    /// Begins a harvest of `range`. Maps and unmaps of the same range do not wait for it, nor it for
+    /// them.
+    ///
+    /// `None` for a domain of the DMA API, or if there are too many harvests at the same time.
+    ///
+    /// Context: any.
+    pub(super) fn walk(&self, range: Range) -> Option<KernelWalk<'_>> {
+        if self.is_dma_api() {
+            return None;
+        }
+        // SAFETY: All operations on page tables in `data` that detach tables are given a gather by the
+        // callbacks of `DomainTable`. Each passes on its tables by `IotlbGather::free_tables()`, which
+        // asks `walks`, and so does `iotlb_sync`, which the core calls for the gather of an unmap. Only
+        // for the DMA API it keeps the tables in a queue and frees them itself.
+        unsafe { self.walks.enter(range, &self.data) }
     }
 
     /// Makes hardware forget translations, and remembers it if that fails.

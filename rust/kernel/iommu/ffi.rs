@@ -94,6 +94,17 @@ pub(super) unsafe fn pages_list_add(list: *mut bindings::iommu_pages_list, virt:
     unsafe { bindings::iommu_pages_list_add(list, virt.as_ptr().cast()) }
 }
 
+/// Takes the first of what was put on a free list off it, `None` if there is none.
+///
+/// # Safety
+///
+/// `list` is an initialised list that the caller has for itself.
+#[inline(never)]
+pub(super) unsafe fn pages_list_pop(list: *mut bindings::iommu_pages_list) -> Option<NonNull<u8>> {
+    // SAFETY: By this function's contract.
+    NonNull::new(unsafe { bindings::iommu_pages_list_pop(list) }.cast())
+}
+
 /// Frees all pages of a free list. The list itself has to be initialised anew before its next use.
 ///
 /// # Safety

@@ -22,7 +22,8 @@ use super::{
     pt::{
         DetachedTable,
         Gather,
-        Range, //
+        Range,
+        Walks, //
     }, //
 };
 
@@ -110,16 +111,26 @@ impl<'a> IotlbGather<'a> {
     /// Frees the tables after a flush that `flushed` tells the outcome of.
     ///
     /// Hardware that has not confirmed may still walk them: then they are lost, which is the lesser
-    /// evil.
-    pub(super) fn free_tables(&mut self, flushed: Result) {
+    /// evil. Harvests may stand in them as well: then they wait for these.
+    ///
+    /// `walks` are those of the domain whose tables are here.
+    pub(super) fn free_tables(&mut self, flushed: Result, walks: &Walks<KernelTables>) {
         if !self.has_tables() {
             return;
         }
         // SAFETY: By the type invariants.
         let list = unsafe { &raw mut (*self.raw.as_ptr()).freelist };
-        if flushed.is_ok() {
-            // SAFETY: The list is initialised and ours, and hardware has forgotten what is on it.
+        if flushed.is_ok() && walks.is_idle() {
+            // SAFETY: The list is initialised and ours, hardware has forgotten what is on it, and no
+            // walk is in it.
             unsafe { ffi::put_pages_list(list) };
+        } else if flushed.is_ok() {
+            // SAFETY: The list is initialised and ours.
+            while let Some(table) = unsafe { ffi::pages_list_pop(list) } {
+                // SAFETY: `queue_free()` put it there, and it is on no list any more. It came from
+                // `KernelTables`, all of which share the allocator, and hardware has forgotten it.
+                unsafe { walks.retire(DetachedTable::from_raw(table.cast())) };
+            }
         }
         // SAFETY: The list is ours, and its pages are gone or given up.
         unsafe { init_list(&raw mut (*list).pages) };

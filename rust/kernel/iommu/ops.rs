@@ -53,7 +53,10 @@ use super::{
         Geometry, //
     },
     gather::IotlbGather,
-    pages::Gfp,
+    pages::{
+        Gfp,
+        KernelWalk, //
+    },
     pt::{
         Exclusive,
         PhysAddr,
@@ -384,25 +387,26 @@ pub trait PagingDomain: Sized + Send + Sync + 'static {
         false
     }
 
-    /// Records the dirty pages of the claimed range, and makes them clean if `clear`
+    /// Records the dirty pages of the range of `walk`, and makes them clean if `clear`
     /// (`read_and_clear_dirty`):
     /// [`PageTable::read_and_clear_dirty`](super::pt::PageTable::read_and_clear_dirty).
     ///
     /// Never flushes: the caller does, from what `dirty` gathers.
     ///
-    /// Context: may sleep; no locks, so that it runs next to attach and to [`Self::set_tracking`].
+    /// Context: may sleep; no locks, so that it runs next to attach and to [`Self::set_tracking`], and
+    /// to maps and unmaps of the same range.
     ///
     /// # Errors
     ///
     /// The core ignores them: report too much rather than nothing.
     fn read_and_clear_dirty(
         &self,
-        claim: &Stable,
+        walk: &KernelWalk<'_>,
         clear: bool,
         dirty: &mut DirtyBitmap<'_>,
     ) -> Result;
 
-    /// Records all of the claimed range that is mapped and writable, and changes nothing:
+    /// Records all of the range of `walk` that is mapped and writable, and changes nothing:
     /// [`PageTable::report_writable`](super::pt::PageTable::report_writable).
     ///
     /// This is what a query gets of a range whose flush has failed: hardware may write there without
@@ -413,5 +417,5 @@ pub trait PagingDomain: Sized + Send + Sync + 'static {
     /// # Errors
     ///
     /// As for [`Self::read_and_clear_dirty`].
-    fn report_writable(&self, claim: &Stable, dirty: &mut DirtyBitmap<'_>) -> Result;
+    fn report_writable(&self, walk: &KernelWalk<'_>, dirty: &mut DirtyBitmap<'_>) -> Result;
 }

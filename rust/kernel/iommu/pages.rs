@@ -29,6 +29,7 @@ use super::{
     pt::{
         Table,
         TableMem,
+        Walk,
         TABLE_BYTES, //
     }, //
 };
@@ -208,7 +209,9 @@ impl TablePages {
         let Some(room) = self.size.checked_sub(offset) else {
             return;
         };
-        flush_cache(self.virt.as_ptr().wrapping_add(offset), len.min(room));
+        // SAFETY: The bytes from `offset` on, no more than there are, of memory that lives as long as
+        // `self`.
+        unsafe { flush_cache(self.virt.as_ptr().wrapping_add(offset), len.min(room)) };
     }
 }
 
@@ -240,20 +243,28 @@ pub fn are_encrypted() -> bool {
 pub const CAN_FLUSH: bool = cfg!(CONFIG_X86);
 
 /// Says once that a driver has missed [`CAN_FLUSH`].
+///
+/// # Safety
+///
+/// None; for the sake of the other one.
 #[cfg(not(CONFIG_X86))]
-fn flush_cache(_virt: *mut u8, _len: usize) {
+unsafe fn flush_cache(_virt: *mut u8, _len: usize) {
     kernel::pr_err_once!(
         "iommu: a unit that does not snoop cannot be driven on this architecture\n"
     );
 }
 
 /// Writes cache lines back, so that a device that does not snoop sees them.
+///
+/// # Safety
+///
+/// `virt` is valid for reads of `len` bytes.
 #[cfg(CONFIG_X86)]
-fn flush_cache(mut virt: *mut u8, mut len: usize) {
+unsafe fn flush_cache(mut virt: *mut u8, mut len: usize) {
     while len > 0 {
         // A multiple of any cache line, and within the C function's argument.
         let step = len.min(1 << 30);
-        // SAFETY: The one caller passes a range inside of a live `TablePages`.
+        // SAFETY: By this function's contract, of which this is a part.
         // CAST: `step` has at most 31 bits.
         unsafe { ffi::flush_cache(virt, step as u32) };
         virt = virt.wrapping_add(step);
@@ -296,9 +307,12 @@ impl KernelTables {
     }
 }
 
+/// A harvest under way in the tables of a domain: see [`pt`](super::pt).
+pub type KernelWalk<'w> = Walk<'w, KernelTables>;
+
 // SAFETY:
-// - Pages of the allocator are in the linear map, are valid until freed, and are reached by the
-//   hardware through their physical addresses.
+// - Pages of the allocator are zeroed and nobody else's, are in the linear map, are valid until freed,
+//   and are reached by the hardware through their physical addresses.
 // - `virt()` and `phys()` are the linear map and its inverse.
 // - Pages are aligned to their size, which is that of a table.
 unsafe impl TableMem for KernelTables {
@@ -332,6 +346,7 @@ unsafe impl TableMem for KernelTables {
 
     #[inline]
     unsafe fn flush(&self, start: NonNull<u8>, bytes: usize) {
-        flush_cache(start.as_ptr(), bytes);
+        // SAFETY: By the contract of the trait, the bytes lie in one table of this memory.
+        unsafe { flush_cache(start.as_ptr(), bytes) };
     }
 }

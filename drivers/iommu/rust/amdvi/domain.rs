@@ -34,6 +34,7 @@ use kernel::{
         pages::{
             Gfp,
             KernelTables,
+            KernelWalk,
             TablePages, //
         },
         pt::{
@@ -435,14 +436,14 @@ impl PagingDomain for Domain {
 
     fn read_and_clear_dirty(
         &self,
-        claim: &Stable,
+        walk: &KernelWalk<'_>,
         clear: bool,
         dirty: &mut DirtyBitmap<'_>,
     ) -> Result {
-        either!(&self.table, table => table.read_and_clear_dirty(claim, clear, dirty))
+        either!(&self.table, table => table.read_and_clear_dirty(walk, clear, dirty))
     }
 
-    fn report_writable(&self, claim: &Stable, dirty: &mut DirtyBitmap<'_>) -> Result {
-        either!(&self.table, table => table.report_writable(claim, dirty))
+    fn report_writable(&self, walk: &KernelWalk<'_>, dirty: &mut DirtyBitmap<'_>) -> Result {
+        either!(&self.table, table => table.report_writable(walk, dirty))
     }
 }

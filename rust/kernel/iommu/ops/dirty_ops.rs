@@ -24,8 +24,7 @@ use super::{
         domain::Domain,
         pt::{
             DirtySink,
-            Range,
-            Stable, //
+            Range, //
         }, //
     },
     device_ops::inner,
@@ -72,8 +71,7 @@ impl<P: PagingDomain> DirtyTable<P> {
     ///
     /// # Safety
     ///
-    /// `domain` is a live domain of type `P`; nobody maps or unmaps in the range meanwhile; `dirty`
-    /// is the caller's, its pointers are null or valid.
+    /// `domain` is a live domain of type `P`; `dirty` is the caller's, its pointers are null or valid.
     unsafe extern "C" fn read_and_clear_dirty_callback(
         domain: *mut bindings::iommu_domain,
         iova: c_ulong,
@@ -114,15 +112,19 @@ impl<P: PagingDomain> DirtyTable<P> {
         raw: NonNull<bindings::iommu_dirty_bitmap>,
     ) -> Result {
         let harvest = |part: Range, is_marked: bool| {
-            // SAFETY: iommufd holds its lock of the address space for reading, so that nothing of
-            // what is mapped in the range changes.
-            let claim = unsafe { Stable::new(part) };
             // SAFETY: By this function's contract; the one of the last part is gone.
             let mut dirty = unsafe { DirtyBitmap::from_raw(raw, part) };
+            // iommufd holds its lock of the address space for reading, which keeps out its own maps
+            // and unmaps, but not those of a dma-buf that is revoked (`iopt_revoke_notify()`).
+            let Some(walk) = domain.walk(part) else {
+                // Some thousand harvests at the same time: too much is reported, and nothing lost.
+                dirty.record(part);
+                return Ok(());
+            };
             if !is_marked {
-                return domain.data.read_and_clear_dirty(&claim, clear, &mut dirty);
+                return domain.data.read_and_clear_dirty(&walk, clear, &mut dirty);
             }
-            domain.data.report_writable(&claim, &mut dirty)?;
+            domain.data.report_writable(&walk, &mut dirty)?;
             if clear {
                 dirty.cleared(part);
             }

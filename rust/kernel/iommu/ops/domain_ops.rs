@@ -195,7 +195,7 @@ impl<P: PagingDomain> DomainTable<P> {
             return EINVAL.to_errno();
         };
         // SAFETY: The IOMMU API gives the caller of `iommu_map()` the range to itself.
-        let mut claim = unsafe { Exclusive::new(range) };
+        let mut claim = unsafe { Exclusive::new(range, &domain.data) };
         pin_init::stack_pin_init!(let local = LocalGather::new());
         let mut gather = local.borrow();
 
@@ -211,7 +211,7 @@ impl<P: PagingDomain> DomainTable<P> {
             // mapped must work when this returns.
             if let Some(flush) = gather.flush() {
                 let flushed = domain.flush(flush);
-                gather.free_tables(flushed);
+                gather.free_tables(flushed, &domain.walks);
                 // The caller takes back what was mapped, since hardware may not see it.
                 result = result.and(flushed);
             }
@@ -242,7 +242,7 @@ impl<P: PagingDomain> DomainTable<P> {
         };
         // SAFETY: The IOMMU API gives the caller of `iommu_unmap()` the range to itself, and all
         // of a mapping that begins in it.
-        let mut claim = unsafe { Exclusive::new(range) };
+        let mut claim = unsafe { Exclusive::new(range, &domain.data) };
         // SAFETY: By this function's contract.
         let mut gather = unsafe { IotlbGather::from_raw(gather) };
         // CAST: Addresses are `unsigned long`, and so is what lies between two of them.
@@ -376,7 +376,7 @@ impl<P: PagingDomain> DomainTable<P> {
         let mut gather = unsafe { IotlbGather::from_raw(gather) };
         // The core cannot be told of an error.
         let flushed = domain.flush(gather.flush().unwrap_or(Flush::All));
-        gather.free_tables(flushed);
+        gather.free_tables(flushed, &domain.walks);
     }
 
     /// `iova_to_phys`: where an address leads, 0 for nowhere.
@@ -391,7 +391,7 @@ impl<P: PagingDomain> DomainTable<P> {
         // SAFETY: By this function's contract.
         let domain = unsafe { Domain::<P>::from_raw(domain) };
         // SAFETY: The IOMMU API has its callers keep an address stable that they translate.
-        let claim = unsafe { Stable::at(ffi::from_dma(iova)) };
+        let claim = unsafe { Stable::at(ffi::from_dma(iova), &domain.data) };
         domain
             .data
             .iova_to_phys(&claim)

@@ -261,6 +261,16 @@ impl Range {
         }
     }
 
+    /// `self` without what lies before `first`; its last byte if that is all.
+    #[inline(always)]
+    pub(super) fn from(&self, first: Iova) -> Self {
+        // INVARIANT: `min(last)` keeps the order.
+        Self {
+            first: self.first.max(first).min(self.last),
+            last: self.last,
+        }
+    }
+
     /// `self` with its last address replaced.
     #[inline(always)]
     pub(super) fn until(&self, last: Iova) -> Self {

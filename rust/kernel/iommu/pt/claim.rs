@@ -2,32 +2,102 @@
 
 //! Who may touch which range: the lock contract of the page tables, as types.
 //!
-//! The tables take no lock. Their callers own ranges: the IOMMU API promises that nobody maps,
-//! unmaps or reads a range while somebody else maps or unmaps it, and it is free to work on
-//! different ranges at the same time, in atomic context too. A promise of that kind cannot be
-//! checked, so it is made once, by an `unsafe` constructor, where the callback of the IOMMU core
-//! enters; from there on the proof travels as a value.
+//! The tables take no lock. Their callers own ranges: the IOMMU API promises that nobody maps or
+//! unmaps a range while another maps, unmaps or translates in it, and it is free to work on different
+//! ranges at the same time, in atomic context too. A promise of that kind cannot be checked, so it is
+//! made once, by an `unsafe` constructor, where the callback of the IOMMU core enters; from there on
+//! the proof travels as a value.
 //!
-//! What the tables make of it: a table is freed only by an operation that claims *all* of the
-//! addresses below it. Whoever holds a claim on one of these addresses therefore knows that the
-//! tables on the way to it stay.
+//! There are three kinds:
+//!
+//! - [`Exclusive`]: the range is changed by the holder alone.
+//! - [`Stable`]: the range does not change meanwhile.
+//! - [`Walk`](super::Walk): the range may change at any time, but no table is freed that the holder
+//!   may stand in: see `walks.rs`. What a harvest has, for iommufd unmaps beside it.
+//!
+//! What the tables make of it: a table is unlinked only by an operation that has an [`Exclusive`] of
+//! *all* of the addresses below it, and is freed only after that, when no [`Walk`](super::Walk) from
+//! before is left. So whoever holds a claim of any kind may rely on this: **a table that is found on
+//! the way to claimed addresses stays as long as the claim.**
+//!
+//! # Which tree
+//!
+//! A claim is made by who knows the object that a page table is a part of, before the page table
+//! itself is known: a domain has a driver's part, and somewhere in that is the page table. The claim
+//! therefore names the *owner*, by the memory that it takes, and a tree accepts a claim if its
+//! top lies there. While an operation borrows a page table it does not move, so it is the owner's as
+//! long as the operation takes. A page table that the owner has elsewhere, behind a pointer, accepts
+//! no claim of the owner's.
 
 use super::addr::{
     Iova,
     Range, //
 };
 
-mod private {
-    pub trait Sealed {}
-
-    impl Sealed for super::Exclusive {}
-    impl Sealed for super::Stable {}
+/// The memory of an object that page tables are a part of.
+#[doc(hidden)]
+#[derive(Clone, Copy, Debug)]
+pub struct Owner {
+    first: usize,
+    bytes: usize,
 }
 
-/// A claim of either kind: enough to walk down to the addresses of its range.
+impl Owner {
+    /// The memory of `owner`.
+    #[inline(always)]
+    pub(super) fn of<T>(owner: *const T) -> Self {
+        Self {
+            first: owner.addr(),
+            bytes: size_of::<T>(),
+        }
+    }
+
+    /// Whether `part` lies in it.
+    #[inline(always)]
+    fn has<T>(self, part: *const T) -> bool {
+        part.addr().wrapping_sub(self.first) < self.bytes
+    }
+}
+
+mod private {
+    pub trait Sealed {
+        /// The object that the claim is about.
+        fn owner(&self) -> super::Owner;
+    }
+
+    impl Sealed for super::Exclusive {
+        #[inline(always)]
+        fn owner(&self) -> super::Owner {
+            self.owner
+        }
+    }
+
+    impl Sealed for super::Stable {
+        #[inline(always)]
+        fn owner(&self) -> super::Owner {
+            self.owner
+        }
+    }
+
+    impl<M: super::super::TableMem> Sealed for super::super::Walk<'_, M> {
+        #[inline(always)]
+        fn owner(&self) -> super::Owner {
+            self.owner
+        }
+    }
+}
+
+/// A claim of any kind: enough to walk down to the addresses of its range.
 pub trait Claim: private::Sealed {
     /// The range that the claim is for.
     fn range(&self) -> Range;
+
+    /// Whether the claim is about the object that `part` is a part of.
+    #[doc(hidden)]
+    #[inline(always)]
+    fn is_about<T>(&self, part: &T) -> bool {
+        self.owner().has(part)
+    }
 }
 
 impl Claim for Exclusive {
@@ -44,57 +114,73 @@ impl Claim for Stable {
     }
 }
 
+impl<M: super::TableMem> Claim for super::Walk<'_, M> {
+    #[inline(always)]
+    fn range(&self) -> Range {
+        self.range
+    }
+}
+
 /// The right to change a range.
 ///
 /// # Invariants
 ///
-/// While the value exists, nobody else maps, unmaps, translates or harvests any address of the
-/// range in the page table that it is used with.
+/// While the value exists, nobody else maps, unmaps or translates any address of the range in a page
+/// table that is a part of `owner`.
 #[derive(Debug)]
 #[must_use]
 pub struct Exclusive {
     range: Range,
+    owner: Owner,
 }
 
 impl Exclusive {
-    /// Claims `range` for changes.
+    /// Claims `range` for changes, in the page tables that are a part of `owner`.
     ///
     /// # Safety
     ///
-    /// For as long as the value exists, and in the page table that it is used with, there must be
-    /// no other [`Exclusive`] and no [`Stable`] over any address of `range`, nor over any other
-    /// address that a leaf which begins in `range` covers.
-    pub unsafe fn new(range: Range) -> Self {
+    /// For as long as the value exists there must be no other [`Exclusive`] and no [`Stable`] of the
+    /// same owner over any address of `range`, nor over any other address that a leaf which begins
+    /// in `range` covers.
+    #[inline(always)]
+    pub unsafe fn new<T>(range: Range, owner: *const T) -> Self {
         // INVARIANT: Promised by the caller.
-        Self { range }
+        Self {
+            range,
+            owner: Owner::of(owner),
+        }
     }
 }
 
-/// The right to read a range: it does not change meanwhile.
+/// The right to read a range that does not change meanwhile.
 ///
-/// The hardware still sets accessed and dirty bits, and another holder of a `Stable` may clear
-/// dirty bits at the same time.
+/// The hardware still sets accessed and dirty bits, and harvests may clear dirty bits.
 ///
 /// # Invariants
 ///
-/// While the value exists, nobody maps or unmaps any address of the range in the page table that
-/// it is used with.
+/// While the value exists, nobody maps or unmaps any address of the range in a page table that is a
+/// part of `owner`.
 #[derive(Debug)]
 #[must_use]
 pub struct Stable {
     range: Range,
+    owner: Owner,
 }
 
 impl Stable {
-    /// Claims `range` for reading.
+    /// Claims `range` for reading, in the page tables that are a part of `owner`.
     ///
     /// # Safety
     ///
-    /// For as long as the value exists, and in the page table that it is used with, there must be
-    /// no [`Exclusive`] over any address of `range`.
-    pub unsafe fn new(range: Range) -> Self {
+    /// For as long as the value exists there must be no [`Exclusive`] of the same owner over any
+    /// address of `range`.
+    #[inline(always)]
+    pub unsafe fn new<T>(range: Range, owner: *const T) -> Self {
         // INVARIANT: Promised by the caller.
-        Self { range }
+        Self {
+            range,
+            owner: Owner::of(owner),
+        }
     }
 
     /// Claims the one address `iova` for reading.
@@ -102,8 +188,9 @@ impl Stable {
     /// # Safety
     ///
     /// As for [`Stable::new`].
-    pub unsafe fn at(iova: Iova) -> Self {
+    #[inline(always)]
+    pub unsafe fn at<T>(iova: Iova, owner: *const T) -> Self {
         // SAFETY: The caller makes the same promise for the range of one byte.
-        unsafe { Self::new(Range::at(iova)) }
+        unsafe { Self::new(Range::at(iova), owner) }
     }
 }

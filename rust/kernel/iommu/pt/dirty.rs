@@ -8,6 +8,16 @@
 //! leaf of a query can be such ones, so each table that the query enters or leaves in the middle
 //! has these two looked at one by one, and everything between them needs no clipping.
 //!
+//! A harvest may have no more of a claim than a [`Walk`](super::Walk): the range is mapped and unmapped
+//! beside it. Each entry is read once for all that is decided on it, and what is made of leaves that
+//! come and go is this:
+//!
+//! - What was mapped before the harvest began, and is mapped when it has ended, is reported if it was
+//!   dirty. What is mapped or unmapped meanwhile may be reported or not.
+//! - The harvest goes forward only. A leaf that begins in what it has reported is treated like one that
+//!   the query cuts: the rest of it is reported, and it stays dirty.
+//! - What becomes clean was reported: see `Node::clean`.
+//!
 //! Most pages are clean, and most entries are in tables of level 0: `leaves.rs` is the fast path.
 
 mod leaves;
@@ -18,14 +28,8 @@ use super::{
         Iova,
         TABLE_ENTRIES, //
     },
-    claim::{
-        Claim,
-        Stable, //
-    },
-    format::{
-        Entry,
-        Format, //
-    },
+    claim::Claim,
+    format::Format,
     gather::DirtySink,
     node::{
         Node,
@@ -71,10 +75,11 @@ impl<'s, S: DirtySink> Harvest<'s, S> {
         }
     }
 
-    /// Takes note of a dirty leaf that may reach beyond the query; returns whether to make it clean.
+    /// Takes note of a dirty leaf that may reach beyond the query, and back into what was reported,
+    /// since it was mapped after that; returns whether to make it clean.
     #[inline]
     fn add(&mut self, leaf: Range) -> bool {
-        let dirty = leaf.clip(&self.query);
+        let dirty = leaf.from(self.run.1).clip(&self.query);
         let clear = self.clear && dirty == leaf;
 
         self.add_to_run(dirty);
@@ -133,15 +138,16 @@ impl<F: Format, M: TableMem> Tree<'_, F, M> {
     /// With it true, the leaves that lie wholly in the range become clean; the caller flushes what
     /// the sink was told by [`DirtySink::cleared`] before it copies the pages.
     ///
-    /// Takes no lock. May run next to itself, to the hardware, and to changes of other ranges.
+    /// Takes no lock. May run next to itself and to the hardware, to changes of other ranges, and, with a
+    /// [`Walk`](super::Walk), to changes of this one.
     ///
     /// # Errors
     ///
-    /// `EOPNOTSUPP` unless [`Tree::can_track_dirty`], `ERANGE` if the range reaches beyond the
-    /// aperture. Nothing was reported or changed then.
+    /// `EOPNOTSUPP` unless [`Tree::can_track_dirty`], `EINVAL` if the claim is about another tree,
+    /// `ERANGE` if the range reaches beyond the aperture. Nothing was reported or changed then.
     pub fn read_and_clear_dirty(
         &self,
-        claim: &Stable,
+        claim: &impl Claim,
         clear: bool,
         sink: &mut impl DirtySink,
     ) -> Result {
@@ -167,8 +173,9 @@ impl<F: Format, M: TableMem> Tree<'_, F, M> {
     /// # Errors
     ///
     /// `ENOENT` if nothing is mapped there, `EAGAIN` if the entry changed meanwhile, `EOPNOTSUPP` if
-    /// the format has no dirty bits, `ERANGE` beyond the aperture.
-    pub fn set_dirty(&self, claim: &Stable) -> Result {
+    /// the format has no dirty bits, `ERANGE` beyond the aperture, `EINVAL` if the claim is about
+    /// another tree.
+    pub fn set_dirty(&self, claim: &impl Claim) -> Result {
         if F::DIRTY == 0 {
             return Err(EOPNOTSUPP);
         }
@@ -198,47 +205,59 @@ impl<F: Format, M: TableMem> Node<'_, F, M> {
             slot = self.harvest_entry(slot, harvest);
         }
 
-        let tail = self.ends_inside().then(|| self.row(end - 1).start);
+        // The entry that the query ends in, or the first of its row.
+        let last = end;
 
-        if let Some(tail) = tail {
-            end = tail;
+        if self.ends_inside() {
+            end -= 1;
+            if let Slot::Leaf { lg2, .. } = self.get(end) {
+                end = self.row(end, lg2).start;
+            }
         }
-        match self.of_leaves() {
+        slot = match self.of_leaves() {
             Some(leaves) => leaves.harvest_leaves(slot, end, ahead, harvest),
             None => self.harvest_any(slot, end, harvest),
-        }
-        if let Some(tail) = tail.filter(|tail| *tail >= slot) {
-            self.harvest_entry(tail, harvest);
+        };
+        while slot < last {
+            slot = self.harvest_entry(slot, harvest);
         }
     }
 
-    /// In a table that may link others: the entries from `slot` to before `end`.
-    fn harvest_any<S: DirtySink>(self, mut slot: usize, end: usize, harvest: &mut Harvest<'_, S>) {
+    /// In a table that may link others: the entries from `slot` to before `end`; returns the one behind
+    /// them, or behind a leaf that reaches further.
+    fn harvest_any<S: DirtySink>(
+        self,
+        mut slot: usize,
+        end: usize,
+        harvest: &mut Harvest<'_, S>,
+    ) -> usize {
         while slot < end {
-            let next = (slot / LINE_ENTRIES + 1) * LINE_ENTRIES;
+            let next = end.min((slot / LINE_ENTRIES + 1) * LINE_ENTRIES);
             let (any, all) = self.line(slot / LINE_ENTRIES);
 
             if F::is_quiet(any, all, self.level()) {
                 slot = next;
             }
-            while slot < next && slot < end {
+            while slot < next {
                 slot = self.harvest_entry(slot, harvest);
             }
         }
+        slot
     }
 
-    /// The entries of the leaf that `slot` belongs to, that one alone if it is not a row's.
+    /// The entries of a leaf of `1 << lg2` bytes that `slot` belongs to.
     #[inline]
-    fn row(self, slot: usize) -> core::ops::Range<usize> {
-        match F::decode(self.word(slot), self.level()) {
-            Entry::Leaf { lg2, .. } => {
-                let entries = 1usize << (lg2 - self.item_lg2());
-                let head = slot & !(entries - 1);
+    fn row(self, slot: usize, lg2: u32) -> core::ops::Range<usize> {
+        let entries = 1usize << (lg2 - self.item_lg2());
+        let head = slot & !(entries - 1);
 
-                head..head + entries
-            }
-            _ => slot..slot + 1,
-        }
+        head..head + entries
+    }
+
+    /// The addresses of a leaf of `1 << lg2` bytes that `slot` belongs to.
+    #[inline]
+    fn leaf(self, slot: usize, lg2: u32) -> Range {
+        Range::block(self.item(slot).first(), lg2)
     }
 
     /// The table of leaves that the entry [`AHEAD`] of `slot` links, if there is one and it is claimed.
@@ -263,14 +282,15 @@ impl<F: Format, M: TableMem> Node<'_, F, M> {
             }
             Slot::Leaf { lg2, .. } => {
                 // Dirty if any of its entries is, clean only if all of them are.
-                let slots = self.row(slot);
+                let slots = self.row(slot, lg2);
+                let behind = slots.end;
 
                 if slots.clone().any(|slot| self.word(slot) & F::DIRTY != 0)
-                    && harvest.add(Range::block(self.item(slot).first(), lg2))
+                    && harvest.add(self.leaf(slot, lg2))
                 {
-                    slots.clone().for_each(|slot| self.clean(slot));
+                    slots.for_each(|slot| self.clean(slot, lg2));
                 }
-                slots.end
+                behind
             }
         }
     }

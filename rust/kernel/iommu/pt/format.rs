@@ -124,8 +124,11 @@ pub struct Attrs(pub(super) u64);
 ///   the level of that size, changed likewise or by taking [`Format::DIRTY`] out, `decode` must
 ///   return neither [`Entry::Table`] nor [`Entry::Link`];
 /// - whatever the word, the level of an [`Entry::Link`] that it returns must be below that which it
-///   was asked for;
-/// - for the word 0 it must return [`Entry::Empty`].
+///   was asked for, and an [`Entry::Leaf`] must be as large as an entry of that level, or smaller than
+///   one of the level above;
+/// - for a word whose 12 lowest bits are 0 it must return [`Entry::Empty`]: 0 is such a word, and the
+///   address of a table in limbo (see `walks.rs`), which is why [`Format::DIRTY`] and
+///   [`Format::CONTIGUOUS`] must be among these bits as well.
 ///
 /// [`Format::PAGE_LG2`] is at most 12.
 pub unsafe trait Format: Send + Sync + 'static {

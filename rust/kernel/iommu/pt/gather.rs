@@ -35,10 +35,8 @@ pub trait Gather<M: TableMem> {
     /// that is not current. If he cannot tell it, he does not publish, and the map fails with `EIO`.
     /// Does not sleep if the map that needs it does not.
     ///
-    /// As it is, for a tree that no hardware walks.
-    fn change_top(&mut self, new: NewTop<'_>) {
-        new.publish();
-    }
+    /// As it is, for a tree that does not grow: without a way to tell the hardware there is no new top.
+    fn change_top(&mut self, _new: NewTop<'_>) {}
 
     /// Has the hardware drop its copies of table entries on the way to `range`, before it returns: one
     /// of them leads to another table now, through which more is translated than before.

@@ -112,7 +112,8 @@ impl<F: Format, M: TableMem> Tree<'_, F, M> {
     ///
     /// # Errors
     ///
-    /// - `EINVAL` if a side is not aligned to the smallest page, or `prot` can't be expressed.
+    /// - `EINVAL` if a side is not aligned to the smallest page, `prot` can't be expressed, or the claim
+    ///   is about another tree.
     /// - `ERANGE` if a side ends beyond what the hardware takes.
     /// - `EADDRINUSE` if something is mapped there.
     /// - `ENOMEM` if there is no memory for a table.
@@ -193,6 +194,10 @@ impl<F: Format, M: TableMem> Tree<'_, F, M> {
         let last = mapping.phys.checked_add(size - 1).ok_or(ERANGE)?;
 
         mapping.attrs = F::attrs(prot)?;
+        // Before the tree grows.
+        if !self.is_claimed_by(claim) {
+            return Err(EINVAL);
+        }
         if !self.limits.hold(&range) || last > self.limits.output_last {
             return Err(ERANGE);
         }

@@ -27,12 +27,14 @@
 //! # Locks
 //!
 //! None. The callers own ranges, see [`claim`]; operations on ranges that have no address in common
-//! may run at the same time, in atomic context too:
+//! may run at the same time, in atomic context too, and harvests beside all of them:
 //!
 //! - A table is linked by a compare-and-exchange with release semantics; of two who need the same
 //!   one, the second drops his and uses that of the first.
 //! - A table is unlinked only by who claims every address below it, and is freed only after the
-//!   hardware's caches were flushed.
+//!   hardware's caches were flushed, and not before the [walks](Walks) have left that may stand in it.
+//! - A harvest makes a leaf clean by a compare-and-exchange, which leaves alone what is no such leaf
+//!   any more.
 //! - A top above the top is published only after the hardware has it, see `top.rs`.
 //! - An entry that leads past levels may come to lead to a table between: see `node/link.rs`.
 //! - The hardware changes entries too, but only their accessed and dirty bits.
@@ -40,17 +42,21 @@
 //! # In use
 //!
 //! The callback of the IOMMU core makes the claim, for which it has the core's promise; the driver
-//! passes it on:
+//! passes it on. A claim is for the page tables that are a part of one object:
 //!
 //! ```text
-//! let table = PageTable::<VtdSs, _>::new(mem, config, Gfp::KERNEL)?;
+//! let domain = Domain { table: PageTable::<VtdSs, _>::new(mem, config, Gfp::KERNEL)? };
+//! let walks = Walks::new(mem);
 //!
-//! let mut claim = unsafe { Exclusive::new(Range::new(iova, len)?) };
-//! let (mapped, result) = table.map(&mut claim, phys, prot, gfp, &mut gather);
+//! let mut claim = unsafe { Exclusive::new(Range::new(iova, len)?, &domain) };
+//! let (mapped, result) = domain.table.map(&mut claim, phys, prot, gfp, &mut gather);
 //! // On an error the caller unmaps the first `mapped` bytes.
 //!
-//! let claim = unsafe { Stable::new(query) };
-//! table.read_and_clear_dirty(&claim, true, &mut bitmap)?;
+//! let unmapped = domain.table.unmap(&mut claim, &mut gather);
+//! // Then flush, then `walks.retire()` each table that was gathered.
+//!
+//! let walk = unsafe { walks.enter(query, &domain) };
+//! domain.table.read_and_clear_dirty(&walk, true, &mut bitmap)?;
 //! // Then flush what the bitmap was told by `cleared()`, then copy what it was told to `record()`.
 //! ```
 
@@ -72,6 +78,7 @@ mod top;
 mod translate;
 mod tree;
 mod unmap;
+mod walks;
 
 use addr::low_mask;
 
@@ -83,6 +90,7 @@ pub use addr::{
     TABLE_ENTRIES, //
 };
 pub use claim::{
+    Claim,
     Exclusive,
     Stable, //
 };
@@ -112,4 +120,8 @@ pub use top::NewTop;
 pub use tree::{
     Top,
     Tree, //
+};
+pub use walks::{
+    Walk,
+    Walks, //
 };

@@ -65,8 +65,8 @@ pub(super) enum Slot<'t, F, M> {
 /// - `table` belongs to the memory `tables.mem`, has `level`, and is the one that the walk for `at`
 ///   passes through. Its entries are written through nodes of the format `F`.
 /// - `settled` says whether the entry that leads to the table is settled: see `node/link.rs`.
-/// - `at` is an address of `range`. All of `range` is claimed for `'t`, so that the table is not
-///   freed during `'t`; the table may cover a part of it only.
+/// - `at` is an address of `range`. All of `range` is claimed for `'t`, in one way or another, so that
+///   the table is not freed during `'t`; the table may cover a part of it only.
 pub(super) struct Node<'t, F, M> {
     tables: Tables<'t, M>,
     table: &'t Table,
@@ -253,7 +253,13 @@ impl<'t, F: Format, M: TableMem> Node<'t, F, M> {
     /// Of entries that no claimed address uses, tables read as empty: they may vanish meanwhile.
     #[inline(always)]
     pub(super) fn get(self, slot: usize) -> Slot<'t, F, M> {
-        match F::decode(self.table.load(slot), self.level) {
+        self.read(slot, self.word(slot))
+    }
+
+    /// What the entry `slot` holds if its word is `word`, which was read from it.
+    #[inline(always)]
+    pub(super) fn read(self, slot: usize, word: u64) -> Slot<'t, F, M> {
+        match F::decode(word, self.level) {
             Entry::Empty => Slot::Empty,
             Entry::Leaf { phys, lg2 } => Slot::Leaf { phys, lg2 },
             // A table of the level below covers all of the item.
@@ -330,11 +336,12 @@ impl<'t, F: Format, M: TableMem> Node<'t, F, M> {
         // SAFETY:
         // - `phys` was read from an entry that only `install`, `Tree::grow` and `link.rs` make a table
         //   of, by the contract of `Format`; there it came from `phys()` of the same memory.
-        // - The entry lies on the way to an address that is claimed for `'t`, and a table is freed
-        //   only by who claims all addresses of the entry that leads to it. So the table lives for
-        //   `'t`.
+        // - The entry lies on the way to an address that is claimed for `'t`. If it is claimed as
+        //   exclusive or stable, nobody else has the claim that it takes to unlink the table. If it is
+        //   claimed for a walk, the table was not unlinked when the walk began, so it is not freed
+        //   before the walk ends: see `walks.rs`. So the table lives for `'t`.
         // - Its words are only accessed as atomics. They were zeroed before the release that linked
-        //   it, and the address dependency orders our reads after it.
+        //   it, and the address dependency orders our reads after it: see `read_once()`.
         let table = unsafe { self.tables.mem.virt(phys).as_ref() };
 
         // INVARIANT: The entry leads the walk for `at` to this table.
@@ -379,7 +386,7 @@ impl<'t, F: Format, M: TableMem> Node<'t, F, M> {
             }
         }
 
-        let table = self.tables.alloc(flags)?;
+        let table = self.tables.alloc::<F>(flags)?;
         let word = F::table(self.tables.mem.phys(table), self.level);
 
         // Who follows the entry finds the table zeroed.
@@ -439,25 +446,37 @@ impl<'t, F: Format, M: TableMem> Node<'t, F, M> {
         )
     }
 
-    /// Makes the leaf in the entry `slot`, which was found dirty, clean.
+    /// Makes the entry `slot` of a leaf of `1 << lg2` bytes, which was found dirty, clean.
     ///
-    /// A load and a store, no locked cycle. Between the two the hardware may set D, and the store
-    /// takes it back. That loses nothing:
+    /// By a compare-and-exchange that gives up when the word is not that of a dirty leaf of that size:
+    /// another may have unmapped the leaf, or put a table in its place. Whatever leaf of that size is
+    /// in the entry has the addresses that the caller reports, so it does not matter whether it is
+    /// the one that was found.
     ///
-    /// - The caller found D set, here or in another entry of the same leaf, so this very call reports
-    ///   the whole leaf. The write that set D again is in memory, at the latest, when the caller's
-    ///   flush is done, and the caller copies the pages only after that.
-    /// - A write after the flush has to walk again, finds D clear, and sets it for the next report.
-    /// - Two harvests of one leaf at the same time are no different: each that takes D away reports
-    ///   the page, and copies it after its own flush.
-    /// - An accessed bit that is lost in the same way is one that nobody reads.
-    /// - No other software writes the word meanwhile: the range is claimed as stable.
+    /// When the exchange fails the hardware has set A, which it does once, or another harvest has made
+    /// the leaf clean and the hardware has set D again. It is tried a few times. A leaf that stays
+    /// dirty is reported again, no more than that.
     ///
-    /// All of it hangs on D having been seen set. To store a clean word in a leaf where D was not seen
-    /// would lose the write that sets it in between.
+    /// A write that the hardware makes while this goes on is not lost: see
+    /// `Documentation/driver-api/rust-iommu/dirty.rst`.
     #[inline(always)]
-    pub(super) fn clean(self, slot: usize) {
-        self.set(slot, self.table.load(slot) & !F::DIRTY);
+    pub(super) fn clean(self, slot: usize, lg2: u32) {
+        const TRIES: usize = 4;
+
+        let mut word = self.table.load(slot);
+
+        for _ in 0..TRIES {
+            let is_dirty = word & F::DIRTY != 0
+                && matches!(F::decode(word, self.level), Entry::Leaf { lg2: found, .. } if found == lg2);
+
+            if !is_dirty {
+                return;
+            }
+            match self.table.exchange(slot, word, word & !F::DIRTY) {
+                Ok(_) => return,
+                Err(now) => word = now,
+            }
+        }
     }
 
     /// Makes the leaf in the entry on the chosen way dirty, as the hardware would. Whether the entry
@@ -480,7 +499,7 @@ impl<'t, F: Format, M: TableMem> Node<'t, F, M> {
     /// Takes the table out of the entry `slot`, which is claimed for changes by `claim`.
     ///
     /// Returns `None`, and changes nothing, if there is no table, or if the claim is not for all
-    /// addresses of the entry: others may pass through the table then.
+    /// addresses of the entry: others may pass through the table then. Walks may do so in any case.
     pub(super) fn detach(self, slot: usize, claim: &Exclusive) -> Option<DetachedTable<M>> {
         let (Entry::Table(phys) | Entry::Link(Link { phys, .. })) =
             F::decode(self.table.load(slot), self.level)
@@ -497,7 +516,7 @@ impl<'t, F: Format, M: TableMem> Node<'t, F, M> {
         let table = unsafe { self.tables.mem.virt(phys) };
 
         // SAFETY: The only entry that named the table was just emptied, and everything that it can
-        // map is claimed by the caller.
+        // map is claimed by the caller, as exclusive.
         Some(unsafe { DetachedTable::new(table) })
     }
 }

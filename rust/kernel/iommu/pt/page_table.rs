@@ -8,8 +8,8 @@ use super::{
         PhysAddr, //
     },
     claim::{
-        Exclusive,
-        Stable, //
+        Claim,
+        Exclusive, //
     },
     format::{
         Format,
@@ -124,14 +124,14 @@ impl<F: Format, M: TableMem> PageTable<F, M> {
     }
 
     /// [`Tree::iova_to_phys`].
-    pub fn iova_to_phys(&self, claim: &Stable) -> Option<PhysAddr> {
+    pub fn iova_to_phys(&self, claim: &impl Claim) -> Option<PhysAddr> {
         self.tree().iova_to_phys(claim)
     }
 
     /// [`Tree::read_and_clear_dirty`].
     pub fn read_and_clear_dirty(
         &self,
-        claim: &Stable,
+        claim: &impl Claim,
         clear: bool,
         sink: &mut impl DirtySink,
     ) -> Result {
@@ -139,7 +139,7 @@ impl<F: Format, M: TableMem> PageTable<F, M> {
     }
 
     /// [`Tree::report_writable`].
-    pub fn report_writable(&self, claim: &Stable, sink: &mut impl DirtySink) -> Result {
+    pub fn report_writable(&self, claim: &impl Claim, sink: &mut impl DirtySink) -> Result {
         self.tree().report_writable(claim, sink)
     }
 }

@@ -3,11 +3,13 @@
 //! The memory of tables: words that the processor and the hardware both change.
 //!
 //! What is `unsafe` in the page tables is here, in `node.rs`, where an entry is followed to the
-//! table that it names, in `node/link.rs`, where it is exchanged for another, and in `tree.rs` and
-//! `top.rs`, where the top table is; but for the promises that `claim.rs` and the formats stand for.
+//! table that it names, in `node/link.rs`, where it is exchanged for another, in `tree.rs` and
+//! `top.rs`, where the top table is, and in `walks.rs`, where tables wait to be freed; but for the
+//! promises that `claim.rs` and the formats stand for.
 
 use super::{
     addr::{
+        low_mask,
         Level,
         PhysAddr,
         TABLE_ENTRIES, //
@@ -23,15 +25,25 @@ use core::{
     ptr::NonNull, //
 };
 use kernel::{
-    error::Result,
+    error::{
+        code::*,
+        Result, //
+    },
     sync::atomic::{
         Atomic,
+        Relaxed,
         Release, //
     }, //
 };
 
 /// `READ_ONCE()` of the kernel's memory model: what is done with the value is ordered after it as
 /// far as it depends on it.
+///
+/// A walk reads an entry and then the table whose address was in it: an address dependency, which is
+/// ordered on every architecture that Rust is built for (only Alpha does not order them by itself,
+/// and there `READ_ONCE()` of C has a barrier). The compiler keeps it: it knows nothing of the value of
+/// a volatile read, and from there to the address of the table there is arithmetic only, no
+/// comparison with an address that it knows (`Documentation/RCU/rcu_dereference.rst`).
 ///
 /// `Atomic::load` would be a call of a C helper in most kernels, which costs several times the
 /// read; a walk over a table must not pay that 512 times.
@@ -81,12 +93,36 @@ impl Table {
         write_once(&self.words[slot % TABLE_ENTRIES], value);
     }
 
-    /// Writes `new` to an entry that is still `old`; what the new word names is visible to whoever
-    /// finds it. Whether it was written.
+    /// Writes `new` to an entry that is still `old`. Whether it was written.
+    ///
+    /// Release: who finds the new word, by [`Table::load`], and follows the address in it, sees what was
+    /// written to the table that it names before this call, and what the writer had seen of others by
+    /// then. That needs no acquire on the other side: see [`read_once`]. A call that fails orders
+    /// nothing. Who lost the race to link a table has to load the entry to find that of the winner,
+    /// and is ordered like any other who does.
     pub(super) fn replace(&self, slot: usize, old: u64, new: u64) -> bool {
         self.words[slot % TABLE_ENTRIES]
             .cmpxchg(old, new, Release)
             .is_ok()
+    }
+
+    /// Writes `new` to an entry that is still `old`, for a word that names no table; or returns what it
+    /// is.
+    ///
+    /// Relaxed: nothing is published. The atomicity is all that counts.
+    #[inline(always)]
+    pub(super) fn exchange(&self, slot: usize, old: u64, new: u64) -> Result<u64, u64> {
+        self.words[slot % TABLE_ENTRIES].cmpxchg(old, new, Relaxed)
+    }
+
+    /// Lets the table, which is not linked, lead to the next one in limbo: see `walks.rs`.
+    pub(super) fn link(&self, next: u64) {
+        self.store(0, next);
+    }
+
+    /// The table behind this one in limbo.
+    pub(super) fn next(&self) -> u64 {
+        self.load(0)
     }
 
     /// The first entry from `slot` to before `end` whose cache line has any of `bits`, in whichever of
@@ -233,15 +269,17 @@ impl Table {
 ///
 /// # Safety
 ///
-/// - A pointer from [`TableMem::alloc`] must stay valid for reads and writes of a whole [`Table`],
-///   by the processor and by the hardware, until it is passed to [`TableMem::free`].
+/// - A pointer from [`TableMem::alloc`] must be that of a table of zeroes which is nobody else's. It
+///   must stay valid for reads and writes of a whole [`Table`], by the processor and by the
+///   hardware, until it is passed to [`TableMem::free`] of this memory or its like.
 /// - [`TableMem::virt`] must return that very pointer for what [`TableMem::phys`] returned for it.
-/// - A physical address must be aligned to the size of a table.
+/// - A physical address must be aligned to the size of a table. Whether an entry has room for it is
+///   checked where tables are allocated.
 pub unsafe trait TableMem: Send + Sync {
     /// How to allocate: in the kernel, GFP flags. Says whether the allocation may sleep.
     type Flags: Copy;
 
-    /// Allocates a table of zeroes.
+    /// Allocates a table, all of whose words are 0.
     ///
     /// # Errors
     ///
@@ -252,8 +290,8 @@ pub unsafe trait TableMem: Send + Sync {
     ///
     /// # Safety
     ///
-    /// `table` came from [`TableMem::alloc`] of `self`, and neither the processor nor the hardware
-    /// uses it any more.
+    /// `table` came from [`TableMem::alloc`] of `self` or its like, and neither the processor nor the
+    /// hardware uses it any more.
     unsafe fn free(&self, table: NonNull<Table>);
 
     /// The address by which the hardware knows `table`, which is one of this memory.
@@ -279,8 +317,9 @@ pub unsafe trait TableMem: Send + Sync {
 ///
 /// # Invariants
 ///
-/// The table is one of the memory, of the type `M`, of a page table. No entry names it, and no claim
-/// but that of the operation which detached it passes through it.
+/// The table is one of the memory, of the type `M`, of a page table. No entry names it, and none of an
+/// [`Exclusive`](super::Exclusive) or [`Stable`](super::Stable) passes through it but that of the
+/// operation which detached it. A [`Walk`](super::Walk) may stand in it.
 #[must_use = "the table leaks unless it is freed after the flush"]
 #[derive(Debug)]
 pub struct DetachedTable<M: TableMem> {
@@ -302,7 +341,17 @@ impl<M: TableMem> DetachedTable<M> {
         }
     }
 
-    /// The table, to be handed to [`TableMem::free`] or its like after the flush.
+    /// Takes a table back from a list that tables wait on.
+    ///
+    /// # Safety
+    ///
+    /// `table` came from [`DetachedTable::into_raw`] of the same type, and nobody has freed it since.
+    pub unsafe fn from_raw(table: NonNull<Table>) -> Self {
+        // SAFETY: By this function's contract.
+        unsafe { Self::new(table) }
+    }
+
+    /// The table, to be handed to [`DetachedTable::from_raw`] or [`TableMem::free`] after the flush.
     pub fn into_raw(self) -> NonNull<Table> {
         self.table
     }
@@ -311,11 +360,15 @@ impl<M: TableMem> DetachedTable<M> {
     ///
     /// # Safety
     ///
-    /// `mem` is the memory of the page table that the table was detached from, and the hardware's
-    /// caches of translations and of table entries were flushed after it was detached.
+    /// - `mem` is the memory of the page table that the table was detached from.
+    /// - The hardware's caches of translations and of table entries were flushed after it was
+    ///   detached.
+    /// - There is no [`Walk`](super::Walk) of its tree, or [`Walks::is_idle`](super::Walks::is_idle) has
+    ///   said so since.
     pub unsafe fn free(self, mem: &M) {
-        // SAFETY: By the type invariant nothing links the table, by the caller's promise the
-        // hardware has forgotten it; both and `mem` make the contract of `free`.
+        // SAFETY: By the type invariant nothing links the table and no claim leads to it, by the
+        // caller's promise the hardware has forgotten it and no walk is in it; all that and `mem` make
+        // the contract of `free`.
         unsafe { mem.free(self.table) }
     }
 }
@@ -338,17 +391,34 @@ impl<M> Copy for Tables<'_, M> {}
 
 impl<M: TableMem> Tables<'_, M> {
     /// Allocates a table that the hardware sees as zeroes.
-    pub(super) fn alloc(&self, flags: M::Flags) -> Result<NonNull<Table>> {
+    ///
+    /// # Errors
+    ///
+    /// Those of [`TableMem::alloc`], `ERANGE` if it lies where no entry of the format can lead to.
+    pub(super) fn alloc<F: Format>(&self, flags: M::Flags) -> Result<NonNull<Table>> {
         let table = self.mem.alloc(flags)?;
 
+        if self.mem.phys(table) & !low_mask(F::OUTPUT_LG2) != 0 {
+            // SAFETY: The table was just allocated, and never linked.
+            unsafe { self.free(table) }
+            return Err(ERANGE);
+        }
         // SAFETY: The table was just allocated.
         unsafe { self.flush(table, 0, TABLE_ENTRIES - 1) }
         Ok(table)
     }
 
     /// Allocates a table whose first entry is `first`, and that the hardware sees so.
-    pub(super) fn alloc_above(&self, first: u64, flags: M::Flags) -> Result<NonNull<Table>> {
-        let table = self.alloc(flags)?;
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Tables::alloc`].
+    pub(super) fn alloc_above<F: Format>(
+        &self,
+        first: u64,
+        flags: M::Flags,
+    ) -> Result<NonNull<Table>> {
+        let table = self.alloc::<F>(flags)?;
 
         // SAFETY: The table was just allocated and is nobody else's yet.
         unsafe { table.as_ref() }.store(0, first);

@@ -44,13 +44,27 @@ use kernel::{
     }, //
 };
 
+/// What has become of a new top.
+enum Fate {
+    /// Nobody but us knows of it.
+    Unknown,
+    /// The hardware may have been told of it, and the tree does not have it.
+    Shown,
+    /// The tree has it.
+    Published,
+}
+
 /// A top that a tree can have in place of the one that it has.
+///
+/// If it is dropped the tree does not get it, and the map that needs it fails. Its table is freed then
+/// unless somebody has [looked at it](NewTop::top), and may have told the hardware: in that case
+/// it is leaked.
 pub struct NewTop<'t> {
     word: &'t Atomic<u64>,
     old: u64,
     new: u64,
     top: Top,
-    published: &'t mut bool,
+    fate: &'t mut Fate,
 }
 
 impl NewTop<'_> {
@@ -62,15 +76,24 @@ impl NewTop<'_> {
         read_once(self.word) == self.old
     }
 
-    /// What to tell the hardware.
-    pub fn top(&self) -> Top {
+    /// What to tell the hardware, if the top [is current](NewTop::is_current).
+    pub fn top(&mut self) -> Top {
+        *self.fate = Fate::Shown;
         self.top
     }
 
-    /// Gives the tree the new top, unless somebody was faster. The hardware has it by now.
-    pub fn publish(self) {
-        // Release: who walks from the new top finds the old one linked.
-        *self.published = self.word.cmpxchg(self.old, self.new, Release).is_ok();
+    /// Gives the tree the new top, unless somebody was faster.
+    ///
+    /// # Safety
+    ///
+    /// No hardware walks the tree, now or later, that was told of the old top and not of this one
+    /// since: with the new one, an unmap may free the table that the old one was.
+    pub unsafe fn publish(self) {
+        // Release: who walks from the new top finds the old one linked, and what the hardware was told
+        // before was told before he relies on it.
+        if self.word.cmpxchg(self.old, self.new, Release).is_ok() {
+            *self.fate = Fate::Published;
+        }
     }
 }
 
@@ -108,9 +131,9 @@ impl<F: Format, M: TableMem> Tree<'_, F, M> {
         } else {
             (level.above(), F::table(phys, level.above()))
         };
-        let table = tables.alloc_above(first, flags)?;
+        let table = tables.alloc_above::<F>(first, flags)?;
         let old = top_word(top, level);
-        let mut published = false;
+        let mut fate = Fate::Unknown;
 
         gather.change_top(NewTop {
             word: self.top,
@@ -120,16 +143,19 @@ impl<F: Format, M: TableMem> Tree<'_, F, M> {
                 phys: self.mem.phys(table),
                 levels: above.number() + 1,
             },
-            published: &mut published,
+            fate: &mut fate,
         });
-        if !published {
-            // SAFETY: No walk has seen the table, and by the contract of `change_top()` the hardware
-            // has not been told of a top that was not published then.
-            unsafe { tables.free(table) }
-            // Nobody was faster either: to try again would not end.
-            if read_once(self.top) == old {
-                return Err(EIO);
-            }
+        match fate {
+            Fate::Published => return Ok(()),
+            // SAFETY: No walk has seen the table, and without its address nobody could tell the
+            // hardware.
+            Fate::Unknown => unsafe { tables.free(table) },
+            // The hardware may have it.
+            Fate::Shown => (),
+        }
+        // Nobody was faster either: to try again would not end.
+        if read_once(self.top) == old {
+            return Err(EIO);
         }
         Ok(())
     }

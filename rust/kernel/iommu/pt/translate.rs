@@ -7,10 +7,7 @@ use super::{
         low_mask,
         PhysAddr, //
     },
-    claim::{
-        Claim,
-        Stable, //
-    },
+    claim::Claim,
     format::Format,
     node::Slot,
     table::TableMem,
@@ -20,8 +17,9 @@ use super::{
 impl<F: Format, M: TableMem> Tree<'_, F, M> {
     /// The output address of the first claimed address, `None` if it isn't mapped.
     ///
-    /// Takes no lock, does not sleep.
-    pub fn iova_to_phys(&self, claim: &Stable) -> Option<PhysAddr> {
+    /// Takes no lock, does not sleep. Any claim will do; that of a [`Stable`](super::Stable) costs
+    /// nothing, and where the IOMMU core asks, it promises as much.
+    pub fn iova_to_phys(&self, claim: &impl Claim) -> Option<PhysAddr> {
         self.translate(claim, |phys| phys)
     }
 
@@ -32,7 +30,7 @@ impl<F: Format, M: TableMem> Tree<'_, F, M> {
     #[inline(always)]
     pub(in super::super) fn translate<R>(
         &self,
-        claim: &Stable,
+        claim: &impl Claim,
         found: impl Fn(Option<PhysAddr>) -> R,
     ) -> R {
         let iova = claim.range().first();

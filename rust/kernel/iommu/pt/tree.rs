@@ -65,7 +65,7 @@ pub(super) fn top_word(table: NonNull<Table>, level: Level) -> u64 {
 ///
 /// - `top` holds the address of a table of the memory `mem`, with its level in the bits that its
 ///   alignment leaves free. The tree below is written by walks of `F` only.
-/// - The tables are freed only by who claims them, but for the top, which lives for `'t`.
+/// - The tables are unlinked only by who claims them, but for the top, which lives for `'t`.
 /// - `limits` suit the format: its page sizes are among [`Format::PAGE_SIZES`], and its addresses
 ///   use entries of a top of `limits.top_level` only, which is the level of the top if the format
 ///   does not grow; levels are skipped only if the format does.
@@ -95,7 +95,7 @@ impl<F: Format, M: TableMem> Tree<'_, F, M> {
     pub fn new_top(mem: &M, coherent: bool, levels: u8, flags: M::Flags) -> Result<u64> {
         let level = Level::top_of(levels)?;
 
-        Ok(top_word(Tables { mem, coherent }.alloc(flags)?, level))
+        Ok(top_word(Tables { mem, coherent }.alloc::<F>(flags)?, level))
     }
 }
 
@@ -162,12 +162,18 @@ impl<'t, F: Format, M: TableMem> Tree<'t, F, M> {
         (unsafe { NonNull::new_unchecked(table) }, level)
     }
 
+    /// Whether `claim` is about this tree, and not about another domain's: see [`claim`](super::claim).
+    #[inline(always)]
+    pub(super) fn is_claimed_by(&self, claim: &impl Claim) -> bool {
+        claim.is_about(self.top)
+    }
+
     /// The top table, for a walk to the claimed addresses; `None` if they all lie beyond what it
     /// covers, so that nothing is mapped there.
     ///
     /// # Errors
     ///
-    /// `ERANGE` if the claim reaches beyond the aperture.
+    /// `EINVAL` if the claim is about another tree, `ERANGE` if it reaches beyond the aperture.
     #[inline(always)]
     pub(super) fn root<'c>(&self, claim: &'c impl Claim) -> Result<Option<Node<'c, F, M>>>
     where
@@ -175,6 +181,9 @@ impl<'t, F: Format, M: TableMem> Tree<'t, F, M> {
     {
         let mut range = claim.range();
 
+        if !self.is_claimed_by(claim) {
+            return Err(EINVAL);
+        }
         if !self.limits.hold(&range) {
             return Err(ERANGE);
         }
@@ -190,7 +199,7 @@ impl<'t, F: Format, M: TableMem> Tree<'t, F, M> {
             range = range.until(range.last().min(last));
         }
         // SAFETY: By the type invariants this is the top table of this tree, with its level, and it
-        // lives for `'t`. The range was cut to what it covers, or is held by the limits, which it
+        // lives for `'t`. The claim is about this tree. The range was cut to what it covers, or is held by the limits, which it
         // covers.
         Ok(Some(unsafe {
             Node::top(self.tables(), top, level, range, claim)

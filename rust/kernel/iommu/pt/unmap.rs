@@ -50,6 +50,7 @@ impl<F: Format, M: TableMem> Tree<'_, F, M> {
     /// - A range that begins inside a large leaf removes nothing.
     /// - A range that ends inside a large leaf removes all of it: more bytes than asked for.
     /// - The first hole ends it.
+    /// - With a claim that is about another tree there is nothing to remove.
     ///
     /// Tables whose addresses are all claimed go to `gather`, after the range, and so must live
     /// until the caller has flushed. Never fails, allocates, sleeps or takes a lock.

@@ -175,7 +175,7 @@ impl<C: CFormat> Gather<DomainTables> for MapGather<'_, '_, C> {
     }
 
     /// The hardware first, then everybody else, under the lock of those who attach.
-    fn change_top(&mut self, new: NewTop<'_>) {
+    fn change_top(&mut self, mut new: NewTop<'_>) {
         let iommu = self.table.iommu();
         let Some((get_top_lock, change_top)) = self
             .table
@@ -184,21 +184,22 @@ impl<C: CFormat> Gather<DomainTables> for MapGather<'_, '_, C> {
         else {
             return;
         };
-        let Ok(phys) = ffi::to_phys(new.top().phys) else {
-            return;
-        };
-        // A top has at least one level.
-        let level = u32::from(new.top().levels).saturating_sub(1);
 
         // SAFETY: The driver's functions take its own struct, which is valid; the lock is
-        // initialised, and lives as long.
+        // initialised, and lives as long. When `change_top()` of a driver returns, its hardware has the
+        // new top: C publishes it then as well.
         unsafe {
             let lock = get_top_lock(iommu);
 
             bindings::spin_lock_irq_disable(lock);
             if new.is_current() {
-                change_top(iommu, phys, level);
-                new.publish();
+                let top = new.top();
+
+                if let Ok(phys) = ffi::to_phys(top.phys) {
+                    // A top has at least one level.
+                    change_top(iommu, phys, u32::from(top.levels).saturating_sub(1));
+                    new.publish();
+                }
             }
             bindings::spin_unlock_irq_enable(lock);
         }

@@ -141,7 +141,7 @@ impl<C: CFormat> Ops<C> {
             (rights, Range::new(ffi::from_dma(iova), ffi::from_dma(len)))
         {
             // SAFETY: The IOMMU API gives the caller of `iommu_map()` the range to itself.
-            let mut claim = unsafe { Exclusive::new(range) };
+            let mut claim = unsafe { Exclusive::new(range, table.owner()) };
 
             if table
                 .tree()
@@ -179,7 +179,7 @@ impl<C: CFormat> Ops<C> {
         let phys = ffi::from_phys(paddr);
         let (range, prot) = Self::check(&table, iova, phys, len, prot)?;
         // SAFETY: The IOMMU API gives the caller of `iommu_map()` the range to itself.
-        let mut claim = unsafe { Exclusive::new(range) };
+        let mut claim = unsafe { Exclusive::new(range, table.owner()) };
         pin_init::stack_pin_init!(let local = LocalGather::new());
         let mut gather = MapGather::new(local.borrow(), &table);
         let gfp = Gfp::from_raw(gfp);
@@ -222,7 +222,7 @@ impl<C: CFormat> Ops<C> {
 
         // SAFETY: The IOMMU API gives the caller of `iommu_unmap()` the range to itself, and all
         // of a mapping that begins in it.
-        let mut claim = unsafe { Exclusive::new(range) };
+        let mut claim = unsafe { Exclusive::new(range, table.owner()) };
         // SAFETY: By this function's contract.
         let mut gather = unsafe { IotlbGather::from_raw(gather) };
         pin_init::stack_pin_init!(let local = LocalGather::new());
@@ -247,7 +247,7 @@ impl<C: CFormat> Ops<C> {
         // SAFETY: By this function's contract.
         let table = unsafe { Table::<C>::from_raw(iommu) };
         // SAFETY: By this function's contract.
-        let claim = unsafe { Stable::at(ffi::from_dma(iova)) };
+        let claim = unsafe { Stable::at(ffi::from_dma(iova), table.owner()) };
 
         from_result(|| table.tree().set_dirty(&claim).map(|()| 0))
     }
@@ -297,7 +297,7 @@ impl<C: CFormat> Ops<C> {
         // SAFETY: By this function's contract.
         let table = unsafe { Table::<C>::from_domain(domain) };
         // SAFETY: By this function's contract.
-        let claim = unsafe { Stable::at(ffi::from_dma(iova)) };
+        let claim = unsafe { Stable::at(ffi::from_dma(iova), table.owner()) };
 
         table.tree().translate(&claim, |phys| {
             phys.and_then(|phys| ffi::to_phys(phys).ok()).unwrap_or(0)
@@ -335,8 +335,9 @@ impl<C: CFormat> Ops<C> {
             return Err(ERANGE);
         }
 
-        // SAFETY: By this function's contract.
-        let claim = unsafe { Stable::new(range) };
+        // SAFETY: By this function's contract. A page table of C has no count of walks, and the C
+        // code that frees its tables would not ask it: the promise is the one that C relies on.
+        let claim = unsafe { Stable::new(range, table.owner()) };
         // SAFETY: By this function's contract.
         let mut sink = unsafe { DirtyBitmap::from_raw(NonNull::new_unchecked(dirty), range) };
         // CAST: As above.

@@ -147,6 +147,12 @@ impl<C: CFormat> Table<'_, C> {
         &self.mem
     }
 
+    /// What claims on the tree name.
+    #[inline(always)]
+    pub(super) fn owner(&self) -> *const RawTable {
+        self.raw.as_ptr()
+    }
+
     /// What the driver embeds and the core calls with.
     #[inline]
     pub(super) fn iommu(&self) -> *mut bindings::pt_iommu {

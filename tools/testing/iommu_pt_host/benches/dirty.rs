@@ -120,7 +120,7 @@ fn bench<C: Case>(mib: u64) {
     println!("{}, {mib} MiB in {entries} leaves", C::F::NAME);
     for _ in 0..5 {
         // SAFETY: One thread.
-        let mut claim = unsafe { Exclusive::new(range) };
+        let mut claim = unsafe { Exclusive::new(range, &table) };
 
         maps.push(time(|| {
             let prot = Prot::READ | Prot::WRITE;
@@ -147,7 +147,7 @@ fn bench<C: Case>(mib: u64) {
                         let first = range.first() + at * pages * K4;
                         let range = Range::new(first, pages * K4).unwrap();
                         // SAFETY: One thread.
-                        let mut claim = unsafe { Exclusive::new(range) };
+                        let mut claim = unsafe { Exclusive::new(range, &table) };
 
                         if map {
                             let prot = Prot::READ | Prot::WRITE;
@@ -172,7 +172,7 @@ fn bench<C: Case>(mib: u64) {
     }
 
     // SAFETY: One thread.
-    let mut claim = unsafe { Exclusive::new(range) };
+    let mut claim = unsafe { Exclusive::new(range, &table) };
 
     table
         .map(&mut claim, 0, Prot::READ | Prot::WRITE, (), &mut drain)
@@ -216,7 +216,7 @@ fn bench<C: Case>(mib: u64) {
                 hull: (u64::MAX, 0),
             };
             // SAFETY: One thread.
-            let claim = unsafe { Stable::new(range) };
+            let claim = unsafe { Stable::new(range, &table) };
 
             times.push(time(|| {
                 table

@@ -241,14 +241,16 @@ impl<'t> Gather<&'t HostMem> for Flusher<'t> {
         self.tables.push(table);
     }
 
-    fn change_top(&mut self, new: NewTop<'_>) {
+    fn change_top(&mut self, mut new: NewTop<'_>) {
         let mut top = self.bus.top.lock().unwrap();
 
         if new.is_current() {
             *top = new.top();
             // Devices walk the new top from here on, and the others the old one.
             thread::yield_now();
-            new.publish();
+            // SAFETY: Devices use the top that the bus has, or took one of it that is still there: nothing
+            // is freed before all have looked again.
+            unsafe { new.publish() };
             self.tops.0 += 1;
         } else {
             self.tops.1 += 1;

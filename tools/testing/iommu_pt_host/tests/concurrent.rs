@@ -120,7 +120,7 @@ impl<S: Spec> Stage<'_, S> {
             for lg2 in self.scene.leaves {
                 let range = Range::new(self.scene.base() + done, 1 << lg2).unwrap();
                 // SAFETY: No other thread runs yet.
-                let mut claim = unsafe { Exclusive::new(range) };
+                let mut claim = unsafe { Exclusive::new(range, self.table) };
                 let prot = Prot::READ | Prot::WRITE;
                 let got = self.table.map(&mut claim, done, prot, (), &mut flusher);
 
@@ -185,7 +185,7 @@ impl<S: Spec> Stage<'_, S> {
                     continue;
                 }
                 // SAFETY: The memory stays mapped until all threads have ended.
-                let claim = unsafe { Stable::new(Range::new(first, size).unwrap()) };
+                let claim = unsafe { Stable::new(Range::new(first, size).unwrap(), self.table) };
 
                 self.table
                     .read_and_clear_dirty(&claim, true, &mut sink)
@@ -225,7 +225,7 @@ impl<S: Spec> Stage<'_, S> {
             for (iova, len) in [(near, 32 * K4), (far, 1 << 21)] {
                 let range = Range::new(iova, len).unwrap();
                 // SAFETY: Each side has ranges of its own.
-                let mut claim = unsafe { Exclusive::new(range) };
+                let mut claim = unsafe { Exclusive::new(range, self.table) };
                 let phys = if rounds % 2 == 0 { iova } else { iova + K4 };
                 let prot = Prot::READ | Prot::WRITE;
                 let got = self.table.map(&mut claim, phys, prot, (), &mut flusher);

@@ -83,7 +83,7 @@ fn grow<S: Spec>(number: usize) -> (u64, u64) {
     let start = Barrier::new(4);
     // Below what the first top covers, mapped all the while.
     // SAFETY: No other thread runs yet.
-    let mut claim = unsafe { Exclusive::new(Range::new(0, PAGES * PAGE).unwrap()) };
+    let mut claim = unsafe { Exclusive::new(Range::new(0, PAGES * PAGE).unwrap(), &table) };
     let prot = Prot::READ | Prot::WRITE;
     let got = table.map(&mut claim, 0, prot, (), &mut Flusher::new(&bus, &mem));
     // A page beyond each top, for either side.
@@ -107,7 +107,7 @@ fn grow<S: Spec>(number: usize) -> (u64, u64) {
                     let iova = beyond(levels, side);
                     let range = Range::new(iova, PAGE).unwrap();
                     // SAFETY: Each side has pages of its own.
-                    let mut claim = unsafe { Exclusive::new(range) };
+                    let mut claim = unsafe { Exclusive::new(range, table) };
                     let prot = Prot::READ | Prot::WRITE;
                     let got = table.map(&mut claim, PAGE * (side + 1), prot, (), &mut flusher);
 
@@ -163,7 +163,7 @@ fn grow<S: Spec>(number: usize) -> (u64, u64) {
                 let mut sink = Pages(Vec::new());
                 // SAFETY: These pages stay mapped, and nobody changes what lies beyond them, up to
                 // the first page that is not ours.
-                let claim = unsafe { Stable::new(Range::new(0, PAGES * PAGE).unwrap()) };
+                let claim = unsafe { Stable::new(Range::new(0, PAGES * PAGE).unwrap(), table) };
 
                 table.read_and_clear_dirty(&claim, true, &mut sink).unwrap();
                 assert_eq!(table.iova_to_phys(&claim), Some(0));

@@ -127,7 +127,7 @@ fn race<C: Case>(coherent: bool) {
                 scope.spawn(move || {
                     let range = Range::new(page(side), 4096).unwrap();
                     // SAFETY: Each side has a page of its own.
-                    let mut claim = unsafe { Exclusive::new(range) };
+                    let mut claim = unsafe { Exclusive::new(range, table) };
 
                     start.wait();
 
@@ -141,7 +141,7 @@ fn race<C: Case>(coherent: bool) {
 
         for side in 0..2 {
             // SAFETY: The threads have ended.
-            let claim = unsafe { Stable::at(page(side)) };
+            let claim = unsafe { Stable::at(page(side), &table) };
 
             assert_eq!(table.iova_to_phys(&claim), Some((side + 1) << 12));
         }

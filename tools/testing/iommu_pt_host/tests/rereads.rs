@@ -91,7 +91,7 @@ fn race<S: Spec>() {
     let table = PageTable::<S::F, _>::new(&mem, config, ()).unwrap();
     let range = Range::new(BASE, PAGES * PAGE).unwrap();
     // SAFETY: No other thread runs yet.
-    let mut claim = unsafe { Exclusive::new(range) };
+    let mut claim = unsafe { Exclusive::new(range, &table) };
     let prot = Prot::READ | Prot::WRITE;
 
     assert_eq!(
@@ -110,7 +110,7 @@ fn race<S: Spec>() {
             scope.spawn(move || {
                 while !stop.load(SeqCst) {
                     // SAFETY: Nothing is unmapped.
-                    let claim = unsafe { Stable::new(range) };
+                    let claim = unsafe { Stable::new(range, table) };
                     let mut report = Report::default();
 
                     table
@@ -127,7 +127,7 @@ fn race<S: Spec>() {
         while reported.load(SeqCst) < REPORTS && Instant::now() < deadline && !stop.load(SeqCst) {
             for page in (0..PAGES).filter(|page| is_written(*page)) {
                 // SAFETY: Nothing is unmapped.
-                let claim = unsafe { Stable::at(BASE + page * PAGE) };
+                let claim = unsafe { Stable::at(BASE + page * PAGE, table) };
 
                 // Fails where a harvest was in between.
                 let _ = table.tree().set_dirty(&claim);

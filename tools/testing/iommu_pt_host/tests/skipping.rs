@@ -79,7 +79,7 @@ fn place<S: Spec>(level: u32, side: u64) -> Iova {
 /// Maps a page, whose output address tells the input address.
 fn map<'m, S: Spec>(table: &PageTable<S::F, &'m HostMem>, iova: Iova, flusher: &mut Flusher<'m>) {
     // SAFETY: Each page is mapped by one thread, once, and used by others after that only.
-    let mut claim = unsafe { Exclusive::new(Range::new(iova, page::<S>()).unwrap()) };
+    let mut claim = unsafe { Exclusive::new(Range::new(iova, page::<S>()).unwrap(), table) };
     let phys = iova >> 8 & !(page::<S>() - 1);
     let prot = Prot::READ | Prot::WRITE;
     let got = table.map(&mut claim, phys, prot, (), flusher);
@@ -178,7 +178,7 @@ fn fill<S: Spec>(number: usize) -> u64 {
     });
 
     // SAFETY: Nobody else is left.
-    let all = unsafe { Stable::new(Range::inclusive(0, table.aperture_last()).unwrap()) };
+    let all = unsafe { Stable::new(Range::inclusive(0, table.aperture_last()).unwrap(), &table) };
     let mut dirty = Dirty::default();
 
     table.read_and_clear_dirty(&all, true, &mut dirty).unwrap();

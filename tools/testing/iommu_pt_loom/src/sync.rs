@@ -9,8 +9,32 @@ pub mod atomic {
         Ordering, //
     };
 
-    /// The ordering `Release`, the only one that the page tables name.
+    /// A memory ordering.
+    pub trait MemoryOrdering {
+        /// What it is for loom.
+        const ORDERING: Ordering;
+    }
+
+    /// The ordering `Relaxed`.
+    pub struct Relaxed;
+
+    /// The ordering `Release`.
     pub struct Release;
+
+    /// The ordering `Full`. Weaker here than in the kernel: no fence.
+    pub struct Full;
+
+    impl MemoryOrdering for Relaxed {
+        const ORDERING: Ordering = Ordering::Relaxed;
+    }
+
+    impl MemoryOrdering for Release {
+        const ORDERING: Ordering = Ordering::Release;
+    }
+
+    impl MemoryOrdering for Full {
+        const ORDERING: Ordering = Ordering::AcqRel;
+    }
 
     /// An atomic variable; only for `u64`. One without a value is never written and reads as 0: loom
     /// has no room for all entries of a table.
@@ -37,9 +61,9 @@ pub mod atomic {
         }
 
         /// Writes `new` if the value is `old`; returns what it was, as an error if it wasn't.
-        pub fn cmpxchg(&self, old: u64, new: u64, _: Release) -> Result<u64, u64> {
+        pub fn cmpxchg<O: MemoryOrdering>(&self, old: u64, new: u64, _: O) -> Result<u64, u64> {
             self.used()
-                .compare_exchange(old, new, Ordering::Release, Ordering::Relaxed)
+                .compare_exchange(old, new, O::ORDERING, Ordering::Relaxed)
         }
     }
 

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
 //! Harvests beside a device that writes, in every order: what Documentation/driver-api/rust-iommu
-//! (dirty.rst) says of a load and a store that clear D, and of the flush behind them.
+//! (dirty.rst) says of a load and an exchange that clear D, and of the flush behind them.
 
 use iommu_pt_loom::{
     memory::Mem,
@@ -92,7 +92,7 @@ impl<F: Format> Machine<F> {
         let table = PageTable::<F, _>::new(mem.clone(), config, ()).unwrap();
         let size = K4 * PAGES as u64;
         // SAFETY: Nobody else has the table yet.
-        let mut claim = unsafe { Exclusive::new(Range::new(0, size).unwrap()) };
+        let mut claim = unsafe { Exclusive::new(Range::new(0, size).unwrap(), &table) };
         let prot = Prot::READ | Prot::WRITE;
 
         table
@@ -149,7 +149,7 @@ impl<F: Format> Machine<F> {
     /// A round of a migration: harvest, flush, copy what was reported.
     fn round(&self, copy: &mut [u32; PAGES]) {
         // SAFETY: Nobody maps or unmaps any more.
-        let claim = unsafe { Stable::new(Range::new(0, K4 * PAGES as u64).unwrap()) };
+        let claim = unsafe { Stable::new(Range::new(0, K4 * PAGES as u64).unwrap(), &self.table) };
         let mut report = Report::default();
 
         self.table

@@ -77,7 +77,7 @@ impl<F: Format> Tree<F> {
 
     fn map(&self, iova: Iova, len: u64) {
         // SAFETY: No two threads use the same address.
-        let mut claim = unsafe { Exclusive::new(Range::new(iova, len).unwrap()) };
+        let mut claim = unsafe { Exclusive::new(Range::new(iova, len).unwrap(), &self.table) };
         let prot = Prot::READ | Prot::WRITE;
         let mapped = self
             .table
@@ -88,14 +88,14 @@ impl<F: Format> Tree<F> {
 
     fn unmap(&self, iova: Iova, len: u64) -> u64 {
         // SAFETY: As in `map()`.
-        let mut claim = unsafe { Exclusive::new(Range::new(iova, len).unwrap()) };
+        let mut claim = unsafe { Exclusive::new(Range::new(iova, len).unwrap(), &self.table) };
 
         self.table.unmap(&mut claim, &mut self.gather())
     }
 
     fn translate(&self, iova: Iova) -> Option<PhysAddr> {
         // SAFETY: As in `map()`.
-        let claim = unsafe { Stable::at(iova) };
+        let claim = unsafe { Stable::at(iova, &self.table) };
 
         self.table.iova_to_phys(&claim)
     }

@@ -107,7 +107,7 @@ impl Gather<KernelTables> for Growing<'_, '_> {
         self.gather.queue_free(table);
     }
 
-    fn change_top(&mut self, new: NewTop<'_>) {
+    fn change_top(&mut self, mut new: NewTop<'_>) {
         let list = self.users.list.lock();
         if !new.is_current() {
             return;
@@ -120,7 +120,10 @@ impl Gather<KernelTables> for Growing<'_, '_> {
             self.noticed = self.noticed.and(changed);
         }
         // Published even if a unit does not answer: the entries name the new top.
-        new.publish();
+        // SAFETY: The entry of each user names the new top, and its unit has forgotten the old entry or
+        // does not answer any more: then no flush succeeds, and nothing that it may use is freed. Who
+        // attaches a device does so under the lock that is held.
+        unsafe { new.publish() };
     }
 
     /// Who attaches later has nothing cached. A unit of several users is told several times: that is

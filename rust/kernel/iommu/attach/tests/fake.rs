@@ -18,7 +18,10 @@ use super::super::{
         },
         gather::IotlbGather,
         ops::Driver,
-        pages::Gfp,
+        pages::{
+            Gfp,
+            KernelWalk, //
+        },
         pt::{
             Exclusive,
             PhysAddr,
@@ -338,7 +341,7 @@ impl PagingDomain for FakeDomain {
 
     fn read_and_clear_dirty(
         &self,
-        _claim: &Stable,
+        _walk: &KernelWalk<'_>,
         clear: bool,
         dirty: &mut DirtyBitmap<'_>,
     ) -> Result {
@@ -347,7 +350,7 @@ impl PagingDomain for FakeDomain {
         Ok(())
     }
 
-    fn report_writable(&self, _claim: &Stable, dirty: &mut DirtyBitmap<'_>) -> Result {
+    fn report_writable(&self, _walk: &KernelWalk<'_>, dirty: &mut DirtyBitmap<'_>) -> Result {
         self.log.add(Event::Report(dirty.query()));
         Ok(())
     }

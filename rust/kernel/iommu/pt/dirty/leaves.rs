@@ -38,6 +38,7 @@ const WHOLE_LINE: u64 = 0xff;
 
 impl<F: Format, M: TableMem> Node<'_, F, M> {
     /// Harvests the entries from `slot` to before `end` of a table of level 0; `ahead` comes later.
+    /// Returns the entry behind them, or behind a leaf that reaches further.
     #[inline(always)]
     pub(super) fn harvest_leaves<S: DirtySink>(
         self,
@@ -45,8 +46,8 @@ impl<F: Format, M: TableMem> Node<'_, F, M> {
         end: usize,
         ahead: Self,
         harvest: &mut Harvest<'_, S>,
-    ) {
-        loop {
+    ) -> usize {
+        while slot < end {
             slot = self.find_dirty(slot, end, ahead);
             if slot >= end {
                 break;
@@ -61,13 +62,14 @@ impl<F: Format, M: TableMem> Node<'_, F, M> {
                 }
             } else if dirty & dirty.wrapping_sub(1) == 0 {
                 self.harvest_one(slot, end.min(next), dirty, harvest);
-                slot = next;
+                slot = end.min(next);
             } else if dirty == WHOLE_LINE && slot % LINE_ENTRIES == 0 && next <= end {
                 slot = self.harvest_whole_lines(slot, end, ahead, harvest);
             } else {
                 slot = self.harvest_window(slot, end, dirty, harvest);
             }
         }
+        slot
     }
 
     /// Takes the one dirty leaf that `line` is the mask of, if it is among the entries from `slot` to
@@ -87,7 +89,7 @@ impl<F: Format, M: TableMem> Node<'_, F, M> {
 
         if (slot..end).contains(&entry) {
             if harvest.clear {
-                self.clean(entry);
+                self.clean(entry, F::PAGE_LG2);
                 harvest.add_cleared(self.item(entry));
             }
             harvest.add_to_run(self.item(entry));
@@ -111,7 +113,7 @@ impl<F: Format, M: TableMem> Node<'_, F, M> {
             ahead.prefetch(next);
             if harvest.clear {
                 for entry in 0..LINE_ENTRIES {
-                    self.clean(next + entry);
+                    self.clean(next + entry, F::PAGE_LG2);
                 }
             }
             next += LINE_ENTRIES;
@@ -156,7 +158,7 @@ impl<F: Format, M: TableMem> Node<'_, F, M> {
 
             while left != 0 {
                 // CAST: Numbers of entries fit any width.
-                self.clean(base + left.trailing_zeros() as usize);
+                self.clean(base + left.trailing_zeros() as usize, F::PAGE_LG2);
                 left &= left - 1;
             }
             harvest.add_cleared(self.items(

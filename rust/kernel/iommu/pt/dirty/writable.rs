@@ -8,10 +8,7 @@
 
 use super::{
     super::{
-        claim::{
-            Claim,
-            Stable, //
-        },
+        claim::Claim,
         format::Format,
         gather::DirtySink,
         node::{
@@ -19,8 +16,7 @@ use super::{
             Slot, //
         },
         table::TableMem,
-        tree::Tree,
-        Range, //
+        tree::Tree, //
     },
     Harvest, //
 };
@@ -34,8 +30,8 @@ impl<F: Format, M: TableMem> Tree<'_, F, M> {
     ///
     /// # Errors
     ///
-    /// `ERANGE` if the range reaches beyond the aperture. Nothing was reported then.
-    pub fn report_writable(&self, claim: &Stable, sink: &mut impl DirtySink) -> Result {
+    /// `EINVAL` if the claim is about another tree, `ERANGE` if the range reaches beyond the aperture. Nothing was reported then.
+    pub fn report_writable(&self, claim: &impl Claim, sink: &mut impl DirtySink) -> Result {
         let mut harvest = Harvest::new(claim.range(), false, sink);
 
         if let Some(root) = self.root(claim)? {
@@ -52,19 +48,19 @@ impl<F: Format, M: TableMem> Node<'_, F, M> {
         let (mut slot, last) = (self.first_slot(), self.last_slot());
 
         while slot <= last {
-            match self.get(slot) {
+            let word = self.word(slot);
+
+            match self.read(slot, word) {
                 Slot::Empty => slot += 1,
                 Slot::Table(child) => {
                     child.report_writable(harvest);
                     slot += 1;
                 }
                 Slot::Leaf { lg2, .. } => {
-                    let slots = self.row(slot);
-
-                    if self.word(slot) & F::WRITABLE != 0 {
-                        harvest.add(Range::block(self.item(slot).first(), lg2));
+                    if word & F::WRITABLE != 0 {
+                        harvest.add(self.leaf(slot, lg2));
                     }
-                    slot = slots.end;
+                    slot = self.row(slot, lg2).end;
                 }
             }
         }

@@ -36,7 +36,8 @@ use super::super::{
     addr::{
         low_mask,
         Level,
-        PhysAddr, //
+        PhysAddr,
+        TABLE_LG2, //
     },
     format::{
         Attrs,
@@ -104,12 +105,15 @@ impl<const PAGE_LG2: u32, const LEVELS: u8> AmdV1Pages<PAGE_LG2, LEVELS> {
         ((word & ADDRESS) >> ADDRESS_SHIFT) << PAGE_LG2
     }
 
-    /// The leaf of a word whose size is coded.
+    /// The leaf of a word whose size is coded, if it is one of those between this level and the next.
     #[inline(always)]
-    fn size_coded(word: u64) -> Entry {
+    fn size_coded(word: u64, level: Level) -> Entry {
         let ones = ((word & ADDRESS) >> ADDRESS_SHIFT).trailing_ones();
         let lg2 = PAGE_LG2 + ones + 1;
 
+        if lg2.wrapping_sub(level.item_lg2(PAGE_LG2)) >= TABLE_LG2 {
+            return Entry::Empty;
+        }
         Entry::Leaf {
             phys: Self::address(word) & !low_mask(lg2),
             lg2,
@@ -146,8 +150,9 @@ impl<const PAGE_LG2: u32, const LEVELS: u8> AmdV1Pages<PAGE_LG2, LEVELS> {
 // SAFETY: `link()` sets PR and the number of the level, 1 to 5 since it is below another, and what
 // `table()` sets is what it sets for a settled link to the level below. `decode` reads the same
 // fields back, and none of the bits that hardware adds (A and D, 5 and 6) is in them; it takes no
-// level for a link's that is not below. `leaf()` sets next level 0 or 7; 0 has PR clear. The address
-// field holds whole pages of at most 4 KiB, so the address of a table, which is aligned to 4 KiB,
+// level for a link's that is not below, and no size that is not between that of the level and the
+// next. `leaf()` sets next level 0 or 7. PR, D and the next level are among the 12 lowest bits, and a
+// word without PR is empty. The address field holds whole pages of at most 4 KiB, so the address of a table, which is aligned to 4 KiB,
 // reads back.
 unsafe impl<const PAGE_LG2: u32, const LEVELS: u8> Format for AmdV1Pages<PAGE_LG2, LEVELS> {
     const NAME: &'static str = "amdv1";
@@ -178,7 +183,7 @@ unsafe impl<const PAGE_LG2: u32, const LEVELS: u8> Format for AmdV1Pages<PAGE_LG
                 phys: Self::address(word) & !level.item_mask(PAGE_LG2),
                 lg2: level.item_lg2(PAGE_LG2),
             },
-            SIZE_CODED => Self::size_coded(word),
+            SIZE_CODED => Self::size_coded(word, level),
             // The specification's number of the level below is ours of this one.
             next if next == u64::from(level.number()) << NEXT_LEVEL_SHIFT => {
                 Entry::Table(Self::address(word))

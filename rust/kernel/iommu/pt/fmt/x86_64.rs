@@ -75,7 +75,7 @@ pub enum X86_64 {}
 // SAFETY: `table()` sets P and leaves PS clear, at level 0 no table is made, and the bits that
 // hardware adds (A and D, 5 and 6) are none of those that `decode` tells tables and addresses by;
 // `leaf()` sets PS above level 0, where alone `decode` can answer `Table`, and `PAGE_SIZES` ends
-// at level 2; 0 has P clear.
+// at level 2. P and D are among the 12 lowest bits; a word without P is empty.
 unsafe impl Format for X86_64 {
     const NAME: &'static str = "x86_64";
     const MIN_LEVELS: u8 = 4;

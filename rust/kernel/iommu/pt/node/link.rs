@@ -86,7 +86,9 @@ impl<F: Format, M: TableMem> Node<'_, F, M> {
         // Seen from there, both tables begin at address 0.
         let offset = self.at & self.level.item_mask(F::PAGE_LG2);
         let between = Level::to_reach(F::PAGE_LG2, offset).max(level);
-        let table = self.tables.alloc_above(F::link(link, between), flags)?;
+        let table = self
+            .tables
+            .alloc_above::<F>(F::link(link, between), flags)?;
         let unsettled = Link {
             phys: self.tables.mem.phys(table),
             level: between,

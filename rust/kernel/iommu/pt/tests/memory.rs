@@ -18,7 +18,8 @@ use super::{
         Stable,
         Table,
         TableMem,
-        Top, //
+        Top,
+        Walks, //
     },
     Case, //
 };
@@ -162,6 +163,8 @@ pub struct TestGather<'m> {
     pub refuses: bool,
     /// Whether it publishes a new top without a look at whether it is current.
     pub hasty: bool,
+    /// The walks that tables wait for, if there are any.
+    walks: Option<&'m Walks<&'m TestMem>>,
 }
 
 impl<'m> TestGather<'m> {
@@ -180,15 +183,27 @@ impl<'m> TestGather<'m> {
             rival: None,
             refuses: false,
             hasty: false,
+            walks: None,
         }
+    }
+
+    /// An empty gather, whose tables may be walked meanwhile.
+    pub fn with_walks(mem: &'m TestMem, walks: &'m Walks<&'m TestMem>) -> Self {
+        let mut gather = Self::new(mem);
+
+        gather.walks = Some(walks);
+        gather
     }
 
     /// Frees the tables, as after a flush.
     pub fn flush(&mut self) {
         for table in &mut self.tables {
-            if let Some(table) = table.take() {
+            match (table.take(), self.walks) {
                 // SAFETY: The table is of this memory, and the tests' hardware caches nothing.
-                unsafe { table.free(&self.mem) }
+                (Some(table), Some(walks)) => unsafe { walks.retire(table) },
+                // SAFETY: As above, and there are no walks.
+                (Some(table), None) => unsafe { table.free(&self.mem) },
+                (None, _) => (),
             }
         }
         self.queued = 0;
@@ -216,14 +231,15 @@ impl<'m> Gather<&'m TestMem> for TestGather<'m> {
         self.queued += 1;
     }
 
-    fn change_top(&mut self, new: NewTop<'_>) {
+    fn change_top(&mut self, mut new: NewTop<'_>) {
         self.tops += 1;
         if let Some(rival) = self.rival {
             self.broken |= rival().is_err();
         }
         if self.hasty || new.is_current() && !self.refuses {
             self.top = Some(new.top());
-            new.publish();
+            // SAFETY: The tests' hardware walks what it is told at each access.
+            unsafe { new.publish() };
         }
     }
 
@@ -358,7 +374,7 @@ impl<'m, C: Case> TestTable<'m, C> {
             return (0, Err(EINVAL));
         };
         // SAFETY: The tests use a table from one thread.
-        let mut claim = unsafe { Exclusive::new(range) };
+        let mut claim = unsafe { Exclusive::new(range, &self.table) };
 
         self.table.map(&mut claim, phys, prot, (), gather)
     }
@@ -387,7 +403,7 @@ impl<'m, C: Case> TestTable<'m, C> {
             return 0;
         };
         // SAFETY: The tests use a table from one thread.
-        let mut claim = unsafe { Exclusive::new(range) };
+        let mut claim = unsafe { Exclusive::new(range, &self.table) };
 
         self.table.unmap(&mut claim, gather)
     }
@@ -395,7 +411,7 @@ impl<'m, C: Case> TestTable<'m, C> {
     /// Translates.
     pub fn translate(&self, iova: Iova) -> Option<PhysAddr> {
         // SAFETY: The tests use a table from one thread.
-        let claim = unsafe { Stable::at(iova) };
+        let claim = unsafe { Stable::at(iova, &self.table) };
 
         self.table.iova_to_phys(&claim)
     }
@@ -403,7 +419,7 @@ impl<'m, C: Case> TestTable<'m, C> {
     /// Harvests into a new sink.
     pub fn harvest(&self, iova: Iova, len: u64, clear: bool) -> Result<TestSink> {
         // SAFETY: The tests use a table from one thread.
-        let claim = unsafe { Stable::new(Range::new(iova, len)?) };
+        let claim = unsafe { Stable::new(Range::new(iova, len)?, &self.table) };
         let mut sink = TestSink::new();
 
         self.table.read_and_clear_dirty(&claim, clear, &mut sink)?;
@@ -413,7 +429,7 @@ impl<'m, C: Case> TestTable<'m, C> {
     /// What is mapped and may be written to, in a new sink.
     pub fn writable(&self, iova: Iova, len: u64) -> Result<TestSink> {
         // SAFETY: The tests use a table from one thread.
-        let claim = unsafe { Stable::new(Range::new(iova, len)?) };
+        let claim = unsafe { Stable::new(Range::new(iova, len)?, &self.table) };
         let mut sink = TestSink::new();
 
         self.table.report_writable(&claim, &mut sink)?;

@@ -19,6 +19,7 @@ pub mod hardware;
 mod kunit;
 pub mod memory;
 pub mod range;
+pub mod removal;
 pub mod shape;
 pub mod skip;
 pub mod top;
@@ -74,6 +75,13 @@ macro_rules! iommu_pt_for_each_test {
             dirty::every_position_in_a_line
             dirty::holes_are_passed
             dirty::refused_if_incoherent
+            removal::tables_outlive_a_harvest
+            removal::a_leaf_replaces_the_harvested_table
+            removal::the_last_walk_frees
+            removal::what_takes_its_place_stays_dirty
+            removal::a_row_behind_the_harvest
+            removal::walks_are_counted
+            removal::claims_of_another_tree
             writable::all_that_may_be_written
             writable::any_part_of_a_leaf
             writable::incoherent_tables_too

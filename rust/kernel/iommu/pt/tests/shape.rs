@@ -128,7 +128,7 @@ pub fn walks_keep_to_the_claim<C: Case>() -> Result {
     }
 
     // SAFETY: One thread.
-    let claim = unsafe { Stable::new(Range::inclusive(M2 + 0x1000, 3 * M2 - 1)?) };
+    let claim = unsafe { Stable::new(Range::inclusive(M2 + 0x1000, 3 * M2 - 1)?, &table.table) };
     let tree = table.table.tree();
     let root = tree.root(&claim)?.ok_or(EINVAL)?;
     let node = root.descend(Level::new(1), |node, _| node);
@@ -145,7 +145,7 @@ pub fn walks_keep_to_the_claim<C: Case>() -> Result {
     }
 
     // SAFETY: One thread.
-    let claim = unsafe { Stable::new(Range::inclusive(0, 2 * G1 - 1)?) };
+    let claim = unsafe { Stable::new(Range::inclusive(0, 2 * G1 - 1)?, &table.table) };
     let root = tree.root(&claim)?.ok_or(EINVAL)?;
     let node = root.descend(Level::new(1), |node, _| node);
 

@@ -79,7 +79,7 @@ pub fn any_part_of_a_leaf<C: Case>() -> Result {
             .1?;
         check!(table.writable(0, 4 * size)?.is(&[(iova, iova + size - 1)]));
         // The first page, the second half, and the last page with one that is read-only.
-        for (at, len) in [(0, K4), (size / 2 & !(K4 - 1), size), (size - K4, 2 * K4)] {
+        for (at, len) in [(0, K4), ((size / 2) & !(K4 - 1), size), (size - K4, 2 * K4)] {
             let sink = table.writable(iova + at, len)?;
 
             check!(sink.is(&[(iova + at, iova + (at + len).min(size) - 1)]));

@@ -96,19 +96,21 @@ impl<'m> Gather<&'m HostMem> for Later<'m> {
         self.waiting.push(table);
     }
 
-    fn change_top(&mut self, new: NewTop<'_>) {
+    fn change_top(&mut self, mut new: NewTop<'_>) {
         assert!(new.is_current(), "nobody else changes it");
-        assert!(new.top().levels > self.top.levels);
-        assert!(self.setup.skip_levels || new.top().levels == self.top.levels + 1);
+        // Whoever has looked at it may not give it back.
         if self.stubborn {
             self.refused = true;
             return;
         }
+        assert!(new.top().levels > self.top.levels);
+        assert!(self.setup.skip_levels || new.top().levels == self.top.levels + 1);
         self.top = new.top();
         // A large leaf may take its place in the same operation, after another has grown above it.
         self.places
             .insert(self.top.phys, (0, (self.reach)(self.top)));
-        new.publish();
+        // SAFETY: What plays the hardware walks the top that was kept above.
+        unsafe { new.publish() };
     }
 
     fn forget_tables(&mut self, range: Range) {
@@ -309,7 +311,7 @@ impl<'m, S: Spec> Run<'m, S> {
     fn map(&mut self, range: Range, phys: PhysAddr, prot: Prot, tables: Option<u64>) {
         let run = (range.first(), range.last());
         // SAFETY: One thread.
-        let mut claim = unsafe { Exclusive::new(range) };
+        let mut claim = unsafe { Exclusive::new(range, &self.owner) };
 
         self.begin();
         self.mem.fail_after(tables.unwrap_or(u64::MAX));
@@ -362,7 +364,7 @@ impl<'m, S: Spec> Run<'m, S> {
     fn unmap(&mut self, range: Range) {
         let run = (range.first(), range.last());
         // SAFETY: One thread.
-        let mut claim = unsafe { Exclusive::new(range) };
+        let mut claim = unsafe { Exclusive::new(range, &self.owner) };
 
         self.begin();
         // It needs no memory.
@@ -409,7 +411,7 @@ impl<'m, S: Spec> Run<'m, S> {
     fn harvest(&mut self, range: Range, clear: bool) {
         let query = (range.first(), range.last());
         // SAFETY: One thread.
-        let claim = unsafe { Stable::new(range) };
+        let claim = unsafe { Stable::new(range, &self.owner) };
         let mut report = Report::default();
         let got = self
             .mem
@@ -440,14 +442,14 @@ impl<'m, S: Spec> Run<'m, S> {
 
     fn translate(&self, iova: Iova) {
         // SAFETY: One thread.
-        let claim = unsafe { Stable::at(iova) };
+        let claim = unsafe { Stable::at(iova, &self.owner) };
 
         assert_eq!(self.tree().iova_to_phys(&claim), self.model.translate(iova));
     }
 
     fn mark(&mut self, iova: Iova) {
         // SAFETY: One thread.
-        let claim = unsafe { Stable::at(iova) };
+        let claim = unsafe { Stable::at(iova, &self.owner) };
         let expected = match self.model.find(iova) {
             _ if !self.model.is_inside(iova, iova) => Err(ERANGE),
             None => Err(ENOENT),

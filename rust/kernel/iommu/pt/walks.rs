@@ -1,0 +1,195 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Walks beside removals: tables outlive the walks that may stand in them.
+//!
+//! A harvest may run while the very range is unmapped. iommufd unmaps a dma-buf that is revoked under
+//! `pages->mutex`, and harvests under `iova_rwsem`, held for reading: neither keeps the other out. The
+//! unmap must not wait either, since a harvest sleeps to fault the user's bitmap in, and the exporter
+//! of the dma-buf holds locks that such a fault may need.
+//!
+//! So walks are counted. Who has unlinked a table, and flushed the hardware, [retires](Walks::retire)
+//! it: with no walk under way it is freed at once, else it waits **in limbo** for the last walk that
+//! is under way to leave, which frees all that is there.
+//!
+//! # One word
+//!
+//! The count and the first table in limbo are one word, which is changed by compare-and-exchange only.
+//! With two of them, the last walk to leave could free a table that was unlinked later, under the
+//! eyes of a walk that entered later. With one:
+//!
+//! - The exchange that retires a table finds the count. If it is not 0, the same exchange puts the
+//!   table into limbo, so that one of those who are counted will find it there.
+//! - The exchange that takes the count to 0 empties the limbo. There is no walk at that moment, and
+//!   each table in it was unlinked before.
+//! - The limbo is empty while the count is 0.
+//!
+//! # Order
+//!
+//! The unlinking is a plain store to an entry, entering is an exchange of the word, and both sides go
+//! on to read what the other has written: without more, each could miss the other (store buffering).
+//! But the one who retires exchanges the word as well, even where he finds the count 0 and changes
+//! nothing, and exchanges of one word have an order:
+//!
+//! - If the walk enters *after* that, its exchange reads what the other's has written, or what
+//!   came of it. Both are fully ordered, so the walk sees the entry empty and does not come to the table.
+//! - If it enters *before*, the one who retires finds it counted.
+//!
+//! The exchanges by which walks leave are fully ordered as well. The last one comes after all others:
+//! what walks have read and written in a table happened before the table is freed.
+//!
+//! # In limbo
+//!
+//! Tables in limbo form a list: the first word of each holds the address of the next. A walk that
+//! stands in such a table reads that word as an entry, and finds it empty: the address of a table has
+//! no bits below [`TABLE_BYTES`], and what makes an entry present, or dirty, is among these in every
+//! format (see [`Format`](super::Format)). Walks write to leaves only, by compare-and-exchange.
+
+use super::{
+    addr::Range,
+    claim::Owner,
+    table::{
+        read_once,
+        DetachedTable,
+        Table,
+        TableMem,
+        TABLE_BYTES, //
+    }, //
+};
+use core::ptr::NonNull;
+use kernel::sync::atomic::{
+    Atomic,
+    Full, //
+};
+
+/// The bits of the word that count: those that the address of a table leaves free.
+const COUNT: u64 = TABLE_BYTES as u64 - 1;
+
+/// The walks under way in the page tables of one owner, and the tables that wait for them.
+///
+/// # Invariants
+///
+/// - `state` has the number of [`Walk`]s in the bits of [`COUNT`], and in the others the address of a
+///   table, or 0 if there is none or no walk. The first word of each such table is the address of the
+///   next, or 0.
+/// - These tables came from `mem` or its like, no entry names them, the hardware has forgotten them,
+///   and nobody uses them but walks that are counted.
+pub struct Walks<M: TableMem> {
+    state: Atomic<u64>,
+    mem: M,
+}
+
+impl<M: TableMem> Walks<M> {
+    /// No walks; tables are given back to `mem`.
+    pub fn new(mem: M) -> Self {
+        // INVARIANT: There are neither walks nor tables.
+        Self {
+            state: Atomic::new(0),
+            mem,
+        }
+    }
+
+    /// Begins a walk to the addresses of `range` in the page tables that are a part of `owner`. Does
+    /// not sleep.
+    ///
+    /// `None` if there are as many walks as can be counted, 4095: the caller has to do without.
+    ///
+    /// # Safety
+    ///
+    /// While there is a walk, a table that was detached from a page table in `owner` is freed by
+    /// [`Walks::retire`] of `self` only, or after [`Walks::is_idle`] of `self` has said so since.
+    pub unsafe fn enter<T>(&self, range: Range, owner: *const T) -> Option<Walk<'_, M>> {
+        // INVARIANT: One more walk, which is made below.
+        let before = self.update(|state| state + u64::from(state & COUNT != COUNT));
+
+        (before & COUNT != COUNT).then(|| Walk {
+            walks: self,
+            range,
+            owner: Owner::of(owner),
+        })
+    }
+
+    /// Whether there is no walk that may stand in a table which was unlinked before this call: later
+    /// walks do not find it.
+    pub fn is_idle(&self) -> bool {
+        // An exchange, though nothing changes: see "Order".
+        self.update(|state| state) & COUNT == 0
+    }
+
+    /// Frees a table, now or when the walks have left that may stand in it. Does not sleep.
+    ///
+    /// # Safety
+    ///
+    /// - `table` came from the memory of this object or its like.
+    /// - The hardware's caches of translations and of table entries were flushed after it was
+    ///   detached.
+    pub unsafe fn retire(&self, table: DetachedTable<M>) {
+        let table = table.into_raw();
+        // INVARIANT: By the invariant of `DetachedTable` and this function's contract.
+        let before = self.update(|state| {
+            if state & COUNT == 0 {
+                return state;
+            }
+            // SAFETY: Nobody frees the table before it is in limbo, and its words are atomics.
+            unsafe { table.as_ref() }.link(state & !COUNT);
+            // CAST: An address has at most 64 bits.
+            table.as_ptr() as usize as u64 | (state & COUNT)
+        });
+
+        if before & COUNT == 0 {
+            // SAFETY: Nothing links the table, the hardware has forgotten it, and no walk is in it.
+            unsafe { self.mem.free(table) }
+        }
+    }
+
+    /// Ends a walk, and frees what waited for the last one.
+    fn leave(&self) {
+        // INVARIANT: One walk less, and no table if it was the last.
+        let before = self.update(|state| if state & COUNT == 1 { 0 } else { state - 1 });
+
+        if before & COUNT != 1 {
+            return;
+        }
+
+        let mut next = before & !COUNT;
+
+        // CAST: An address that `retire()` made a number of.
+        while let Some(table) = NonNull::new(next as usize as *mut Table) {
+            // SAFETY: By the type invariants the table was in limbo, and it is ours since the exchange.
+            next = unsafe { table.as_ref() }.next();
+            // SAFETY: By the type invariants nobody used the table but walks, and these have left.
+            unsafe { self.mem.free(table) }
+        }
+    }
+
+    /// Replaces the word by what `to` makes of it; returns what it was.
+    ///
+    /// Fully ordered. Goes round again only when another has changed the word in between.
+    fn update(&self, to: impl Fn(u64) -> u64) -> u64 {
+        let mut state = read_once(&self.state);
+
+        loop {
+            match self.state.cmpxchg(state, to(state), Full) {
+                Ok(before) => return before,
+                Err(now) => state = now,
+            }
+        }
+    }
+}
+
+/// A walk under way: a claim on a range that may change at any time.
+///
+/// # Invariants
+///
+/// It is counted by `walks`, with the promise of [`Walks::enter`] for `owner`.
+#[must_use]
+pub struct Walk<'w, M: TableMem> {
+    walks: &'w Walks<M>,
+    pub(super) range: Range,
+    pub(super) owner: Owner,
+}
+
+impl<M: TableMem> Drop for Walk<'_, M> {
+    fn drop(&mut self) {
+        self.walks.leave();
+    }
+}
