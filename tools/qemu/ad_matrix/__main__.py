@@ -18,9 +18,12 @@ import amd_rules
 import matrix
 import rules
 import stalls
+import widths
 from bench import Failed
 from machine import Machine, MachineError
 from unit import Unit
+
+MODULES = (matrix, rules, amd_rules, amd_pasids, stalls, widths)
 
 
 class Units:
@@ -75,8 +78,7 @@ def parse(arguments):
 def main(arguments):
     options = parse(arguments)
     # Cases of one set of properties share a machine: keep them together.
-    cases = [case for case in [*matrix.cases(), *rules.cases(), *amd_rules.cases(),
-                               *amd_pasids.cases(), *stalls.cases()]
+    cases = [case for module in MODULES for case in module.cases()
              if fnmatch.fnmatchcase(case[0], options.filter)]
     cases.sort(key=lambda case: case[1] or ())
     if not cases:

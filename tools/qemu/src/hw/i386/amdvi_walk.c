@@ -51,7 +51,10 @@ static bool amdvi_any_bit(hwaddr addr, unsigned int low, unsigned int high)
 
 static hwaddr amdvi_entry_of(hwaddr table, hwaddr addr, unsigned int level)
 {
-    return table + 8 * extract64(addr, amdvi_level_bits(level - 1), 9);
+    unsigned int shift = amdvi_level_bits(level - 1);
+
+    /* The sixth level translates what is left of 64 bits. */
+    return table + 8 * extract64(addr, shift, MIN(9, 64 - shift));
 }
 
 static bool amdvi_read_entry(const AMDVIAccess *access, hwaddr at,
@@ -118,13 +121,16 @@ static AMDVIWalkStatus amdvi_done(const AMDVIAccess *access, AMDVIWalk *walk,
 
 /*
  * The size of the page, as a power of two, that a host leaf maps; 0: the leaf
- * says one that does not fit its level.
+ * says one that does not fit its level. The highest level has no leaves.
  */
 static unsigned int amdvi_v1_leaf_order(uint64_t pte, unsigned int level)
 {
     unsigned int order = amdvi_level_bits(level - 1);
     unsigned int coded;
 
+    if (level == AMDVI_V1_LEVELS) {
+        return 0;
+    }
     if (AMDVI_V1_NEXT(pte) == 0) {
         return order;
     }
