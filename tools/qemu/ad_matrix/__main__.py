@@ -13,17 +13,21 @@ sys.dont_write_bytecode = True
 
 # pylint: disable=wrong-import-position
 import amd
+import amd_commands
 import amd_pasids
 import amd_rules
+import incoherent
 import matrix
 import rules
+import shared
 import stalls
 import widths
 from bench import Failed
 from machine import Machine, MachineError
 from unit import Unit
 
-MODULES = (matrix, rules, amd_rules, amd_pasids, stalls, widths)
+MODULES = (matrix, rules, amd_rules, amd_pasids, amd_commands, stalls, shared, widths,
+           incoherent)
 
 
 class Units:

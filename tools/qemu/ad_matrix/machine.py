@@ -33,11 +33,15 @@ NVME_SLOT = 5
 NVME_BAR = 0xE010_0000
 NVME_LATENCY_S = 0.3
 
-# Functions of our own, which stock QEMU has none of: only machines whose cases need them
-# have them, and name them among their properties.
+# Functions that only machines have whose cases need them, named among their properties;
+# stock QEMU has not all.
 PASID = "pasid-dma"             # DMA with a PASID: src/hw/misc/pasid-dma.c
 STALL = "iommu-stall"           # stops the unit: src/hw/i386/iommu_stall.c
-FUNCTIONS = (PASID, STALL)
+# A bridge to conventional PCI, and behind it two edu, whose requests are the bridge's.
+BRIDGE = "pcie-pci-bridge"
+# One more unit, and a root port with an edu that it serves.
+SECOND_UNIT = "under"
+FUNCTIONS = (PASID, STALL, BRIDGE, SECOND_UNIT)
 
 PASID_SLOT = 6
 PASID_SID = PASID_SLOT << 3
@@ -49,10 +53,20 @@ PASID_REG_BUFFER = 0x1000
 PASID_PRESENT = 1 << 31
 PASID_READ, PASID_WRITE = 1, 2
 
+BRIDGE_SLOT = 8
+BRIDGE_WINDOW = 0xE040_0000
+BRIDGED_SLOTS = (1, 2)
+BRIDGED_BARS = (BRIDGE_WINDOW, BRIDGE_WINDOW + 0x10_0000)
+
+PORT_SLOT = 9
+PORT_BUS = 3
+PORT_WINDOW = 0xE060_0000
+SECOND_BASE = {"intel-iommu": 0xFED9_1000, "amd-iommu": 0xFED8_4000}
+
 STALL_SLOT = 7
 STALL_BAR = 0xE030_0000
 (STALL_ID, STALL_UNITS, STALL_UNIT, STALL_STOP, STALL_DELAY, STALL_LOSE, STALL_COMMANDS,
- STALL_HELD) = range(STALL_BAR, STALL_BAR + 0x40, 8)
+ STALL_HELD, STALL_LINE) = range(STALL_BAR, STALL_BAR + 0x48, 8)
 
 PCIE_BASE = 0xB000_0000
 PASID_CAPABILITY = 0x100
@@ -114,6 +128,16 @@ class Machine:
                                    f"pasid-bits={PASID_BITS}"]
         if STALL in self.functions:
             command += ["-device", f"{STALL},addr={STALL_SLOT:02x}.0"]
+        if BRIDGE in self.functions:
+            command += ["-device", f"{BRIDGE},id=bridge,addr={BRIDGE_SLOT:02x}.0"]
+            for slot in BRIDGED_SLOTS:
+                command += ["-device", f"edu,bus=bridge,addr={slot:02x}.0,"
+                                       "dma_mask=0xffffffffffffffff"]
+        if SECOND_UNIT in self.functions:
+            command += ["-device", f"pcie-root-port,id=port0,addr={PORT_SLOT:02x}.0,chassis=1",
+                        "-device", f"{device},{SECOND_UNIT}=port0,"
+                                   f"base={SECOND_BASE[self.unit]:#x}",
+                        "-device", "edu,bus=port0,dma_mask=0xffffffffffffffff"]
         with open(self._log_path, "wb") as log:
             self._process = subprocess.Popen(
                 command, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
@@ -168,17 +192,33 @@ class Machine:
     def write64(self, address, value):
         self.command(f"writeq {address:#x} {value:#x}")
 
-    def _select_config(self, slot, offset):
-        address = 1 << 31 | slot << 11 | offset
+    def _select_config(self, slot, offset, bus):
+        address = 1 << 31 | bus << 16 | slot << 11 | offset
         self.command(f"outl {PCI_ADDRESS:#x} {address:#x}")
 
-    def read_config(self, slot, offset):
-        self._select_config(slot, offset)
+    def read_config(self, slot, offset, bus=0):
+        self._select_config(slot, offset, bus)
         return int(self.command(f"inl {PCI_DATA:#x}")[0], 16)
 
-    def write_config(self, slot, offset, value):
-        self._select_config(slot, offset)
+    def write_config(self, slot, offset, value, bus=0):
+        self._select_config(slot, offset, bus)
         self.command(f"outl {PCI_DATA:#x} {value:#x}")
+
+    def number_bus(self, bus):
+        """Give the bus behind the bridge a number, and its functions their addresses."""
+        self._open_bridge(BRIDGE_SLOT, bus, zip(BRIDGED_SLOTS, BRIDGED_BARS))
+
+    def _open_bridge(self, bridge, bus, functions):
+        functions = list(functions)
+        self.write_config(bridge, 0x18, bus << 16 | bus << 8)
+        self.write_config(bridge, 0x20, functions[-1][1] & 0xFFFF_0000
+                          | functions[0][1] >> 16)
+        self.write_config(bridge, 0x04, 0x6)
+        for slot, bar in functions:
+            self.write_config(slot, 0x10, bar, bus)
+            self.write_config(slot, 0x04, 0x6, bus)
+            if self.read32(bar) & 0xFFFF != 0x00ED:
+                raise MachineError("a device behind the bridge does not answer at its BAR")
 
     def _init_devices(self):
         bars = [(EDU_SLOT, EDU_BAR), (NVME_SLOT, NVME_BAR)]
@@ -191,6 +231,8 @@ class Machine:
             self.write_config(slot, 0x04, 0x6)  # memory space, bus master
         if self.read32(EDU_BAR) & 0xFFFF != 0x00ED:
             raise MachineError("the edu device does not answer at its BAR")
+        if SECOND_UNIT in self.functions:
+            self._open_bridge(PORT_SLOT, PORT_BUS, [(0, PORT_WINDOW)])
         if PASID in self.functions:
             # The memory-mapped configuration space: that of q35's host bridge.
             self.write_config(0, 0x64, 0)
@@ -213,18 +255,18 @@ class Machine:
         write(PASID_BAR + PASID_REG_COMMAND, PASID_WRITE if to_memory else PASID_READ)
         return self.read64(PASID_BAR + PASID_REG_STATUS)
 
-    def dma(self, address, to_memory, count=8):
+    def dma(self, address, to_memory, count=8, bar=EDU_BAR):
         """Let the device read from, or write to, an address that it sees."""
         source, target = EDU_BUFFER, address
         if not to_memory:
             source, target = address, EDU_BUFFER
-        self.write64(EDU_BAR + EDU_DMA_SRC, source)
-        self.write64(EDU_BAR + EDU_DMA_DST, target)
-        self.write64(EDU_BAR + EDU_DMA_COUNT, count)
-        self.write64(EDU_BAR + EDU_DMA_COMMAND,
+        self.write64(bar + EDU_DMA_SRC, source)
+        self.write64(bar + EDU_DMA_DST, target)
+        self.write64(bar + EDU_DMA_COUNT, count)
+        self.write64(bar + EDU_DMA_COMMAND,
                      EDU_DMA_RUN | (EDU_DMA_TO_MEMORY if to_memory else 0))
         self.command(f"clock_step {EDU_DMA_TIME_NS}")
-        if self.read64(EDU_BAR + EDU_DMA_COMMAND) & EDU_DMA_RUN:
+        if self.read64(bar + EDU_DMA_COMMAND) & EDU_DMA_RUN:
             raise MachineError("the edu device did not finish its transfer")
 
     def wait_ms(self, milliseconds):

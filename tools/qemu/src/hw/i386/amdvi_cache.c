@@ -31,7 +31,8 @@ struct AMDVICache {
 
 /*
  * An address without the @order bits that a table entry leaves to others. Each
- * page of a large one that is used has an entry of its own.
+ * page of a large one that is used has an entry of its own. The device of @who
+ * does not count: devices of one domain share what is cached.
  */
 typedef struct AMDVICacheKey {
     uint64_t frame;
@@ -51,9 +52,8 @@ typedef struct AMDVICacheMatch {
 static guint amdvi_cache_hash(gconstpointer v)
 {
     const AMDVICacheKey *key = v;
-    uint64_t mixed = key->frame ^ ((uint64_t)key->who.devid << 36) ^
-                     ((uint64_t)key->who.domid << 20) ^ key->who.pasid ^
-                     ((uint64_t)key->order << 56);
+    uint64_t mixed = key->frame ^ ((uint64_t)key->who.domid << 20) ^
+                     key->who.pasid ^ ((uint64_t)key->order << 56);
 
     return (guint)(mixed ^ (mixed >> 32));
 }
@@ -64,7 +64,6 @@ static gboolean amdvi_cache_equal(gconstpointer a, gconstpointer b)
     const AMDVICacheKey *y = b;
 
     return x->frame == y->frame && x->order == y->order &&
-           x->who.devid == y->who.devid &&
            x->who.domid == y->who.domid && x->who.guest == y->who.guest &&
            x->who.pasid == y->who.pasid;
 }

@@ -5,10 +5,12 @@
  *
  * Nothing but an invalidation ends the life of a cached entry, present or not:
  * a driver that changes an entry and does not invalidate is found out. A
- * translation belongs to a domain, or to a PASID of it, and goes with an
- * invalidation of that domain only. One for another domain, or of a range that
- * it is not in, leaves it. What leads to page tables (a link) goes likewise, but
- * only with an invalidation that says it is about page tables too (PDE).
+ * translation belongs to a domain, or to a PASID of it, whichever device it was
+ * made for: a driver that gives one domain id to two page tables is found out. It
+ * goes with an invalidation of that domain only. One for another domain, or of a
+ * range that it is not in, leaves it. What leads to page tables (a link) goes
+ * likewise, but only with an invalidation that says it is about page tables too
+ * (PDE).
  */
 
 #ifndef HW_I386_AMDVI_CACHE_H
@@ -23,7 +25,7 @@ typedef struct AMDVIDTE {
 
 /**
  * struct AMDVIWho - whose a translation is
- * @devid: the device that uses it
+ * @devid: the device that uses it, for events; nothing is cached by it
  * @domid: the domain of its device table entry
  * @guest: a guest page table translates, of PASID @pasid
  */

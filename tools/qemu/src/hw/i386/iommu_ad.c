@@ -55,6 +55,9 @@ IOMMUADResult iommu_ad_mark(IOMMUADWalk *walk, hwaddr addr, uint64_t *entry,
     if (want == *entry) {
         return IOMMU_AD_DONE;
     }
+    if (walk->no_snoop) {
+        return IOMMU_AD_REFUSED;
+    }
 
     result = iommu_ad_swap(walk->as, addr, *entry, want);
     if (result == IOMMU_AD_DONE) {

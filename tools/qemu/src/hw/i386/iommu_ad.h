@@ -36,18 +36,21 @@
  * @accessed: the flag of every entry walked, 0: this walk marks nothing
  * @dirty: the flag of the leaf, in addition, if the access is a write
  * @tries: how often an entry may still change under the walk
+ * @no_snoop: the walk does not snoop the processors' caches
  */
 typedef struct IOMMUADWalk {
     AddressSpace *as;
     uint64_t accessed;
     uint64_t dirty;
     unsigned int tries;
+    bool no_snoop;
 } IOMMUADWalk;
 
 typedef enum IOMMUADResult {
     IOMMU_AD_DONE,      /* the entry carries the flags, or needs none */
     IOMMU_AD_AGAIN,     /* the entry has changed: read it and judge it again */
     IOMMU_AD_FAILED,    /* the entry cannot be written */
+    IOMMU_AD_REFUSED,   /* the walk does not snoop, so it must not write */
 } IOMMUADResult;
 
 static inline IOMMUADWalk iommu_ad_walk(AddressSpace *as, bool enabled,

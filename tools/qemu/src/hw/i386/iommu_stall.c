@@ -15,6 +15,8 @@
  *                 each, but does not store or interrupt. Counts down
  *   0x30 COMMANDS read-only, commands fetched since the machine was started
  *   0x38 HELD     read-only, how often there was a command that was not fetched
+ *   0x40 LINE     write-only, not of a unit: the cache line at this address is
+ *                 written back, as a processor does it: write-back.h
  *
  * What stops is the queue of commands (invalidations), nothing else: registers read
  * and write as ever, devices' accesses are translated by what is cached and by the
@@ -26,6 +28,7 @@
 #include "qemu/timer.h"
 #include "qapi/error.h"
 #include "hw/pci/pci_device.h"
+#include "hw/i386/write-back.h"
 #include "hw/pci/pcie.h"
 #include "qom/object.h"
 #include "iommu_stall.h"
@@ -47,6 +50,7 @@ enum {
     IOMMU_STALL_REG_LOSE,
     IOMMU_STALL_REG_COMMANDS,
     IOMMU_STALL_REG_HELD,
+    IOMMU_STALL_REG_LINE,
 };
 
 struct IOMMUStall {
@@ -165,6 +169,10 @@ static void iommu_stall_bar_write(void *opaque, hwaddr addr, uint64_t val,
 
     if (addr / 8 == IOMMU_STALL_REG_UNIT) {
         s->unit = val;
+        return;
+    }
+    if (addr / 8 == IOMMU_STALL_REG_LINE) {
+        write_back_line(val);
         return;
     }
     if (!stall) {
