@@ -19,6 +19,7 @@ import amd_rules
 import incoherent
 import matrix
 import rules
+import several
 import shared
 import stalls
 import widths
@@ -27,7 +28,7 @@ from machine import Machine, MachineError
 from unit import Unit
 
 MODULES = (matrix, rules, amd_rules, amd_pasids, amd_commands, stalls, shared, widths,
-           incoherent)
+           incoherent, several)
 
 
 class Units:
