@@ -12,6 +12,7 @@ use crate::{
         Range,
         Table,
         TableMem,
+        Walks,
         TABLE_ENTRIES, //
     },
     sync::atomic::Atomic, //
@@ -41,14 +42,46 @@ const GARBAGE: u64 = 0xdead_d000 | 0x207;
 
 type Words = [Atomic<u64>; TABLE_ENTRIES];
 
+/// Tables by address.
+#[derive(Default)]
+struct Tables {
+    live: HashSet<PhysAddr>,
+    /// Those that were freed. Each holds garbage, so that who comes late finds it, and stays until the
+    /// memory goes.
+    dead: Vec<PhysAddr>,
+}
+
+impl Drop for Tables {
+    fn drop(&mut self) {
+        for table in &self.dead {
+            let words = *table as usize as *mut Words;
+
+            for slot in 0..USED {
+                // SAFETY: The table is there until the end of this function.
+                let word = unsafe { (*words)[slot].as_ptr().read_volatile() };
+
+                assert!(
+                    word == GARBAGE || std::thread::panicking(),
+                    "a table was written to after it was freed"
+                );
+            }
+            // SAFETY: It came from `alloc()`, and nobody uses it any more.
+            unsafe {
+                words.drop_in_place();
+                dealloc(words.cast(), Layout::new::<Table>());
+            }
+        }
+    }
+}
+
 /// The memory. Its own book-keeping is none of loom's business.
 #[derive(Clone, Default)]
-pub struct Mem(Arc<Mutex<HashSet<PhysAddr>>>);
+pub struct Mem(Arc<Mutex<Tables>>);
 
 impl Mem {
     /// The number of tables that were allocated and not freed.
     pub fn live(&self) -> usize {
-        self.0.lock().unwrap().len()
+        self.0.lock().unwrap().live.len()
     }
 
     /// The word of an entry, as the hardware sees it.
@@ -60,7 +93,7 @@ impl Mem {
 
     fn check(&self, table: PhysAddr) {
         assert!(
-            self.0.lock().unwrap().contains(&table),
+            self.0.lock().unwrap().live.contains(&table),
             "{table:#x} is no table, or none any more"
         );
     }
@@ -89,6 +122,7 @@ unsafe impl TableMem for Mem {
         self.0
             .lock()
             .unwrap()
+            .live
             .insert(table.as_ptr() as usize as u64);
         for slot in 0..USED {
             // Who finds the table without being ordered after this reads garbage.
@@ -105,12 +139,15 @@ unsafe impl TableMem for Mem {
     unsafe fn free(&self, table: NonNull<Table>) {
         let phys = self.phys(table);
 
-        assert!(self.0.lock().unwrap().remove(&phys), "freed twice");
-        // SAFETY: It came from `alloc()`, and nobody uses it any more.
-        unsafe {
-            table.cast::<Words>().drop_in_place();
-            dealloc(table.as_ptr().cast(), Layout::new::<Table>());
+        for slot in 0..USED {
+            // SAFETY: The word is there.
+            unsafe { self.word(phys, slot).as_ptr().write_volatile(GARBAGE) }
         }
+
+        let mut tables = self.0.lock().unwrap();
+
+        assert!(tables.live.remove(&phys), "freed twice");
+        tables.dead.push(phys);
     }
 
     fn phys(&self, table: NonNull<Table>) -> PhysAddr {
@@ -136,6 +173,8 @@ pub struct Waiting<'m> {
     pub top_lock: &'m loom::sync::Mutex<()>,
     /// What the hardware holds while it uses a translation, and what it remembers.
     pub walking: &'m loom::sync::Mutex<Links>,
+    /// What has to be over before a table is freed.
+    pub walks: &'m Walks<Mem>,
     tables: Vec<DetachedTable<Mem>>,
 }
 
@@ -143,11 +182,13 @@ impl<'m> Waiting<'m> {
     /// Nothing waits.
     pub fn new(
         mem: &'m Mem,
+        walks: &'m Walks<Mem>,
         top_lock: &'m loom::sync::Mutex<()>,
         walking: &'m loom::sync::Mutex<Links>,
     ) -> Self {
         Self {
             mem,
+            walks,
             top_lock,
             walking,
             tables: Vec::new(),
@@ -184,8 +225,8 @@ impl Drop for Waiting<'_> {
         // The flush: walks that were under way are over after it.
         self.walking.lock().unwrap().clear();
         for table in self.tables.drain(..) {
-            // SAFETY: Nothing leads to the table, and no walk is in it.
-            unsafe { table.free(self.mem) }
+            // SAFETY: Nothing leads to the table, and the hardware has forgotten it.
+            unsafe { self.walks.retire(table) }
         }
     }
 }

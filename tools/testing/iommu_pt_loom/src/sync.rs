@@ -87,11 +87,16 @@ pub mod atomic {
 
         /// Writes the word.
         ///
+        /// By an exchange, whose old value is not looked at. Loom keeps no order of all stores to a word:
+        /// behind a compare-and-exchange in one thread and a store in another, a third could read what
+        /// the exchange has written, though the store is the last one because nothing may come between
+        /// the two sides of an exchange.
+        ///
         /// # Safety
         ///
         /// It is there, as the type says already; for the pointer that this stands for.
         pub unsafe fn write_volatile(self, value: u64) {
-            self.0.used().store(value, Ordering::Relaxed)
+            self.0.used().swap(value, Ordering::Relaxed);
         }
     }
 }

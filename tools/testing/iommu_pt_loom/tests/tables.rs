@@ -14,6 +14,7 @@ use iommu_pt_loom::{
             VtdSs, //
         },
         Config,
+        DirtySink,
         Entry,
         Exclusive,
         Format,
@@ -23,7 +24,8 @@ use iommu_pt_loom::{
         PhysAddr,
         Prot,
         Range,
-        Stable, //
+        Stable,
+        Walks, //
     }, //
 };
 use loom::{
@@ -42,6 +44,7 @@ const PHYS: u64 = 1 << 32;
 struct Tree<F: Format> {
     mem: Mem,
     table: PageTable<F, Mem>,
+    walks: Walks<Mem>,
     top_lock: Mutex<()>,
     walking: Mutex<Links>,
 }
@@ -65,6 +68,7 @@ impl<F: Format> Tree<F> {
 
         Arc::new(Self {
             mem: mem.clone(),
+            walks: Walks::new(mem.clone()),
             table: PageTable::new(mem, config, ()).unwrap(),
             top_lock: Mutex::new(()),
             walking: Mutex::default(),
@@ -72,7 +76,7 @@ impl<F: Format> Tree<F> {
     }
 
     fn gather(&self) -> Waiting<'_> {
-        Waiting::new(&self.mem, &self.top_lock, &self.walking)
+        Waiting::new(&self.mem, &self.walks, &self.top_lock, &self.walking)
     }
 
     fn map(&self, iova: Iova, len: u64) {
@@ -280,5 +284,134 @@ fn tables_come_between_at_two_levels() {
         assert_eq!(tree.walk(0), Some(PHYS));
         thread.join().unwrap();
         assert_eq!(tree.translate(G1), Some(PHYS + G1));
+    });
+}
+
+/// The pages of 4 KiB that were reported.
+#[derive(Default)]
+struct Pages(Vec<u64>);
+
+impl DirtySink for Pages {
+    fn record(&mut self, range: Range) {
+        self.0.extend(range.first() / K4..=range.last() / K4);
+    }
+
+    fn cleared(&mut self, _range: Range) {}
+}
+
+impl<F: Format> Tree<F> {
+    /// Harvests three pages, whoever may be changing them.
+    fn harvest(&self) -> Vec<u64> {
+        let range = Range::new(0, 3 * K4).unwrap();
+        // SAFETY: Tables are freed by `Waiting`.
+        let walk = unsafe { self.walks.enter(range, &self.table) }.unwrap();
+        let mut pages = Pages::default();
+
+        self.table
+            .read_and_clear_dirty(&walk, true, &mut pages)
+            .unwrap();
+        pages.0
+    }
+
+    fn write(&self, iova: Iova) {
+        // SAFETY: As in `map()`.
+        let claim = unsafe { Stable::at(iova, &self.table) };
+
+        self.table.tree().set_dirty(&claim).unwrap();
+    }
+}
+
+/// What is unmapped beside a harvest does not come back, wherever they meet.
+#[test]
+fn a_page_is_unmapped_beside_a_harvest() {
+    model(|| {
+        let tree = Tree::<VtdSs>::new(3, 3);
+
+        tree.map(0, 2 * K4);
+        tree.write(0);
+        tree.write(K4);
+
+        let other = tree.clone();
+        let thread = thread::spawn(move || assert_eq!(other.unmap(0, K4), K4));
+        let found = tree.harvest();
+
+        thread.join().unwrap();
+        assert_eq!(tree.translate(0), None);
+        assert_eq!(tree.walk(0), None);
+        assert!(found == [0, 1] || found == [1]);
+        assert_eq!(tree.harvest(), []);
+    });
+}
+
+/// A table that is replaced beside a harvest is freed when nobody reads it any more, once, and in the
+/// end.
+#[test]
+fn a_table_is_replaced_beside_a_harvest() {
+    model(|| {
+        let tree = Tree::<VtdSs>::new(3, 3);
+
+        tree.map(0, K4);
+        tree.write(0);
+
+        let other = tree.clone();
+        let thread = thread::spawn(move || {
+            assert_eq!(other.unmap(0, K4), K4);
+            other.map(0, M2);
+        });
+        let found = tree.harvest();
+
+        thread.join().unwrap();
+        assert!(found == [0] || found.is_empty());
+        assert_eq!(tree.translate(0), Some(PHYS));
+        assert_eq!(tree.mem.live(), 2);
+        assert!(tree.walks.is_idle());
+    });
+}
+
+/// The same with two harvests, of which either may be the last.
+#[test]
+fn a_table_is_replaced_beside_two_harvests() {
+    let mut builder = loom::model::Builder::new();
+
+    builder.preemption_bound = Some(2);
+    builder.check(|| {
+        let tree = Tree::<VtdSs>::new(3, 3);
+
+        tree.map(0, K4);
+        assert_eq!(tree.unmap(0, K4), K4);
+
+        let other = tree.clone();
+        let third = tree.clone();
+        let mapping = thread::spawn(move || other.map(0, M2));
+        let harvesting = thread::spawn(move || assert_eq!(third.harvest(), []));
+
+        assert_eq!(tree.harvest(), []);
+        mapping.join().unwrap();
+        harvesting.join().unwrap();
+        assert_eq!(tree.mem.live(), 2);
+        assert!(tree.walks.is_idle());
+    });
+}
+
+/// A translation that is made under a walk finds the one or the other.
+#[test]
+fn a_table_is_replaced_beside_a_translation() {
+    model(|| {
+        let tree = Tree::<VtdSs>::new(3, 3);
+
+        tree.map(0, K4);
+
+        let other = tree.clone();
+        let thread = thread::spawn(move || {
+            assert_eq!(other.unmap(0, K4), K4);
+            other.map(0, M2);
+        });
+        // SAFETY: Tables are freed by `Waiting`.
+        let walk = unsafe { tree.walks.enter(Range::at(0), &tree.table) }.unwrap();
+
+        assert!(matches!(tree.table.iova_to_phys(&walk), None | Some(PHYS)));
+        drop(walk);
+        thread.join().unwrap();
+        assert_eq!(tree.mem.live(), 2);
     });
 }
