@@ -16,6 +16,7 @@
 //! configuration space. It is taken in any context.
 
 use kernel::{
+    bindings,
     device::Device,
     prelude::*,
     sync::{
@@ -82,6 +83,16 @@ impl Members {
         drop(list);
         // May be the last reference, which is not put under a spinlock.
         drop(gone);
+    }
+
+    /// Whether one of the devices is in `group`.
+    ///
+    /// Context: any.
+    pub(super) fn has_group(&self, group: *mut bindings::iommu_group) -> bool {
+        let list = self.list.lock();
+        // SAFETY: The devices are valid. The pointer is compared, and not followed.
+        let of = |member: &Member| unsafe { (*member.dev.as_raw()).iommu_group };
+        list.iter().any(|member| of(member) == group)
     }
 
     /// Takes the right to make requests from all devices behind `unit`, and returns how many had

@@ -6,9 +6,7 @@
 //! have: all units of a machine share one `struct iommu_ops`, and the first that registers takes
 //! all devices that are not taken. So one [`Registry`] stands for all units of a driver.
 //!
-//! # Locks
-//!
-//! See [`ops`](super::ops): the attach lock is `Inner::state`.
+//! Locks: see [`ops`](super::ops); the attach lock is `Inner::state`.
 
 use core::ptr::NonNull;
 
@@ -271,7 +269,7 @@ pub(super) struct Inner<D: Driver> {
     #[pin]
     pub(super) state: Mutex<State<D>>,
     #[pin]
-    members: Members,
+    pub(super) members: Members,
     units: KVec<Unit>,
     ops: KBox<Opaque<bindings::iommu_ops>>,
     _identity: KBox<Opaque<bindings::iommu_domain>>,
@@ -376,20 +374,6 @@ impl<D: Driver> Inner<D> {
         // The lock of the members orders this.
         found.isolated.store(true, Relaxed);
         self.members.isolate(unit)
-    }
-
-    /// Whether a device under the driver's control is in `group`.
-    pub(super) fn has_group(&self, group: *mut bindings::iommu_group) -> bool {
-        let state = self.state.lock();
-        state.endpoints.iter().any(|endpoint| {
-            // SAFETY: The device is valid; the reference is put right away.
-            let theirs = unsafe { bindings::iommu_group_get(endpoint.dev.as_raw()) };
-            if !theirs.is_null() {
-                // SAFETY: The reference was taken above.
-                unsafe { bindings::iommu_group_put(theirs) };
-            }
-            theirs == group
-        })
     }
 
     /// Enters all units into sysfs, then registers them, one after the other.

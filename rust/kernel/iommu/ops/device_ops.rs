@@ -258,7 +258,7 @@ impl<D: Driver> DeviceTable<D> {
         }
         let (keep, drop) = if theirs == group {
             (Ok(group), &[theirs][..])
-        } else if inner.has_group(group) {
+        } else if inner.members.has_group(group) {
             dev_err!(
                 endpoint.dev,
                 "it has the requester ID of a device in another IOMMU group, says the firmware: \
