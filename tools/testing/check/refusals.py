@@ -443,8 +443,7 @@ def amdvi_cases():
         ),
         Case(
             "untrusted",
-            # QEMU takes the bus behind a port for bus 0 here: DMA finds no entry of its own.
-            untrusted(),
+            untrusted(*migrates(PLUGGED)),
             there,
             module="rust_amdvi default_domain=0",
             tables=(acpi.external_facing_port(PORT_PATH),),

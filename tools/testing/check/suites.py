@@ -358,7 +358,7 @@ def all_suites():
             "group",
             "two devices behind a bridge, which are one to the IOMMU",
             (GuestTest("shared_group", "./shared_group $VFIO_DEVICES", "/tests/iommu_rust"),),
-            machines=tuple(name for name in TRACKING if name.startswith("vtd")),
+            machines=TRACKING,
             functions=configs.SLOW_FUNCTION,
         ),
         GuestSuite(

@@ -17,9 +17,6 @@ DMA_FUNCTION = "8086:10c9"
 # QEMU's edu: a transfer takes 100 ms. Two of them are behind one bridge.
 SLOW_FUNCTION = "1234:11e8"
 
-# A function with a BAR that is worth a mapping.
-BAR_FUNCTION = "1b36:0005"
-
 # Functions of our own that do DMA with PASIDs, in machines with AMD-Vi: as many as a
 # GCR3 table of two levels is for, and as many as fit one of one level.
 PASID_FUNCTION = "1234:11ef"

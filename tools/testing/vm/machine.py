@@ -28,13 +28,11 @@ PARAMETERS = (
     "iommufd.allow_unsafe_interrupts=1"
 )
 HUGE_PAGES = "hugepagesz=1G hugepages=1 hugepagesz=2M hugepages=192"
-# What the tests of page tables have besides: two conventional functions behind a bridge,
-# which share a requester ID, and a function with a large BAR.
-FUNCTIONS = (
+# Two conventional functions behind a bridge, which share a requester ID.
+BRIDGE = (
     "-device", "pcie-pci-bridge,id=conventional,addr=0c.0",
     "-device", "edu,bus=conventional,addr=01.0",
     "-device", "edu,bus=conventional,addr=02.0",
-    "-device", "pci-testdev,membar=32M,addr=0d.0",
 )  # fmt: skip
 JOB_END = re.compile(r"# job ended with status (\d+)\s*$")
 
@@ -93,7 +91,7 @@ class Build:
     memory: str = "4G"
     huge_pages: bool = True
     # Arguments for QEMU: the functions that are not in every machine.
-    devices: tuple = FUNCTIONS
+    devices: tuple = BRIDGE
     # Firmware tables that replace those of the emulator, or are added to them.
     tables: tuple = ()
 

@@ -16,10 +16,10 @@ static char **device_bdfs;
 static int nr_devices;
 
 /*
- * Behind what three and four levels of tables with 512 entries reach: a tree
+ * Behind what three, four and five levels of a table with 512 entries reach: a tree
  * that begins with as few as its memory needs has to grow.
  */
-static const u64 far_iovas[] = { 1ULL << 39, 1ULL << 48 };
+static const u64 far_iovas[] = { 1ULL << 39, 1ULL << 48, 1ULL << 57 };
 
 #define NR_FAR ARRAY_SIZE(far_iovas)
 
