@@ -78,13 +78,27 @@ FIXTURE_TEARDOWN(shared_group)
 	dirty_env_close(&self->env);
 }
 
+/*
+ * amd_iommu_set_dirty_tracking() of Linux 7.3.4 writes the entries of the functions, and
+ * not that of the requester ID by which their requests come: nothing is marked.
+ */
+#define EXPECT_TRACKED(_report) do {						\
+	struct dirty_report __t = (_report);					\
+										\
+	if (dirty_driver_is_c_amd(device_bdfs[0]) && __t.missing &&		\
+	    !__t.extra && !__t.stray)						\
+		KNOWN_DIFFERENCE("the C driver does not switch tracking on for aliases"); \
+	else									\
+		EXPECT_EXACT(__t);						\
+} while (0)
+
 /* Writes pages by the device, and expects them and no other. */
 static void expect_tracked(struct dirty_env *env, struct dirty_dev *dev,
 			   struct __test_metadata *_metadata)
 {
 	page_set_clear(&env->written);
 	dirty_write_random_by(env, dev, &env->written, 3);
-	EXPECT_EXACT(dirty_ask(env, env->hwpt, &env->written));
+	EXPECT_TRACKED(dirty_ask(env, env->hwpt, &env->written));
 	EXPECT_EXACT(dirty_ask(env, env->hwpt, &env->none));
 }
 
@@ -107,7 +121,7 @@ TEST_F(shared_group, same_page_in_turn)
 	page_set_add(&env->written, 77);
 	for (int round = 0; round < 4; round++) {
 		dirty_write(devs[round % 2], &env->area, 77);
-		EXPECT_EXACT(dirty_ask(env, env->hwpt, &env->written));
+		EXPECT_TRACKED(dirty_ask(env, env->hwpt, &env->written));
 	}
 }
 
@@ -125,7 +139,7 @@ TEST_F(shared_group, one_is_detached)
 		dirty_write_random_by(env, goes, &env->written, 2);
 		device_detach(goes);
 		dirty_write_random_by(env, stays, &env->written, 2);
-		EXPECT_EXACT(dirty_ask(env, env->hwpt, &env->written));
+		EXPECT_TRACKED(dirty_ask(env, env->hwpt, &env->written));
 
 		expect_tracked(env, stays, _metadata);
 		device_attach(goes, env->hwpt);
@@ -159,7 +173,7 @@ TEST_F(shared_group, both_are_detached)
 			device_detach(devs[(i + round) % 2]);
 		for (int i = 0; i < 2; i++)
 			EXPECT_EQ(-EIO, __dirty_write(devs[i], &env->area, 5));
-		EXPECT_EXACT(dirty_ask(env, env->hwpt, &env->written));
+		EXPECT_TRACKED(dirty_ask(env, env->hwpt, &env->written));
 
 		for (int i = 0; i < 2; i++)
 			device_attach(devs[i], env->hwpt);
@@ -185,7 +199,7 @@ TEST_F(shared_group, no_page_table_of_its_own)
 	device_attach(&self->second, other);
 	page_set_clear(&env->written);
 	dirty_write_random_by(env, &env->dev, &env->written, 3);
-	EXPECT_EXACT(dirty_ask(env, other, &env->written));
+	EXPECT_TRACKED(dirty_ask(env, other, &env->written));
 	EXPECT_EXACT(dirty_ask(env, env->hwpt, &env->none));
 	device_attach(&env->dev, env->hwpt);
 	expect_tracked(env, &self->second, _metadata);

@@ -339,21 +339,26 @@ enum dirty_switch dirty_switch(struct dirty_env *env)
 	}
 }
 
+/* Each C driver gives its IOMMUs an attribute group of its name. */
+static bool iommu_has_group(const char *bdf, const char *name)
+{
+	char path[PATH_MAX];
+
+	snprintf_assert(path, sizeof(path), "/sys/bus/pci/devices/%s/iommu/%s", bdf, name);
+
+	return !access(path, F_OK);
+}
+
+bool dirty_driver_is_c_amd(const char *bdf)
+{
+	return iommu_has_group(bdf, "amd-iommu");
+}
+
 /*
  * Both C drivers walk with generic_pt, whose walk of Linux 7.3 does not clip a
- * leaf to the query. Each gives its IOMMUs an attribute group of its name.
+ * leaf to the query.
  */
 bool dirty_walker_is_generic_pt(const char *bdf)
 {
-	static const char * const groups[] = { "intel-iommu", "amd-iommu" };
-	char path[PATH_MAX];
-
-	for (size_t i = 0; i < ARRAY_SIZE(groups); i++) {
-		snprintf_assert(path, sizeof(path),
-				"/sys/bus/pci/devices/%s/iommu/%s", bdf, groups[i]);
-		if (!access(path, F_OK))
-			return true;
-	}
-
-	return false;
+	return iommu_has_group(bdf, "intel-iommu") || dirty_driver_is_c_amd(bdf);
 }
