@@ -51,6 +51,7 @@ provide_selftests()
 
 step_migrate()
 {
+	"$HERE/own-target" "$CACHE/cargo/migrate"
 	# Static: the guest has no libraries.  With --target the flag does not
 	# reach build scripts, which run here.
 	RUSTFLAGS='-C target-feature=+crt-static' CARGO_TARGET_DIR=$CACHE/cargo/migrate \
