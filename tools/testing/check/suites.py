@@ -50,7 +50,7 @@ class GuestSuite:
     name: str
     what: str
     tests: tuple
-    # Only on these machines, by name; all if empty.
+    # Only on these machines, by name; if empty on all but variants.
     machines: tuple = ()
     # The default domains with which its shared memory comes in huge pages.
     huge_with: tuple = ()
@@ -60,7 +60,9 @@ class GuestSuite:
     needs = "vm"
 
     def runs_on(self, machine):
-        return not self.machines or machine.name in self.machines
+        if self.machines:
+            return machine.name in self.machines
+        return not machine.config.variant
 
     def job_lines(self, machine, patience):
         """Return the lines of a job that run its tests."""
@@ -127,11 +129,40 @@ IOMMUFD_VARIANTS = " ".join(
     )
 )
 
+# The other ways in which vfio gives a device an address space: the container of its own,
+# in both versions, and iommufd in the place of that.
+CONTAINERS = (
+    "vfio_type1_iommu",
+    "vfio_type1v2_iommu",
+    "iommufd_compat_type1",
+    "iommufd_compat_type1v2",
+)
+CONTAINER_VARIANTS = " ".join(f"-v {name}" for name in CONTAINERS)
+CONTAINER_MAPPING_VARIANTS = " ".join(
+    f"-v {name}{memory}"
+    for name in CONTAINERS
+    for memory in ("", "_anonymous", "_anonymous_hugetlb_2mb", "_anonymous_hugetlb_1gb")
+)
+
 UPSTREAM = (
     GuestTest("vfio_pci_driver_test", "./vfio_pci_driver_test -v iommufd", "/tests/vfio"),
     GuestTest("vfio_dma_mapping_test", f"./vfio_dma_mapping_test {IOMMUFD_VARIANTS}", "/tests/vfio"),
     GuestTest("vfio_iommufd_setup_test", "./vfio_iommufd_setup_test", "/tests/vfio"),
     GuestTest("vfio_pci_device_test", "./vfio_pci_device_test", "/tests/vfio"),
+)
+
+
+UPSTREAM_CONTAINERS = (
+    GuestTest(
+        "vfio_pci_driver_test_containers",
+        f"./vfio_pci_driver_test {CONTAINER_VARIANTS}",
+        "/tests/vfio",
+    ),
+    GuestTest(
+        "vfio_dma_mapping_test_containers",
+        f"./vfio_dma_mapping_test {CONTAINER_MAPPING_VARIANTS}",
+        "/tests/vfio",
+    ),
 )
 
 
@@ -155,6 +186,8 @@ TRACKING = (
     "amd-v2/nopt",
     "amd-v1-c/pt",
 )
+# Where one property of the unit is another one.
+VARIANTS = ("vtd-ss-39/pt", "vtd-ss-cm/pt")
 
 
 def dirty_tests():
@@ -317,6 +350,14 @@ def all_suites():
             huge_with=("nopt",),
         ),
         GuestSuite(
+            "containers",
+            "two of them in containers: type1, and what iommufd has instead",
+            UPSTREAM_CONTAINERS,
+            # Once for each configuration: what the device comes from is tested by the above.
+            machines=tuple(f"{config.name}/nopt" for config in configs.CONFIGS if not config.variant),
+            huge_with=("nopt",),
+        ),
+        GuestSuite(
             "iommufd",
             "the kernel's own iommufd selftests, unmodified",
             IOMMUFD,
@@ -326,7 +367,7 @@ def all_suites():
             "dirty",
             "dirty tracking held against what a device wrote",
             dirty_tests(),
-            machines=TRACKING,
+            machines=TRACKING + VARIANTS,
         ),
         GuestSuite(
             "rows",

@@ -38,6 +38,8 @@ class Config:
     dirty: bool = False
     # The emulated unit that `device` holds the properties of.
     unit: str = VTD
+    # Like another one but for a property: only for the suites that name it.
+    variant: bool = False
 
     def qemu_device(self):
         """Return what QEMU's -device takes; interrupt remapping is nobody's subject."""
@@ -103,6 +105,24 @@ CONFIGS = (
         NO_C_DRIVER,
         module=RUST_VTD,
         dirty=True,
+    ),
+    Config(
+        "vtd-ss-39",
+        "VT-d second stage of three levels instead of four, rust_vtd.ko",
+        "x-scalable-mode=on,ssads=on,aw-bits=39",
+        NO_C_DRIVER,
+        module=RUST_VTD,
+        dirty=True,
+        variant=True,
+    ),
+    Config(
+        "vtd-ss-cm",
+        "VT-d second stage, caching mode: what is not present is cached, rust_vtd.ko",
+        "x-scalable-mode=on,ssads=on,caching-mode=on",
+        NO_C_DRIVER,
+        module=RUST_VTD,
+        dirty=True,
+        variant=True,
     ),
     Config(
         "vtd-ss-c",

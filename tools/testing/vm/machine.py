@@ -25,7 +25,7 @@ VIRTUAL_TIME_DEBUG = "shift=0,sleep=off"
 PARAMETERS = (
     "console=ttyS0 panic=-1 loglevel=7 "
     # Interrupt remapping is off in these machines, which vfio asks about.
-    "iommufd.allow_unsafe_interrupts=1"
+    "iommufd.allow_unsafe_interrupts=1 vfio_iommu_type1.allow_unsafe_interrupts=1"
 )
 HUGE_PAGES = "hugepagesz=1G hugepages=1 hugepagesz=2M hugepages=192"
 # Two conventional functions behind a bridge, which share a requester ID.
