@@ -7,6 +7,7 @@ use kernel::sync::atomic::Relaxed;
 
 mod fake;
 mod harvest;
+mod registration;
 
 use fake::{
     Event,
