@@ -91,6 +91,22 @@ def vtd_cases():
             there,
             device="x-scalable-mode=on,x-flts=on",
         ),
+        # SNP in leaves, and PGSNP in PASID entries, are reserved where a unit lacks them.
+        *(
+            Case(
+                f"snoop-{stage}",
+                (
+                    LOADED,
+                    *migrates(IGB),
+                    DISK,
+                    passes("the disk's driver goes", "rmmod", "nvme"),
+                    LETS_GO,
+                ),
+                there,
+                device=f"x-scalable-mode=on,{flags},snoop-control=on",
+            )
+            for stage, flags in (("second", "ssads=on"), ("first", "x-flts=on,coherent=on"))
+        ),
         # Flags that the unit would set in memory, while processors may hold the line.
         Case(
             "incoherent-flags",
