@@ -162,6 +162,40 @@ pub fn dirt_in_any_entry<C: Case>() -> Result {
     Ok(())
 }
 
+/// A row with D in one of its entries, each in turn, gives way to single entries and to another row: of
+/// the old one nothing is left, neither an entry nor its D.
+pub fn a_row_is_replaced<C: Case>() -> Result {
+    for lg2 in rows::<C>().filter(|lg2| (14..=20).contains(lg2)) {
+        let mem = TestMem::new();
+        let table = TestTable::<C>::with(&mem, config::<C>())?;
+        let (size, step) = (1u64 << lg2, 1u64 << entry_lg2(lg2));
+        let (iova, entries) = (8 * G1 + size, size / step);
+
+        for dirty in 0..entries {
+            table.map(iova, 4 * G1, size)?;
+            table.access(iova + dirty * step, true)?;
+            check_eq!(table.unmap(iova, size), size);
+            // Turned round, so that no row is made of them.
+            for entry in 0..entries {
+                table.map(iova + entry * step, size - step - entry * step, step)?;
+            }
+            for entry in 0..entries {
+                check_eq!(table.leaf_lg2(iova + entry * step)?, entry_lg2(lg2));
+                check_eq!(table.word(iova + entry * step)? & C::HARDWARE.dirty, 0);
+            }
+            check!(table.harvest(iova, size, true)?.is(&[]));
+            table.access(iova + dirty * step, true)?;
+            check_eq!(table.unmap(iova, size), size);
+            table.map(iova, 2 * G1, size)?;
+            check!(table.harvest(iova, size, true)?.is(&[]));
+            check!(table.translate(iova + size - 1) == Some(2 * G1 + size - 1));
+            check_eq!(table.unmap(iova, size), size);
+            check!(table.translate(iova + dirty * step).is_none());
+        }
+    }
+    Ok(())
+}
+
 /// Behind pages that are all dirty, a leaf is dirty as a whole though only its first entries are.
 pub fn a_row_behind_dirty_pages<C: Case>() -> Result {
     for lg2 in rows::<C>().filter(|lg2| lg2 - entry_lg2(*lg2) > 3) {

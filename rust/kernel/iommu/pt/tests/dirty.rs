@@ -215,6 +215,44 @@ pub fn neighbours_are_untouched<C: Case>() -> Result {
     Ok(())
 }
 
+/// Dirty pages on both sides of leaves of 2 MiB, 1 GiB and 2 MiB stay what they are, and dirty, when
+/// these are mapped and unmapped, written to or not.
+pub fn pages_beside_large_leaves<C: Case>() -> Result {
+    let mem = TestMem::new();
+    let table = TestTable::<C>::new(&mem, C::MIN_LEVELS)?;
+    let (first, end) = (G1 - M2, 2 * G1 + M2);
+    let pages = [first - K4, end];
+
+    for page in pages {
+        table.map(page, 7 * K4, K4)?;
+        table.access(page, true)?;
+    }
+
+    let live = mem.live();
+
+    for written in [false, true] {
+        table.map(first, first, end - first)?;
+        for (iova, lg2) in [(first, 21), (G1, 30), (2 * G1, 21)] {
+            check_eq!(table.leaf_lg2(iova)?, lg2);
+            if written {
+                table.access(iova, true)?;
+            }
+        }
+        check_eq!(table.unmap(first, end - first), end - first);
+        for page in pages {
+            check!(table.translate(page) == Some(7 * K4));
+            check!(table.word(page)? & C::HARDWARE.dirty != 0);
+        }
+        check_eq!(mem.live(), live);
+    }
+
+    let runs = pages.map(|page| (page, page + K4 - 1));
+
+    check!(table.harvest(0, 4 * G1, true)?.is(&runs));
+    check!(table.harvest(0, 4 * G1, true)?.is(&[]));
+    Ok(())
+}
+
 /// What is dirty in a row is one run, over lines, tables and sizes; a clean page splits it.
 pub fn runs_are_joined<C: Case>() -> Result {
     let mem = TestMem::new();

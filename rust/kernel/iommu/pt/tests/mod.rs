@@ -71,6 +71,7 @@ macro_rules! iommu_pt_for_each_test {
             dirty::query_inside_a_leaf
             dirty::query_across_leaves
             dirty::neighbours_are_untouched
+            dirty::pages_beside_large_leaves
             dirty::runs_are_joined
             dirty::every_position_in_a_line
             dirty::holes_are_passed
@@ -89,6 +90,7 @@ macro_rules! iommu_pt_for_each_test {
             contiguous::copies_are_alike
             contiguous::sizes_are_mixed
             contiguous::dirt_in_any_entry
+            contiguous::a_row_is_replaced
             contiguous::a_row_behind_dirty_pages
             contiguous::query_inside_a_row
             contiguous::rows_are_joined

@@ -1,0 +1,299 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Threads that unmap and map the very range that others harvest.
+//!
+//! Tables that are freed stay in a graveyard, filled with words that a harvest would report: who comes
+//! late is found out by what he reports, and by what he writes. What is unmapped must not come back,
+//! and a page beside all that, which a device writes to, is never lost.
+
+use iommu_pt_host::{
+    error::Result,
+    memory::HostMem,
+    pt::{
+        Config,
+        DetachedTable,
+        DirtySink,
+        Exclusive,
+        Gather,
+        Iova,
+        PageTable,
+        PhysAddr,
+        Prot,
+        Range,
+        Stable,
+        Table,
+        TableMem,
+        Walks, //
+    },
+    spec::{
+        self,
+        Spec, //
+    }, //
+};
+use std::{
+    ptr::NonNull,
+    sync::{
+        atomic::{
+            AtomicBool,
+            AtomicU64,
+            Ordering::{
+                Relaxed,
+                SeqCst, //
+            }, //
+        },
+        Mutex, //
+    },
+    thread,
+    time::{
+        Duration,
+        Instant, //
+    },
+};
+
+const K4: u64 = 1 << 12;
+const M2: u64 = 1 << 21;
+const G1: Iova = 1 << 30;
+
+/// What lies in a freed table: in each format a dirty leaf, which no test maps.
+const POISON: u64 = 0x6000_0bad_b000_0243;
+
+/// The range that is mapped and unmapped.
+const MOVING: u64 = 2 * M2;
+
+/// Memory whose tables stay when they are freed.
+struct Graveyard<'m> {
+    mem: &'m HostMem,
+    dead: Mutex<Vec<NonNull<Table>>>,
+}
+
+// SAFETY: Tables are words that are only accessed as atomics.
+unsafe impl Send for Graveyard<'_> {}
+// SAFETY: As above.
+unsafe impl Sync for Graveyard<'_> {}
+
+impl Graveyard<'_> {
+    /// Whether nobody has written to a table after it was freed; really frees them all.
+    fn bury(&self) -> bool {
+        let mut intact = true;
+
+        for table in self.dead.lock().unwrap().drain(..) {
+            let phys = self.mem.phys(table);
+
+            intact &= (0..512).all(|slot| self.mem.word(phys, slot).load(Relaxed) == POISON);
+            // SAFETY: Nobody uses it any more.
+            unsafe { self.mem.free(table) }
+        }
+        intact
+    }
+}
+
+// SAFETY: All but the freeing, which comes later, is that of `HostMem`.
+unsafe impl TableMem for &Graveyard<'_> {
+    type Flags = ();
+
+    fn alloc(&self, flags: ()) -> Result<NonNull<Table>> {
+        self.mem.alloc(flags)
+    }
+
+    unsafe fn free(&self, table: NonNull<Table>) {
+        let phys = self.mem.phys(table);
+
+        for slot in 0..512 {
+            self.mem.word(phys, slot).store(POISON, Relaxed);
+        }
+        self.dead.lock().unwrap().push(table);
+    }
+
+    fn phys(&self, table: NonNull<Table>) -> PhysAddr {
+        self.mem.phys(table)
+    }
+
+    unsafe fn virt(&self, phys: PhysAddr) -> NonNull<Table> {
+        // SAFETY: The caller's promise is the same.
+        unsafe { self.mem.virt(phys) }
+    }
+
+    unsafe fn flush(&self, start: NonNull<u8>, bytes: usize) {
+        // SAFETY: The caller's promise is the same.
+        unsafe { self.mem.flush(start, bytes) }
+    }
+}
+
+/// Retires tables; there is no hardware to flush.
+struct Retire<'w, 'm>(&'w Walks<&'w Graveyard<'m>>);
+
+impl<'w, 'm> Gather<&'w Graveyard<'m>> for Retire<'w, 'm> {
+    fn add_range(&mut self, _range: Range) {}
+
+    fn queue_free(&mut self, table: DetachedTable<&'w Graveyard<'m>>) {
+        // SAFETY: It is of this memory, and no hardware knows of it.
+        unsafe { self.0.retire(table) }
+    }
+}
+
+/// What was reported: of the moving range, and of the page beside it.
+#[derive(Default)]
+struct Report {
+    beside: bool,
+    last: Option<Iova>,
+    disordered: bool,
+}
+
+impl DirtySink for Report {
+    fn record(&mut self, range: Range) {
+        self.disordered |= self.last.is_some_and(|last| last >= range.first());
+        self.last = Some(range.last());
+        self.beside |= range.last() >= G1 + MOVING;
+    }
+
+    fn cleared(&mut self, _range: Range) {}
+}
+
+/// Ends the harvests, also after a failure: who waits for them would wait for good.
+struct Stop<'a>(&'a AtomicBool);
+
+impl Drop for Stop<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, SeqCst);
+    }
+}
+
+/// How often the range is mapped and unmapped.
+const ROUNDS: u64 = 3000;
+const LIMIT: Duration = Duration::from_secs(50);
+
+fn remove<S: Spec>(lg2s: &[u32]) {
+    let mem = HostMem::new(true);
+    let graves = Graveyard {
+        mem: &mem,
+        dead: Mutex::default(),
+    };
+    let walks = Walks::new(&graves);
+    let config = Config {
+        levels: 4,
+        max_levels: 4,
+        page_sizes: u64::MAX,
+        input_lg2: 64,
+        output_lg2: 64,
+        coherent: true,
+        skip_levels: false,
+    };
+    let table = PageTable::<S::F, _>::new(&graves, config, ()).unwrap();
+    let beside = G1 + MOVING + 5 * K4;
+    let all = Range::new(G1, MOVING + M2).unwrap();
+    let prot = Prot::READ | Prot::WRITE;
+    let stop = AtomicBool::new(false);
+    let (written, seen) = (AtomicU64::new(0), AtomicU64::new(0));
+    let deadline = Instant::now() + LIMIT;
+    let map = |iova: Iova, phys: PhysAddr, len: u64| {
+        // SAFETY: One thread maps and unmaps.
+        let mut claim = unsafe { Exclusive::new(Range::new(iova, len).unwrap(), &table) };
+
+        assert_eq!(
+            table.map(&mut claim, phys, prot, (), &mut Retire(&walks)),
+            (len, Ok(()))
+        );
+    };
+    let unmap = |iova: Iova, len: u64| {
+        // SAFETY: As above.
+        let mut claim = unsafe { Exclusive::new(Range::new(iova, len).unwrap(), &table) };
+
+        assert_eq!(table.unmap(&mut claim, &mut Retire(&walks)), len);
+    };
+    let write = |iova: Iova| {
+        // SAFETY: The thread that writes is the one that maps.
+        let claim = unsafe { Stable::at(iova, &table) };
+
+        // Another harvest may be in between.
+        while table.tree().set_dirty(&claim).is_err() {}
+    };
+
+    map(beside, 0, K4);
+    thread::scope(|scope| {
+        let (table, walks, stop, seen) = (&table, &walks, &stop, &seen);
+        let _stop = Stop(stop);
+
+        for _ in 0..2 {
+            scope.spawn(move || {
+                while !stop.load(SeqCst) {
+                    // SAFETY: Tables are freed by `Retire` only.
+                    let walk = unsafe { walks.enter(all, table) }.unwrap();
+                    let mut report = Report::default();
+
+                    table
+                        .read_and_clear_dirty(&walk, true, &mut report)
+                        .unwrap();
+                    table
+                        .report_writable(&walk, &mut Report::default())
+                        .unwrap();
+
+                    let phys = table.iova_to_phys(&walk);
+
+                    assert!(phys.is_none_or(|phys| phys < 16 * M2), "{phys:x?}");
+                    assert!(!report.disordered, "reports are out of order");
+                    seen.fetch_add(u64::from(report.beside), SeqCst);
+                }
+            });
+        }
+        for round in 0..ROUNDS {
+            let lg2 = lg2s[round as usize % lg2s.len()];
+            let step = 1u64 << lg2;
+
+            // Turned round, so that no leaf is larger than that.
+            for at in (0..MOVING).step_by(step as usize) {
+                map(G1 + at, MOVING - step - at, step);
+            }
+            for at in (0..MOVING).step_by((step * 3).max(8 * K4) as usize) {
+                write(G1 + at);
+            }
+            // The page beside all that is written to once more when the last write was seen.
+            if seen.load(SeqCst) >= written.load(SeqCst) {
+                written.fetch_add(1, SeqCst);
+                write(beside);
+            }
+            unmap(G1, MOVING);
+            for at in (0..MOVING).step_by(step as usize) {
+                // SAFETY: One thread maps and unmaps.
+                let claim = unsafe { Stable::at(G1 + at, table) };
+
+                assert_eq!(table.iova_to_phys(&claim), None, "{at:#x} came back");
+            }
+            if Instant::now() > deadline {
+                break;
+            }
+        }
+    });
+
+    // SAFETY: Nobody else is left.
+    let claim = unsafe { Stable::new(all, &table) };
+    let mut report = Report::default();
+
+    table
+        .read_and_clear_dirty(&claim, true, &mut report)
+        .unwrap();
+
+    let seen = seen.load(SeqCst) + u64::from(report.beside);
+
+    // Two harvests may both have seen one.
+    assert!(seen >= written.load(SeqCst), "a write was lost");
+    assert!(seen > 10, "only {seen} writes");
+    assert!(walks.is_idle());
+    drop(table);
+    assert!(graves.bury(), "a table was written to after it was freed");
+    assert_eq!(mem.live(), 0);
+}
+
+#[test]
+fn vtdss() {
+    remove::<spec::VtdSs>(&[12, 21]);
+}
+
+#[test]
+fn x86_64() {
+    remove::<spec::X86_64>(&[21, 12, 12]);
+}
+
+#[test]
+fn amdv1() {
+    remove::<spec::AmdV1>(&[12, 16, 13, 21, 15]);
+}
