@@ -45,12 +45,9 @@ PLUGGED = "01:00"
 
 # A device of two functions, which nothing keeps apart.
 TWO_FUNCTIONS = (
-    "-device", "edu,addr=0a.0,multifunction=on",
-    "-device", "edu,addr=0a.1",
+    "-device", "edu,addr=0d.0,multifunction=on",
+    "-device", "edu,addr=0d.1",
 )  # fmt: skip
-
-# A function with the IDs of graphics that fail while AMD's unit is on.
-STONEY_RIDGE = ("-device", "ati-vga,addr=0a.0,x-device-id=0x98e4")
 
 # Processors whose unit has erratum 746.
 ERRATUM_746 = ("-cpu", "max,vendor=AuthenticAMD,family=21,model=19")

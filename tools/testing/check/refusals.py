@@ -31,7 +31,6 @@ from cases import (
     PORT_PATH,
     REACH,
     SLOTS,
-    STONEY_RIDGE,
     TWO_FUNCTIONS,
     beside,
     fails,
@@ -398,7 +397,7 @@ def amdvi_cases():
             # The function whose ID it is cannot be told from another, which is in a group.
             "two-groups",
             (
-                *refusal(INVALID, "the IOMMU core refuses the units: EINVAL"),
+                *refusal(INVALID, "the IOMMU core refuses the units"),
                 passes("the kernel says why", "kernel_says", "device in another IOMMU group"),
             ),
             there,
@@ -406,17 +405,11 @@ def amdvi_cases():
                 acpi.ivrs(
                     acpi.ivhd(
                         acpi.ivhd_all(),
-                        acpi.ivhd_alias(SLOTS[EDU], acpi.bdf(0x0A, 1)),
+                        acpi.ivhd_alias(SLOTS[EDU], acpi.bdf(0x0D, 1)),
                     ),
                 ),
             ),
             devices=TWO_FUNCTIONS,
-        ),
-        Case(
-            "stoney-ridge",
-            refusal(NO_DEVICE, "the graphics of Stoney Ridge fail while its unit is on"),
-            there,
-            devices=STONEY_RIDGE,
         ),
         Case(
             "erratum-746",
