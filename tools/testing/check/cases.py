@@ -21,6 +21,7 @@ import machine as vm  # noqa: E402
 INVALID = "Invalid argument"
 NO_DEVICE = "No such device"
 BUSY = "Device or resource busy"
+IO_ERROR = "Input/output error"
 NOT_SUPPORTED = "Operation not supported"
 
 # Slots of the machine's functions.

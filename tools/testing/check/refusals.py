@@ -18,6 +18,7 @@ from cases import (
     HOLE,
     IGB,
     INVALID,
+    IO_ERROR,
     LAST,
     LETS_GO,
     LOADED,
@@ -340,7 +341,7 @@ def amdvi_cases():
         lie(
             "zeros",
             there,
-            INVALID,
+            IO_ERROR,
             "ivhd0: does not switch translation on",
             acpi.ivrs(unit(base=acpi.NO_REGISTERS)),
         ),
