@@ -145,10 +145,18 @@ impl AmdVi {
     }
 
     /// The unit that serves the device at `place`.
+    ///
+    /// No unit serves the function of another, although firmware may name it in a range: it is not
+    /// translated.
     fn unit_of(&self, place: &Place) -> Option<usize> {
+        let is_here = |unit: &Unit| unit.info.segment == place.segment;
+        let is_itself = |unit: &Unit| is_here(unit) && unit.info.source == place.source();
+        if self.units.iter().any(|unit| is_itself(unit)) {
+            return None;
+        }
         self.units
             .iter()
-            .position(|unit| unit.info.segment == place.segment && unit.info.serves(place.source()))
+            .position(|unit| is_here(unit) && unit.info.serves(place.source()))
     }
 }
 
