@@ -8,6 +8,7 @@ import re
 import configs
 import dead
 import refusals
+import several
 
 CHECKOUT = pathlib.Path(__file__).resolve().parent.parent.parent.parent
 
@@ -444,6 +445,7 @@ def all_suites():
             (("vtd-ss/pt", refusals.vtd_cases()), ("amd-v1/pt", refusals.amdvi_cases())),
         ),
         CaseSuite("dead", "a unit that does not answer any more", dead.groups()),
+        CaseSuite("several", "two units in a machine", several.groups()),
         GuestSuite(
             "dma-api",
             "a disk whose driver does DMA through a DMA-API domain",

@@ -113,6 +113,11 @@ def ivhd_one(source):
     return struct.pack("<BHB", 0x02, source, 0)
 
 
+def ivhd_range(first, last):
+    """Return the device entries for a range of requester IDs."""
+    return struct.pack("<BHBBHB", 0x03, first, 0, 0x04, last, 0)
+
+
 def ivhd_alias(source, alias):
     """Return a device entry for one requester ID whose requests carry another."""
     return struct.pack("<BHBBHB", 0x42, source, 0, 0, alias, 0)

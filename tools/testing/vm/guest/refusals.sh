@@ -143,6 +143,22 @@ is_outside()
 	! [ -e "/sys/bus/pci/devices/$(function_of "$1")/iommu_group" ]
 }
 
+# units_are COUNT: so many units are driven.
+units_are()
+{
+	ls -d /sys/class/iommu/rust-*
+	[ "$(find /sys/class/iommu -name 'rust-*' | wc -l)" = "$1" ]
+}
+
+# shares SLOT SLOT: both write in one page table, and what they wrote is found.
+shares()
+{
+	/tests/iommu_rust/dirty_shared -v leaf_4k "$(function_of "$1")" "$(function_of "$2")" \
+		>/tmp/shares && ! grep -q SKIP /tmp/shares && return
+	cat /tmp/shares
+	return 1
+}
+
 # share_group SLOT SLOT: the two functions are in one group.
 share_group()
 {

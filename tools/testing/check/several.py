@@ -1,0 +1,87 @@
+# SPDX-License-Identifier: GPL-2.0
+"""Several units: machines in which one more serves what is behind a port."""
+
+import acpi
+import configs
+from cases import IGB, LETS_GO, LOADED, OTHER_IGB, Case, fails, migrates, passes
+from dead import ADVICE
+
+# The port, which comes before the other bridges, and the function behind it.
+PORT = 0x08
+UNDER = "01:00"
+
+# Where the registers of the second unit are, and its function, which takes a free slot.
+BASE = {configs.VTD: 0xFED91000, configs.AMDVI: 0xFED84000}
+SECOND_FUNCTION = acpi.bdf(2)
+
+
+def devices(config):
+    """Return QEMU's arguments for the port, its unit and the function behind it."""
+    unit = f"{config.qemu_device()},under=port0,base={BASE[config.unit]:#x}"
+    return (
+        "-device", f"pcie-root-port,id=port0,chassis=3,slot=3,addr={PORT:02x}.0",
+        "-device", unit,
+        "-device", "igb,romfile=,bus=port0",
+    )  # fmt: skip
+
+
+def table(unit):
+    """Return the firmware table that names both."""
+    if unit == configs.VTD:
+        behind = acpi.scope(acpi.bdf(PORT), acpi.BRIDGE)
+        return acpi.dmar(acpi.drhd(BASE[unit], behind, include_all=False), acpi.drhd())
+    root, behind = (acpi.ivhd_range(bus << 8, bus << 8 | 0xFF) for bus in (0, 1))
+    return acpi.ivrs(
+        acpi.ivhd(root, acpi.ivhd_io_apic()),
+        acpi.ivhd(behind, function=SECOND_FUNCTION, base=BASE[unit]),
+    )
+
+
+def cases(machine):
+    """Return the cases of a machine."""
+    config = configs.machines(machine)[0].config
+    build = {"tables": (table(config.unit),), "devices": devices(config)}
+    two = passes("there are two units", "units_are", "2")
+    return (
+        Case(
+            "two-units",
+            (
+                LOADED,
+                two,
+                *migrates(IGB),
+                *migrates(UNDER),
+                passes("vfio takes a device of one", "takes", IGB),
+                passes("and one of the other", "takes", UNDER),
+                passes("both write, in one page table", "shares", IGB, UNDER),
+                passes("the other first", "shares", UNDER, IGB),
+                passes("no address was refused", "no_fault"),
+                passes("vfio gives one back", "gives_back", IGB),
+                passes("and the other", "gives_back", UNDER),
+                LETS_GO,
+            ),
+            machine,
+            **build,
+        ),
+        Case(
+            "one-of-two-dies",
+            (
+                LOADED,
+                two,
+                passes("vfio takes a device", "takes", IGB),
+                passes("and another one", "takes", OTHER_IGB),
+                passes("their unit dies", "dies", "by_unmap", IGB, OTHER_IGB),
+                passes("one message says what to do", "says_once", ADVICE),
+                *migrates(UNDER),
+                passes("vfio gives the device back", "gives_back", IGB),
+                passes("and the other one", "gives_back", OTHER_IGB),
+                fails("no device of that unit gets tables again", "migrates_again", IGB),
+            ),
+            machine,
+            **build,
+        ),
+    )
+
+
+def groups():
+    """Return the cases by machine."""
+    return tuple((name, cases(name)) for name in ("vtd-ss/pt", "amd-v1/pt"))
