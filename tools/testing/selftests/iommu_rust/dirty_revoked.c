@@ -6,8 +6,8 @@
  * a query stands in may go.
  *
  * The buffer is that of iommufd's self-test (CONFIG_IOMMUFD_TEST), which is memory and
- * needs no function. A kernel with KASAN notices each look at a table that was freed;
- * any other notices if the table has become one of other memory by then.
+ * needs no function. Two emulated processors seldom meet within a walk: that no table
+ * goes too early is shown on the host. What user space sees is shown here.
  */
 #include <errno.h>
 #include <fcntl.h>

@@ -102,6 +102,20 @@ static void expect_tracked(struct dirty_env *env, struct dirty_dev *dev,
 	EXPECT_EXACT(dirty_ask(env, env->hwpt, &env->none));
 }
 
+/* dirty_write() looks for its stamp in memory, whether writes are tracked or not. */
+TEST_F(shared_group, both_reach_memory)
+{
+	struct dirty_env *env = &self->env;
+
+	for (int round = 0; round < 2; round++) {
+		dirty_write(&env->dev, &env->area, round);
+		dirty_write(&self->second, &env->area, round);
+		dirty_area_remap(env, &env->area);
+		dirty_write(&self->second, &env->area, round);
+		dirty_write(&env->dev, &env->area, round);
+	}
+}
+
 TEST_F(shared_group, both_are_tracked)
 {
 	struct dirty_env *env = &self->env;
