@@ -91,7 +91,9 @@ impl Members {
     pub(super) fn has_group(&self, group: *mut bindings::iommu_group) -> bool {
         let list = self.list.lock();
         // SAFETY: The devices are valid. The pointer is compared, and not followed.
-        let of = |member: &Member| unsafe { (*member.dev.as_raw()).iommu_group };
+        let of = |member: &Member| unsafe {
+            (&raw const (*member.dev.as_raw()).iommu_group).read_volatile()
+        };
         list.iter().any(|member| of(member) == group)
     }
 

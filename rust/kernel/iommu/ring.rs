@@ -276,11 +276,12 @@ impl<const WORDS: usize> Queue<WORDS> {
         C: AsRef<[u64; WORDS]>,
     {
         for round in 0..ROOM_ROUNDS {
-            if self.is_dead() {
-                return Err(EIO);
-            }
             {
                 let mut slots = self.slots.lock_with(irq);
+                // Under the lock: another CPU may have given the unit up meanwhile.
+                if self.is_dead() {
+                    return Err(EIO);
+                }
                 if !slots.is_running() {
                     return Ok(None);
                 }

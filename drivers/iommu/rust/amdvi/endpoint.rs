@@ -94,6 +94,8 @@ impl Endpoint {
                 Ok(())
             }
             Err(error @ (ENOMEM | EIO)) => Err(error),
+            // What the unit may still read stays here, for `drop()` to keep.
+            Err(_) if self.unit.is_dead() => Err(EIO),
             Err(error) => {
                 self.pasids = None;
                 pr_info!(

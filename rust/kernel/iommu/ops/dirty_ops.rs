@@ -121,11 +121,17 @@ impl<P: PagingDomain> DirtyTable<P> {
                 dirty.record(part);
                 return Ok(());
             };
-            if !is_marked {
-                return domain.data.read_and_clear_dirty(&walk, clear, &mut dirty);
+            let harvested = if is_marked {
+                domain.data.report_writable(&walk, &mut dirty)
+            } else {
+                domain.data.read_and_clear_dirty(&walk, clear, &mut dirty)
+            };
+            if harvested.is_err() {
+                // iommufd drops the error of a query: too much is reported, and nothing lost.
+                dirty.record(part);
+                return harvested;
             }
-            domain.data.report_writable(&walk, &mut dirty)?;
-            if clear {
+            if is_marked && clear {
                 dirty.cleared(part);
             }
             Ok(())

@@ -209,12 +209,10 @@ impl<P: PagingDomain> DomainTable<P> {
         if gather.has_tables() {
             // Empty tables gave way to a large leaf. Hardware may have them cached, and what is
             // mapped must work when this returns.
-            if let Some(flush) = gather.flush() {
-                let flushed = domain.flush(flush);
-                gather.free_tables(flushed, &domain.walks);
-                // The caller takes back what was mapped, since hardware may not see it.
-                result = result.and(flushed);
-            }
+            let flushed = domain.flush(gather.flush().unwrap_or(Flush::All));
+            gather.free_tables(flushed, &domain.walks);
+            // The caller takes back what was mapped, since hardware may not see it.
+            result = result.and(flushed);
         }
         // SAFETY: By this function's contract.
         // CAST: The range came in a `usize`.

@@ -11,7 +11,10 @@ use kernel::{
     },
     prelude::*,
     sync::{
-        atomic::Relaxed,
+        atomic::{
+            Full,
+            Relaxed, //
+        },
         Arc, //
     }, //
 };
@@ -132,7 +135,12 @@ impl Powered {
             |command| command.with_translation(true),
             |status| status.translation().into_bool(),
         )?;
-        unit.translates.store(true, Relaxed);
+        // Full, against `Queue::kill()`: a CPU that gives the unit up finds this, or it is found here.
+        unit.translates.xchg(true, Full);
+        if unit.is_dead() {
+            unit.isolate("does not answer an invalidation");
+            return Err(EIO);
+        }
         if self.is_protected() {
             // They block DMA to the kernel's own memory in part, whatever the tables say. They
             // cover the time until here (11.4.8), so there is no moment without either.

@@ -349,6 +349,11 @@ static bool iommu_has_group(const char *bdf, const char *name)
 	return !access(path, F_OK);
 }
 
+bool dirty_driver_is_c_vtd(const char *bdf)
+{
+	return iommu_has_group(bdf, "intel-iommu");
+}
+
 bool dirty_driver_is_c_amd(const char *bdf)
 {
 	return iommu_has_group(bdf, "amd-iommu");
@@ -360,5 +365,5 @@ bool dirty_driver_is_c_amd(const char *bdf)
  */
 bool dirty_walker_is_generic_pt(const char *bdf)
 {
-	return iommu_has_group(bdf, "intel-iommu") || dirty_driver_is_c_amd(bdf);
+	return dirty_driver_is_c_vtd(bdf) || dirty_driver_is_c_amd(bdf);
 }

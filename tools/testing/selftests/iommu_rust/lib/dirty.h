@@ -134,6 +134,7 @@ void dirty_read(struct dirty_dev *dev, struct dirty_area *area, u64 page);
 
 bool dirty_capable(struct dirty_env *env, struct dirty_dev *dev);
 enum dirty_switch dirty_switch(struct dirty_env *env);
+bool dirty_driver_is_c_vtd(const char *bdf);
 bool dirty_driver_is_c_amd(const char *bdf);
 bool dirty_walker_is_generic_pt(const char *bdf);
 
