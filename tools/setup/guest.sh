@@ -59,12 +59,14 @@ step_migrate()
 		--manifest-path "$TOP/tools/migrate/Cargo.toml" ||
 		die "the migration program does not build:" \
 			"$(grep -m1 '^error' "$CACHE/log/migrate.log")"
+	# Where the tests of another checkout, which build in the same folder, leave it alone.
+	install -D "$CACHE/cargo/migrate/x86_64-unknown-linux-gnu/release/iommu-migrate" "$MIGRATE"
 }
 
 provide_migrate()
 {
-	MIGRATE=$CACHE/cargo/migrate/x86_64-unknown-linux-gnu/release/iommu-migrate
-	MIGRATE_KEY=$({ rustc --version; digest_of "$TOP/tools/migrate"; } | digest)
+	MIGRATE=$CACHE/migrate/iommu-migrate
+	MIGRATE_KEY=$({ printf '%s\n' "$MIGRATE"; rustc --version; digest_of "$TOP/tools/migrate"; } | digest)
 	run_step migrate "migration program" "$MIGRATE_KEY" step_migrate
 }
 

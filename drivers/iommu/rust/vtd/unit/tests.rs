@@ -274,13 +274,23 @@ mod suite {
     /// They protect memory until tables do.
     #[test]
     fn regions_are_not_lifted_before_translation_is_on() -> Result {
-        let unit = unit_with(CAPABILITIES | PROTECTED, 0, KVec::new())?;
         let protected = PMEN::zeroed().with_enable(true);
-        unit.regs.write_reg(protected);
-        say(&unit, false, true, true);
-        let powered = Powered::new(unit.clone())?;
+        let found = || -> Result<_> {
+            let unit = unit_with(CAPABILITIES | PROTECTED, 0, KVec::new())?;
+            unit.regs.write_reg(protected);
+            say(&unit, false, true, true);
+            Ok((Powered::new(unit.clone())?, unit))
+        };
+
+        let (powered, unit) = found()?;
         assert_eq!(powered.enable_translation(), Err(ETIMEDOUT));
         assert_eq!(unit.regs.read(PMEN), protected);
+        // It is given up then, whatever it says later.
+        say(&unit, true, true, true);
+        assert_eq!(powered.enable_translation(), Err(EIO));
+        assert_eq!(unit.regs.read(PMEN), protected);
+
+        let (powered, unit) = found()?;
         say(&unit, true, true, true);
         powered.enable_translation()?;
         assert!(!unit.regs.read(PMEN).enable().into_bool());
