@@ -66,7 +66,13 @@ step_migrate()
 provide_migrate()
 {
 	MIGRATE=$CACHE/migrate/iommu-migrate
-	MIGRATE_KEY=$({ printf '%s\n' "$MIGRATE"; rustc --version; digest_of "$TOP/tools/migrate"; } | digest)
+	MIGRATE_KEY=$(
+		{
+			printf '%s\n' "$MIGRATE"
+			rustc --version
+			digest_of "$TOP/tools/migrate"
+		} | digest
+	)
 	run_step migrate "migration program" "$MIGRATE_KEY" step_migrate
 }
 
