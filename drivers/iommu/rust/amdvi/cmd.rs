@@ -156,9 +156,9 @@ impl Queue {
         CMDBUF::at(self.memory.slots.phys())
     }
 
-    /// Runs `enable`, which has the hardware fetch commands from the start of the ring. Whoever
-    /// comes meanwhile waits: he either finds that nothing can be cached yet, or has the hardware
-    /// forget it.
+    /// Runs `enable`, which has the hardware fetch commands from the start of the ring. A batch
+    /// that comes meanwhile waits for the lock: it finds that nothing can be cached yet, or the
+    /// hardware carries it out.
     ///
     /// # Errors
     ///

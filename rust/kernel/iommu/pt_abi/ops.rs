@@ -335,8 +335,9 @@ impl<C: CFormat> Ops<C> {
             return Err(ERANGE);
         }
 
-        // SAFETY: By this function's contract. A page table of C has no count of walks, and the C
-        // code that frees its tables would not ask it: the promise is the one that C relies on.
+        // SAFETY: By this function's contract. FIXME: iommufd does not keep it where a dma-buf is
+        // revoked (`iopt_revoke_notify()`). C's tables have the same fault: C code frees them, and
+        // there is no count of walks that it could ask.
         let claim = unsafe { Stable::new(range, table.owner()) };
         // SAFETY: By this function's contract.
         let mut sink = unsafe { DirtyBitmap::from_raw(NonNull::new_unchecked(dirty), range) };

@@ -16,7 +16,7 @@ use crate::iotlb::Block;
 enum Mood {
     /// Runs everything at once.
     Well,
-    /// Runs this many commands each time that somebody waits.
+    /// Runs this many commands at each wait.
     Slow(usize),
     /// Begins to run after this many waits.
     Late(u32),
@@ -35,7 +35,7 @@ struct Fake<'a> {
     running: Cell<bool>,
     ran: Cell<usize>,
     rounds: Cell<u32>,
-    /// What is written before the first wait: somebody else's batches.
+    /// What is written before the first wait: batches of other CPUs.
     others: RefCell<KVec<Command>>,
 }
 
@@ -179,7 +179,7 @@ mod suite {
         Ok(())
     }
 
-    /// Two batches are under way, and whoever waits for either gets what he waits for: the first is
+    /// Two batches are under way, and a wait for either ends with that one: the first is
     /// not done when nothing is, and both are when the second is.
     #[test]
     fn batches_of_two_are_under_way_at_once() -> Result {
