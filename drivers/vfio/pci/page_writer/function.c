@@ -1,0 +1,218 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * The function's registers, those that are the host's: mode, state, window.
+ */
+#include <linux/io.h>
+#include <linux/iopoll.h>
+#include <linux/pci.h>
+
+#include "page_writer.h"
+
+/* BAR 0 */
+#define COUNTER 0x40
+
+/* BAR 2 */
+#define MODE 0x20000
+#define STATE_VERSION 0x20008
+#define STATE_SIZE 0x20010
+#define COMMAND 0x20018
+#define RESULT 0x20020
+#define STATE_LENGTH 0x20028
+#define WINDOW 0x28000
+#define WINDOW_SIZE (PAGE_WRITER_BAR2_SIZE - WINDOW)
+
+#define KNOWN_VERSION 1
+
+enum {
+	COMMAND_SAVE = 1,
+	COMMAND_LOAD,
+};
+
+enum {
+	RESULT_DONE,
+	RESULT_MODE,
+	RESULT_VERSION,
+	RESULT_LENGTH,
+	RESULT_CHECKSUM,
+	RESULT_RANGE,
+};
+
+/* How long the function may take to obey, and how often the driver looks. */
+#define PATIENCE_US 100000
+#define POLL_US 50
+
+/*
+ * Makes the BARs answer, whether the guest has switched memory decoding on or not: a
+ * virtual machine that has just been started has not, and gets its state nevertheless.
+ * What user space has mapped stays as it is, since its faults wait for memory_lock.
+ */
+static int begin_access(struct page_writer_device *writer, u16 *command)
+{
+	struct pci_dev *pdev = writer->core.pdev;
+
+	down_write(&writer->core.memory_lock);
+	if (pdev->current_state >= PCI_D3hot) {
+		up_write(&writer->core.memory_lock);
+		pci_notice_ratelimited(pdev, "asleep, which keeps it from being migrated: have its guest set it to D0\n");
+		return -EBUSY;
+	}
+	pci_read_config_word(pdev, PCI_COMMAND, command);
+	if (!(*command & PCI_COMMAND_MEMORY))
+		pci_write_config_word(pdev, PCI_COMMAND, *command | PCI_COMMAND_MEMORY);
+
+	return 0;
+}
+
+static void end_access(struct page_writer_device *writer, u16 command)
+{
+	if (!(command & PCI_COMMAND_MEMORY))
+		pci_write_config_word(writer->core.pdev, PCI_COMMAND, command);
+	up_write(&writer->core.memory_lock);
+}
+
+static int set_mode(struct page_writer_device *writer, enum page_writer_mode mode)
+{
+	u64 now;
+
+	writeq(mode, writer->host + MODE);
+	if (!readq_poll_timeout(writer->host + MODE, now, now == mode, POLL_US, PATIENCE_US))
+		return 0;
+
+	pci_notice_ratelimited(writer->core.pdev,
+			       "mode %d was asked for and it stays in %llu: reset it\n", mode, now);
+	return -EIO;
+}
+
+int page_writer_set_mode(struct page_writer_device *writer, enum page_writer_mode mode)
+{
+	u16 command;
+	int ret;
+
+	ret = begin_access(writer, &command);
+	if (ret)
+		return ret;
+	ret = set_mode(writer, mode);
+	end_access(writer, command);
+
+	return ret;
+}
+
+/* Looks whether the function is one that the driver knows, and lets it run. */
+int page_writer_start(struct page_writer_device *writer)
+{
+	u64 version, size;
+	u16 command;
+	int ret;
+
+	ret = begin_access(writer, &command);
+	if (ret)
+		return ret;
+
+	version = readq(writer->host + STATE_VERSION);
+	size = readq(writer->host + STATE_SIZE);
+	if (version != KNOWN_VERSION || !size || size > WINDOW_SIZE) {
+		pci_err(writer->core.pdev,
+			"has a state of version %llu and %llu bytes, and the driver knows version %d and %d bytes at most: bind vfio-pci to it, which does not migrate\n",
+			version, size, KNOWN_VERSION, WINDOW_SIZE);
+		ret = -ENODEV;
+	} else {
+		writer->state_size = size;
+		ret = set_mode(writer, PAGE_WRITER_RUNS);
+	}
+	end_access(writer, command);
+
+	return ret;
+}
+
+int page_writer_counter(struct page_writer_device *writer, u64 *counter)
+{
+	u16 command;
+	int ret;
+
+	ret = begin_access(writer, &command);
+	if (ret)
+		return ret;
+	*counter = readq(writer->guest + COUNTER);
+	end_access(writer, command);
+
+	return 0;
+}
+
+/* Returns one of RESULT_*, or -EIO. */
+static int do_command(struct page_writer_device *writer, u64 command)
+{
+	u64 result;
+
+	writeq(command, writer->host + COMMAND);
+	if (!readq_poll_timeout(writer->host + RESULT, result, result <= RESULT_RANGE,
+				POLL_US, PATIENCE_US))
+		return result;
+
+	pci_notice_ratelimited(writer->core.pdev,
+			       "command %llu has no result but %#llx: reset it\n", command, result);
+	return -EIO;
+}
+
+/* @state gets the state, and @counter how many writes were made before it was saved. */
+int page_writer_save(struct page_writer_device *writer, void *state, u64 *counter)
+{
+	u64 length = 0;
+	u16 command;
+	int ret;
+
+	ret = begin_access(writer, &command);
+	if (ret)
+		return ret;
+
+	*counter = readq(writer->guest + COUNTER);
+	/* A function that does nothing must not pass for one that saves. */
+	writeq(0, writer->host + STATE_LENGTH);
+	ret = do_command(writer, COMMAND_SAVE);
+	if (ret == RESULT_DONE) {
+		length = readq(writer->host + STATE_LENGTH);
+		if (length == writer->state_size)
+			memcpy_fromio(state, writer->host + WINDOW, length);
+	}
+	end_access(writer, command);
+
+	if (ret >= 0 && (ret != RESULT_DONE || length != writer->state_size)) {
+		pci_notice_ratelimited(writer->core.pdev,
+				       "saves %llu of %zu bytes, with result %d: reset it\n",
+				       length, writer->state_size, ret);
+		ret = -EIO;
+	}
+
+	return ret;
+}
+
+/* A state that is refused changes nothing. */
+int page_writer_load(struct page_writer_device *writer, const void *state)
+{
+	u16 command;
+	int ret;
+
+	ret = begin_access(writer, &command);
+	if (ret)
+		return ret;
+	memcpy_toio(writer->host + WINDOW, state, writer->state_size);
+	writeq(writer->state_size, writer->host + STATE_LENGTH);
+	ret = do_command(writer, COMMAND_LOAD);
+	end_access(writer, command);
+
+	if (ret <= 0)
+		return ret;
+	pci_notice_ratelimited(writer->core.pdev,
+			       "refuses the state, with result %d: reset it, and migrate from a function of the same kind\n",
+			       ret);
+	switch (ret) {
+	case RESULT_VERSION:
+		return -EOPNOTSUPP;
+	case RESULT_LENGTH:
+	case RESULT_RANGE:
+		return -EINVAL;
+	case RESULT_CHECKSUM:
+		return -EBADMSG;
+	default:
+		return -EIO;
+	}
+}
