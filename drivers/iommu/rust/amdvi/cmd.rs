@@ -34,6 +34,7 @@ use kernel::{
     sync::{
         atomic::{
             AtomicFlag,
+            Full,
             Relaxed, //
         },
         new_spinlock_irq,
@@ -193,8 +194,9 @@ impl Queue {
     ///
     /// Context: any.
     pub(crate) fn give_up(&self) -> bool {
-        // First, so that a CPU which waits for room under the lock notices.
-        let was_dead = self.dead.xchg(true, Relaxed);
+        // First, so that a CPU which waits for room under the lock notices. Full, against
+        // `Unit::go_live()`.
+        let was_dead = self.dead.xchg(true, Full);
         self.ring.lock().phase = Phase::Dead;
         !was_dead
     }

@@ -64,14 +64,15 @@ impl Endpoint {
             endpoint.unit.table.claim(source, owner)?;
         }
         if most > 0 {
-            endpoint.find_pasids(dev, most)?;
+            let pasids = Pasids::new(dev, &endpoint.unit, most);
+            endpoint.use_pasids(pasids)?;
         }
         Ok(endpoint)
     }
 
     /// Switches the PASIDs on, if there are any. It is no error if they cannot be used.
-    fn find_pasids(&mut self, dev: &Device, most: u32) -> Result {
-        let begun = match Pasids::new(dev, &self.unit, most) {
+    fn use_pasids(&mut self, found: Result<Pin<KBox<Pasids>>>) -> Result {
+        let begun = match found {
             // Here first: if the unit does not answer they must not be freed, see `drop()`.
             Ok(pasids) => {
                 self.pasids = Some(pasids);
@@ -167,5 +168,49 @@ impl Drop for Endpoint {
             // The unit may read the GCR3 table, and has what it read under the domain id.
             core::mem::forget(self.pasids.take());
         }
+    }
+}
+
+#[cfg(CONFIG_RUST_AMD_VI_KUNIT_TEST)]
+#[kunit_tests(rust_amdvi_endpoint)]
+mod tests {
+    use super::*;
+    use crate::unit::tests::unit_until;
+    use kernel::iommu::function::UnitFunction;
+
+    /// The requester ID of a device that there is not.
+    const SOURCE: u16 = 0x108;
+
+    /// Finds PASIDs of a function that has none to switch on, behind a unit that carries out the
+    /// first `answered` batches. Returns what that returned, and whether the GCR3 table is kept for
+    /// ever.
+    fn find(answered: u64) -> Result<(Result, bool)> {
+        let unit = unit_until(answered)?;
+        let function = UnitFunction::find(0, 0).ok_or(ENODEV)?;
+        let pasids = Pasids::with(&function.device(), &unit, 512)?;
+        let id = pasids.id().clone();
+        let mut endpoint = Endpoint {
+            unit: unit.clone(),
+            place: Place::of_requester(0, SOURCE)?,
+            pasids: None,
+        };
+        endpoint.unit.table.claim(SOURCE, SOURCE)?;
+        let begun = endpoint.use_pasids(Ok(pasids));
+        drop(endpoint);
+        Ok((begun, Arc::into_unique_or_drop(id).is_none()))
+    }
+
+    /// The unit may read it if it did not say that it has forgotten the entry.
+    #[test]
+    fn the_table_of_a_silent_unit_is_kept() -> Result {
+        // It is silent when the entry gets the table, when it is to lose it again, never.
+        for (answered, expected) in [
+            (0, (Err(EIO), true)),
+            (1, (Err(EIO), true)),
+            (2, (Ok(()), false)),
+        ] {
+            assert_eq!(find(answered)?, expected);
+        }
+        Ok(())
     }
 }

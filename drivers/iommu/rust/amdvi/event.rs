@@ -84,13 +84,15 @@ pub(crate) trait Source {
     fn flags(&self) -> STATUS;
     /// Clears EventLogInt.
     fn acknowledge(&self);
-    /// Takes the events that are there.
-    fn read(&self);
+    /// Takes the events that are there. Returns whether it got to the end, which it does not if the
+    /// unit has announced an event and does not write it.
+    fn read(&self) -> bool;
     /// Clears EventOverflow, and has the unit log again.
     fn restart(&self);
 }
 
-/// Takes the events of a log. Returns whether there may be more, after [`PASSES`] looks.
+/// Takes the events of a log. Returns whether there may be more: after [`PASSES`] looks, or an event
+/// that did not come.
 ///
 /// A unit signals an event only if it finds EventLogInt clear, and it may set the flag at the very
 /// moment at which it is cleared (erratum 1312): no signal comes then, nor ever after. So the flag
@@ -98,13 +100,17 @@ pub(crate) trait Source {
 pub(crate) fn drain(source: &impl Source) -> bool {
     let has_overflow = |flags: STATUS| flags.event_overflow().into_bool();
     let has_events = |flags: STATUS| flags.event_logged().into_bool() || has_overflow(flags);
+    // Until then the unit may write the events before it; the flag stays set.
+    let has_stopped = |flags: STATUS| has_overflow(flags) && !flags.events().into_bool();
 
     for _ in 0..PASSES {
         let flags = source.flags();
         // First: what comes from now on signals again.
         source.acknowledge();
-        source.read();
-        if has_overflow(flags) {
+        if !source.read() {
+            return true;
+        }
+        if has_stopped(flags) {
             source.restart();
         }
         if !has_events(source.flags()) {
@@ -242,6 +248,11 @@ mod tests {
         unread: Cell<u32>,
         races: Cell<u32>,
         restarts: Cell<u32>,
+        /// How often it is looked at before an overflow stops it.
+        running: Cell<u32>,
+        /// How many events do not come.
+        missing: Cell<u32>,
+        reads: Cell<u32>,
     }
 
     impl Racing {
@@ -252,6 +263,9 @@ mod tests {
                 unread: Cell::new(1),
                 races: Cell::new(races),
                 restarts: Cell::new(0),
+                running: Cell::new(0),
+                missing: Cell::new(0),
+                reads: Cell::new(0),
             }
         }
 
@@ -263,16 +277,24 @@ mod tests {
 
     impl Source for Racing {
         fn flags(&self) -> STATUS {
+            let runs = self.running.get() > 0;
+            self.running.set(self.running.get().saturating_sub(1));
             STATUS::zeroed()
                 .with_event_logged(self.flag.get())
                 .with_event_overflow(self.overflow.get())
+                .with_events(runs)
         }
 
         fn acknowledge(&self) {
             self.flag.set(false);
         }
 
-        fn read(&self) {
+        fn read(&self) -> bool {
+            self.reads.set(self.reads.get() + 1);
+            if self.missing.get() > 0 {
+                self.missing.set(self.missing.get() - 1);
+                return false;
+            }
             self.unread.set(0);
             if self.races.get() > 0 {
                 // It comes after the log was read, and has set the flag before that.
@@ -280,9 +302,11 @@ mod tests {
                 self.flag.set(true);
                 self.unread.set(1);
             }
+            true
         }
 
         fn restart(&self) {
+            assert_eq!(self.running.get(), 0);
             self.restarts.set(self.restarts.get() + 1);
             self.overflow.set(false);
         }
@@ -302,6 +326,20 @@ mod tests {
         assert_eq!(unit.races.get(), u32::MAX - PASSES);
     }
 
+    /// Each wait for one is long, with interrupts disabled.
+    #[test]
+    fn an_event_that_does_not_come_ends_the_pass() {
+        let unit = Racing::new(0, true);
+        unit.missing.set(2);
+        for reads in 1..=2 {
+            assert!(drain(&unit));
+            assert_eq!((unit.reads.get(), unit.restarts.get()), (reads, 0));
+        }
+        assert!(!drain(&unit));
+        assert!(unit.signals());
+        assert_eq!(unit.restarts.get(), 1);
+    }
+
     #[test]
     fn an_overflow_is_seen_once() {
         for races in 0..3 {
@@ -310,6 +348,19 @@ mod tests {
             assert!(unit.signals());
             assert_eq!(unit.restarts.get(), 1);
         }
+    }
+
+    #[test]
+    fn a_log_is_restarted_once_it_has_stopped() {
+        let unit = Racing::new(0, true);
+        unit.running.set(5);
+        assert!(!drain(&unit));
+        assert_eq!((unit.reads.get(), unit.restarts.get()), (4, 1));
+        // One that goes on is left for later.
+        let unit = Racing::new(0, true);
+        unit.running.set(u32::MAX);
+        assert!(drain(&unit));
+        assert_eq!(unit.restarts.get(), 0);
     }
 
     #[test]

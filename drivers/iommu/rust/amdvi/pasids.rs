@@ -4,7 +4,7 @@
 //! cached under.
 //!
 //! A unit caches translations of guest tables by domain id and PASID, and knows one domain id for
-//! each device. So a device with PASIDs has an id of its own, for all domains that it has guest
+//! each device. So a device with PASIDs has its own id, for all domains that it has guest
 //! tables of: the same PASID of two devices may be in two domains, and two PASIDs of one device are
 //! in two domains with one id. Its requests without PASID are those of PASID 0 then, unless they
 //! pass or have a host table; see [`sequence`].
@@ -84,6 +84,21 @@ impl Pasids {
         if count == 0 {
             return Err(ENODEV);
         }
+        Self::with(dev, unit, count)
+    }
+
+    /// The PASIDs of `dev` below `count`. They are off.
+    ///
+    /// May sleep.
+    ///
+    /// # Errors
+    ///
+    /// As for [`Self::new`].
+    pub(crate) fn with(
+        dev: &device::Device,
+        unit: &Arc<Unit>,
+        count: u32,
+    ) -> Result<Pin<KBox<Self>>> {
         let id = Arc::new(DomainId::new(unit)?, GFP_KERNEL)?;
         let table = KBox::pin_init(Gcr3::new(count, unit.node), GFP_KERNEL)?;
         // Requests without PASID are like those of PASID 0.

@@ -2,8 +2,8 @@
 
 //! One remapping unit: its registers, command buffer, event log and device table.
 //!
-//! A unit that does not carry out a command in time is given up, for ever: nobody knows any more
-//! what it remembers. It gets no more commands, so that all that depends on it fails with `EIO`; its
+//! A unit that does not carry out a command in time is given up, for ever: what it remembers is
+//! unknown. It gets no more commands, so that all that depends on it fails with `EIO`; its
 //! tables, domain ids and GCR3 tables are neither freed nor used again; and its devices lose bus
 //! mastering.
 //!
@@ -15,7 +15,7 @@
 pub(crate) mod power;
 mod take;
 #[cfg(CONFIG_RUST_AMD_VI_KUNIT_TEST)]
-mod tests;
+pub(crate) mod tests;
 
 use kernel::{
     device::Device,
@@ -36,6 +36,7 @@ use kernel::{
         aref::ARef,
         atomic::{
             AtomicFlag,
+            Full,
             Relaxed, //
         },
         Mutex,
@@ -129,7 +130,8 @@ pub(crate) struct Unit {
     /// What was last written to the control register.
     #[pin]
     control: SpinLockIrq<CONTROL>,
-    /// Whoever holds it reads the event log.
+    /// The lock of the event log: the CPU that holds it reads the log, and only under it is the log
+    /// switched off, or on again.
     #[pin]
     events: SpinLockIrq<()>,
     #[pin]
@@ -201,7 +203,7 @@ impl Unit {
         Ok(())
     }
 
-    /// Gives the unit up because of `fault`. Returns what those get who asked for something.
+    /// Gives the unit up because of `fault`. Returns the error for the callers that wait for it.
     ///
     /// Context: any.
     fn give_up(&self, fault: Fault) -> Error {
@@ -221,9 +223,32 @@ impl Unit {
             Fault::Silent(command) => pr_err!("ivhd{}: does not finish {}\n", number, command),
             Fault::Full => pr_err!("ivhd{}: fetches no commands\n", number),
         }
-        if !self.live.load(Relaxed) {
-            return EIO;
+        if self.live.load(Relaxed) {
+            self.isolate();
         }
+        EIO
+    }
+
+    /// Notes that devices depend on the unit from now on: translation is on, and the unit has
+    /// answered since.
+    ///
+    /// Context: any, without a lock of the unit.
+    ///
+    /// # Errors
+    ///
+    /// `EIO` if the unit was given up meanwhile.
+    fn go_live(&self) -> Result {
+        // Full, against `Queue::give_up()`: a CPU that gives the unit up finds this, or it is found
+        // here.
+        self.live.xchg(true, Full);
+        self.check().inspect_err(|_| self.isolate())
+    }
+
+    /// Takes bus mastering from the devices behind the unit, which was given up, and says so.
+    ///
+    /// Context: any.
+    fn isolate(&self) {
+        let number = self.number;
         let devices = AmdVi::registry().isolate(number);
         pr_err!(
             "ivhd{}: is given up, and {} devices behind it can do no more DMA: restart the machine; \
@@ -231,7 +256,6 @@ impl Unit {
             number,
             devices
         );
-        EIO
     }
 
     /// The PCI function that the unit is.
@@ -278,23 +302,33 @@ impl Unit {
         self.submit(&[Tag { domain, pasid }.all()])
     }
 
-    /// Prints why something is refused that somebody asks for, if he does not ask all the time.
+    /// Prints why a request is refused, at a limited rate.
     pub(crate) fn explain_refusal(&self, what: fmt::Arguments<'_>) {
         if self.limit.allows() {
             pr_info!("ivhd{}: {}\n", self.number, what);
         }
     }
 
-    /// Prints the events that the unit has logged and gives their entries back. Returns whether
-    /// there may be more.
+    /// Prints the events that the unit has logged and gives their entries back, while the log is
+    /// on. Returns whether there may be more.
     ///
     /// Context: any.
     pub(crate) fn poll_events(&self) -> bool {
         let _events = self.events.lock();
-        event::drain(&self)
+        // The registers are no longer the driver's once the log is off, whatever the flags say.
+        self.logs_events() && event::drain(&self)
     }
 
-    /// Whether events are logged.
+    /// Switches the log and its interrupt off. When this returns, no CPU reads the log or switches
+    /// it on again.
+    ///
+    /// Context: any.
+    fn end_events(&self) -> Result {
+        let _events = self.events.lock();
+        self.set_control(|control| control.with_event_interrupt(false).with_events(false))
+    }
+
+    /// Whether events are logged. It stays so under the lock of the log.
     fn logs_events(&self) -> bool {
         self.control.lock().events().into_bool()
     }
@@ -311,7 +345,7 @@ impl event::Source for &Unit {
         let _ = self.regs.try_write_reg(STATUS::acknowledge_events());
     }
 
-    fn read(&self) {
+    fn read(&self) -> bool {
         let mut head = self.regs.read(EVTHEAD).index();
         let tail = self.regs.read(EVTTAIL).index();
         while head != tail {
@@ -321,14 +355,17 @@ impl event::Source for &Unit {
                     None
                 })
             });
-            if let Some(event) = event {
-                if self.limit.allows() {
-                    pr_err!("ivhd{}: {}\n", self.number, event);
-                }
-            }
             head = EVTHEAD::at(head + 1).index();
             self.regs.write_reg(EVTHEAD::at(head));
+            let Some(event) = event else {
+                // The wait may be as long for the next, and interrupts are disabled.
+                return false;
+            };
+            if self.limit.allows() {
+                pr_err!("ivhd{}: {}\n", self.number, event);
+            }
         }
+        true
     }
 
     /// An overflow has stopped the log (2.5.1).
@@ -353,8 +390,7 @@ impl HasDomainIds for Unit {
 
 impl msi::Handler for Unit {
     fn handle(&self) {
-        // A unit that is being stopped logs no more, whatever its flags say.
-        while self.poll_events() && self.logs_events() {
+        while self.poll_events() {
             fsleep(EVENT_PAUSE);
         }
     }

@@ -168,8 +168,7 @@ impl Powered {
             })
         })?;
         self.forget_all()?;
-        unit.live.store(true, Relaxed);
-        Ok(())
+        unit.go_live()
     }
 
     /// Makes the unit forget everything.
@@ -202,23 +201,22 @@ impl Powered {
         if unit.is_dead() && unit.live.load(Relaxed) {
             // Without translation its devices would reach all memory as soon as they are given bus
             // mastering again.
-            unit.set_control(|control| control.with_event_interrupt(false).with_events(false))?;
+            unit.end_events()?;
             return Err(EIO);
         }
         unit.commands.end();
-        unit.set_control(|control| {
-            control
-                .with_commands(false)
-                .with_event_interrupt(false)
-                .with_events(false)
-        })?;
-        read_poll_timeout_atomic(
+        unit.end_events()?;
+        unit.set_control(|control| control.with_commands(false))?;
+        let stopped = read_poll_timeout_atomic(
             || regs.try_read(STATUS),
             |status| !status.commands().into_bool() && !status.events().into_bool(),
             STATUS_DELAY,
             STATUS_ROUNDS,
-        )?;
+        );
+        // Devices do without translation from now on, whether or not the rings stop; the memory of
+        // rings that do not is kept.
         unit.set_control(|control| control.with_enable(false))?;
+        stopped?;
         regs.write_reg(CMDHEAD::from_raw(0));
         regs.write_reg(CMDTAIL::at(0));
         regs.write_reg(EVTHEAD::at(0));
@@ -250,7 +248,7 @@ impl Drop for Powered {
             let unit = &self.unit;
             unit.commands.give_up();
             pr_err!(
-                "ivhd{}: stays on: {:?}; its tables are leaked, as it may still read them\n",
+                "ivhd{}: does not stop: {:?}; its tables are leaked, as it may still read them\n",
                 unit.number,
                 error
             );

@@ -62,6 +62,15 @@ fn unit() -> Result<Arc<Unit>> {
     Ok(unit)
 }
 
+/// A unit that carries out the first `batches` batches of commands, and no more.
+pub(crate) fn unit_until(batches: u64) -> Result<Arc<Unit>> {
+    let unit = unit()?;
+    say_running(&unit, true)?;
+    unit.commands.run(|| Ok(()))?;
+    unit.commands.answer(batches)?;
+    Ok(unit)
+}
+
 /// Has the unit say that it fetches commands and logs events, or that it has stopped.
 fn say_running(unit: &Unit, runs: bool) -> Result {
     let status = STATUS::zeroed().with_commands(runs).with_events(runs);
@@ -78,9 +87,16 @@ fn is_as_found(unit: &Unit) -> Result<bool> {
         && regs.try_read(CONTROL)?.into_raw() == OLD_CONTROL)
 }
 
-/// Whether somebody holds on to the unit for ever.
-fn is_leaked(unit: Arc<Unit>) -> bool {
-    Arc::into_unique_or_drop(unit).is_none()
+/// Whether there is a reference for ever.
+fn is_leaked<T>(object: Arc<T>) -> bool {
+    Arc::into_unique_or_drop(object).is_none()
+}
+
+/// A unit that logs events.
+fn logging() -> Result<Arc<Unit>> {
+    let unit = unit()?;
+    unit.set_control(|control| control.with_events(true))?;
+    Ok(unit)
 }
 
 #[kunit_tests(rust_amdvi_unit)]
@@ -116,8 +132,12 @@ mod suite {
         let unit = unit()?;
         let powered = Powered::new(unit.clone())?;
         say_running(&unit, true)?;
+        unit.commands.answer(1000)?;
+        powered.enable_translation()?;
         drop(powered);
         assert_eq!(unit.regs.try_read(DEVTAB)?, unit.table.address());
+        // Devices that outlive the driver reach memory without it.
+        assert!(!unit.regs.try_read(CONTROL)?.enable().into_bool());
         assert!(is_leaked(unit));
         Ok(())
     }
@@ -149,6 +169,20 @@ mod suite {
         drop(powered);
         assert!(is_as_found(&unit)?);
         assert!(!is_leaked(unit));
+        Ok(())
+    }
+
+    /// The CPU that gives it up has not seen that devices depend on it.
+    #[test]
+    fn a_unit_that_is_given_up_while_it_goes_live() -> Result {
+        let unit = unit()?;
+        let powered = Powered::new(unit.clone())?;
+        assert!(unit.commands.give_up());
+        assert_eq!(unit.go_live(), Err(EIO));
+        // Translation may be all that keeps them from memory, and stays as it is.
+        drop(powered);
+        assert!(!is_as_found(&unit)?);
+        assert!(is_leaked(unit));
         Ok(())
     }
 
@@ -187,25 +221,48 @@ mod suite {
     /// A register that is memory has its flag set for ever.
     #[test]
     fn a_flag_that_stays_ends_with_the_log() -> Result {
-        let unit = unit()?;
+        let unit = logging()?;
         unit.regs.try_write_reg(STATUS::acknowledge_events())?;
         assert!(unit.poll_events());
+        unit.end_events()?;
         // The unit logs nothing, so its interrupt is done.
+        assert!(!unit.poll_events());
         msi::Handler::handle(&*unit);
+        Ok(())
+    }
+
+    /// What comes after the log was switched off is left alone, and does not switch it on.
+    #[test]
+    fn a_log_that_is_off_is_not_touched() -> Result {
+        let unit = logging()?;
+        let regs = &unit.regs;
+        regs.write_reg(EVTHEAD::at(3));
+        regs.write_reg(EVTTAIL::from_raw(4 << 4));
+        unit.log.put(3, EVENT)?;
+        let status = STATUS::zeroed().with_event_logged(true);
+        let status = status.with_event_overflow(true);
+        regs.try_write_reg(status)?;
+        unit.end_events()?;
+        assert!(!unit.poll_events());
+        assert_eq!(regs.read(EVTHEAD), EVTHEAD::at(3));
+        assert_eq!(regs.try_read(STATUS)?, status);
+        assert_eq!(regs.try_read(CONTROL)?, CONTROL::from_raw(OLD_CONTROL));
         Ok(())
     }
 
     #[test]
     fn events_are_taken_as_far_as_the_unit_says() -> Result {
-        let unit = unit()?;
+        let unit = logging()?;
         let regs = &unit.regs;
         let last = crate::regs::queue::ENTRIES - 1;
         regs.write_reg(EVTHEAD::at(last));
         regs.write_reg(EVTTAIL::from_raw(2 << 4));
-        // The second of three is never written.
+        // The second of three is never written: the first look ends there.
         unit.log.put(last, EVENT)?;
         unit.log.put(1, EVENT)?;
         unit.log.put(2, EVENT)?;
+        assert!(unit.poll_events());
+        assert_eq!(regs.read(EVTHEAD), EVTHEAD::at(1));
         unit.poll_events();
         assert_eq!(regs.read(EVTHEAD), EVTHEAD::at(2));
         assert_eq!(regs.try_read(STATUS)?, STATUS::acknowledge_events());
@@ -216,15 +273,22 @@ mod suite {
 
     #[test]
     fn the_event_log_begins_anew_after_an_overflow() -> Result {
-        let unit = unit()?;
+        let unit = logging()?;
         let regs = &unit.regs;
         regs.write_reg(EVTHEAD::at(7));
         regs.write_reg(EVTTAIL::from_raw(8 << 4));
         unit.log.put(7, EVENT)?;
         let status = STATUS::zeroed().with_event_logged(true);
-        regs.try_write_reg(status.with_event_overflow(true))?;
-        unit.poll_events();
+        let status = status.with_event_overflow(true);
+        // The unit has not stopped yet: its events are taken, and it begins anew later.
+        regs.try_write_reg(status.with_events(true))?;
+        assert!(unit.poll_events());
         assert!(unit.log.take(7).is_none());
+        assert_eq!(regs.read(EVTHEAD), EVTHEAD::at(8));
+        assert_eq!(regs.try_read(STATUS)?, STATUS::acknowledge_events());
+
+        regs.try_write_reg(status)?;
+        unit.poll_events();
         assert_eq!(regs.read(EVTHEAD), EVTHEAD::at(0));
         assert_eq!(regs.read(EVTTAIL), EVTTAIL::from_raw(0));
         assert_eq!(regs.try_read(STATUS)?, STATUS::acknowledge_overflow());
