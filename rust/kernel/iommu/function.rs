@@ -100,11 +100,68 @@ impl UnitFunction {
         })?;
         Ok(value)
     }
+
+    /// Writes 32 bits of the configuration space at `offset`.
+    ///
+    /// Context: may sleep.
+    ///
+    /// # Errors
+    ///
+    /// As for [`Self::read_config`].
+    pub fn write_config(&self, offset: u16, value: u32) -> Result {
+        if offset % 4 != 0 || offset >= 4096 {
+            return Err(EINVAL);
+        }
+        // SAFETY: By the type invariants.
+        to_result(unsafe {
+            bindings::pci_write_config_dword(self.as_raw(), i32::from(offset), value)
+        })
+    }
 }
 
 impl Drop for UnitFunction {
     fn drop(&mut self) {
         // SAFETY: By the type invariants the reference is ours.
         unsafe { bindings::pci_dev_put(self.as_raw()) };
+    }
+}
+
+#[cfg(CONFIG_RUST_IOMMU_KUNIT_TEST)]
+#[kunit_tests(rust_iommu_function)]
+mod tests {
+    use super::*;
+
+    /// What the processor says of itself: vendor, family and model, each in eight bits.
+    #[cfg(all(CONFIG_X86_64, not(CONFIG_UML)))]
+    fn by_cpuid() -> u32 {
+        use core::arch::x86_64::__cpuid;
+
+        // SAFETY: Each processor of 64 bits has the instruction.
+        #[allow(unused_unsafe)]
+        let (first, second) = unsafe { (__cpuid(0), __cpuid(1)) };
+        let vendor = match &first.ebx.to_le_bytes() {
+            b"Auth" => bindings::X86_VENDOR_AMD,
+            b"Genu" => bindings::X86_VENDOR_INTEL,
+            _ => u32::MAX,
+        };
+        let of = |shift: u32, bits: u32| second.eax >> shift & ((1 << bits) - 1);
+        let (mut family, mut model) = (of(8, 4), of(4, 4));
+        if family == 0xf {
+            family += of(20, 8);
+        }
+        if family >= 6 {
+            model |= of(16, 4) << 4;
+        }
+        vendor << 16 | family << 8 | model
+    }
+
+    #[cfg(not(all(CONFIG_X86_64, not(CONFIG_UML))))]
+    fn by_cpuid() -> u32 {
+        0
+    }
+
+    #[test]
+    fn the_processor_is_the_one_that_runs_this() {
+        assert_eq!(processor(), by_cpuid());
     }
 }

@@ -413,8 +413,16 @@ def amdvi_cases():
             devices=TWO_FUNCTIONS,
         ),
         Case(
+            # The emulated registers are memory in which the bit is not set.
             "erratum-746",
-            refusal(NO_DEVICE, "may stall when they log an event (erratum 746)"),
+            (
+                LOADED,
+                passes("it was mended", "says", "ivhd0: mended erratum 746, as firmware had not"),
+                *migrates(IGB),
+                DISK,
+                passes("the disk's driver goes", "rmmod", "nvme"),
+                LETS_GO,
+            ),
             there,
             devices=ERRATUM_746,
         ),

@@ -47,6 +47,7 @@ use crate::{
     endpoint::Endpoint,
     pasids::sequence::Untagged,
     policy::Policy,
+    quirks,
     unit::{
         power::Powered,
         Unit, //
@@ -74,7 +75,7 @@ pub(crate) struct AmdVi {
     units: KVec<Arc<Unit>>,
     reserved: KVec<ReservedInfo>,
     policy: Policy,
-    /// Emptied when the driver lets go: dropping these switches the units off.
+    /// Emptied by `shutdown()`: dropping these switches the units off.
     #[pin]
     power: Mutex<KVec<Powered>>,
 }
@@ -95,6 +96,9 @@ impl AmdVi {
         }
         for unit in &units {
             policy.explain(unit.number, &unit.caps)?;
+        }
+        for unit in &units {
+            quirks::mend(unit.number, unit.info.segment, unit.info.source)?;
         }
         let mut power = KVec::with_capacity(units.len(), GFP_KERNEL)?;
         for unit in &units {
@@ -126,7 +130,7 @@ impl AmdVi {
     ///
     /// # Errors
     ///
-    /// `EIO` if a unit does not answer; the caller lets go of everything then.
+    /// `EIO` if a unit does not answer; the caller drops the registration then.
     pub(crate) fn enable_translation(&self) -> Result {
         for powered in self.power.lock().iter() {
             powered.enable_translation().inspect_err(|_| {
