@@ -54,7 +54,11 @@ TWO_FUNCTIONS = (
 ERRATUM_746 = ("-cpu", "max,vendor=AuthenticAMD,family=21,model=19")
 
 # EFR.HASup and EFR.HDSup.
-FLAGS = 1 << 49 | 1 << 52
+ACCESSED = 1 << 49
+FLAGS = ACCESSED | 1 << 52
+
+# IVinfo as usual, and with EFRSup: the images of EFR count.
+IMAGES_COUNT = 0x00203043
 
 ONE_TO_ONE = "Firmware has requested this device have a 1:1 IOMMU mapping"
 

@@ -7,6 +7,7 @@ time, and devices work as if nobody had tried.
 
 import acpi
 from cases import (
+    ACCESSED,
     BEHIND,
     BUSY,
     Case,
@@ -17,6 +18,7 @@ from cases import (
     FLAGS,
     HOLE,
     IGB,
+    IMAGES_COUNT,
     INVALID,
     IO_ERROR,
     LAST,
@@ -254,7 +256,7 @@ def amdvi_cases():
             there,
             device="hd=off",
         ),
-        # Two blocks about one unit, of which either may be wrong: the unit itself knows.
+        # Two blocks about one unit, neither of which counts: IVinfo does not say so.
         Case(
             "flags-disagree",
             (LOADED, *migrates(IGB), LETS_GO),
@@ -266,7 +268,16 @@ def amdvi_cases():
             no_tracking("host tables have no accessed flags (EFR.HASup)"),
             there,
             device="hd=off",
-            tables=(acpi.ivrs(unit(kind=0x10), unit(features=FLAGS)),),
+            tables=(acpi.ivrs(unit(kind=0x10), unit(features=FLAGS), info=IMAGES_COUNT),),
+        ),
+        Case(
+            "flags-withheld",
+            (
+                *no_tracking("host tables have no dirty flags (EFR.HDSup)"),
+                passes("says why", "says", "ivhd0: firmware (IVRS) withholds some of its features"),
+            ),
+            there,
+            tables=(acpi.ivrs(unit(features=ACCESSED), info=IMAGES_COUNT),),
         ),
         Case(
             # Not refused, but told of what it may have cached as absent. It has not, so no

@@ -36,6 +36,9 @@ const INFO_OFFSET: usize = 36;
 /// The kinds of blocks that describe a unit, the oldest first (5.2.2).
 const UNIT_KINDS: [u16; 3] = [0x10, 0x11, 0x40];
 
+/// The image of a unit's registers of extended features, in blocks that have one.
+pub(crate) type Features = [u64; 2];
+
 /// Attribute of a unit: it must not be used for host translation.
 const NO_HOST_TRANSLATION: u32 = 1 << 0;
 
@@ -68,6 +71,8 @@ pub(crate) struct UnitInfo {
     pub(crate) flags: u8,
     /// Whether it must not be used for host translation.
     pub(crate) no_host: bool,
+    /// What the block says of the registers of extended features; old blocks say it otherwise.
+    pub(crate) features: Option<Features>,
     /// The devices that it serves.
     pub(crate) scopes: KVec<Scope>,
 }
@@ -199,10 +204,11 @@ impl Ivrs {
         body.skip(2).map_err(short)?;
         let attributes = body.u32().map_err(short)?;
         let newer = record.kind != UNIT_KINDS[0];
-        if newer {
-            // Copies of the extended features, which are read from the unit itself.
-            body.skip(16).map_err(short)?;
-        }
+        let features = if newer {
+            Some([body.u64().map_err(short)?, body.u64().map_err(short)?])
+        } else {
+            None
+        };
 
         if base == 0 || base == u64::MAX || base & 0x3fff != 0 {
             return Err(bad("an IVHD block names no valid register address"));
@@ -216,6 +222,7 @@ impl Ivrs {
             flags,
             // Blocks of the oldest kind have another meaning for the field.
             no_host: newer && attributes & NO_HOST_TRANSLATION != 0,
+            features,
             scopes: scope::parse(body, record.kind, offset)?,
         };
         let same = |known: &UnitInfo| known.segment == segment && known.source == source;

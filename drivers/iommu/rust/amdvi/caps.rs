@@ -11,6 +11,7 @@ use kernel::{
 };
 
 use crate::{
+    acpi::Features,
     gcr3,
     regs::cap::{
         Header,
@@ -114,12 +115,25 @@ impl Caps {
         }
     }
 
-    /// `EFR` as the unit reports it, for user space.
+    /// Leaves out the features that firmware's `image` of the registers withholds. Firmware says of
+    /// all images at once whether they count.
+    pub(crate) fn limited_by(self, image: Option<Features>) -> Self {
+        let Some([efr, efr2]) = image.filter(|_| self.info.features().into_bool()) else {
+            return self;
+        };
+        Self {
+            efr: self.efr.limited_by(EFR::from_raw(efr)),
+            efr2: self.efr2.limited_by(EFR2::from_raw(efr2)),
+            ..self
+        }
+    }
+
+    /// `EFR` as the driver uses it, for user space.
     pub(crate) fn raw_efr(&self) -> u64 {
         self.efr.into_raw()
     }
 
-    /// `EFR2` as the unit reports it, for user space.
+    /// `EFR2` as the driver uses it, for user space.
     pub(crate) fn raw_efr2(&self) -> u64 {
         self.efr2.into_raw()
     }
@@ -267,6 +281,47 @@ mod tests {
             info,
             false,
         )
+    }
+
+    #[test]
+    fn firmware_withholds_features() {
+        const STATED: u32 = 1 << 0;
+        let both = HA | HD;
+        let limited = |efr, image| caps(FEATURES, efr, STATED).limited_by(Some([image, 0]));
+        assert_eq!(limited(both, both).dirty(Tables::Host), Ok(()));
+        let missing = Err(NoDirty::DirtyFlag);
+        assert_eq!(limited(both, HA).dirty(Tables::Host), missing);
+        // What the unit does not have firmware cannot give it.
+        assert_eq!(limited(HA, both).dirty(Tables::Host), missing);
+        // Fields: the lower value, and the one that says no.
+        let levels = |caps: Caps| caps.shape(Tables::Host).map(|shape| shape.max_levels);
+        for (unit, image, most) in [
+            (2, 1, Some(5)),
+            (1, 2, Some(5)),
+            (0, 2, Some(4)),
+            (3, 0, None),
+            (1, 3, None),
+        ] {
+            assert_eq!(levels(limited(unit << 10, image << 10)), most);
+        }
+        let guest = |pasmax: u64, glx: u64| GT | GIO | pasmax << 32 | glx << 14;
+        let pasids = |unit, image| limited(unit, image).pasids();
+        assert_eq!(pasids(guest(10, 1), guest(5, 2)), 1 << 6);
+        assert_eq!(pasids(guest(19, 1), guest(19, 2)), 1 << 18);
+        assert_eq!(pasids(guest(19, 2), 19 << 32), 0);
+
+        let ranges = |caps: Caps, image| {
+            let caps = Caps {
+                efr2: EFR2::from_raw(1 << 11),
+                ..caps
+            };
+            caps.limited_by(image).ignores_hypertransport()
+        };
+        assert!(ranges(caps(FEATURES, 0, STATED), Some([0, 1 << 11])));
+        assert!(!ranges(caps(FEATURES, 0, STATED), Some([0, 0])));
+        // Images that do not count, and a block that has none.
+        assert!(ranges(caps(FEATURES, 0, 0), Some([0, 0])));
+        assert!(ranges(caps(FEATURES, 0, STATED), None));
     }
 
     #[test]

@@ -29,7 +29,8 @@ const OLD: &[u8] = &[
 const NEW: &[u8] = &[
     0x11, 0x0d, 104, 0, 0x10, 0, 0x40, 0, //
     0, 0, 0xd8, 0xfe, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, //
-    0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, // copies of the features
+    0xef, 0xcd, 0xab, 0x89, 0x67, 0x45, 0x23, 0x01, // image of the features
+    0, 8, 0, 0, 0, 0, 0, 0x80, // and of the others
     0x02, 0x08, 0x00, 0x00, // 00:01.0
     0x03, 0x00, 0x01, 0x40, // from 01:00.0
     0x04, 0xff, 0x01, 0x00, // to 01:1f.7
@@ -111,6 +112,7 @@ mod suite {
         // Not itself, whatever firmware says.
         assert!(!unit.serves(0x10));
         assert_eq!(unit.scopes[0].settings, 0xd7);
+        assert_eq!(unit.features, None);
         Ok(())
     }
 
@@ -118,6 +120,8 @@ mod suite {
     fn every_kind_of_entry() -> Result {
         let ivrs = Ivrs::parse(&table(&[NEW])?)?;
         let unit = &ivrs.units[0];
+        let features = [0x0123_4567_89ab_cdef, 0x8000_0000_0000_0800];
+        assert_eq!(unit.features, Some(features));
         for source in [
             0x08, 0x100, 0x1ff, 0x200, 0x300, 0x400, 0x407, 0x500, 0x600, 0x601, 0xa0,
         ] {

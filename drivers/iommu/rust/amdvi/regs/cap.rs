@@ -3,7 +3,8 @@
 //! Extended features, and the capability header in the configuration space (specification, 3.2 and
 //! 3.4.1).
 //!
-//! All of these are read-only. What they mean for the driver is in [`crate::caps`].
+//! All of these are read-only. What they mean for the driver is in [`crate::caps`]. Firmware has an
+//! image of the features in the IVRS table (5.2.2.1), which limits them.
 
 use kernel::{
     bitfield,
@@ -59,5 +60,34 @@ bitfield! {
         1:1     protected;
         /// EFRSUP: the blocks of units state their extended features.
         0:0     features;
+    }
+}
+
+impl EFR {
+    /// What both the unit and firmware's image of its register offer.
+    ///
+    /// Firmware overrides the register (5.2.1), in order to withhold what does not work. A feature
+    /// that only the image has would not work either: a unit without HDSUP sets no dirty bit.
+    pub(crate) fn limited_by(self, image: Self) -> Self {
+        let (levels, most) = (self.host_levels(), image.host_levels());
+        // Three is none at all.
+        let levels = if levels.get() == 3 {
+            levels
+        } else if most.get() == 3 {
+            most
+        } else {
+            levels.min(most)
+        };
+        Self::from_raw(self.into_raw() & image.into_raw())
+            .with_host_levels(levels)
+            .with_guest_depth(self.guest_depth().min(image.guest_depth()))
+            .with_pasid_bits(self.pasid_bits().min(image.pasid_bits()))
+    }
+}
+
+impl EFR2 {
+    /// As for [`EFR::limited_by`].
+    pub(crate) fn limited_by(self, image: Self) -> Self {
+        Self::from_raw(self.into_raw() & image.into_raw())
     }
 }

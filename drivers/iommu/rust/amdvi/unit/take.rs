@@ -2,9 +2,9 @@
 
 //! Taking a unit over: claim its registers, look, write nothing.
 //!
-//! A unit is taken only if nobody else drives it. The registers say so in two ways: another driver
-//! has claimed their range, or something is switched on. Whoever refuses names the reason and what
-//! to change at boot.
+//! A unit is taken only if no other driver has it. The registers tell in two ways: another driver
+//! has claimed their range, or something is switched on. A refusal names the reason and what to
+//! change at boot.
 
 use kernel::{
     io::Io,
@@ -98,7 +98,7 @@ impl Unit {
     /// # Errors
     ///
     /// Each has been reported in words.
-    /// - `EBUSY` if somebody else drives the unit;
+    /// - `EBUSY` if another driver has the unit;
     /// - `ENODEV` if there is none, or it lacks what the driver needs;
     /// - `ENOMEM`.
     pub(crate) fn take(number: usize, info: UnitInfo, ivinfo: u32) -> Result<Arc<Self>> {
@@ -140,7 +140,15 @@ impl Unit {
             return Err(EBUSY);
         }
         let (efr, efr2) = (regs.try_read(EFR)?, regs.try_read(EFR2)?);
-        let caps = Caps::new(header, efr, efr2, ivinfo, info.no_host);
+        let caps = Caps::new(header, efr, efr2, ivinfo, info.no_host).limited_by(info.features);
+        if (caps.raw_efr(), caps.raw_efr2()) != (efr.into_raw(), efr2.into_raw()) {
+            pr_info!(
+                "ivhd{}: firmware (IVRS) withholds some of its features {:#x} {:#x}\n",
+                number,
+                efr.into_raw(),
+                efr2.into_raw()
+            );
+        }
         if let Err(missing) = caps.usable() {
             pr_err!(
                 "ivhd{}: the unit {}; this driver cannot drive it\n",
