@@ -19,7 +19,8 @@ pub(crate) struct Path {
     /// The same, and a virtual function is itself. What firmware says of a function is not about its
     /// virtual ones; what it says of a bridge is about all behind it.
     pub(crate) own: KVec<Node>,
-    /// Whether it is a GPU that hangs if the translation of its unit is switched off.
+    /// Whether it is a GPU inside the machine that hangs if the translation of its unit is switched
+    /// off.
     pub(crate) needs_translation: bool,
     /// Whether reserved memory is only there for what firmware did before boot.
     pub(crate) relaxable: bool,
@@ -39,9 +40,13 @@ const INTEL: u16 = 0x8086;
 const FRAGILE_GPUS: [u8; 9] = [0x45, 0x46, 0x4c, 0x4e, 0x8a, 0x98, 0x9a, 0xa7, 0x7d];
 
 /// Whether a function with these IDs and this base class is one of [`FRAGILE_GPUS`].
-fn is_fragile((vendor, device): (u16, u16), base_class: u32) -> bool {
+///
+/// What people can plug in may claim to be anything: as in C (`risky_device()`), it does not decide
+/// what becomes of a unit.
+fn is_fragile((vendor, device): (u16, u16), base_class: u32, is_untrusted: bool) -> bool {
     // CAST: Eight bits.
-    vendor == INTEL
+    !is_untrusted
+        && vendor == INTEL
         && base_class == BASE_CLASS_DISPLAY
         && FRAGILE_GPUS.contains(&((device >> 8) as u8))
 }
@@ -55,7 +60,7 @@ impl Path {
     pub(crate) fn of(dev: &Device) -> Result<Self> {
         let function = Function::of(dev).ok_or(ENODEV)?;
         let class = function.class() >> 8;
-        let needs_translation = is_fragile(function.ids(), class >> 8);
+        let needs_translation = is_fragile(function.ids(), class >> 8, function.is_untrusted());
         let function = function.real_dma();
 
         let mut chain = KVec::new();
@@ -95,10 +100,13 @@ mod tests {
 
     #[test]
     fn gpus_that_need_translation() {
-        assert!(is_fragile((INTEL, 0x9a49), BASE_CLASS_DISPLAY));
+        let inside = |ids, class| is_fragile(ids, class, false);
+        assert!(inside((INTEL, 0x9a49), BASE_CLASS_DISPLAY));
         // Another function of the same chip, another vendor, an older GPU.
-        assert!(!is_fragile((INTEL, 0x9a0b), 0x01));
-        assert!(!is_fragile((0x1002, 0x9a49), BASE_CLASS_DISPLAY));
-        assert!(!is_fragile((INTEL, 0x5912), BASE_CLASS_DISPLAY));
+        assert!(!inside((INTEL, 0x9a0b), 0x01));
+        assert!(!inside((0x1002, 0x9a49), BASE_CLASS_DISPLAY));
+        assert!(!inside((INTEL, 0x5912), BASE_CLASS_DISPLAY));
+        // One that was plugged in.
+        assert!(!is_fragile((INTEL, 0x9a49), BASE_CLASS_DISPLAY, true));
     }
 }
