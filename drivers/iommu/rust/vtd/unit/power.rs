@@ -88,7 +88,7 @@ impl Powered {
     fn start(&self) -> Result {
         let unit = &self.unit;
         let regs = &unit.regs;
-        // Faults are polled: nobody would receive the interrupt.
+        // Faults are polled: no handler would receive the interrupt.
         regs.write_reg(self.events.with_masked(true));
 
         regs.write_reg(IQT::at(0));
@@ -168,17 +168,14 @@ impl Powered {
         Ok(())
     }
 
+    /// Whether translation is on and has to stay so.
+    fn must_stay_on(&self) -> bool {
+        self.unit.must_translate.load(Relaxed) && self.unit.translates.load(Relaxed)
+    }
+
     fn stop(&self) -> Result {
         let unit = &self.unit;
         let regs = &unit.regs;
-        if unit.must_translate.load(Relaxed) && unit.translates.load(Relaxed) {
-            pr_err!(
-                "dmar{}: its graphics device hangs if translation is switched off; reset the \
-                 machine before another driver takes the unit\n",
-                unit.number
-            );
-            return Err(EBUSY);
-        }
         if unit.is_dead() && unit.translates.load(Relaxed) {
             // Translation may be all that keeps devices from memory.
             return Err(EIO);
@@ -238,14 +235,23 @@ impl Unit {
 
 impl Drop for Powered {
     fn drop(&mut self) {
-        if let Err(error) = self.stop() {
+        let number = self.unit.number;
+        if self.must_stay_on() {
+            pr_warn!(
+                "dmar{}: stays on, and keeps its tables: its graphics device hangs if translation \
+                 is switched off; reset the machine before another driver takes the unit\n",
+                number
+            );
+        } else if let Err(error) = self.stop() {
             pr_err!(
                 "dmar{}: does not stop: {:?}; its tables are leaked, as it may still read them\n",
-                self.unit.number,
+                number,
                 error
             );
-            // One reference that is never dropped.
-            core::mem::forget(self.unit.clone());
+        } else {
+            return;
         }
+        // One reference that is never dropped.
+        core::mem::forget(self.unit.clone());
     }
 }
