@@ -2,9 +2,9 @@
 
 //! Paging domains: tables of one kind, and the units that have cached their translations.
 //!
-//! Each domain has an id of its own in every unit that it is attached to. Guest tables hang below a
+//! Each domain has its own id in every unit that it is attached to. Guest tables hang below a
 //! GCR3 table with one entry, that of PASID 0, which requests without PASID use. Devices that have
-//! PASIDs have a GCR3 table and an id of their own instead: see [`crate::pasids`].
+//! PASIDs have their own GCR3 table and their own id instead: see [`crate::pasids`].
 //!
 //! Lock order: the lock of a domain's ids is taken under the attach lock of the registry, and may
 //! be slept under. The lock of its [`users`] has none of the domain's above or below it.
@@ -335,7 +335,7 @@ impl PagingDomain for Domain {
         attachment: &Attachment,
         tracking: bool,
     ) -> Result {
-        // Nobody changes the top between the look at it and the entry.
+        // No CPU changes the top between the look at it and the entry.
         let replace = || {
             self.users.hold(|| {
                 let entry = self.entry(attachment, tracking);

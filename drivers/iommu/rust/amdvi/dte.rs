@@ -82,7 +82,7 @@ impl DeviceTable {
                 if let Some(source) = u16::try_from(source).ok().filter(|source| *source <= last) {
                     entry = Entry::with_settings(info.settings(source));
                     if info.is_acpi(source) {
-                        // Nobody will attach it to anything, and it would stop working.
+                        // No core attaches it to anything, and it would stop working.
                         entry = Entry::pass_through(acpi_domain).over(&entry);
                     }
                 }
@@ -134,7 +134,7 @@ impl DeviceTable {
         sources.find_map(others)
     }
 
-    /// Gives up the claims of `owner`. Each entry that showed it follows the next who claims it,
+    /// Gives up the claims of `owner`. Each entry that showed it follows the next claim,
     /// and stays as it is if there is none.
     ///
     /// May sleep.
@@ -299,7 +299,7 @@ mod tests {
             assert_eq!(entry(&table, source).translation(), Translation::Blocked);
             assert_eq!(entry(&table, source).0[2], 1 << 56 | 1 << 62);
         }
-        // Nobody speaks for an ACPI device, though a later entry of firmware names it as well.
+        // No function claims an ACPI device, though a later entry of firmware names it as well.
         assert_eq!(entry(&table, 0x105).translation(), Translation::PassThrough);
         assert_eq!(entry(&table, 0x105).0[2], 1 << 57);
 

@@ -7,7 +7,7 @@
 //! are allocated for the first PASID that needs them, and stay as long as the device's.
 //!
 //! Hardware reads an entry at once, and this writes it at once: it is always the old one or the new
-//! one. What hardware remembers of the old one has to be flushed by whoever changes it.
+//! one. The caller that changes it flushes what hardware remembers of the old one.
 
 use kernel::{
     iommu::pages::{

@@ -11,8 +11,8 @@
 //! `default_domain`: see [`DefaultDomain::from_parameter`].
 //!
 //! `skip_levels`: 1 lets host tables that grow by several levels at once leave out those between. The
-//! specification has always had such tables, but Linux has never made any, so nobody knows which
-//! units get them wrong: 0, none, is the default.
+//! specification has always had such tables, but Linux has never made any, so that it is unknown
+//! which units get them wrong: 0, none, is the default.
 
 use kernel::{
     iommu::device::DefaultDomain,

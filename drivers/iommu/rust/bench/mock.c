@@ -4,7 +4,7 @@
  * benchmark: the C tables or the Rust tables, as was asked for last.
  *
  * selftest.c calls its format by the names "amdv1_mock"; Makefile.mock has it
- * call "amdv1_either" instead, which is here.  Everybody else who asks for
+ * call "amdv1_either" instead, which is here.  Every other caller of
  * "amdv1_mock" gets the C tables, without a detour.
  */
 #include <linux/compiler.h>

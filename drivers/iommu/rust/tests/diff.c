@@ -4,7 +4,7 @@
  *
  * Each step has to say the same on both, and all their leaves have to be the
  * same, bit for bit.  Dirty bitmaps are held against a model as well.
- * The one difference that is allowed has a test of its own: Linux 7.3.4's C
+ * The one difference that is allowed has its own test: Linux 7.3.4's C
  * walker is wrong about a query that begins or ends inside a leaf.
  */
 #include <kunit/test.h>

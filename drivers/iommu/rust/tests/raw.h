@@ -20,7 +20,7 @@ struct raw_format {
 	/* An item with none of these is empty. */
 	u64 present;
 	u64 dirty;
-	/* Of an item that refers to a table: bits that whoever writes it has to itself. */
+	/* Of an item that refers to a table: bits that belong to software alone. */
 	u64 table_ignored;
 	/* log2 of the smallest page, and of the unit that addresses count in. */
 	u8 granule_lg2;

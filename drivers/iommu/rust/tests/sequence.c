@@ -61,7 +61,7 @@ void sequence_assert_equal(struct kunit *test, struct sequence *diff)
 		    difference.level[TABLES_RUST]);
 }
 
-/* The core, and whoever made a domain, may take sizes away. */
+/* The core, and the maker of a domain, may take sizes away. */
 static void take_sizes_away(struct sequence *diff)
 {
 	unsigned long kept = below(diff, U64_MAX) | pair_granule(diff->pair);

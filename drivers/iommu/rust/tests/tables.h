@@ -2,8 +2,8 @@
 /*
  * A paging domain without hardware, over the tables of C or over those of Rust.
  *
- * Both are a struct iommu_domain with the same configuration, and whoever uses
- * one drives it through the calls of the IOMMU core.  Only the function that
+ * Both are a struct iommu_domain with the same configuration, and a test
+ * drives either through the calls of the IOMMU core.  Only the function that
  * makes it differs.
  */
 #ifndef _IOMMU_RUST_TESTS_TABLES_H

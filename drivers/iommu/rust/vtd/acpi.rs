@@ -375,7 +375,7 @@ mod tests {
     #[test]
     fn flags_of_the_table() -> Result {
         let mut bytes = table(&[ALL])?;
-        // Interrupt remapping, x2APIC mode and opt-in are no reason to let go of DMA.
+        // Interrupt remapping, x2APIC mode and opt-in are no reason to leave DMA alone.
         for (flags, opt_out, opt_in) in [(0b0111, false, true), (0b1000, true, false)] {
             bytes[WIDTH_OFFSET + 1] = flags;
             let dmar = Dmar::parse(&bytes)?;

@@ -2,7 +2,7 @@
 
 //! Paging domains: tables of one stage, and the units that have cached their translations.
 //!
-//! Each domain has an id of its own in every unit that it is attached to, on both stages. The
+//! Each domain has its own id in every unit that it is attached to, on both stages. The
 //! specification would let first-stage domains share one, since their translations are cached by
 //! PASID as well (6.2.5); but requests without PASID use PASID 0 on every device, and two domains
 //! must not share a tag.

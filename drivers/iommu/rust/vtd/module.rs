@@ -97,8 +97,8 @@ impl Lifecycle for Vtd {
             .all(|unit| mmio::is_free(unit.base, unit.bytes, Self::NAME)))
     }
 
-    /// A unit reports faults by a message-signalled interrupt of its own, which x86 gives to no
-    /// module.
+    /// A unit reports faults by a message-signalled interrupt that is no PCI function's, which x86
+    /// gives to no module.
     fn needs_polling(&self) -> bool {
         true
     }

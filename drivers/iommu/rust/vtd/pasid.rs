@@ -2,7 +2,7 @@
 
 //! The PASID directory and tables of one device (VT-d specification, 3.4.3, 9.5 and 9.6).
 //!
-//! Every function has a directory of its own; requests without PASID use PASID 0. Tables are made
+//! Every function has its own directory; requests without PASID use PASID 0. Tables are made
 //! when the first of their 64 PASIDs is used, and freed with the directory, once the context entry
 //! that names it is gone and forgotten.
 //!

@@ -178,7 +178,8 @@ impl Unit {
     }
 
     /// Says that a device behind the unit hangs if translation is switched off. As in the C driver
-    /// (`iommu_disable_translation()`), that counts for a unit of its own which can drain requests.
+    /// (`iommu_disable_translation()`), that counts for a unit that serves no other device and can
+    /// drain requests.
     pub(crate) fn note_fragile_device(&self) {
         let alone = !self.info.include_all && self.info.scopes.len() == 1;
         if alone && self.caps.drain() != (false, false) {
@@ -224,7 +225,7 @@ impl Unit {
         let Err(error) = result else {
             return Ok(());
         };
-        // Whoever is told of a timeout is the first. One that refuses even this is no better.
+        // The caller that gets a timeout is the first. A unit that refuses even this is no better.
         if error == ETIMEDOUT || (error == EINVAL && self.queue.kill()) {
             self.isolate("does not answer an invalidation");
         }

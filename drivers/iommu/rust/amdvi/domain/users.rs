@@ -6,8 +6,8 @@
 //! in any context. The device entries of all users are given the new top before the domain has it. A
 //! device may be on its way to another domain meanwhile; the id in its entry tells whose it is.
 //!
-//! Lock order: the list is under a spinlock with interrupts disabled. Whoever points a device to
-//! the tables holds it, so that no top is missed; under it the locks of a unit are taken.
+//! Lock order: the list is under a spinlock with interrupts disabled. A CPU that points a device
+//! to the tables holds it, so that no top is missed; under it the locks of a unit are taken.
 
 use kernel::{
     iommu::{
@@ -54,7 +54,7 @@ pub(super) struct Users {
 }
 
 impl Users {
-    /// Nobody yet. May sleep.
+    /// No users yet. May sleep.
     pub(super) fn new() -> Result<Arc<Self>> {
         Arc::pin_init(
             pin_init!(Self {
@@ -92,7 +92,7 @@ impl Users {
 pub(super) struct Growing<'a, 'b> {
     /// What the core gathers in.
     pub(super) gather: &'a mut IotlbGather<'b>,
-    /// Those who are given a new top.
+    /// The users that are given a new top.
     pub(super) users: &'a Users,
     /// Whether the units of all of them have noticed.
     pub(super) noticed: Result,
@@ -121,12 +121,12 @@ impl Gather<KernelTables> for Growing<'_, '_> {
         }
         // Published even if a unit does not answer: the entries name the new top.
         // SAFETY: The entry of each user names the new top, and its unit has forgotten the old entry or
-        // does not answer any more: then no flush succeeds, and nothing that it may use is freed. Who
-        // attaches a device does so under the lock that is held.
+        // does not answer any more: then no flush succeeds, and nothing that it may use is freed. A
+        // device is attached under the lock that is held.
         unsafe { new.publish() };
     }
 
-    /// Who attaches later has nothing cached. A unit of several users is told several times: that is
+    /// A user that comes later has nothing cached. A unit of several users is told several times: that is
     /// simpler than to find out, and rare.
     fn forget_tables(&mut self, range: Range) {
         let block = Block::around(range.first(), range.last());

@@ -247,7 +247,7 @@ mod tests {
         }
     }
 
-    /// The number of levels changes only while nobody looks at it.
+    /// The number of levels changes only while the hardware does not look at it.
     #[test]
     fn levels_of_guest_tables_change_behind_a_blocked_entry() {
         let mut slot = Recorder::new(Entry::guest(0x3000, 4));

@@ -2,9 +2,9 @@
 
 //! Taking a unit over: claim its registers, look, write nothing.
 //!
-//! A unit is taken only if nobody else drives it. The registers say so in two ways: another driver
-//! has claimed their range, or something is switched on. Whoever refuses names the reason and what
-//! to change at boot.
+//! A unit is taken only if no other driver has it. The registers tell in two ways: another driver
+//! has claimed their range, or something is switched on. A refusal names the reason and what to
+//! change at boot.
 
 use kernel::{
     io::Io,
@@ -105,7 +105,7 @@ impl Unit {
     /// # Errors
     ///
     /// Each has been reported in words.
-    /// - `EBUSY` if somebody else drives the unit;
+    /// - `EBUSY` if another driver has the unit;
     /// - `ENODEV` if there is none, or it lacks what the driver needs;
     /// - `ENOMEM`.
     pub(crate) fn take(number: usize, info: UnitInfo, node: Option<u32>) -> Result<Arc<Self>> {
