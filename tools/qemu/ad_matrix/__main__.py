@@ -18,17 +18,19 @@ import amd_pasids
 import amd_rules
 import incoherent
 import matrix
+import moves
 import rules
 import several
 import shared
 import stalls
 import widths
+import writes
 from bench import Failed
 from machine import Machine, MachineError
 from unit import Unit
 
 MODULES = (matrix, rules, amd_rules, amd_pasids, amd_commands, stalls, shared, widths,
-           incoherent, several)
+           incoherent, several, writes, moves)
 
 
 class Units:

@@ -9,9 +9,11 @@ Registers go through QEMU's qtest protocol.
 import mmap
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import tempfile
+import time
 
 RAM_SIZE = 256 << 20
 ANSWER_TIMEOUT_S = 60
@@ -41,7 +43,11 @@ STALL = "iommu-stall"           # stops the unit: src/hw/i386/iommu_stall.c
 BRIDGE = "pcie-pci-bridge"
 # One more unit, and a root port with an edu that it serves.
 SECOND_UNIT = "under"
-FUNCTIONS = (PASID, STALL, BRIDGE, SECOND_UNIT)
+# One on the root bus, one behind a root port, one behind a bridge to conventional PCI.
+WRITER = "page-writer"          # writes memory by itself: src/hw/misc/page-writer.c
+# The virtual clock goes by itself: with the time, or as fast as there is something to do.
+REAL_TIME, ICOUNT = "real-time", "icount"
+FUNCTIONS = (PASID, STALL, BRIDGE, SECOND_UNIT, WRITER, REAL_TIME, ICOUNT)
 
 PASID_SLOT = 6
 PASID_SID = PASID_SLOT << 3
@@ -67,6 +73,12 @@ STALL_SLOT = 7
 STALL_BAR = 0xE030_0000
 (STALL_ID, STALL_UNITS, STALL_UNIT, STALL_STOP, STALL_DELAY, STALL_LOSE, STALL_COMMANDS,
  STALL_HELD, STALL_LINE) = range(STALL_BAR, STALL_BAR + 0x48, 8)
+
+WRITER_SLOT, WRITER_PORT_SLOT, WRITER_BRIDGE_SLOT = 10, 11, 12
+
+# Firmware of nothing but HLT: the processor stands still where a clock needs one.
+FIRMWARE_SIZE = 64 << 10
+HLT = b"\xf4"
 
 PCIE_BASE = 0xB000_0000
 PASID_CAPABILITY = 0x100
@@ -112,7 +124,7 @@ class Machine:
         device = ",".join([self.unit, "intremap=off"] + self.properties)
         command = [
             qemu, "-machine", "q35,memory-backend=ram,kernel-irqchip=off",
-            "-accel", "qtest", "-m", f"{RAM_SIZE >> 20}M", "-nodefaults",
+            *self._clock(), "-m", f"{RAM_SIZE >> 20}M", "-nodefaults",
             "-display", "none", "-qtest", f"unix:{socket_path}",
             "-L", "/usr/share/qemu", "-L", "/usr/share/seabios",
             "-object", f"memory-backend-file,id=ram,size={RAM_SIZE},"
@@ -138,12 +150,29 @@ class Machine:
                         "-device", f"{device},{SECOND_UNIT}=port0,"
                                    f"base={SECOND_BASE[self.unit]:#x}",
                         "-device", "edu,bus=port0,dma_mask=0xffffffffffffffff"]
+        if WRITER in self.functions:
+            command += ["-device", f"{WRITER},addr={WRITER_SLOT:02x}.0",
+                        "-device", f"pcie-root-port,id=port1,addr={WRITER_PORT_SLOT:02x}.0,"
+                                   "chassis=2",
+                        "-device", f"{WRITER},bus=port1",
+                        "-device", f"{BRIDGE},id=bridge1,addr={WRITER_BRIDGE_SLOT:02x}.0",
+                        "-device", f"{WRITER},bus=bridge1,addr=01.0"]
         with open(self._log_path, "wb") as log:
             self._process = subprocess.Popen(
                 command, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
         with listener:
             self._stream = self._accept(listener)
         self._init_devices()
+
+    def _clock(self):
+        """What makes the virtual clock go: this program, unless properties say else."""
+        if REAL_TIME not in self.functions and ICOUNT not in self.functions:
+            return ["-accel", "qtest"]
+        path = os.path.join(self._dir, "firmware")
+        with open(path, "wb") as firmware:
+            firmware.write(HLT * FIRMWARE_SIZE)
+        icount = ["-icount", "shift=3,sleep=off"] if ICOUNT in self.functions else []
+        return ["-accel", "tcg", *icount, "-bios", path]
 
     def _accept(self, listener):
         """Wait for QEMU to connect, or to end without having done so."""
@@ -191,6 +220,12 @@ class Machine:
 
     def write64(self, address, value):
         self.command(f"writeq {address:#x} {value:#x}")
+
+    def read_bytes(self, address, size):
+        return bytes.fromhex(self.command(f"read {address:#x} {size:#x}")[0][2:])
+
+    def write_bytes(self, address, data):
+        self.command(f"write {address:#x} {len(data):#x} 0x{data.hex()}")
 
     def _select_config(self, slot, offset, bus):
         address = 1 << 31 | bus << 16 | slot << 11 | offset
@@ -272,6 +307,16 @@ class Machine:
     def wait_ms(self, milliseconds):
         """Let so much virtual time pass."""
         self.command(f"clock_step {milliseconds * 1_000_000}")
+
+    def pause(self, seconds):
+        """Let QEMU itself stand still; returns for how long it did, at least."""
+        self._process.send_signal(signal.SIGSTOP)
+        os.waitpid(self._process.pid, os.WUNTRACED)
+        start = time.monotonic()
+        time.sleep(seconds)
+        paused = time.monotonic() - start
+        self._process.send_signal(signal.SIGCONT)
+        return paused
 
     def close(self):
         """End QEMU and remove what it used."""
