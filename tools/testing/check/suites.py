@@ -301,6 +301,14 @@ def all_suites():
             made_of=(CARGO_TEST, "tools/migrate"),
         ),
         HostSuite(
+            "vm-migrate-host",
+            "the own tests of the programs that migrate a virtual machine",
+            "host",
+            (CARGO_TEST, "tools/vm-migrate"),
+            output="cargo",
+            made_of=(CARGO_TEST, "tools/vm-migrate"),
+        ),
+        HostSuite(
             "cross",
             "the kernel crate for arm64 and riscv64, and a 32-bit one without ours",
             "host",
