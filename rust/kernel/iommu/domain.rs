@@ -20,6 +20,7 @@ use kernel::{
 use super::{
     attach::Attachments,
     ffi,
+    gather::IotlbGather,
     ops::{
         dirty_ops::DirtyTable,
         domain_ops::DomainTable,
@@ -120,8 +121,7 @@ struct Head {
 /// - `raw` is initialised: paging type, the operations of [`DomainTable`], the geometry of `data`. It
 ///   is a `struct pt_iommu`, though the rest of `generic_pt` is not there: the core hands ranges of
 ///   such domains over as they are, where for others it looks for page sizes first.
-/// - It is pinned in a [`KBox`] of its own, from [`Self::into_raw`] on owned by the core, until the
-///   core frees it.
+/// - It is pinned in a [`KBox`], which the core owns from [`Self::into_raw`] on, until it frees it.
 /// - A reference to the module is held from [`Self::into_raw`] on, until [`free`] gives it back.
 #[pin_data]
 #[repr(C)]
@@ -256,6 +256,7 @@ impl<P: PagingDomain> Domain<P> {
         } else if !domain.attachments.is_empty() {
             pr_err!("iommu: a domain is freed while devices are attached to it: it is leaked\n");
         } else {
+            // Each attachment left the list after hardware had forgotten it (`Confirms`, 1).
             return;
         }
         core::mem::forget(domain);
@@ -271,10 +272,10 @@ impl<P: PagingDomain> Domain<P> {
         if self.is_dma_api() {
             return None;
         }
-        // SAFETY: All operations on page tables in `data` that detach tables are given a gather by the
-        // callbacks of `DomainTable`. Each passes on its tables by `IotlbGather::free_tables()`, which
-        // asks `walks`, and so does `iotlb_sync`, which the core calls for the gather of an unmap. Only
-        // for the DMA API it keeps the tables in a queue and frees them itself.
+        // SAFETY: The driver keeps page tables in `data`, and puts those that it detaches into the
+        // gather that it is given (`Confirms`, 3 and 4). Each gather ends in `Self::sync()`, which
+        // asks `walks`: that of a map in the callback itself, that of an unmap in `iotlb_sync`.
+        // Only for the DMA API the core keeps the tables in a queue and frees them itself.
         unsafe { self.walks.enter(range, &self.data) }
     }
 
@@ -307,7 +308,30 @@ impl<P: PagingDomain> Domain<P> {
         result
     }
 
-    /// Whether the DMA API uses the domain, as a device's default; otherwise it is someone's own.
+    /// Makes hardware forget what was gathered, and frees the tables that were unlinked.
+    ///
+    /// Context: any.
+    ///
+    /// # Safety
+    ///
+    /// `gather` was given to maps and unmaps of this domain only, since it was initialised or
+    /// empty.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Self::flush`]; the tables are leaked.
+    #[inline]
+    pub(super) unsafe fn sync(&self, gather: &mut IotlbGather<'_>) -> Result {
+        let flushed = self.flush(gather.flush().unwrap_or(Flush::All));
+        // SAFETY: By this function's contract the tables are of this domain, whose walks are
+        // counted by `walks`. The range of each was added before it, so the flush was one of all of
+        // them, and the driver returns `Ok` only if hardware has forgotten them (`Confirms`, 2).
+        unsafe { gather.free_tables(flushed, &self.walks) };
+        flushed
+    }
+
+    /// Whether the DMA API uses the domain, as a device's default; otherwise a user of the core
+    /// owns it.
     pub(super) fn is_dma_api(&self) -> bool {
         // SAFETY: The C part is initialised; the core settles its type before the first attach.
         unsafe { (*self.head.raw.get()).domain.type_ & bindings::__IOMMU_DOMAIN_DMA_API != 0 }

@@ -113,22 +113,26 @@ impl<'a> IotlbGather<'a> {
     /// Hardware that has not confirmed may still walk them: then they are lost, which is the lesser
     /// evil. Harvests may stand in them as well: then they wait for these.
     ///
-    /// `walks` are those of the domain whose tables are here.
-    pub(super) fn free_tables(&mut self, flushed: Result, walks: &Walks<KernelTables>) {
+    /// # Safety
+    ///
+    /// - `walks` are those of the domain that the tables here were detached from.
+    /// - If `flushed` is `Ok`, hardware has forgotten the tables since they were queued here.
+    pub(super) unsafe fn free_tables(&mut self, flushed: Result, walks: &Walks<KernelTables>) {
         if !self.has_tables() {
             return;
         }
         // SAFETY: By the type invariants.
         let list = unsafe { &raw mut (*self.raw.as_ptr()).freelist };
         if flushed.is_ok() && walks.is_idle() {
-            // SAFETY: The list is initialised and ours, hardware has forgotten what is on it, and no
-            // walk is in it.
+            // SAFETY: The list is initialised and ours. By this function's contract hardware has
+            // forgotten what is on it, and no walk is in it, since `walks` says so.
             unsafe { ffi::put_pages_list(list) };
         } else if flushed.is_ok() {
             // SAFETY: The list is initialised and ours.
             while let Some(table) = unsafe { ffi::pages_list_pop(list) } {
                 // SAFETY: `queue_free()` put it there, and it is on no list any more. It came from
-                // `KernelTables`, all of which share the allocator, and hardware has forgotten it.
+                // `KernelTables`, all of which share the allocator. By this function's contract
+                // hardware has forgotten it, and `walks` counts the walks of its tree.
                 unsafe { walks.retire(DetachedTable::from_raw(table.cast())) };
             }
         }

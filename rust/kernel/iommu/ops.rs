@@ -3,8 +3,9 @@
 //! What a driver of remapping units implements, and when the IOMMU core calls it.
 //!
 //! [`Driver`] stands for `struct iommu_ops`, [`PagingDomain`] for `struct iommu_domain_ops` and
-//! `struct iommu_dirty_ops`; each method names its C callback. The C tables and the callbacks that
-//! fill the gap are in the submodules of this one.
+//! `struct iommu_dirty_ops`; each method names its C callback. [`Confirms`] is what memory safety
+//! needs of both. The C tables and the callbacks that fill the gap are in the submodules of this
+//! one.
 //!
 //! # Locks
 //!
@@ -68,16 +69,19 @@ use super::{
     resv::ReservedRegions, //
 };
 
+mod confirms;
 pub(super) mod device_ops;
 pub(super) mod dirty_ops;
 pub(super) mod domain_ops;
 pub(super) mod static_ops;
 
+pub use confirms::Confirms;
+
 /// A driver of remapping units; one implementation per module.
 ///
 /// One object drives all units: the core finds the operations of a device without knowing which
 /// unit translates for it.
-pub trait Driver: Sized + Send + Sync + 'static {
+pub trait Driver: Confirms + Sized + Send + Sync + 'static {
     /// What the driver keeps for each device (`dev_iommu_priv_get()`): its unit, its source ids,
     /// its tables.
     type Endpoint: Send + Sync + 'static;
@@ -111,7 +115,7 @@ pub trait Driver: Sized + Send + Sync + 'static {
         let _ = (dev, endpoint);
     }
 
-    /// Lets go of a device (`release_device`).
+    /// Gives a device up (`release_device`).
     ///
     /// The device is blocked, or passed through while the driver is being released, and has no
     /// attachment. The endpoint is dropped after this, except for other references to it.

@@ -17,7 +17,10 @@ use kernel::{
         },
         domain::AllocFlags,
         function::UnitFunction,
-        ops::Driver,
+        ops::{
+            Confirms,
+            Driver, //
+        },
         place::Place,
         pt::{
             Prot,
@@ -163,6 +166,20 @@ impl AmdVi {
             .position(|unit| is_here(unit) && unit.info.serves(place.source()))
     }
 }
+
+// SAFETY:
+// 1. Only `install()` enters the address of a domain's tables into a device table entry or a GCR3
+//    table, and `change_top()` where the entry has a top of the same domain. Each change of an
+//    entry goes through `Endpoint::change()` and those of a GCR3 table through `Pasids`, which fail
+//    unless the unit has completed the commands that invalidate the old one and all translations
+//    made with it.
+// 2. A tag is the unit and the domain id (and the PASID of guest tables) of an attachment: what the
+//    unit tags its caches with. No device TLB is switched on. `sync()` queues an invalidation for
+//    each tag, and returns `Ok` only when the COMPLETION_WAIT behind each has completed.
+// 3. The page tables are given the gather of the call, or one that passes tables on to it.
+// 4. A domain has its tables until it is dropped. Tables of units and devices are dropped only
+//    after the unit was switched off or has forgotten them; those of a dead unit are leaked.
+unsafe impl Confirms for AmdVi {}
 
 impl Driver for AmdVi {
     type Endpoint = Endpoint;

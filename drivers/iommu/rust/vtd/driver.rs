@@ -17,7 +17,10 @@ use kernel::{
             Probed, //
         },
         domain::AllocFlags,
-        ops::Driver,
+        ops::{
+            Confirms,
+            Driver, //
+        },
         place::Place,
         pt::{
             Prot,
@@ -180,6 +183,19 @@ impl Vtd {
         self.policy.stage(caps, flags.dirty_tracking)
     }
 }
+
+// SAFETY:
+// 1. Only `install()` enters the address of a domain's tables into a PASID entry. Each change of an
+//    entry goes through `Endpoint::change()`, which fails unless the unit has completed the
+//    invalidations that the writer asks for: of the old entry and of all translations made with it.
+// 2. A tag is the unit and the domain id (and the PASID in the first stage) of an attachment: what
+//    the unit tags its caches with. No device TLB is switched on. `sync()` submits an invalidation
+//    for each tag, and `Unit::submit()` returns `Ok` only when the wait descriptor behind it has
+//    completed.
+// 3. The page tables are given the gather of the call, and nothing else.
+// 4. A domain has its tables until it is dropped. Tables of units and devices are dropped only
+//    after the unit was switched off or has forgotten them; those of a dead unit are leaked.
+unsafe impl Confirms for Vtd {}
 
 impl Driver for Vtd {
     type Endpoint = Endpoint;

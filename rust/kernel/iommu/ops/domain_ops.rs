@@ -41,6 +41,10 @@ use super::{
             Exclusive,
             Range,
             Stable, //
+        },
+        registry::{
+            Endpoint,
+            Inner, //
         }, //
     },
     device_ops::{
@@ -93,7 +97,7 @@ impl<P: PagingDomain> DomainTable<P> {
         &Self::RANGE_TABLE
     }
 
-    /// Attaches a domain: prepare, install, commit.
+    /// Attaches a domain to a device that the core names.
     ///
     /// # Safety
     ///
@@ -112,6 +116,16 @@ impl<P: PagingDomain> DomainTable<P> {
                 Domain::<P>::from_raw(domain),
             )
         };
+        Self::attach_to(&inner, endpoint, domain, slot)
+    }
+
+    /// Attaches a domain: prepare, install, commit.
+    pub(in super::super) fn attach_to(
+        inner: &Inner<P::Driver>,
+        endpoint: &Endpoint<P::Driver>,
+        domain: &Domain<P>,
+        slot: Slot,
+    ) -> Result {
         let user = !domain.is_dma_api();
 
         if domain.flags.dirty_tracking
@@ -179,7 +193,8 @@ impl<P: PagingDomain> DomainTable<P> {
     ///
     /// # Safety
     ///
-    /// `domain` is a live domain of type `P`; nobody else works on the range; `mapped` is valid.
+    /// `domain` is a live domain of type `P`; no other caller works on the range; `mapped` is
+    /// valid.
     #[inline(always)]
     unsafe fn map(
         domain: *mut bindings::iommu_domain,
@@ -209,8 +224,8 @@ impl<P: PagingDomain> DomainTable<P> {
         if gather.has_tables() {
             // Empty tables gave way to a large leaf. Hardware may have them cached, and what is
             // mapped must work when this returns.
-            let flushed = domain.flush(gather.flush().unwrap_or(Flush::All));
-            gather.free_tables(flushed, &domain.walks);
+            // SAFETY: Only the map above had the gather.
+            let flushed = unsafe { domain.sync(&mut gather) };
             // The caller takes back what was mapped, since hardware may not see it.
             result = result.and(flushed);
         }
@@ -225,7 +240,7 @@ impl<P: PagingDomain> DomainTable<P> {
     ///
     /// # Safety
     ///
-    /// `domain` is a live domain of type `P`; nobody else works on the range; `gather` is an
+    /// `domain` is a live domain of type `P`; no other caller works on the range; `gather` is an
     /// initialised gather of the caller.
     #[inline(always)]
     unsafe fn unmap(
@@ -251,7 +266,8 @@ impl<P: PagingDomain> DomainTable<P> {
     ///
     /// # Safety
     ///
-    /// `domain` is a live domain of type `P`; nobody else works on the range; `mapped` is valid.
+    /// `domain` is a live domain of type `P`; no other caller works on the range; `mapped` is
+    /// valid.
     unsafe extern "C" fn map_pages_callback(
         domain: *mut bindings::iommu_domain,
         iova: c_ulong,
@@ -272,8 +288,8 @@ impl<P: PagingDomain> DomainTable<P> {
     ///
     /// # Safety
     ///
-    /// `iommu` is that of a live domain of type `P`; nobody else works on the range; `mapped` is
-    /// valid.
+    /// `iommu` is that of a live domain of type `P`; no other caller works on the range; `mapped`
+    /// is valid.
     unsafe extern "C" fn map_range_callback(
         iommu: *mut bindings::pt_iommu,
         iova: bindings::dma_addr_t,
@@ -294,7 +310,7 @@ impl<P: PagingDomain> DomainTable<P> {
     ///
     /// # Safety
     ///
-    /// `domain` is a live domain of type `P`; nobody else works on the range; `gather` is an
+    /// `domain` is a live domain of type `P`; no other caller works on the range; `gather` is an
     /// initialised gather of the caller.
     unsafe extern "C" fn unmap_pages_callback(
         domain: *mut bindings::iommu_domain,
@@ -311,8 +327,8 @@ impl<P: PagingDomain> DomainTable<P> {
     ///
     /// # Safety
     ///
-    /// `iommu` is that of a live domain of type `P`; nobody else works on the range; `gather` is an
-    /// initialised gather of the caller.
+    /// `iommu` is that of a live domain of type `P`; no other caller works on the range; `gather`
+    /// is an initialised gather of the caller.
     unsafe extern "C" fn unmap_range_callback(
         iommu: *mut bindings::pt_iommu,
         iova: bindings::dma_addr_t,
@@ -360,7 +376,8 @@ impl<P: PagingDomain> DomainTable<P> {
     ///
     /// # Safety
     ///
-    /// `domain` is a live domain of type `P`; `gather` is an initialised gather of the caller.
+    /// `domain` is a live domain of type `P`; `gather` is an initialised gather of the caller, and
+    /// what is in it came from unmaps of this domain.
     unsafe extern "C" fn iotlb_sync_callback(
         domain: *mut bindings::iommu_domain,
         gather: *mut bindings::iommu_iotlb_gather,
@@ -373,15 +390,15 @@ impl<P: PagingDomain> DomainTable<P> {
         // SAFETY: By this function's contract.
         let mut gather = unsafe { IotlbGather::from_raw(gather) };
         // The core cannot be told of an error.
-        let flushed = domain.flush(gather.flush().unwrap_or(Flush::All));
-        gather.free_tables(flushed, &domain.walks);
+        // SAFETY: By this function's contract.
+        let _ = unsafe { domain.sync(&mut gather) };
     }
 
     /// `iova_to_phys`: where an address leads, 0 for nowhere.
     ///
     /// # Safety
     ///
-    /// `domain` is a live domain of type `P`; nobody maps or unmaps the address meanwhile.
+    /// `domain` is a live domain of type `P`; no caller maps or unmaps the address meanwhile.
     unsafe extern "C" fn iova_to_phys_callback(
         domain: *mut bindings::iommu_domain,
         iova: bindings::dma_addr_t,

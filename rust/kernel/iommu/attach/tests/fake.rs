@@ -17,7 +17,10 @@ use super::super::{
             Geometry, //
         },
         gather::IotlbGather,
-        ops::Driver,
+        ops::{
+            Confirms,
+            Driver, //
+        },
         pages::{
             Gfp,
             KernelWalk, //
@@ -115,6 +118,22 @@ pub(super) struct FakeEndpoint {
     pub(super) refuses: AtomicFlag,
     /// Does not confirm that it uses a domain.
     pub(super) is_silent: AtomicFlag,
+    /// Is behind a unit that can track dirty pages.
+    pub(super) tracks: AtomicFlag,
+}
+
+impl FakeEndpoint {
+    pub(super) fn new(id: u32) -> Result<Arc<Self>> {
+        Ok(Arc::new(
+            Self {
+                id,
+                refuses: AtomicFlag::new(false),
+                is_silent: AtomicFlag::new(false),
+                tracks: AtomicFlag::new(false),
+            },
+            GFP_KERNEL,
+        )?)
+    }
 }
 
 pub(super) struct FakeDomain {
@@ -143,6 +162,9 @@ impl Drop for FakeAttachment {
 
 static REGISTRY: Registry<Fake> = Registry::new();
 
+// SAFETY: There is no hardware, so that there is nothing to forget.
+unsafe impl Confirms for Fake {}
+
 impl Driver for Fake {
     type Endpoint = FakeEndpoint;
     type Domain = FakeDomain;
@@ -155,8 +177,8 @@ impl Driver for Fake {
         Err(ENODEV)
     }
 
-    fn capable(&self, _endpoint: &FakeEndpoint, _capability: Capability) -> bool {
-        false
+    fn capable(&self, endpoint: &FakeEndpoint, capability: Capability) -> bool {
+        capability == Capability::DirtyTracking && endpoint.tracks.load(Relaxed)
     }
 
     fn hw_info(&self, _endpoint: &FakeEndpoint) -> Result<HwInfo> {
@@ -373,14 +395,7 @@ pub(super) struct FakeDevice {
 impl FakeDevice {
     pub(super) fn new(id: u32) -> Result<Self> {
         Ok(Self {
-            endpoint: Arc::new(
-                FakeEndpoint {
-                    id,
-                    refuses: AtomicFlag::new(false),
-                    is_silent: AtomicFlag::new(false),
-                },
-                GFP_KERNEL,
-            )?,
+            endpoint: FakeEndpoint::new(id)?,
             slots: KBox::try_pin_init(Slots::new(), GFP_KERNEL)?,
         })
     }

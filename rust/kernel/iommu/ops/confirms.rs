@@ -1,0 +1,50 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The promise of a driver that memory safety rests on.
+//!
+//! Page tables are freed because a method of a driver returned `Ok`. All that such methods have to
+//! keep is stated here, once for both traits, so that these need not be `unsafe` as a whole.
+
+#[cfg(doc)]
+use super::{
+    super::{
+        attach::Attachments,
+        domain::Flush,
+        gather::IotlbGather,
+        pages::TablePages,
+        pt::{
+            DetachedTable,
+            Gather,
+            PageTable, //
+        }, //
+    },
+    Driver,
+    PagingDomain, //
+};
+
+/// A driver for which `Ok` means that hardware has done it.
+///
+/// What is not listed below is no matter of memory safety.
+///
+/// # Safety
+///
+/// A unit has *forgotten* a table or a translation if it acts on none of it any more, and will not
+/// unless it is told to again: no entry that it reads leads there, no cache of the unit or of a
+/// device holds a copy, and no access or walk that uses one is under way. The unit itself has
+/// confirmed that.
+///
+/// 1. *Attaching.* Nothing but [`PagingDomain::install`] points a unit to the page tables of a
+///    domain, and [`Gather::change_top`] where it was pointed to them before. `install`,
+///    [`Driver::attach_identity`] and [`Driver::attach_blocked`] return `Ok` only after the unit
+///    has forgotten, for this slot of the device, what the slot had before.
+/// 2. *Flushing.* [`PagingDomain::tags`] names each cache that may hold something of the domain
+///    because of the attachment. [`PagingDomain::sync`] returns `Ok` only after each unit with a
+///    tag in the [`Attachments`] that it is given has forgotten the translations of the addresses
+///    of the [`Flush`] that there were when it was called, and table entries on the way to them if
+///    the flush says so.
+/// 3. *Detached tables.* A table that [`PagingDomain::map`] or [`PagingDomain::unmap`] detaches is
+///    put into the [`IotlbGather`] that the same call was given, or leaked.
+/// 4. *Memory.* A [`PageTable`], [`TablePages`] or [`DetachedTable`] that a unit was told of is
+///    dropped after the unit has forgotten it, or never. A domain keeps its page tables until it is
+///    dropped itself.
+pub unsafe trait Confirms {}
