@@ -95,11 +95,11 @@ impl Table {
 
     /// Writes `new` to an entry that is still `old`. Whether it was written.
     ///
-    /// Release: who finds the new word, by [`Table::load`], and follows the address in it, sees what was
-    /// written to the table that it names before this call, and what the writer had seen of others by
-    /// then. That needs no acquire on the other side: see [`read_once`]. A call that fails orders
-    /// nothing. Who lost the race to link a table has to load the entry to find that of the winner,
-    /// and is ordered like any other who does.
+    /// Release: a walk that finds the new word, by [`Table::load`], and follows the address in it,
+    /// sees what was written to the table that it names before this call, and what the writer had
+    /// seen of others by then. That needs no acquire on the other side: see [`read_once`]. A call
+    /// that fails orders nothing. A map that lost the race to link a table has to load the entry to
+    /// find that of the winner, and is ordered like any walk.
     pub(super) fn replace(&self, slot: usize, old: u64, new: u64) -> bool {
         self.words[slot % TABLE_ENTRIES]
             .cmpxchg(old, new, Release)
@@ -269,8 +269,8 @@ impl Table {
 ///
 /// # Safety
 ///
-/// - A pointer from [`TableMem::alloc`] must be that of a table of zeroes which is nobody else's. It
-///   must stay valid for reads and writes of a whole [`Table`], by the processor and by the
+/// - A pointer from [`TableMem::alloc`] must be that of a table of zeroes which no other code has.
+///   It must stay valid for reads and writes of a whole [`Table`], by the processor and by the
 ///   hardware, until it is passed to [`TableMem::free`] of this memory or its like.
 /// - [`TableMem::virt`] must return that very pointer for what [`TableMem::phys`] returned for it.
 /// - A physical address must be aligned to the size of a table. Whether an entry has room for it is
@@ -320,11 +320,19 @@ pub unsafe trait TableMem: Send + Sync {
 /// The table is one of the memory, of the type `M`, of a page table. No entry names it, and none of an
 /// [`Exclusive`](super::Exclusive) or [`Stable`](super::Stable) passes through it but that of the
 /// operation which detached it. A [`Walk`](super::Walk) may stand in it.
+///
+/// # Threads
+///
+/// It is not `Send`, on purpose: it cannot be kept in an object that threads share, such as a
+/// domain, to be freed by a later operation. That could be one on another tree, with a flush and
+/// with [`Walks`](super::Walks) that say nothing of this table.
 #[must_use = "the table leaks unless it is freed after the flush"]
 #[derive(Debug)]
 pub struct DetachedTable<M: TableMem> {
     table: NonNull<Table>,
     memory: PhantomData<M>,
+    /// Neither `Send` nor `Sync`, whatever the other fields are.
+    not_send: PhantomData<*const ()>,
 }
 
 impl<M: TableMem> DetachedTable<M> {
@@ -338,6 +346,7 @@ impl<M: TableMem> DetachedTable<M> {
         Self {
             table,
             memory: PhantomData,
+            not_send: PhantomData,
         }
     }
 
@@ -345,7 +354,7 @@ impl<M: TableMem> DetachedTable<M> {
     ///
     /// # Safety
     ///
-    /// `table` came from [`DetachedTable::into_raw`] of the same type, and nobody has freed it since.
+    /// `table` came from [`DetachedTable::into_raw`] of the same type, and was not freed since.
     pub unsafe fn from_raw(table: NonNull<Table>) -> Self {
         // SAFETY: By this function's contract.
         unsafe { Self::new(table) }
@@ -420,7 +429,7 @@ impl<M: TableMem> Tables<'_, M> {
     ) -> Result<NonNull<Table>> {
         let table = self.alloc::<F>(flags)?;
 
-        // SAFETY: The table was just allocated and is nobody else's yet.
+        // SAFETY: The table was just allocated and no other code has it yet.
         unsafe { table.as_ref() }.store(0, first);
         // SAFETY: The table is one of this memory.
         unsafe { self.flush(table, 0, 0) }
@@ -453,7 +462,7 @@ impl<M: TableMem> Tables<'_, M> {
     ///
     /// # Safety
     ///
-    /// `table` is one of this memory and nobody uses it, the hardware included.
+    /// `table` is one of this memory and nothing uses it, the hardware included.
     pub(super) unsafe fn free(&self, table: NonNull<Table>) {
         // SAFETY: The caller promises the same.
         unsafe { self.mem.free(table) }
@@ -464,7 +473,7 @@ impl<M: TableMem> Tables<'_, M> {
     /// # Safety
     ///
     /// `top` is a table of this memory whose entries were written by walks of the format `F`;
-    /// nobody uses it or a table below, the hardware included.
+    /// nothing uses it or a table below, the hardware included.
     pub(super) unsafe fn free_tree<F: Format>(&self, top: NonNull<Table>, level: Level) {
         if let Some(below) = level.below() {
             for slot in 0..TABLE_ENTRIES {
@@ -477,11 +486,11 @@ impl<M: TableMem> Tables<'_, M> {
                 };
 
                 // SAFETY: Entries of the format `F` name tables of this memory, with their levels, see
-                // `Node::install`; nobody uses them, and each is named by one entry only.
+                // `Node::install`; nothing uses them, and each is named by one entry only.
                 unsafe { self.free_tree::<F>(self.mem.virt(phys), level) }
             }
         }
-        // SAFETY: Nobody uses the table, and the tables that it names are gone.
+        // SAFETY: Nothing uses the table, and the tables that it names are gone.
         unsafe { self.free(top) }
     }
 }

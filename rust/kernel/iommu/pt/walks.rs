@@ -7,9 +7,9 @@
 //! unmap must not wait either, since a harvest sleeps to fault the user's bitmap in, and the exporter
 //! of the dma-buf holds locks that such a fault may need.
 //!
-//! So walks are counted. Who has unlinked a table, and flushed the hardware, [retires](Walks::retire)
-//! it: with no walk under way it is freed at once, else it waits **in limbo** for the last walk that
-//! is under way to leave, which frees all that is there.
+//! So walks are counted. The caller that has unlinked a table, and flushed the hardware,
+//! [retires](Walks::retire) it: with no walk under way it is freed at once, else it waits **in
+//! limbo** for the last walk that is under way to leave, which frees all that is there.
 //!
 //! # One word
 //!
@@ -27,12 +27,12 @@
 //!
 //! The unlinking is a plain store to an entry, entering is an exchange of the word, and both sides go
 //! on to read what the other has written: without more, each could miss the other (store buffering).
-//! But the one who retires exchanges the word as well, even where he finds the count 0 and changes
+//! But `retire` exchanges the word as well, even where it finds the count 0 and changes
 //! nothing, and exchanges of one word have an order:
 //!
 //! - If the walk enters *after* that, its exchange reads what the other's has written, or what
 //!   came of it. Both are fully ordered, so the walk sees the entry empty and does not come to the table.
-//! - If it enters *before*, the one who retires finds it counted.
+//! - If it enters *before*, `retire` finds it counted.
 //!
 //! The exchanges by which walks leave are fully ordered as well. The last one comes after all others:
 //! what walks have read and written in a table happened before the table is freed.
@@ -72,7 +72,7 @@ const COUNT: u64 = TABLE_BYTES as u64 - 1;
 ///   table, or 0 if there is none or no walk. The first word of each such table is the address of the
 ///   next, or 0.
 /// - These tables came from `mem` or its like, no entry names them, the hardware has forgotten them,
-///   and nobody uses them but walks that are counted.
+///   and nothing uses them but walks that are counted.
 pub struct Walks<M: TableMem> {
     state: Atomic<u64>,
     mem: M,
@@ -119,17 +119,21 @@ impl<M: TableMem> Walks<M> {
     ///
     /// # Safety
     ///
-    /// - `table` came from the memory of this object or its like.
+    /// - `table` was detached from a page table that is a part of an owner, all of whose walks are
+    ///   counted by `self`: none was begun by [`Walks::enter`] of another object, and nothing but a
+    ///   [`Walk`] or the operation that detached the table stood in it.
+    /// - It came from the memory of this object or its like.
     /// - The hardware's caches of translations and of table entries were flushed after it was
     ///   detached.
     pub unsafe fn retire(&self, table: DetachedTable<M>) {
         let table = table.into_raw();
-        // INVARIANT: By the invariant of `DetachedTable` and this function's contract.
+        // INVARIANT: By the invariant of `DetachedTable` and this function's contract: what else
+        // may be in the table is counted here.
         let before = self.update(|state| {
             if state & COUNT == 0 {
                 return state;
             }
-            // SAFETY: Nobody frees the table before it is in limbo, and its words are atomics.
+            // SAFETY: Nothing frees the table before it is in limbo, and its words are atomics.
             unsafe { table.as_ref() }.link(state & !COUNT);
             // CAST: An address has at most 64 bits.
             table.as_ptr() as usize as u64 | (state & COUNT)
@@ -156,7 +160,7 @@ impl<M: TableMem> Walks<M> {
         while let Some(table) = NonNull::new(next as usize as *mut Table) {
             // SAFETY: By the type invariants the table was in limbo, and it is ours since the exchange.
             next = unsafe { table.as_ref() }.next();
-            // SAFETY: By the type invariants nobody used the table but walks, and these have left.
+            // SAFETY: By the type invariants nothing used the table but walks, and these have left.
             unsafe { self.mem.free(table) }
         }
     }

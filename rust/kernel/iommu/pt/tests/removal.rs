@@ -7,6 +7,7 @@ use super::{
     super::{
         Claim,
         Config,
+        DetachedTable,
         DirtySink,
         Exclusive,
         Prot,
@@ -29,6 +30,18 @@ use kernel::error::{
 const K4: u64 = 1 << 12;
 const M2: u64 = 1 << 21;
 const G1: u64 = 1 << 30;
+
+/// Has one implementation for a type that is not `Send`, and two for one that is.
+trait StaysHere<Which> {
+    fn check() {}
+}
+
+impl<T> StaysHere<()> for T {}
+impl<T: Send> StaysHere<u8> for T {}
+
+/// A detached table stays with the thread that detached it; otherwise the compiler could not tell
+/// which implementation is meant.
+const _: fn() = <DetachedTable<&TestMem> as StaysHere<_>>::check;
 
 /// A sink in whose first record another does something to the table.
 struct Meddling<'a> {
