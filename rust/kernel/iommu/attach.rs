@@ -70,6 +70,8 @@ struct Node<P: PagingDomain> {
     slot: Slot,
     tags: KVec<P::Tag>,
     attachment: P::Attachment,
+    /// Its unit did not confirm a change: what it does with the attachment is unknown for ever.
+    lost: AtomicFlag,
 }
 
 /// The attachments of a domain that is attached nowhere or somewhere.
@@ -96,14 +98,14 @@ impl<P: PagingDomain> Attachments<P> {
     pub(super) fn new() -> Result<Self> {
         let (list_name, list_key) = lock_class::attachments_list();
         let (view_name, view_key) = lock_class::attachments_view();
-        let nobody = List {
+        let empty = List {
             nodes: KVec::new(),
             tracking: false,
         };
 
         Ok(Self(Arc::pin_init(
             pin_init!(Shared {
-                list <- Mutex::new(nobody, list_name, list_key),
+                list <- Mutex::new(empty, list_name, list_key),
                 view <- SpinLockIrq::new(View::new(), view_name, view_key),
                 lost: AtomicFlag::new(false),
             }),
@@ -156,6 +158,9 @@ impl<P: PagingDomain> Attachments<P> {
     /// Switches dirty tracking of all attachments. If one refuses, all that were switched are put
     /// back, and that one too: it may have been left in between.
     ///
+    /// Those that are lost are passed by: the unit would refuse, and nothing depends on it. The
+    /// domain is lost as well, and reports all that is mapped and writable.
+    ///
     /// The caller holds the attach lock.
     pub(super) fn set_tracking(&self, domain: &P, on: bool) -> Result {
         let mut list = self.0.list.lock();
@@ -166,11 +171,13 @@ impl<P: PagingDomain> Attachments<P> {
             domain.set_tracking(&node.endpoint, node.slot, &node.attachment, on)
         };
 
-        for (index, node) in list.nodes.iter().enumerate() {
+        let is_live = |node: &&Arc<Node<P>>| !node.lost.load(Relaxed);
+
+        for (index, node) in list.nodes.iter().filter(is_live).enumerate() {
             let Err(error) = set(node, on) else {
                 continue;
             };
-            for node in list.nodes.iter().take(index + 1) {
+            for node in list.nodes.iter().filter(is_live).take(index + 1) {
                 if let Err(error) = set(node, !on) {
                     pr_err!("iommu: dirty tracking could not be put back: {error:?}\n");
                 }
@@ -225,7 +232,7 @@ impl<'a, P: PagingDomain> Prepared<'a, P> {
     /// Does all that can fail. The caller holds the attach lock until the attachment is committed
     /// or dropped.
     ///
-    /// `user` says that somebody else than the DMA API is behind the domain.
+    /// `user` says that the domain is not one of the DMA API.
     pub(super) fn new(
         domain: &P,
         attachments: &'a Attachments<P>,
@@ -250,6 +257,7 @@ impl<'a, P: PagingDomain> Prepared<'a, P> {
                 slot,
                 tags,
                 attachment,
+                lost: AtomicFlag::new(false),
             },
             GFP_KERNEL,
         )?;
@@ -275,8 +283,9 @@ impl<'a, P: PagingDomain> Prepared<'a, P> {
             let installed =
                 domain.install(&node.endpoint, node.slot, &node.attachment, self.tracking);
             if let Err(error) = installed {
-                self.shared.enter(node);
+                node.lost.store(true, Relaxed);
                 self.shared.lost.store(true, Relaxed);
+                self.shared.enter(node);
                 return Err(error);
             }
         }
@@ -321,7 +330,6 @@ impl<P: PagingDomain> Installed<'_, P> {
                 shared: self.shared.clone(),
                 node,
                 user: self.user,
-                is_lost: false,
             }),
         );
     }
@@ -332,20 +340,19 @@ pub(super) struct Attached<P: PagingDomain> {
     shared: Arc<Shared<P>>,
     node: Arc<Node<P>>,
     user: bool,
-    is_lost: bool,
 }
 
 impl<P: PagingDomain> Attached<P> {
     /// Leaves the attachment in the list of its domain for ever.
-    fn lose(mut self) {
+    fn lose(self) {
+        self.node.lost.store(true, Relaxed);
         self.shared.lost.store(true, Relaxed);
-        self.is_lost = true;
     }
 }
 
 impl<P: PagingDomain> Drop for Attached<P> {
     fn drop(&mut self) {
-        if self.is_lost {
+        if self.node.lost.load(Relaxed) {
             return;
         }
         self.shared.remove_tags(&self.node.tags);
@@ -365,20 +372,20 @@ pub(super) enum Held<P: PagingDomain> {
     Identity,
     /// Nothing.
     Blocked,
-    /// Nobody knows: the unit did not confirm the last change.
+    /// Unknown: the unit did not confirm the last change.
     Unknown,
     /// A paging domain.
     Domain(Attached<P>),
 }
 
-/// What a device has in its way when its driver wants to let go of it.
+/// What keeps a driver from giving a device up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum InUse {
     /// Nothing: identity, not attached, or behind a unit that does not answer.
     No,
     /// The DMA API: in the way only while a driver is bound.
     DmaApi,
-    /// A domain of somebody's own, a PASID, or a group that was claimed.
+    /// A domain that a user attached, a PASID, or a group that was claimed.
     Owner,
 }
 
@@ -474,7 +481,7 @@ impl<P: PagingDomain> Slots<P> {
             .any(|(slot, held)| *slot == Slot::Rid && matches!(held, Held::Fresh))
     }
 
-    /// Says whether somebody relies on what the device has.
+    /// Says what relies on what the device has.
     pub(super) fn in_use(&self) -> InUse {
         let held = self.held.lock();
         let mut in_use = InUse::No;

@@ -16,6 +16,16 @@ use fake::{
     Log, //
 };
 
+/// The domains 1 and 2, attached nowhere, the device 4, and the log of all three.
+fn scene() -> Result<(Arc<Log>, [FakeDomain; 2], FakeDevice)> {
+    let log = Log::new()?;
+    let domains = [
+        FakeDomain::new(1, log.clone())?,
+        FakeDomain::new(2, log.clone())?,
+    ];
+    Ok((log, domains, FakeDevice::new(4)?))
+}
+
 #[kunit_tests(rust_iommu_attach)]
 mod suite {
     use super::*;
@@ -45,12 +55,7 @@ mod suite {
 
     #[test]
     fn a_refusal_changes_nothing() -> Result {
-        let log = Log::new()?;
-        let (old, new) = (
-            FakeDomain::new(1, log.clone())?,
-            FakeDomain::new(2, log.clone())?,
-        );
-        let device = FakeDevice::new(4)?;
+        let (log, [old, new], device) = scene()?;
 
         device.attach(&old, Slot::Rid)?;
         let _ = log.take();
@@ -87,12 +92,7 @@ mod suite {
 
     #[test]
     fn the_old_domain_goes_after_the_new_one_is_in_place() -> Result {
-        let log = Log::new()?;
-        let (old, new) = (
-            FakeDomain::new(1, log.clone())?,
-            FakeDomain::new(2, log.clone())?,
-        );
-        let device = FakeDevice::new(4)?;
+        let (log, [old, new], device) = scene()?;
 
         device.attach(&old, Slot::Rid)?;
         let _ = log.take();
@@ -121,12 +121,7 @@ mod suite {
     /// Hardware may use either domain then: both keep their ids and their tags.
     #[test]
     fn a_unit_that_does_not_confirm_keeps_both_domains() -> Result {
-        let log = Log::new()?;
-        let (old, new) = (
-            FakeDomain::new(1, log.clone())?,
-            FakeDomain::new(2, log.clone())?,
-        );
-        let device = FakeDevice::new(4)?;
+        let (log, [old, new], device) = scene()?;
 
         device.attach(&old, Slot::Rid)?;
         device.endpoint.is_silent.store(true, Relaxed);
@@ -151,12 +146,7 @@ mod suite {
 
     #[test]
     fn a_lost_pasid_leaves_the_device_alone() -> Result {
-        let log = Log::new()?;
-        let (rid, pasid) = (
-            FakeDomain::new(1, log.clone())?,
-            FakeDomain::new(2, log.clone())?,
-        );
-        let device = FakeDevice::new(4)?;
+        let (log, [rid, pasid], device) = scene()?;
 
         assert!(device.slots.is_fresh());
         device.attach(&rid, Slot::Rid)?;
@@ -229,7 +219,7 @@ mod suite {
             &log.take()[..],
             &[set(1, true), set(2, true), set(1, false), set(2, false)]
         );
-        // Tracking is off for who comes later, too.
+        // Tracking is off for a device that comes later, too.
         devices[3].attach(&domain, Slot::Rid)?;
         assert!(log.take().iter().any(|event| matches!(
             event,
@@ -241,16 +231,47 @@ mod suite {
         Ok(())
     }
 
+    /// What is lost is told nothing, neither on the way nor on the way back, and hinders nothing:
+    /// an attachment that was not confirmed, and one whose device was taken out without an answer.
+    #[test]
+    fn a_lost_device_does_not_hinder_tracking() -> Result {
+        let log = Log::new()?;
+        let domain = FakeDomain::new(1, log.clone())?;
+        let (silent, gone) = (FakeDevice::new(1)?, FakeDevice::new(2)?);
+        let (first, second) = (FakeDevice::new(3)?, FakeDevice::new(4)?);
+
+        silent.endpoint.is_silent.store(true, Relaxed);
+        assert!(silent.attach(&domain, Slot::Rid).is_err());
+        first.attach(&domain, Slot::Rid)?;
+        gone.attach(&domain, Slot::Rid)?;
+        gone.slots.lose(Slot::Rid);
+        second.attach(&domain, Slot::Rid)?;
+        for lost in [&silent, &gone] {
+            lost.endpoint.refuses.store(true, Relaxed);
+        }
+
+        let set = |endpoint, on| Event::Set { endpoint, on };
+        let _ = log.take();
+        domain.attachments.set_tracking(&domain, true)?;
+        domain.attachments.set_tracking(&domain, false)?;
+        assert_eq!(
+            &log.take()[..],
+            &[set(3, true), set(4, true), set(3, false), set(4, false)]
+        );
+        second.endpoint.refuses.store(true, Relaxed);
+        assert_eq!(domain.attachments.set_tracking(&domain, true), Err(EIO));
+        assert_eq!(
+            &log.take()[..],
+            &[set(3, true), set(4, true), set(3, false), set(4, false)]
+        );
+        Ok(())
+    }
+
     /// Each PASID has its own domain, and the device itself another; one that goes leaves the rest.
     #[test]
     fn pasids_come_and_go_by_themselves() -> Result {
-        let log = Log::new()?;
-        let (rid, first, second) = (
-            FakeDomain::new(1, log.clone())?,
-            FakeDomain::new(2, log.clone())?,
-            FakeDomain::new(3, log.clone())?,
-        );
-        let device = FakeDevice::new(4)?;
+        let (log, [rid, first], device) = scene()?;
+        let second = FakeDomain::new(3, log.clone())?;
 
         device.attach(&rid, Slot::Rid)?;
         device.attach(&first, Slot::Pasid(8))?;

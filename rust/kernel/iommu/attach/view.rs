@@ -2,8 +2,9 @@
 
 //! The view of a domain for flushes: every tag once, however many attachments have it.
 //!
-//! It sits under a spinlock, so it neither allocates nor frees: who adds brings the memory along
-//! ([`Addition`]) and takes what is left of it away, and who removes takes the tag away.
+//! It sits under a spinlock, so it neither allocates nor frees: a caller that adds brings the
+//! memory along ([`Addition`]) and takes what is left of it away; one that removes takes the tag
+//! away.
 
 use kernel::prelude::*;
 
