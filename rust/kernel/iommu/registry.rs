@@ -156,12 +156,12 @@ pub(super) struct State<D: Driver> {
 }
 
 impl<D: Driver> State<D> {
-    /// Whether the driver is about to let go of all devices.
+    /// Whether the driver is about to give all devices up.
     pub(super) fn is_closing(&self) -> bool {
         self.phase != Phase::Live
     }
 
-    /// Whether it lets go of them now.
+    /// Whether it gives them up now.
     pub(super) fn is_leaving(&self) -> bool {
         self.phase == Phase::Leaving
     }
@@ -202,7 +202,7 @@ impl<D: Driver> Endpoint<D> {
     /// # Errors
     ///
     /// `EBUSY` while the driver is being released, for the claim of a device that nothing had
-    /// claimed: it would come too late. The core does not look when it lets go of a device.
+    /// claimed: it would come too late. The core does not look when it gives a device up.
     pub(super) fn block_for_core(&self, state: &State<D>, driver: &D, slot: Slot) -> Result {
         let is_rid = slot == Slot::Rid;
         let late = is_rid && state.is_closing() && self.slots.in_use() != InUse::Owner;
@@ -441,15 +441,18 @@ impl<D: Driver> Inner<D> {
         }
     }
 
-    /// Lets go of all devices and unregisters all units, if `is_free` and no device is claimed.
+    /// Gives all devices up and unregisters all units, if `is_free` and no device is claimed.
     ///
-    /// The core cannot stand a group that goes while it is claimed. So no claim is let in from
-    /// [`Phase::Closing`] on ([`Endpoint::block_for_core`]); those before are found.
+    /// The core cannot stand a group that goes while it is claimed. So no claim that attaches a
+    /// domain is let in from [`Phase::Closing`] on ([`Endpoint::block_for_core`]); those before are
+    /// found. The claim of a driver that binds for the DMA API
+    /// (`iommu_device_use_default_domain()`) attaches nothing and calls nothing here: one that
+    /// comes after [`Self::find_claim`] is not noticed.
     ///
     /// # Errors
     ///
     /// `EBUSY` if a device is claimed, or that of `is_free`: all is as before. `ENODEV` if all was
-    /// let go of before.
+    /// given up before.
     fn close(&self, is_free: impl FnOnce(&State<D>) -> Result) -> Result {
         {
             let mut state = self.state.lock();
@@ -474,22 +477,25 @@ impl<D: Driver> Inner<D> {
         Ok(())
     }
 
-    /// Says which device has a driver or a user that claimed the DMA of its group.
+    /// Says which device has a driver or a user that claimed the DMA of its group. Needs no memory.
     ///
     /// The core counts such claims in the group, and expects none to be left when a group goes.
     ///
     /// The caller does not hold the attach lock: this takes that of the group, which is outer.
     fn find_claim(&self) -> Result {
-        let devices = {
-            let state = self.state.lock();
-            let mut devices = KVec::with_capacity(state.endpoints.len(), GFP_KERNEL)?;
-            for endpoint in &state.endpoints {
-                devices.push(endpoint.dev.clone(), GFP_KERNEL)?;
-            }
-            devices
-        };
-        for dev in &devices {
-            if ffi::is_claimed(dev) {
+        let mut next = self.state.lock().endpoints.len();
+        // One at a time, since a list could find no memory. From the end: a device that goes
+        // meanwhile moves those behind it only, which were looked at.
+        while let Some(index) = next.checked_sub(1) {
+            next = index;
+            let device = {
+                let state = self.state.lock();
+                state.endpoints.get(index).map(|known| known.dev.clone())
+            };
+            let Some(dev) = device else {
+                continue;
+            };
+            if ffi::is_claimed(&dev) {
                 dev_warn!(
                     dev,
                     "unbind the driver of the device or of another one in its group first\n"
@@ -521,7 +527,7 @@ impl<D: Driver> Inner<D> {
                 InUse::Owner => {
                     dev_warn!(
                         dev,
-                        "close the device's user first: it has a domain of its own\n"
+                        "close the device's user first: it has attached a domain\n"
                     );
                     return Err(EBUSY);
                 }
@@ -536,8 +542,8 @@ impl<D: Driver> Inner<D> {
 /// Each device under its control holds a reference to the module, so that the module cannot be
 /// unloaded before [`Self::release`].
 ///
-/// Dropping lets go of everything without asking for owners, but for claimed devices: the core
-/// cannot let go of these. Then all devices are stopped, and everything stays.
+/// Dropping gives everything up without asking for owners, but for claimed devices: the core
+/// cannot give these up. Then all devices are stopped, and everything stays.
 pub struct Registration<D: Driver> {
     registry: &'static Registry<D>,
     inner: Arc<Inner<D>>,
@@ -551,19 +557,23 @@ impl<D: Driver> Registration<D> {
         &self.inner.driver
     }
 
-    /// Lets go of all devices, unregisters all units and leaves hardware as it was found. After
+    /// Gives all devices up, unregisters all units and leaves hardware as it was found. After
     /// that the module can be unloaded.
     ///
     /// A device whose default domain is the identity keeps working: it is passed through until the
     /// driver's [`Driver::shutdown`] has switched the unit off.
     ///
+    /// The caller has to keep device drivers from being bound meanwhile, for the core does not tell
+    /// of that: it warns of a group that goes while it is claimed, and the device's driver loses
+    /// the DMA mappings that it has made.
+    ///
     /// Context: may sleep; takes the locks of the IOMMU core.
     ///
     /// # Errors
     ///
-    /// `EBUSY` if somebody relies on a device: a driver was bound to it after it was registered, a
-    /// domain of its own is attached, or the DMA API serves a driver. The device and what to do are
-    /// logged. `ENODEV` if it was released before.
+    /// `EBUSY` if a device is in use: a driver was bound to it after it was registered, its user
+    /// has attached a domain, or the DMA API serves a driver. The device and what to do are logged.
+    /// `ENODEV` if it was released before.
     pub fn release(&self) -> Result {
         self.inner.find_claim()?;
         self.inner.close(|state| self.inner.find_owner(state))?;
@@ -583,7 +593,7 @@ impl<D: Driver> Drop for Registration<D> {
                     self.inner.isolate(unit);
                 }
                 pr_err!(
-                    "iommu: a device is used that the driver cannot let go of: all devices are \
+                    "iommu: a device is used that the driver cannot give up: all devices are \
                      stopped, and the driver stays; end its user, and boot anew\n"
                 );
                 // The devices hold the module, and the core may call.
