@@ -8,6 +8,7 @@ use kernel::sync::atomic::Relaxed;
 mod fake;
 mod harvest;
 mod registration;
+mod removal;
 
 use fake::{
     Event,

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! A few ranges of addresses, without memory of their own to allocate.
+//! A few ranges of addresses, which need no allocation.
 //!
 //! Pure: depends on `core`, the kernel's error type and [`Range`] only.
 
@@ -202,8 +202,9 @@ mod tests {
         Ok(())
     }
 
-    /// Sixteen apart, but the pair in the middle is nearer.
-    fn full() -> Result<RangeSet> {
+    /// One range less than there may be: of eight, each 16 behind the one before, the fourth is
+    /// moved to the third, and the two become one.
+    fn nearly_full() -> Result<RangeSet> {
         let mut set = RangeSet::EMPTY;
         for index in 0..MOST as Iova {
             let first = if index == 3 { 34 } else { 16 * index };
@@ -215,7 +216,7 @@ mod tests {
     #[test]
     fn without_room_the_nearest_are_joined() -> Result {
         // 0-3, 16-19, 32-37, 64-67 and so on: there is room for one more.
-        let mut set = full()?;
+        let mut set = nearly_full()?;
         set.insert(range(200, 203)?)?;
         let before = set;
         // Inserting exactly fails, and changes nothing.
@@ -235,7 +236,7 @@ mod tests {
 
     #[test]
     fn without_room_nothing_is_split() -> Result {
-        let mut set = full()?;
+        let mut set = nearly_full()?;
         set.insert(range(200, 203)?)?;
         let before = set;
         assert_eq!(set.remove(range(201, 202)?), Err(ENOSPC));

@@ -2,14 +2,37 @@
 
 //! A driver that registers with the real core, which offers it devices that it does not take.
 
+#[cfg(CONFIG_PCI)]
+use super::super::super::{
+    function::UnitFunction,
+    pci::Function, //
+};
 use super::{
     super::super::{
         device::UnitInfo,
-        ops::Driver,
-        registry::Registration, //
+        domain::{
+            AllocFlags,
+            Domain, //
+        },
+        ops::{
+            domain_ops::DomainTable,
+            Driver, //
+        },
+        registry::{
+            Endpoint,
+            Registration, //
+        }, //
     },
-    fake::Fake,
+    fake::{
+        Fake,
+        FakeEndpoint, //
+    },
     *,
+};
+#[cfg(CONFIG_PCI)]
+use kernel::{
+    bindings,
+    error::to_result, //
 };
 use kernel::{
     device::{
@@ -38,6 +61,87 @@ fn register() -> Result<Registration<Fake>> {
         )?;
     }
     Fake::registry().register(&BUILT_IN, Arc::new(Fake, GFP_KERNEL)?, units)
+}
+
+/// A device of the driver, which is on no bus.
+fn endpoint(id: u32) -> Result<Arc<Endpoint<Fake>>> {
+    let faux = faux::Registration::new(c"rust_iommu_fake", None)?;
+    let device: &faux::Device<Bound> = faux.as_ref();
+    let device: &Device<Bound> = device.as_ref();
+    let device: &Device = device;
+    let data = FakeEndpoint::new(id)?;
+    Arc::pin_init(
+        try_pin_init!(Endpoint {
+            dev: device.into(),
+            data,
+            slots <- Slots::new(),
+        }),
+        GFP_KERNEL,
+    )
+}
+
+/// A PCI function of the machine that no driver uses. It is left without the right to make
+/// requests.
+#[cfg(CONFIG_PCI)]
+struct Idle(UnitFunction);
+
+// CAST: An offset of the first 64 bytes.
+#[cfg(CONFIG_PCI)]
+const COMMAND: i32 = bindings::PCI_COMMAND as i32;
+
+/// The Command register.
+#[cfg(CONFIG_PCI)]
+fn command(function: &UnitFunction) -> Result<u16> {
+    let mut command = 0;
+    // SAFETY: The function is valid; `command` is a place for the result.
+    to_result(unsafe { bindings::pci_read_config_word(function.as_raw(), COMMAND, &mut command) })?;
+    Ok(command)
+}
+
+#[cfg(CONFIG_PCI)]
+impl Idle {
+    // CAST: A bit of a register of 16.
+    const MASTER: u16 = bindings::PCI_COMMAND_MASTER as u16;
+
+    /// Finds one on the first bus.
+    fn find() -> Result<Self> {
+        for source in 0..=0xff {
+            let Some(found) = UnitFunction::find(0, source) else {
+                continue;
+            };
+            let device = found.device();
+            let function = Function::of(&device).ok_or(EINVAL)?;
+            // SAFETY: The device is valid. No driver is bound while the tests run.
+            let driver = unsafe { (&raw const (*device.as_raw()).driver).read_volatile() };
+            let is_host = function.class() >> 8 == bindings::PCI_CLASS_BRIDGE_HOST;
+            let is_idle = command(&found)? & Self::MASTER == 0;
+            if driver.is_null() && !function.is_bridge() && !is_host && is_idle {
+                return Ok(Self(found));
+            }
+        }
+        pr_err!("iommu: the test needs a PCI function on bus 0 that no driver uses\n");
+        Err(ENODEV)
+    }
+
+    fn may_request(&self) -> Result<bool> {
+        Ok(command(&self.0)? & Self::MASTER != 0)
+    }
+
+    fn let_request(&self, may: bool) -> Result {
+        let others = command(&self.0)? & !Self::MASTER;
+        let master = if may { Self::MASTER } else { 0 };
+        // SAFETY: The function is valid, and no driver uses it.
+        to_result(unsafe {
+            bindings::pci_write_config_word(self.0.as_raw(), COMMAND, others | master)
+        })
+    }
+}
+
+#[cfg(CONFIG_PCI)]
+impl Drop for Idle {
+    fn drop(&mut self) {
+        let _ = self.let_request(false);
+    }
 }
 
 #[kunit_tests(rust_iommu_registration)]
@@ -83,11 +187,87 @@ mod suite {
 
         inner.enter(device, 0)?;
         inner.leave(device);
-        // There is nothing to stop in a device that is on no PCI bus.
-        assert_eq!(Fake::registry().isolate(0), 0);
+        Fake::registry().isolate(0);
         assert_eq!(inner.enter(device, 0), Err(EIO));
         inner.enter(device, 1)?;
         inner.leave(device);
+        drop(registration);
+        Ok(())
+    }
+
+    /// The devices of the other unit go on. A device that is on no PCI bus has nothing to stop.
+    #[test]
+    #[cfg(CONFIG_PCI)]
+    fn a_unit_that_is_isolated_has_its_devices_stopped() -> Result {
+        let registration = register()?;
+        let inner = Fake::registry().get().ok_or(ENODEV)?;
+        let faux = faux::Registration::new(c"rust_iommu_fake", None)?;
+        let nowhere: &faux::Device<Bound> = faux.as_ref();
+        let nowhere: &Device<Bound> = nowhere.as_ref();
+        let idle = Idle::find()?;
+        let device = idle.0.device();
+
+        inner.enter(nowhere, 0)?;
+        inner.enter(&device, 1)?;
+        idle.let_request(true)?;
+        assert_eq!(Fake::registry().isolate(0), 0);
+        assert!(idle.may_request()?);
+        assert_eq!(Fake::registry().isolate(1), 1);
+        assert!(!idle.may_request()?);
+        // It cannot be stopped twice, and one that is gone is not stopped.
+        assert_eq!(Fake::registry().isolate(1), 0);
+        idle.let_request(true)?;
+        inner.leave(&device);
+        assert_eq!(Fake::registry().isolate(1), 0);
+        assert!(idle.may_request()?);
+        inner.leave(nowhere);
+        drop(registration);
+        Ok(())
+    }
+
+    /// Units that disagree on whether they can track (HDSup): a domain that was allocated to track
+    /// goes to devices of one that can, and another domain goes to all.
+    #[test]
+    fn a_domain_that_tracks_keeps_to_units_that_can() -> Result {
+        let registration = register()?;
+        let inner = Fake::registry().get().ok_or(ENODEV)?;
+        let log = Log::new()?;
+        let domain = |id, dirty_tracking| {
+            let flags = AllocFlags {
+                dirty_tracking,
+                ..AllocFlags::default()
+            };
+            Domain::new(FakeDomain::new(id, log.clone()), flags)
+        };
+        let (tracks, other) = (domain(1, true)?, domain(2, false)?);
+        let (can, cannot) = (endpoint(4)?, endpoint(5)?);
+        let attach = |endpoint: &Endpoint<Fake>, domain: &Domain<FakeDomain>| {
+            DomainTable::<FakeDomain>::attach_to(&inner, endpoint, domain, Slot::Rid)
+        };
+
+        can.data.tracks.store(true, Relaxed);
+        attach(&can, &tracks)?;
+        attach(&cannot, &other)?;
+        let _ = log.take();
+        // The core tries another domain then. Nothing has changed.
+        assert_eq!(attach(&cannot, &tracks), Err(EINVAL));
+        tracks.attachments.set_tracking(&tracks.data, true)?;
+        assert_eq!(attach(&cannot, &tracks), Err(EINVAL));
+        let on = Event::Set {
+            endpoint: 4,
+            on: true,
+        };
+        assert_eq!(&log.take()[..], &[on]);
+        assert_eq!(cannot.slots.in_use(), InUse::Owner);
+        // What cannot track can be left for what can, and has it on at once.
+        attach(&can, &other)?;
+        attach(&can, &tracks)?;
+        assert!(log.take().contains(&Event::Install {
+            endpoint: 4,
+            domain: 1,
+            tracking: true,
+            flushed: false
+        }));
         drop(registration);
         Ok(())
     }

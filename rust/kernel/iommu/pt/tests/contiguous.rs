@@ -345,7 +345,7 @@ pub fn replaces_empty_tables<C: Case>() -> Result {
     Ok(())
 }
 
-/// An entry whose next level is not below its own is followed by nobody, and not written over.
+/// An entry whose next level is not below its own is not followed, and not written over.
 pub fn foreign_next_levels<C: Case>() -> Result {
     if !C::HARDWARE.next_level {
         return Ok(());

@@ -43,6 +43,8 @@ use kernel::{
 pub struct TestMem {
     /// The address bits that no entry has room for. The same for all of the kernel's linear map.
     high: Atomic<u64>,
+    /// Bits that the hardware's address of a table has as well.
+    far: Atomic<u64>,
     live: Atomic<u64>,
     left: Atomic<u64>,
     flushed: Atomic<u64>,
@@ -56,6 +58,7 @@ impl TestMem {
     pub fn new() -> Self {
         Self {
             high: Atomic::new(0),
+            far: Atomic::new(0),
             live: Atomic::new(0),
             left: Atomic::new(u64::MAX),
             flushed: Atomic::new(0),
@@ -72,6 +75,12 @@ impl TestMem {
         self.left.store(tables, Relaxed);
     }
 
+    /// Moves all tables to where the hardware's addresses have those of `bits` that are above what
+    /// an entry has room for.
+    pub fn move_away(&self, bits: u64) {
+        self.far.store(bits & !(ADDRESS | 0xfff), Relaxed);
+    }
+
     /// The number of bytes that were flushed for hardware that does not snoop.
     pub fn flushed(&self) -> u64 {
         self.flushed.load(Relaxed)
@@ -85,7 +94,8 @@ impl Default for TestMem {
 }
 
 // SAFETY: Tables are boxes, which stay valid until they are freed and are aligned like their type;
-// `virt` adds the bits that `phys` took away, which all boxes share.
+// `virt` takes the bits away that `phys` added, and adds those that it took away, which all boxes
+// share.
 unsafe impl TableMem for &TestMem {
     type Flags = ();
 
@@ -111,9 +121,9 @@ unsafe impl TableMem for &TestMem {
     }
 
     unsafe fn free(&self, table: NonNull<Table>) {
-        // Whoever still follows a link to it finds no table.
+        // A walk that still follows a link to it finds no table.
         //
-        // SAFETY: Nobody uses the table, by the contract of the function.
+        // SAFETY: Nothing uses the table, by the contract of the function.
         unsafe { table.as_ptr().write_bytes(0, 1) }
         self.live.fetch_sub(1u64, Relaxed);
         // SAFETY: The pointer came from `into_raw()` in `alloc()`.
@@ -121,11 +131,11 @@ unsafe impl TableMem for &TestMem {
     }
 
     fn phys(&self, table: NonNull<Table>) -> PhysAddr {
-        table.as_ptr() as usize as u64 & ADDRESS
+        table.as_ptr() as usize as u64 & ADDRESS | self.far.load(Relaxed)
     }
 
     unsafe fn virt(&self, phys: PhysAddr) -> NonNull<Table> {
-        let table = (phys | self.high.load(Relaxed)) as usize as *mut Table;
+        let table = (phys & ADDRESS | self.high.load(Relaxed)) as usize as *mut Table;
 
         // SAFETY: By the contract of the function, the address of a box.
         unsafe { NonNull::new_unchecked(table) }
@@ -450,8 +460,8 @@ impl<'m, C: Case> TestTable<'m, C> {
             .map(|found| found.lg2)
     }
 
-    /// Puts `word` in the place of the leaf that the hardware would use for `iova`, as somebody who has
-    /// no business there.
+    /// Puts `word` in the place of the leaf that the hardware would use for `iova`, as code that
+    /// has no business there.
     pub fn spoil(&self, iova: Iova, word: u64) -> Result {
         let found = C::HARDWARE.find(self.mem, self.table.top(), iova)?;
 

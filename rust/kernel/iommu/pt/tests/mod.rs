@@ -45,6 +45,7 @@ macro_rules! iommu_pt_for_each_test {
             shape::config_is_checked
             shape::every_level_count
             shape::sizes_follow_the_hardware
+            shape::tables_beyond_the_entries
             shape::drop_frees_all
             shape::walks_keep_to_the_claim
             range::every_leaf_size

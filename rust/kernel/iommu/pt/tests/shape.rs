@@ -9,6 +9,7 @@ use super::{
             Range, //
         },
         node::Slot,
+        Config,
         Format,
         Stable, //
     },
@@ -93,6 +94,39 @@ pub fn sizes_follow_the_hardware<C: Case>() -> Result {
         check_eq!(table.table.pgsize_bitmap(), page_sizes);
         table.map(0x4000_0000, 0x8000_0000, 0x20_0000)?;
         check_eq!(table.leaf_lg2(0x4000_0000)?, lg2);
+    }
+    Ok(())
+}
+
+/// A table that lies where no entry can lead to is refused and given back: as the first top, as a
+/// new one, and below.
+pub fn tables_beyond_the_entries<C: Case>() -> Result {
+    for bits in [1 << 52, 1 << 63, u64::MAX] {
+        let mem = TestMem::new();
+
+        mem.move_away(bits);
+        check!(TestTable::<C>::new(&mem, C::MIN_LEVELS).err() == Some(ERANGE));
+        check_eq!(mem.live(), 0);
+        mem.move_away(0);
+
+        let config = Config {
+            max_levels: C::MAX_LEVELS,
+            ..TestTable::<C>::config(C::MIN_LEVELS)
+        };
+        let table = TestTable::<C>::with(&mem, config)?;
+
+        table.map(0, 0, 0x1000)?;
+
+        let (live, top) = (mem.live(), table.table.top());
+
+        for iova in [1 << 21, table.table.aperture_last() & !0xfff] {
+            mem.move_away(bits);
+            check!(table.map(iova, 0, 0x1000).err() == Some(ERANGE));
+            mem.move_away(0);
+            check!(mem.live() == live && table.table.top() == top);
+            check!(table.translate(iova).is_none());
+        }
+        table.map(1 << 21, 0, 0x1000)?;
     }
     Ok(())
 }

@@ -105,7 +105,7 @@ pub fn grows_at_once<C: Case>() -> Result {
     Ok(())
 }
 
-/// Who does not want it gets each level.
+/// An owner that does not want it gets each level.
 pub fn only_if_wanted<C: Case>() -> Result {
     if !C::F::SKIPS {
         return Ok(());
@@ -277,8 +277,8 @@ pub fn out_of_memory_between<C: Case>() -> Result {
     Ok(())
 }
 
-/// Another who needs the same table, or one further down, comes while the hardware has not forgotten
-/// yet: he has it forget as well before he returns, and nobody waits.
+/// Another map needs the same table, or one further down, while the hardware has not forgotten yet:
+/// it has the hardware forget as well before it returns, and none waits.
 pub fn somebody_else_between<C: Case>() -> Result {
     if !C::F::SKIPS {
         return Ok(());
@@ -305,7 +305,8 @@ pub fn somebody_else_between<C: Case>() -> Result {
 
         check!(done == K4 && result.is_ok());
         check!(!gather.broken);
-        // Once for the entry that the first one had exchanged, and again for what he exchanged himself.
+        // Once for the entry that the first one had exchanged, and again for what it exchanged
+        // itself.
         check_eq!(nested.get(), if beside == span(1) + K4 { 1 } else { 2 });
         check!(table.translate(span(1)) == Some(8 * K4));
         check_eq!(table.access(span(1), true)?, 8 * K4);

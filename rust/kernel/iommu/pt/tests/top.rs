@@ -156,8 +156,8 @@ pub fn out_of_memory_changes_nothing<C: Case>() -> Result {
     Ok(())
 }
 
-/// Of two who put a table above the same top one comes second: his is freed, and he goes on with
-/// that of the other. If he has told the hardware it is not freed.
+/// Of two maps that put a table above the same top one comes second: its table is freed, and it
+/// goes on with that of the other. If it has told the hardware, the table is not freed.
 pub fn somebody_was_faster<C: Case>() -> Result {
     if !C::F::GROWS {
         return Ok(());
@@ -282,7 +282,8 @@ pub fn all_addresses_dirty<C: Case>() -> Result {
     Ok(())
 }
 
-/// The upper half of a signed address space is there for who asks for it, and for nobody else.
+/// The upper half of a signed address space is there for an owner that asks for it, and for no
+/// other.
 pub fn upper_half<C: Case>() -> Result {
     if !C::F::SIGN_EXTENDS {
         return Ok(());
@@ -330,7 +331,7 @@ pub fn upper_half<C: Case>() -> Result {
     })();
 
     gather.flush();
-    // SAFETY: Nobody uses the tree any more.
+    // SAFETY: Nothing uses the tree any more.
     unsafe { tree.free() }
     result
 }
