@@ -2,9 +2,13 @@
 
 //! Rings of commands that a unit fetches, and the CPUs that wait for them.
 //!
-//! What is in a ring, how a unit is told of it and what stops it are a matter of the unit: its
-//! [`Port`]. That a batch is followed by a command which makes the unit write a number, and that
-//! this number is what a CPU waits for, is the same for all.
+//! Both drivers have their rings in a [`Memory`], where a batch of commands is followed by one that
+//! makes the unit write a number, and a CPU that waits for the number [pauses](pause) in between.
+//! AMD-Vi shares no more than that: its unit goes through batches in order and never drops one, so
+//! its own queue counts numbers (`amdvi/cmd.rs`).
+//!
+//! The rest is [`Queue`], for a unit that can stop at one batch and drop others, as VT-d does. What
+//! is in the ring, how the unit is told of it and what stops it are a matter of its [`Port`].
 //!
 //! Each batch has its own word for its number, so batches of several CPUs are under way at once and
 //! end in any order. The lock of a ring is held while a batch is entered, while an error is dealt

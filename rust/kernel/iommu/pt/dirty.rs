@@ -8,9 +8,11 @@
 //! leaf of a query can be such ones, so each table that the query enters or leaves in the middle
 //! has these two looked at one by one, and everything between them needs no clipping.
 //!
-//! A harvest may have no more of a claim than a [`Walk`](super::Walk): the range is mapped and unmapped
-//! beside it. Each entry is read once for all that is decided on it, and what is made of leaves that
-//! come and go is this:
+//! A harvest may have no more of a claim than a [`Walk`](super::Walk): the range is mapped and
+//! unmapped beside it. Whether an entry is a table or a leaf, and of which size, is decided on one
+//! read. Its dirty bit, and those of the other entries of the leaf, are read after that, and once
+//! more where the leaf is made clean: another word may be there by then. What becomes of leaves
+//! that come and go:
 //!
 //! - What was mapped before the harvest began, and is mapped when it has ended, is reported if it was
 //!   dirty. What is mapped or unmapped meanwhile may be reported or not.
