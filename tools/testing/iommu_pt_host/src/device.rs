@@ -195,7 +195,7 @@ impl<'t> Device<'t> {
 }
 
 impl Drop for Device<'_> {
-    /// Also after a failure: who waits for the device would wait for good.
+    /// Also after a failure: a thread that waits for the device would wait for good.
     fn drop(&mut self) {
         self.bus.leave(self.number);
     }
@@ -206,7 +206,7 @@ pub struct Flusher<'t> {
     bus: &'t Bus,
     mem: &'t HostMem,
     tables: Vec<DetachedTable<&'t HostMem>>,
-    /// How often a new top was taken, and how often somebody was faster.
+    /// How often a new top was taken, and how often another map was faster.
     pub tops: (u64, u64),
     /// How often devices had to forget what leads to a table.
     pub forgets: u64,

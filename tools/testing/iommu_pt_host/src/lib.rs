@@ -20,6 +20,7 @@ pub mod reader;
 pub mod sequence;
 pub mod spec;
 pub mod sync;
+pub mod table;
 
 /// The place of the page tables in the `kernel` crate.
 pub mod iommu {

@@ -2,9 +2,9 @@
 
 //! Memory for tables that watches what is done with it.
 //!
-//! Each table is an allocation of its own, which is really freed: AddressSanitizer sees who comes
-//! late. Allocations fail on demand. While an operation runs, nothing may be freed but what the
-//! same operation has allocated: all else has to wait for the flush. For hardware that does not
+//! Each table is a separate allocation, which is really freed: AddressSanitizer sees an access that
+//! comes late. Allocations fail on demand. While an operation runs, nothing may be freed but what
+//! the same operation has allocated: all else has to wait for the flush. For hardware that does not
 //! snoop each table has a shadow, which starts as garbage and changes by flushes only.
 
 use crate::{
@@ -183,7 +183,7 @@ unsafe impl TableMem for &HostMem {
             "a table was freed before the flush"
         );
         // SAFETY: It came from `alloc_zeroed()`, was not freed before, and by the contract of the
-        // function nobody uses it.
+        // function nothing uses it.
         unsafe { dealloc(table.as_ptr().cast(), LAYOUT) }
     }
 
@@ -200,7 +200,7 @@ unsafe impl TableMem for &HostMem {
         let first = start.as_ptr() as usize;
         let offset = first % TABLE_BYTES;
 
-        assert!(!self.coherent, "a flush that nobody needs");
+        assert!(!self.coherent, "a flush without need");
         assert!(bytes > 0 && offset + bytes <= TABLE_BYTES);
 
         let table = (first - offset) as u64;

@@ -30,7 +30,7 @@ use std::{
     }, //
 };
 
-/// Somebody's view of the tables.
+/// What an observer sees of the tables.
 pub trait View {
     /// The words of the table at `table`.
     fn words(&self, table: PhysAddr) -> Box<Words>;

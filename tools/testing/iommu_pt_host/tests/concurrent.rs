@@ -15,18 +15,16 @@ use iommu_pt_host::{
     },
     memory::HostMem,
     pt::{
-        Config,
-        DirtySink,
-        Exclusive,
         Iova,
-        PageTable,
-        Prot,
-        Range,
-        Stable, //
+        Range, //
     },
     spec::{
         self,
         Spec, //
+    },
+    table::{
+        HostTable,
+        Runs, //
     }, //
 };
 use std::{
@@ -48,20 +46,8 @@ use std::{
 const K4: u64 = 1 << 12;
 const DEVICES: usize = 2;
 
-/// How long each test keeps everybody at work.
+/// How long each test keeps the threads at work.
 const WORK: Duration = Duration::from_millis(1500);
-
-/// Reports of one round.
-#[derive(Default)]
-struct Pages(Vec<Range>);
-
-impl DirtySink for Pages {
-    fn record(&mut self, range: Range) {
-        self.0.push(range);
-    }
-
-    fn cleared(&mut self, _range: Range) {}
-}
 
 /// What varies.
 #[derive(Clone, Copy)]
@@ -98,7 +84,7 @@ impl Scene {
 struct Stage<'t, S: Spec> {
     scene: Scene,
     mem: &'t HostMem,
-    table: &'t PageTable<S::F, &'t HostMem>,
+    host: &'t HostTable<S, &'t HostMem>,
     bus: &'t Bus,
     /// The guest memory and the copy of it, a number for each page.
     source: Vec<AtomicU64>,
@@ -118,13 +104,9 @@ impl<S: Spec> Stage<'_, S> {
         // Leaf by leaf, so that none is larger than it should be.
         for _ in 0..self.scene.rows {
             for lg2 in self.scene.leaves {
-                let range = Range::new(self.scene.base() + done, 1 << lg2).unwrap();
-                // SAFETY: No other thread runs yet.
-                let mut claim = unsafe { Exclusive::new(range, self.table) };
-                let prot = Prot::READ | Prot::WRITE;
-                let got = self.table.map(&mut claim, done, prot, (), &mut flusher);
+                let iova = self.scene.base() + done;
 
-                assert_eq!(got, (1 << lg2, Ok(())));
+                self.host.map(iova, done, 1 << lg2, &mut flusher);
                 done += 1 << lg2;
             }
         }
@@ -173,7 +155,7 @@ impl<S: Spec> Stage<'_, S> {
                 rest -= 1;
             }
 
-            let mut sink = Pages::default();
+            let mut sink = Runs::default();
             let cut = if self.scene.ragged && rest == 2 {
                 (round * 37 % (len / K4 - 1) + 1) * K4
             } else {
@@ -184,12 +166,8 @@ impl<S: Spec> Stage<'_, S> {
                 if size == 0 {
                     continue;
                 }
-                // SAFETY: The memory stays mapped until all threads have ended.
-                let claim = unsafe { Stable::new(Range::new(first, size).unwrap(), self.table) };
-
-                self.table
-                    .read_and_clear_dirty(&claim, true, &mut sink)
-                    .unwrap();
+                self.host
+                    .harvest(Range::new(first, size).unwrap(), true, &mut sink);
             }
             self.bus.flush();
             for run in &sink.0 {
@@ -209,7 +187,7 @@ impl<S: Spec> Stage<'_, S> {
         self.harvesting.fetch_sub(1, SeqCst);
     }
 
-    /// Maps and unmaps beside the memory that is migrated, in its tables and in tables of its own,
+    /// Maps and unmaps beside the memory that is migrated, in its tables and in other ones,
     /// which the other side needs at the same moment.
     fn disturb(&self, side: u64) {
         let mut flusher = Flusher::new(self.bus, self.mem);
@@ -223,15 +201,10 @@ impl<S: Spec> Stage<'_, S> {
 
         while self.harvesting.load(SeqCst) > 0 {
             for (iova, len) in [(near, 32 * K4), (far, 1 << 21)] {
-                let range = Range::new(iova, len).unwrap();
-                // SAFETY: Each side has ranges of its own.
-                let mut claim = unsafe { Exclusive::new(range, self.table) };
                 let phys = if rounds % 2 == 0 { iova } else { iova + K4 };
-                let prot = Prot::READ | Prot::WRITE;
-                let got = self.table.map(&mut claim, phys, prot, (), &mut flusher);
 
-                assert_eq!(got, (len, Ok(())));
-                assert_eq!(self.table.unmap(&mut claim, &mut flusher), len);
+                self.host.map(iova, phys, len, &mut flusher);
+                assert_eq!(self.host.unmap(iova, len, &mut flusher), len);
             }
             rounds += 1;
             if rounds % 16 == 0 {
@@ -245,23 +218,17 @@ impl<S: Spec> Stage<'_, S> {
 
 fn migrate<S: Spec>(scene: Scene) {
     let mem = HostMem::new(true);
-    let config = Config {
-        levels: 4,
-        max_levels: 4,
-        page_sizes: u64::MAX,
-        input_lg2: 64,
-        output_lg2: 64,
-        coherent: true,
-        skip_levels: false,
-    };
-    let table = PageTable::<S::F, _>::new(&mem, config, ()).unwrap();
-    let bus = Bus::new(DEVICES, table.top());
+    let config = HostTable::<S, &HostMem>::config(u64::MAX);
+    // SAFETY: The memory that is migrated is mapped before there is another thread, and stays. Each
+    // side of the neighbours has its own ranges.
+    let host = unsafe { HostTable::<S, _>::new(&mem, config) };
+    let bus = Bus::new(DEVICES, host.table.top());
     let pages = scene.len() / K4;
     let numbers = || (0..pages).map(|_| AtomicU64::new(0)).collect();
     let stage = Stage::<S> {
         scene,
         mem: &mem,
-        table: &table,
+        host: &host,
         bus: &bus,
         source: numbers(),
         copy: numbers(),
@@ -302,7 +269,7 @@ fn migrate<S: Spec>(scene: Scene) {
     assert!(writes > 1000, "the devices wrote only {writes} times");
     assert!(reports > 1000, "only {reports} pages were reported");
     drop(stage);
-    drop(table);
+    drop(host);
     assert_eq!(mem.live(), 0);
 }
 

@@ -13,13 +13,9 @@ use iommu_pt_host::{
     model::Model,
     pt::{
         Config,
-        DirtySink,
-        Exclusive,
         Iova,
-        PageTable,
         Prot,
-        Range,
-        Stable, //
+        Range, //
     },
     reader::{
         self,
@@ -29,6 +25,10 @@ use iommu_pt_host::{
         self,
         mask,
         Spec, //
+    },
+    table::{
+        HostTable,
+        Runs, //
     }, //
 };
 use std::{
@@ -49,16 +49,6 @@ const PAGE: u64 = 1 << 12;
 /// How often a tree grows from its fewest levels to its most.
 const TREES: usize = 60;
 
-struct Pages(Vec<Range>);
-
-impl DirtySink for Pages {
-    fn record(&mut self, range: Range) {
-        self.0.push(range);
-    }
-
-    fn cleared(&mut self, _range: Range) {}
-}
-
 /// Makes one tree grow; returns how many tops were too late, and how many writes there were.
 fn grow<S: Spec>(number: usize) -> (u64, u64) {
     let (fewest, most) = S::LEVELS;
@@ -66,13 +56,12 @@ fn grow<S: Spec>(number: usize) -> (u64, u64) {
     let config = Config {
         levels: fewest,
         max_levels: most,
-        page_sizes: 1 << S::PAGE_LG2,
-        input_lg2: 64,
-        output_lg2: 64,
-        coherent: true,
-        skip_levels: false,
+        ..HostTable::<S, &HostMem>::config(1 << S::PAGE_LG2)
     };
-    let table = PageTable::<S::F, _>::new(&mem, config, ()).unwrap();
+    // SAFETY: The memory that is migrated is mapped before there is another thread, and stays. Each
+    // of those who map has its own addresses.
+    let host = unsafe { HostTable::<S, _>::new(&mem, config) };
+    let table = &host.table;
     let bus = Bus::new(1, table.top());
     let source: Vec<AtomicU64> = (0..PAGES).map(|_| AtomicU64::new(0)).collect();
     let copy: Vec<AtomicU64> = (0..PAGES).map(|_| AtomicU64::new(0)).collect();
@@ -82,18 +71,15 @@ fn grow<S: Spec>(number: usize) -> (u64, u64) {
     let writes = AtomicU64::new(0);
     let start = Barrier::new(4);
     // Below what the first top covers, mapped all the while.
-    // SAFETY: No other thread runs yet.
-    let mut claim = unsafe { Exclusive::new(Range::new(0, PAGES * PAGE).unwrap(), &table) };
-    let prot = Prot::READ | Prot::WRITE;
-    let got = table.map(&mut claim, 0, prot, (), &mut Flusher::new(&bus, &mem));
+    host.map(0, 0, PAGES * PAGE, &mut Flusher::new(&bus, &mem));
+
     // A page beyond each top, for either side.
     let beyond = |levels: u8, side: u64| -> Iova {
         (1 << (S::item_lg2(u32::from(levels) - 1) + 9)) + (side << 14)
     };
 
-    assert_eq!(got, (PAGES * PAGE, Ok(())));
     thread::scope(|scope| {
-        let (table, mem, bus, start) = (&table, &mem, &bus, &start);
+        let (host, mem, bus, start) = (&host, &mem, &bus, &start);
         let (source, copy, late, writes) = (&source, &copy, &late, &writes);
         let (mapping, harvesting) = (&mapping, &harvesting);
         let mut threads = Vec::new();
@@ -105,13 +91,8 @@ fn grow<S: Spec>(number: usize) -> (u64, u64) {
                 start.wait();
                 for levels in fewest..most {
                     let iova = beyond(levels, side);
-                    let range = Range::new(iova, PAGE).unwrap();
-                    // SAFETY: Each side has pages of its own.
-                    let mut claim = unsafe { Exclusive::new(range, table) };
-                    let prot = Prot::READ | Prot::WRITE;
-                    let got = table.map(&mut claim, PAGE * (side + 1), prot, (), &mut flusher);
 
-                    assert_eq!(got, (PAGE, Ok(())));
+                    host.map(iova, PAGE * (side + 1), PAGE, &mut flusher);
 
                     // What is mapped is there for hardware that is told of it from now on.
                     let top = bus.top();
@@ -119,7 +100,7 @@ fn grow<S: Spec>(number: usize) -> (u64, u64) {
 
                     assert_eq!(found.phys, PAGE * (side + 1));
                     if number % 2 == 1 {
-                        assert_eq!(table.unmap(&mut claim, &mut flusher), PAGE);
+                        assert_eq!(host.unmap(iova, PAGE, &mut flusher), PAGE);
                         flusher.flush();
                         assert_eq!(
                             reader::access::<S>(mem, bus.top(), iova, true, 0),
@@ -160,13 +141,10 @@ fn grow<S: Spec>(number: usize) -> (u64, u64) {
             start.wait();
             loop {
                 let last = bus.stop.load(SeqCst);
-                let mut sink = Pages(Vec::new());
-                // SAFETY: These pages stay mapped, and nobody changes what lies beyond them, up to
-                // the first page that is not ours.
-                let claim = unsafe { Stable::new(Range::new(0, PAGES * PAGE).unwrap(), table) };
+                let mut sink = Runs::default();
 
-                table.read_and_clear_dirty(&claim, true, &mut sink).unwrap();
-                assert_eq!(table.iova_to_phys(&claim), Some(0));
+                host.harvest(Range::new(0, PAGES * PAGE).unwrap(), true, &mut sink);
+                assert_eq!(host.translate(0), Some(0));
                 bus.flush();
                 for run in &sink.0 {
                     for page in run.first() / PAGE..=run.last() / PAGE {
@@ -204,7 +182,12 @@ fn grow<S: Spec>(number: usize) -> (u64, u64) {
         output_last: mask(S::OUTPUT_LG2),
     };
     let mut expect = |iova: Iova, phys: u64, len: u64| {
-        let got = model.map((iova, iova + (len - 1)), phys, S::prot(prot), u64::MAX);
+        let got = model.map(
+            (iova, iova + (len - 1)),
+            phys,
+            S::prot(Prot::READ | Prot::WRITE),
+            u64::MAX,
+        );
 
         assert_eq!(got, (len, Ok(())));
     };
@@ -228,7 +211,7 @@ fn grow<S: Spec>(number: usize) -> (u64, u64) {
     assert!(expected.next().is_none());
     // A top that came too late is not kept.
     assert_eq!(mem.live(), tables.len());
-    drop(table);
+    drop(host);
     assert_eq!(mem.live(), 0);
     (late.load(SeqCst), writes.load(SeqCst))
 }

@@ -61,7 +61,7 @@ unsafe impl TableMem for &Meeting {
         if wait {
             let number = self.arrived.fetch_add(1, SeqCst) + 1;
             let pair = number.div_ceil(2) * 2;
-            // Who is late finds a table and never asks for one.
+            // A side that is late finds a table and never asks for one.
             let deadline = Instant::now() + Duration::from_millis(100);
 
             while self.arrived.load(SeqCst) < pair && Instant::now() < deadline {
@@ -126,7 +126,7 @@ fn race<C: Case>(coherent: bool) {
 
                 scope.spawn(move || {
                     let range = Range::new(page(side), 4096).unwrap();
-                    // SAFETY: Each side has a page of its own.
+                    // SAFETY: Each side has its own page.
                     let mut claim = unsafe { Exclusive::new(range, table) };
 
                     start.wait();
@@ -145,7 +145,7 @@ fn race<C: Case>(coherent: bool) {
 
             assert_eq!(table.iova_to_phys(&claim), Some((side + 1) << 12));
         }
-        // One table for each level, whoever came first.
+        // One table for each level, whichever side came first.
         assert_eq!(memory.mem.live(), u64::from(C::F::MAX_LEVELS));
         drop(table);
         assert_eq!(memory.mem.live(), 0);

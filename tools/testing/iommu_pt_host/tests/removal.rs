@@ -2,25 +2,20 @@
 
 //! Threads that unmap and map the very range that others harvest.
 //!
-//! Tables that are freed stay in a graveyard, filled with words that a harvest would report: who comes
-//! late is found out by what he reports, and by what he writes. What is unmapped must not come back,
-//! and a page beside all that, which a device writes to, is never lost.
+//! Tables that are freed stay in a graveyard, filled with words that a harvest would report: one
+//! that comes late is found out by what it reports, and by what it writes. What is unmapped must
+//! not come back, and a page beside all that, which a device writes to, is never lost.
 
 use iommu_pt_host::{
     error::Result,
     memory::HostMem,
     pt::{
-        Config,
         DetachedTable,
         DirtySink,
-        Exclusive,
         Gather,
         Iova,
-        PageTable,
         PhysAddr,
-        Prot,
         Range,
-        Stable,
         Table,
         TableMem,
         Walks, //
@@ -28,7 +23,8 @@ use iommu_pt_host::{
     spec::{
         self,
         Spec, //
-    }, //
+    },
+    table::HostTable, //
 };
 use std::{
     ptr::NonNull,
@@ -72,7 +68,7 @@ unsafe impl Send for Graveyard<'_> {}
 unsafe impl Sync for Graveyard<'_> {}
 
 impl Graveyard<'_> {
-    /// Whether nobody has written to a table after it was freed; really frees them all.
+    /// Whether no thread has written to a table after it was freed; really frees them all.
     fn bury(&self) -> bool {
         let mut intact = true;
 
@@ -80,7 +76,7 @@ impl Graveyard<'_> {
             let phys = self.mem.phys(table);
 
             intact &= (0..512).all(|slot| self.mem.word(phys, slot).load(Relaxed) == POISON);
-            // SAFETY: Nobody uses it any more.
+            // SAFETY: Nothing uses it any more.
             unsafe { self.mem.free(table) }
         }
         intact
@@ -149,7 +145,7 @@ impl DirtySink for Report {
     fn cleared(&mut self, _range: Range) {}
 }
 
-/// Ends the harvests, also after a failure: who waits for them would wait for good.
+/// Ends the harvests, also after a failure: a thread that waits for them would wait for good.
 struct Stop<'a>(&'a AtomicBool);
 
 impl Drop for Stop<'_> {
@@ -169,48 +165,25 @@ fn remove<S: Spec>(lg2s: &[u32]) {
         dead: Mutex::default(),
     };
     let walks = Walks::new(&graves);
-    let config = Config {
-        levels: 4,
-        max_levels: 4,
-        page_sizes: u64::MAX,
-        input_lg2: 64,
-        output_lg2: 64,
-        coherent: true,
-        skip_levels: false,
-    };
-    let table = PageTable::<S::F, _>::new(&graves, config, ()).unwrap();
+    let config = HostTable::<S, &Graveyard<'_>>::config(u64::MAX);
+    // SAFETY: One thread maps, unmaps and writes; the others harvest by walks.
+    let host = unsafe { HostTable::<S, _>::new(&graves, config) };
+    let table = &host.table;
     let beside = G1 + MOVING + 5 * K4;
     let all = Range::new(G1, MOVING + M2).unwrap();
-    let prot = Prot::READ | Prot::WRITE;
     let stop = AtomicBool::new(false);
     let (written, seen) = (AtomicU64::new(0), AtomicU64::new(0));
     let deadline = Instant::now() + LIMIT;
-    let map = |iova: Iova, phys: PhysAddr, len: u64| {
-        // SAFETY: One thread maps and unmaps.
-        let mut claim = unsafe { Exclusive::new(Range::new(iova, len).unwrap(), &table) };
-
-        assert_eq!(
-            table.map(&mut claim, phys, prot, (), &mut Retire(&walks)),
-            (len, Ok(()))
-        );
-    };
-    let unmap = |iova: Iova, len: u64| {
-        // SAFETY: As above.
-        let mut claim = unsafe { Exclusive::new(Range::new(iova, len).unwrap(), &table) };
-
-        assert_eq!(table.unmap(&mut claim, &mut Retire(&walks)), len);
-    };
-    let write = |iova: Iova| {
-        // SAFETY: The thread that writes is the one that maps.
-        let claim = unsafe { Stable::at(iova, &table) };
-
-        // Another harvest may be in between.
-        while table.tree().set_dirty(&claim).is_err() {}
+    let map = |iova, phys, len| host.map(iova, phys, len, &mut Retire(&walks));
+    let unmap = |iova, len| assert_eq!(host.unmap(iova, len, &mut Retire(&walks)), len);
+    let write = |iova| {
+        // A harvest may be in between.
+        while host.set_dirty(iova).is_err() {}
     };
 
     map(beside, 0, K4);
     thread::scope(|scope| {
-        let (table, walks, stop, seen) = (&table, &walks, &stop, &seen);
+        let (walks, stop, seen) = (&walks, &stop, &seen);
         let _stop = Stop(stop);
 
         for _ in 0..2 {
@@ -253,10 +226,7 @@ fn remove<S: Spec>(lg2s: &[u32]) {
             }
             unmap(G1, MOVING);
             for at in (0..MOVING).step_by(step as usize) {
-                // SAFETY: One thread maps and unmaps.
-                let claim = unsafe { Stable::at(G1 + at, table) };
-
-                assert_eq!(table.iova_to_phys(&claim), None, "{at:#x} came back");
+                assert_eq!(host.translate(G1 + at), None, "{at:#x} came back");
             }
             if Instant::now() > deadline {
                 break;
@@ -264,13 +234,9 @@ fn remove<S: Spec>(lg2s: &[u32]) {
         }
     });
 
-    // SAFETY: Nobody else is left.
-    let claim = unsafe { Stable::new(all, &table) };
     let mut report = Report::default();
 
-    table
-        .read_and_clear_dirty(&claim, true, &mut report)
-        .unwrap();
+    host.harvest(all, true, &mut report);
 
     let seen = seen.load(SeqCst) + u64::from(report.beside);
 
@@ -278,7 +244,7 @@ fn remove<S: Spec>(lg2s: &[u32]) {
     assert!(seen >= written.load(SeqCst), "a write was lost");
     assert!(seen > 10, "only {seen} writes");
     assert!(walks.is_idle());
-    drop(table);
+    drop(host);
     assert!(graves.bury(), "a table was written to after it was freed");
     assert_eq!(mem.live(), 0);
 }

@@ -6,19 +6,17 @@
 use iommu_pt_host::{
     memory::HostMem,
     pt::{
-        Config,
         DirtySink,
-        Exclusive,
-        Gather,
         Iova,
-        PageTable,
-        Prot,
-        Range,
-        Stable, //
+        Range, //
     },
     spec::{
         self,
         Spec, //
+    },
+    table::{
+        HostTable,
+        Never, //
     }, //
 };
 use std::{
@@ -47,17 +45,7 @@ fn is_written(page: u64) -> bool {
 const REPORTS: u64 = 40_000;
 const LIMIT: Duration = Duration::from_secs(50);
 
-struct Never;
-
-impl<'m> Gather<&'m HostMem> for Never {
-    fn add_range(&mut self, _range: Range) {}
-
-    fn queue_free(&mut self, _table: iommu_pt_host::pt::DetachedTable<&'m HostMem>) {
-        panic!("nothing is unmapped");
-    }
-}
-
-/// Counts the pages that were reported, and keeps one that nobody has written.
+/// Counts the pages that were reported, and keeps one that no device has written.
 #[derive(Default)]
 struct Report {
     pages: u64,
@@ -79,58 +67,37 @@ impl DirtySink for Report {
 
 fn race<S: Spec>() {
     let mem = HostMem::new(true);
-    let config = Config {
-        levels: 4,
-        max_levels: 4,
-        page_sizes: PAGE,
-        input_lg2: 64,
-        output_lg2: 64,
-        coherent: true,
-        skip_levels: false,
-    };
-    let table = PageTable::<S::F, _>::new(&mem, config, ()).unwrap();
+    // SAFETY: All is mapped before there is another thread, and nothing after that.
+    let host = unsafe { HostTable::<S, _>::new(&mem, HostTable::<S, &HostMem>::config(PAGE)) };
     let range = Range::new(BASE, PAGES * PAGE).unwrap();
-    // SAFETY: No other thread runs yet.
-    let mut claim = unsafe { Exclusive::new(range, &table) };
-    let prot = Prot::READ | Prot::WRITE;
 
-    assert_eq!(
-        table.map(&mut claim, 0, prot, (), &mut Never),
-        (PAGES * PAGE, Ok(()))
-    );
+    host.map(BASE, 0, PAGES * PAGE, &mut Never);
 
     let stop = AtomicBool::new(false);
     let reported = AtomicU64::new(0);
     let deadline = Instant::now() + LIMIT;
 
     thread::scope(|scope| {
-        let (table, stop, reported) = (&table, &stop, &reported);
+        let (host, stop, reported) = (&host, &stop, &reported);
 
         for _ in 0..2 {
             scope.spawn(move || {
                 while !stop.load(SeqCst) {
-                    // SAFETY: Nothing is unmapped.
-                    let claim = unsafe { Stable::new(range, table) };
                     let mut report = Report::default();
 
-                    table
-                        .read_and_clear_dirty(&claim, true, &mut report)
-                        .unwrap();
+                    host.harvest(range, true, &mut report);
                     reported.fetch_add(report.pages, SeqCst);
                     if report.wrong.is_some() {
                         stop.store(true, SeqCst);
                     }
-                    assert_eq!(report.wrong, None, "a page that nobody has written");
+                    assert_eq!(report.wrong, None, "a page that no device has written");
                 }
             });
         }
         while reported.load(SeqCst) < REPORTS && Instant::now() < deadline && !stop.load(SeqCst) {
             for page in (0..PAGES).filter(|page| is_written(*page)) {
-                // SAFETY: Nothing is unmapped.
-                let claim = unsafe { Stable::at(BASE + page * PAGE, table) };
-
                 // Fails where a harvest was in between.
-                let _ = table.tree().set_dirty(&claim);
+                let _ = host.set_dirty(BASE + page * PAGE);
             }
         }
         stop.store(true, SeqCst);

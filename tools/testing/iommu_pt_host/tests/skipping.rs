@@ -13,18 +13,15 @@ use iommu_pt_host::{
     pt::{
         Config,
         DirtySink,
-        Exclusive,
         Iova,
-        PageTable,
-        Prot,
-        Range,
-        Stable, //
+        Range, //
     },
     reader,
     spec::{
         self,
         Spec, //
-    }, //
+    },
+    table::HostTable, //
 };
 use std::{
     collections::BTreeSet,
@@ -70,21 +67,15 @@ fn page<S: Spec>() -> u64 {
     1 << S::PAGE_LG2
 }
 
-/// Where a side maps a page behind what a table of `level` covers: pages of their own, apart from
+/// Where a side maps a page behind what a table of `level` covers: its own pages, apart from
 /// each other, so that no two runs of dirty pages join.
 fn place<S: Spec>(level: u32, side: u64) -> Iova {
     (1 << (S::item_lg2(level) + 9)) + 2 * side * page::<S>()
 }
 
 /// Maps a page, whose output address tells the input address.
-fn map<'m, S: Spec>(table: &PageTable<S::F, &'m HostMem>, iova: Iova, flusher: &mut Flusher<'m>) {
-    // SAFETY: Each page is mapped by one thread, once, and used by others after that only.
-    let mut claim = unsafe { Exclusive::new(Range::new(iova, page::<S>()).unwrap(), table) };
-    let phys = iova >> 8 & !(page::<S>() - 1);
-    let prot = Prot::READ | Prot::WRITE;
-    let got = table.map(&mut claim, phys, prot, (), flusher);
-
-    assert_eq!(got, (page::<S>(), Ok(())));
+fn map<'m, S: Spec>(host: &HostTable<S, &'m HostMem>, iova: Iova, flusher: &mut Flusher<'m>) {
+    host.map(iova, iova >> 8 & !(page::<S>() - 1), page::<S>(), flusher);
 }
 
 /// Grows a tree at once, and fills it from all sides; returns how often devices had to forget.
@@ -94,19 +85,18 @@ fn fill<S: Spec>(number: usize) -> u64 {
     let config = Config {
         levels: 1,
         max_levels: S::LEVELS.1,
-        page_sizes: page::<S>(),
-        input_lg2: 64,
-        output_lg2: 64,
-        coherent: true,
         skip_levels: true,
+        ..HostTable::<S, &HostMem>::config(page::<S>())
     };
-    let table = PageTable::<S::F, _>::new(&mem, config, ()).unwrap();
+    // SAFETY: Each side maps its own pages, and the harvest is when all are through.
+    let host = unsafe { HostTable::<S, _>::new(&mem, config) };
+    let table = &host.table;
     let alone = Bus::new(0, table.top());
     let mut flusher = Flusher::new(&alone, &mem);
     let far = place::<S>(highest - 1, SIDES);
 
-    map::<S>(&table, 0, &mut flusher);
-    map::<S>(&table, far, &mut flusher);
+    map::<S>(&host, 0, &mut flusher);
+    map::<S>(&host, far, &mut flusher);
     assert_eq!(table.top().levels, S::LEVELS.1);
     assert_eq!(flusher.tops, (1, 0));
 
@@ -121,7 +111,7 @@ fn fill<S: Spec>(number: usize) -> u64 {
 
     thread::scope(|scope| {
         for side in 0..SIDES {
-            let (bus, mem, table, mapped) = (&bus, &mem, &table, &mapped);
+            let (bus, mem, host, mapped) = (&bus, &mem, &host, &mapped);
             let (mapping, forgets, start) = (&mapping, &forgets, &start);
 
             scope.spawn(move || {
@@ -141,7 +131,7 @@ fn fill<S: Spec>(number: usize) -> u64 {
                 for level in levels {
                     let iova = place::<S>(level, side);
 
-                    map::<S>(table, iova, &mut flusher);
+                    map::<S>(host, iova, &mut flusher);
                     mapped.lock().unwrap().push(iova);
                 }
                 forgets.fetch_add(flusher.forgets, SeqCst);
@@ -177,11 +167,10 @@ fn fill<S: Spec>(number: usize) -> u64 {
         }
     });
 
-    // SAFETY: Nobody else is left.
-    let all = unsafe { Stable::new(Range::inclusive(0, table.aperture_last()).unwrap(), &table) };
     let mut dirty = Dirty::default();
+    let all = Range::inclusive(0, table.aperture_last()).unwrap();
 
-    table.read_and_clear_dirty(&all, true, &mut dirty).unwrap();
+    host.harvest(all, true, &mut dirty);
     assert_eq!(dirty.0, *written.lock().unwrap());
 
     let mut leaves = Vec::new();
@@ -191,7 +180,7 @@ fn fill<S: Spec>(number: usize) -> u64 {
     expected.sort_unstable();
     assert_eq!(leaves, expected);
     assert_eq!(mem.live(), tables.len());
-    drop(table);
+    drop(host);
     assert_eq!(mem.live(), 0);
     forgets.into_inner()
 }

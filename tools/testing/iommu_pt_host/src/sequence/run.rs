@@ -57,7 +57,7 @@ const STUBBORN: u64 = 7;
 
 static TRACE: OnceLock<bool> = OnceLock::new();
 
-/// Keeps tables until the flush, and sees to it that each came after its range.
+/// Keeps tables until the flush, and checks that each came after its range.
 struct Later<'m> {
     mem: &'m HostMem,
     /// Ranges of the operation under way.
@@ -97,8 +97,8 @@ impl<'m> Gather<&'m HostMem> for Later<'m> {
     }
 
     fn change_top(&mut self, mut new: NewTop<'_>) {
-        assert!(new.is_current(), "nobody else changes it");
-        // Whoever has looked at it may not give it back.
+        assert!(new.is_current(), "nothing else changes it");
+        // A gather that has looked at it may not give it back.
         if self.stubborn {
             self.refused = true;
             return;
@@ -195,7 +195,7 @@ impl DirtySink for Report {
     }
 }
 
-/// Who owns the tree: a page table, or somebody who wants what a page table does not offer.
+/// What owns the tree: a page table, or a test that wants what a page table does not offer.
 enum Owner<'m, S: Spec> {
     Table(PageTable<S::F, &'m HostMem>),
     Parts {
@@ -506,7 +506,7 @@ impl<'m, S: Spec> Run<'m, S> {
                 stride,
                 write,
             } => {
-                // What hardware writes that does not snoop is lost or not: nobody reads it there.
+                // What hardware writes that does not snoop is lost or not: nothing reads it there.
                 let count = if self.setup.coherent { count } else { 0 };
 
                 for step in 0..count {
