@@ -80,7 +80,7 @@ impl Table {
     /// The table, its header included.
     #[inline]
     pub fn bytes(&self) -> &[u8] {
-        // SAFETY: By the type invariants, `len` bytes are mapped while `self` lives; nobody writes
+        // SAFETY: By the type invariants, `len` bytes are mapped while `self` lives; nothing writes
         // to firmware's tables.
         unsafe { core::slice::from_raw_parts(self.header.as_ptr().cast::<u8>(), self.len) }
     }

@@ -115,7 +115,7 @@ impl DefaultDomain {
     ///
     /// The kernel does not tell modules whether `iommu=nopt` was given or is merely the default of
     /// the architecture, so a module cannot find that out; loading it must not change a device's
-    /// view of memory unless somebody asked for that.
+    /// view of memory unless the administrator asked for that.
     ///
     /// # Errors
     ///

@@ -160,7 +160,7 @@ pub(super) fn can_store_pair() -> bool {
     unsafe { bindings::rust_iommu_can_store128() }
 }
 
-/// Writes two 64-bit words at once: nobody, hardware included, sees one without the other.
+/// Writes two 64-bit words at once: no reader, hardware included, sees one without the other.
 ///
 /// # Safety
 ///
@@ -239,7 +239,7 @@ pub(super) unsafe fn phys_to_virt(phys: u64) -> NonNull<u8> {
     #[cfg(CONFIG_UML)]
     use bindings::uml_physmem as offset;
 
-    // SAFETY: A plain number, which nobody changes any more.
+    // SAFETY: A plain number, which does not change any more.
     let base = unsafe { offset };
     // CAST: Addresses have 64 bits here.
     let virt = core::ptr::with_exposed_provenance_mut(base.wrapping_add(phys as usize));

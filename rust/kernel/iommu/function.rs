@@ -51,7 +51,7 @@ impl UnitFunction {
                 u32::from(source & 0xff),
             )
         };
-        // INVARIANT: Valid if not null, with a reference of its own.
+        // INVARIANT: Valid if not null, with a reference that is owned.
         Some(Self {
             raw: NonNull::new(raw)?,
         })

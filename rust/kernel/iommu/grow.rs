@@ -2,9 +2,9 @@
 
 //! Vectors under a spinlock that grow.
 //!
-//! Under a spinlock nothing is allocated and nothing is freed. Whoever adds brings the memory along
-//! and takes the old memory away: [`push`] does all of it, [`Room`] is for those who have more to
-//! do under the lock.
+//! Under a spinlock nothing is allocated and nothing is freed. A caller that adds brings the memory
+//! along and takes the old memory away: [`push`] does all of it, [`Room`] is for callers that have
+//! more to do under the lock.
 
 use kernel::{
     alloc::kvec::PushError,
@@ -116,7 +116,7 @@ mod tests {
         let mut asked = 0;
         for value in 0..64 {
             push_with(&list, Arc::new(value, GFP_KERNEL)?, |capacity| {
-                // Nobody holds the lock here.
+                // The lock is not held here.
                 assert!(is_full(&list));
                 asked += 1;
                 Room::new(capacity)
@@ -133,7 +133,7 @@ mod tests {
         let refuse = |_| Err(ENOMEM);
         assert_eq!(push_with(&list, value.clone(), refuse), Err(ENOMEM));
         assert!(list.lock().is_empty());
-        // Nobody has kept a reference.
+        // No reference was kept.
         assert!(Arc::into_unique_or_drop(value).is_some());
 
         while list.lock().len() < 4 {
@@ -149,7 +149,7 @@ mod tests {
         Ok(())
     }
 
-    /// Somebody else is faster than the allocation, and fills the room that was asked for.
+    /// Another caller is faster than the allocation, and fills the room that was asked for.
     #[test]
     fn others_may_add_meanwhile() -> Result {
         let list = empty()?;

@@ -13,7 +13,7 @@ use kernel::prelude::*;
 /// ```
 /// use kernel::iommu::ids::IdSet;
 ///
-/// // Ids below 256, of which the first two have a meaning of their own.
+/// // Ids below 256, of which the first two have a special meaning.
 /// let mut ids = IdSet::new(2, 256)?;
 /// let id = ids.take()?;
 /// assert_eq!(id, 2);

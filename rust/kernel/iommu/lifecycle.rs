@@ -1,14 +1,14 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The life of a driver's module: loading, letting go of the hardware, unloading.
+//! The life of a driver's module: loading, release of the hardware, unloading.
 //!
 //! The IOMMU core holds a reference to the module for each device, so the module cannot be unloaded
-//! while it drives anything, and nothing in the kernel would make it let go. Writing 1 to `release`
-//! in the module's directory in debugfs does: refused while a device has a domain that somebody
-//! relies on, else all units are left as they were found, and the module can be unloaded.
+//! while it drives anything, and nothing in the kernel would make it give that up. Writing 1 to
+//! `release` in the module's directory in debugfs does: refused while a device has a domain that
+//! somebody relies on, else all units are left as they were found, and the module can be unloaded.
 //!
-//! Built in, a driver begins with the other drivers, before most devices have theirs, if nobody
-//! holds the registers then.
+//! Built in, a driver begins with the other drivers, before most devices have theirs, if no other
+//! driver holds the registers then.
 
 use kernel::{
     debugfs::{
@@ -69,7 +69,7 @@ pub trait Lifecycle: Driver {
     /// Each has been reported in words. The hardware is as it was found then.
     fn start(module: &'static ThisModule) -> Result<Registration<Self>>;
 
-    /// Whether nobody has claimed the registers of the units.
+    /// Whether no driver has claimed the registers of the units.
     ///
     /// Context: may sleep.
     ///
@@ -119,7 +119,7 @@ impl<D: Lifecycle> HrTimerCallback for Poll<D> {
 /// What `release` acts on.
 struct Control<D: Driver>(Registration<D>);
 
-/// Lets go of the hardware if a 1 is written.
+/// Releases the hardware if a 1 is written.
 fn release<D: Driver>(control: &Control<D>, reader: &mut UserSliceReader) -> Result {
     let mut first = [0u8; 1];
     reader.read_slice(&mut first)?;
@@ -131,7 +131,7 @@ fn release<D: Driver>(control: &Control<D>, reader: &mut UserSliceReader) -> Res
 
 /// All that goes on while units are driven.
 ///
-/// Fields are dropped from the top: nobody can ask for a release any more, and nothing is polled,
+/// Fields are dropped from the top: no release can be asked for any more, and nothing is polled,
 /// when the units go.
 #[pin_data]
 struct Running<D: Lifecycle> {
@@ -181,7 +181,7 @@ struct Holder<D: Lifecycle> {
     running: Mutex<Option<Pin<KBox<Running<D>>>>>,
 }
 
-/// What a module holds; dropping it lets go of everything.
+/// What a module holds; dropping it releases everything.
 pub struct Life<D: Lifecycle> {
     _holder: Arc<Holder<D>>,
 }
@@ -223,7 +223,7 @@ impl<D: Lifecycle> Life<D> {
             );
             workqueue::system_unbound().try_spawn(GFP_KERNEL, move || {
                 wait_for_registers::<D>();
-                // The reason was reported, and a built-in driver has nobody to tell.
+                // The reason was reported, and a built-in driver has no caller to tell.
                 let _ = begin();
             })?;
         }
@@ -246,7 +246,7 @@ fn stay<D: Lifecycle>(module: &'static ThisModule, error: Error) -> Result {
     Ok(())
 }
 
-/// Waits until nobody claims the registers of the units, or for half a minute. May sleep.
+/// Waits until no driver claims the registers of the units, or for half a minute. May sleep.
 fn wait_for_registers<D: Lifecycle>() {
     for _ in 0..REGISTER_ROUNDS {
         if D::registers_are_free().unwrap_or(false) {

@@ -121,7 +121,7 @@ impl Drop for Request {
     }
 }
 
-/// Whether nobody has claimed any of the `len` bytes at `start`. Claims them for a moment, under
+/// Whether no driver has claimed any of the `len` bytes at `start`. Claims them for a moment, under
 /// `name`; without memory for that the answer is no.
 ///
 /// Context: may sleep.
@@ -160,7 +160,7 @@ impl<const SIZE: usize> PhysMem<SIZE> {
                 backing: Backing::Claimed { _request: request },
             }),
             Err(error) => {
-                // SAFETY: `addr` is the mapping made above, and nobody else knows of it.
+                // SAFETY: `addr` is the mapping made above, and no other code knows of it.
                 unsafe { bindings::iounmap(addr) };
                 Err(error)
             }

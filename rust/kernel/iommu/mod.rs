@@ -19,7 +19,7 @@
 //! | [`ops`] | `struct iommu_ops`, `iommu_domain_ops`, `iommu_dirty_ops`; the order of the locks |
 //! | [`registry`] | `struct iommu_device`: registration, release |
 //! | `isolate` | no more requests from devices whose unit does not answer |
-//! | [`lifecycle`] | a driver's module: loading, letting go, unloading |
+//! | [`lifecycle`] | a driver's module: loading, release, unloading |
 //! | [`device`] | what a driver says about a device: capabilities, group, default domain |
 //! | [`domain`] | `struct iommu_domain` of the paging kind |
 //! | [`attach`] | prepare, install, commit; what has to be flushed; dirty tracking of all devices |

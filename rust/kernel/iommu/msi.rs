@@ -24,7 +24,7 @@ use super::function::UnitFunction;
 pub trait Handler: Send + Sync + 'static {
     /// The unit has signalled something.
     ///
-    /// Context: a thread of its own, which may sleep; never twice at once for one interrupt.
+    /// Context: a separate thread, which may sleep; never twice at once for one interrupt.
     fn handle(&self);
 }
 
@@ -61,7 +61,7 @@ impl<H: Handler> Interrupt<H> {
     ///
     /// # Errors
     ///
-    /// What the PCI core says if the function has none, or somebody else uses it; nothing has
+    /// What the PCI core says if the function has none, or other code uses it; nothing has
     /// changed then.
     pub fn request(function: UnitFunction, name: CString, handler: Arc<H>) -> Result<Self> {
         // SAFETY: The function is valid.

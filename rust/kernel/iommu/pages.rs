@@ -218,8 +218,8 @@ impl TablePages {
 impl Drop for TablePages {
     #[inline]
     fn drop(&mut self) {
-        // SAFETY: By the type invariants, the pages came from the allocator and are owned. Whoever
-        // pointed hardware to them keeps this object until hardware has forgotten them.
+        // SAFETY: By the type invariants, the pages came from the allocator and are owned. A driver
+        // that pointed hardware to them keeps this object until hardware has forgotten them.
         unsafe { ffi::free_pages(self.virt) }
     }
 }
@@ -311,8 +311,8 @@ impl KernelTables {
 pub type KernelWalk<'w> = Walk<'w, KernelTables>;
 
 // SAFETY:
-// - Pages of the allocator are zeroed and nobody else's, are in the linear map, are valid until freed,
-//   and are reached by the hardware through their physical addresses.
+// - Pages of the allocator are zeroed, no other code has them, they are in the linear map, are
+//   valid until freed, and are reached by the hardware through their physical addresses.
 // - `virt()` and `phys()` are the linear map and its inverse.
 // - Pages are aligned to their size, which is that of a table.
 unsafe impl TableMem for KernelTables {
@@ -328,7 +328,7 @@ unsafe impl TableMem for KernelTables {
 
     #[inline]
     unsafe fn free(&self, table: NonNull<Table>) {
-        // SAFETY: By the contract of the trait, nobody uses the table, and it came from `alloc()`.
+        // SAFETY: By the contract of the trait, nothing uses the table, and it came from `alloc()`.
         unsafe { ffi::free_pages(table.cast()) }
     }
 

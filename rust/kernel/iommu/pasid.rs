@@ -3,7 +3,7 @@
 //! The PASIDs of a PCI function: the switch in its configuration space.
 //!
 //! A function sends requests with PASID only while its PASID capability is enabled. That is the
-//! business of the remapping units' driver, as in C (`pci_enable_pasid()`): nobody else knows
+//! business of the remapping units' driver, as in C (`pci_enable_pasid()`): no other code knows
 //! whether such requests are translated. The core offers PASIDs of a device by its capability and
 //! by what the unit states ([`UnitInfo::max_pasids`]), enabled or not; a driver refuses those that
 //! it could not enable when a domain is [prepared](super::ops::PagingDomain::prepare).
@@ -56,7 +56,7 @@ impl Pasids {
     ///
     /// # Errors
     ///
-    /// `ENODEV` if it is no function with PASIDs, `EBUSY` if somebody else has enabled them,
+    /// `ENODEV` if it is no function with PASIDs, `EBUSY` if other code has enabled them,
     /// `EINVAL` if a bridge above it does not pass PASIDs on, or could pass requests to
     /// another device, past the units.
     pub fn enable(dev: &Device) -> Result<Self> {

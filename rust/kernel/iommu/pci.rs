@@ -174,7 +174,7 @@ impl<'a> Function<'a> {
     /// Takes Bus Master Enable from the function: it makes no requests any more, and as a bridge
     /// passes none on from below. Returns whether it had it.
     ///
-    /// A host bridge keeps it: it makes no requests of its own.
+    /// A host bridge keeps it: it makes no requests itself.
     ///
     /// `pci_clear_master()` also writes a bit field that other code writes without a lock, so the
     /// register is written here.
@@ -206,7 +206,7 @@ impl<'a> Function<'a> {
     /// The buses from the function's own up to the last below a root bus.
     fn buses(&self) -> impl Iterator<Item = *mut bindings::pci_bus> + 'a {
         let below_root = |bus: *mut bindings::pci_bus| {
-            // SAFETY: Whoever calls has a valid bus, see below.
+            // SAFETY: The caller has a valid bus, see below.
             (!unsafe { bindings::pci_is_root_bus(bus) }).then_some(bus)
         };
         let function: Self = *self;

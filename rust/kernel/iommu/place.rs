@@ -19,7 +19,7 @@ pub struct Place {
     pub segment: u16,
     /// Whether the device is on a port that people can plug things into.
     pub untrusted: bool,
-    /// Whether it is a bridge to another PCI bus, which does no DMA of its own.
+    /// Whether it is a bridge to another PCI bus, which does no DMA itself.
     pub bridge: bool,
     /// Requester IDs, its own first, each once.
     sources: KVec<u16>,
@@ -78,7 +78,7 @@ impl Place {
         Ok(())
     }
 
-    /// The default domain of the device if those without needs of their own get `usual`.
+    /// The default domain of the device if those without special needs get `usual`.
     pub fn default_domain(&self, usual: DefaultDomain) -> DefaultDomain {
         match (self.untrusted, self.bridge) {
             // The core insists on translation for these.

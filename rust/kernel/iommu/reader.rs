@@ -125,7 +125,7 @@ impl<'a> Reader<'a> {
         self.bytes(len).map(|_| ())
     }
 
-    /// Takes the next `len` bytes as a reader of their own, which cannot leave them.
+    /// Takes the next `len` bytes as another reader, which cannot leave them.
     ///
     /// # Errors
     ///

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Reserved regions: addresses that a device may use, or that nobody may map for it.
+//! Reserved regions: addresses that a device may use, or that must not be mapped for it.
 
 use core::{
     marker::PhantomData,

@@ -160,7 +160,7 @@ impl<D: Driver> DeviceTable<D> {
         Ok((raw, endpoint))
     }
 
-    /// `release_device`: lets go of a device, which is on the release domain.
+    /// `release_device`: gives up a device, which is on the release domain.
     ///
     /// # Safety
     ///

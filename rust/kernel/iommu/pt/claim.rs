@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Who may touch which range: the lock contract of the page tables, as types.
+//! Which operation may touch which range: the lock contract of the page tables, as types.
 //!
-//! The tables take no lock. Their callers own ranges: the IOMMU API promises that nobody maps or
+//! The tables take no lock. Their callers own ranges: the IOMMU API promises that no caller maps or
 //! unmaps a range while another maps, unmaps or translates in it, and it is free to work on different
 //! ranges at the same time, in atomic context too. A promise of that kind cannot be checked, so it is
 //! made once, by an `unsafe` constructor, where the callback of the IOMMU core enters; from there on
@@ -15,19 +15,19 @@
 //! - [`Walk`](super::Walk): the range may change at any time, but no table is freed that the holder
 //!   may stand in: see `walks.rs`. What a harvest has, for iommufd unmaps beside it.
 //!
-//! What the tables make of it: a table is unlinked only by an operation that has an [`Exclusive`] of
-//! *all* of the addresses below it, and is freed only after that, when no [`Walk`](super::Walk) from
-//! before is left. So whoever holds a claim of any kind may rely on this: **a table that is found on
-//! the way to claimed addresses stays as long as the claim.**
+//! What the tables make of it: a table is unlinked only by an operation that has an [`Exclusive`]
+//! of *all* of the addresses below it, and is freed only after that, when no [`Walk`](super::Walk)
+//! from before is left. So the holder of a claim of any kind may rely on this: **a table that is
+//! found on the way to claimed addresses stays as long as the claim.**
 //!
 //! # Which tree
 //!
-//! A claim is made by who knows the object that a page table is a part of, before the page table
-//! itself is known: a domain has a driver's part, and somewhere in that is the page table. The claim
-//! therefore names the *owner*, by the memory that it takes, and a tree accepts a claim if its
-//! top lies there. While an operation borrows a page table it does not move, so it is the owner's as
-//! long as the operation takes. A page table that the owner has elsewhere, behind a pointer, accepts
-//! no claim of the owner's.
+//! A claim is made by code that knows the object that a page table is a part of, before the page
+//! table itself is known: a domain has a driver's part, and somewhere in that is the page table.
+//! The claim therefore names the *owner*, by the memory that it takes, and a tree accepts a claim
+//! if its top lies there. While an operation borrows a page table it does not move, so it is the
+//! owner's as long as the operation takes. A page table that the owner has elsewhere, behind a
+//! pointer, accepts no claim of the owner's.
 
 use super::addr::{
     Iova,
@@ -125,8 +125,8 @@ impl<M: super::TableMem> Claim for super::Walk<'_, M> {
 ///
 /// # Invariants
 ///
-/// While the value exists, nobody else maps, unmaps or translates any address of the range in a page
-/// table that is a part of `owner`.
+/// While the value exists, no other operation maps, unmaps or translates any address of the range
+/// in a page table that is a part of `owner`.
 #[derive(Debug)]
 #[must_use]
 pub struct Exclusive {
@@ -158,8 +158,8 @@ impl Exclusive {
 ///
 /// # Invariants
 ///
-/// While the value exists, nobody maps or unmaps any address of the range in a page table that is a
-/// part of `owner`.
+/// While the value exists, no operation maps or unmaps any address of the range in a page table
+/// that is a part of `owner`.
 #[derive(Debug)]
 #[must_use]
 pub struct Stable {

@@ -29,13 +29,13 @@ pub trait Gather<M: TableMem> {
 
     /// Gives the hardware a new top, for a format whose trees grow.
     ///
-    /// Whoever attaches devices to the tree takes the lock that he attaches under, and if the new
-    /// top [is current](NewTop::is_current) then, he points each device to it and
-    /// [publishes](NewTop::publish) it before the lock is released. He tells the hardware of no top
-    /// that is not current. If he cannot tell it, he does not publish, and the map fails with `EIO`.
-    /// Does not sleep if the map that needs it does not.
+    /// The implementation takes the lock under which devices are attached to the tree. If the new
+    /// top [is current](NewTop::is_current) then, it points each device to it and
+    /// [publishes](NewTop::publish) it before the lock is released. It tells the hardware of no top
+    /// that is not current. If it cannot tell the hardware, it does not publish, and the map fails
+    /// with `EIO`. It does not sleep if the map that needs it does not.
     ///
-    /// As it is, for a tree that does not grow: without a way to tell the hardware there is no new top.
+    /// The default is for a tree that does not grow: the hardware is not told, and gets no new top.
     fn change_top(&mut self, _new: NewTop<'_>) {}
 
     /// Has the hardware drop its copies of table entries on the way to `range`, before it returns: one
@@ -45,7 +45,7 @@ pub trait Gather<M: TableMem> {
     /// in the life of one. Must not fail: hardware that does not answer may not see new mappings. Does
     /// not sleep if the map that needs it does not.
     ///
-    /// As it is, for a tree that no hardware walks.
+    /// The default is for a tree that no hardware walks.
     fn forget_tables(&mut self, _range: Range) {}
 }
 

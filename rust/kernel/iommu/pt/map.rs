@@ -99,7 +99,7 @@ impl<F: Format, M: TableMem> Tree<'_, F, M> {
     ///
     /// Returns how many bytes were mapped, from the start of the range on, and how it ended. After
     /// an error the caller unmaps exactly these bytes if it wants none. Tables that were made on
-    /// the way stay; whoever unmaps all that they cover, or the end of the page table, frees them.
+    /// the way stay; an unmap of all that they cover, or the end of the page table, frees them.
     ///
     /// A large leaf may take the place of tables that map nothing any more. They go to `gather`
     /// with the range that they covered, and the caller must flush it, if it holds any table,
@@ -118,7 +118,7 @@ impl<F: Format, M: TableMem> Tree<'_, F, M> {
     /// - `EADDRINUSE` if something is mapped there.
     /// - `ENOMEM` if there is no memory for a table.
     /// - `EIO` if the hardware could not be given a top that was needed, or a table holds a word that
-    ///   nobody here wrote.
+    ///   this code did not write.
     #[inline]
     pub fn map(
         &self,
@@ -147,8 +147,8 @@ impl<F: Format, M: TableMem> Tree<'_, F, M> {
     /// Maps the claimed range if it is one page, and if that takes no more than to write an empty entry
     /// of a table that is there; or changes nothing and returns `false`, for whatever reason.
     ///
-    /// What drivers map most is one page, next to others: [`Tree::map`] tries this first. Who has to
-    /// make a gather for that may do so himself.
+    /// What drivers map most is one page, next to others: [`Tree::map`] tries this first. A
+    /// caller that would have to make a gather for `map` may try it before.
     #[inline(always)]
     pub fn map_page(&self, claim: &mut Exclusive, phys: PhysAddr, prot: Prot) -> bool {
         let page = low_mask(F::PAGE_LG2);
@@ -161,8 +161,8 @@ impl<F: Format, M: TableMem> Tree<'_, F, M> {
         {
             return false;
         }
-        // Tables that another has linked may not be flushed yet: see `Node::make`. That his link may not
-        // be settled is no matter where all tables are there: see `node/link.rs`.
+        // Tables that another map has linked may not be flushed yet: see `Node::make`. That its
+        // link may not be settled is no matter where all tables are there: see `node/link.rs`.
         if !self.limits.coherent {
             return false;
         }
@@ -269,12 +269,12 @@ impl<F: Format, M: TableMem> Node<'_, F, M> {
         while self.level() > level {
             match self.get_on_way() {
                 Slot::Table(child) if child.level() >= level && child.is_settled() => {
-                    // It was linked just now, or by another who may not have come to his flush yet;
-                    // and this walk is going to promise that the hardware can follow it.
+                    // It was linked just now, or by another map that may not have come to its flush
+                    // yet; and this walk is going to promise that the hardware can follow it.
                     self.flush(self.slot(), self.slot());
                     self = child;
                 }
-                // Nobody takes the table away again: the way is claimed.
+                // Nothing takes the table away again: the way is claimed.
                 Slot::Empty | Slot::Table(_) => self.install(level, flags, gather)?,
                 Slot::Leaf { .. } => return Err(EADDRINUSE),
             }
@@ -371,8 +371,7 @@ impl<F: Format, M: TableMem> Node<'_, F, M> {
         (slot, Ok(()))
     }
 
-    /// Sees to it that `step` entries from `slot` on, all of whose addresses are claimed, hold
-    /// nothing.
+    /// Empties `step` entries from `slot` on, all of whose addresses are claimed.
     #[inline(always)]
     fn make_room(
         self,
@@ -392,8 +391,7 @@ impl<F: Format, M: TableMem> Node<'_, F, M> {
         Ok(())
     }
 
-    /// Sees to it that the entry `slot`, whose word is not 0 and all of whose addresses are claimed,
-    /// holds nothing.
+    /// Empties the entry `slot`, whose word is not 0 and all of whose addresses are claimed.
     #[cold]
     fn make_empty(self, slot: usize, claim: &Exclusive, gather: &mut impl Gather<M>) -> Result {
         match self.get(slot) {

@@ -337,9 +337,9 @@ impl<'t, F: Format, M: TableMem> Node<'t, F, M> {
         // - `phys` was read from an entry that only `install`, `Tree::grow` and `link.rs` make a table
         //   of, by the contract of `Format`; there it came from `phys()` of the same memory.
         // - The entry lies on the way to an address that is claimed for `'t`. If it is claimed as
-        //   exclusive or stable, nobody else has the claim that it takes to unlink the table. If it is
-        //   claimed for a walk, the table was not unlinked when the walk began, so it is not freed
-        //   before the walk ends: see `walks.rs`. So the table lives for `'t`.
+        //   exclusive or stable, no other operation has the claim that it takes to unlink the
+        //   table. If it is claimed for a walk, the table was not unlinked when the walk began, so
+        //   it is not freed before the walk ends: see `walks.rs`. So the table lives for `'t`.
         // - Its words are only accessed as atomics. They were zeroed before the release that linked
         //   it, and the address dependency orders our reads after it: see `read_once()`.
         let table = unsafe { self.tables.mem.virt(phys).as_ref() };
@@ -359,15 +359,15 @@ impl<'t, F: Format, M: TableMem> Node<'t, F, M> {
     /// Links a fresh table into the entry on the chosen way if that is still empty. Hardware that does
     /// not snoop sees it after a [`Node::flush`].
     ///
-    /// Others may do the same for their part of the item; who comes second uses the first one's
-    /// table. The entry is not empty after that.
+    /// Others may do the same for their part of the item; the one that comes second uses the first
+    /// one's table. The entry is not empty after that.
     ///
     /// An entry that leads past what is needed, a table of `level` or one on the way to it, is brought
     /// closer to it. The caller looks at the entry again in any case.
     ///
     /// # Errors
     ///
-    /// Those of [`TableMem::alloc`], `EIO` if somebody else has written to the table; the entry is as
+    /// Those of [`TableMem::alloc`], `EIO` if other code has written to the table; the entry is as
     /// it was.
     #[cold]
     pub(super) fn install(
@@ -511,7 +511,7 @@ impl<'t, F: Format, M: TableMem> Node<'t, F, M> {
             return None;
         }
         self.clear(slot);
-        // SAFETY: As in `child`: the entry named a table of this memory, and nobody frees it,
+        // SAFETY: As in `child`: the entry named a table of this memory, and nothing frees it,
         // because all of its addresses are claimed.
         let table = unsafe { self.tables.mem.virt(phys) };
 

@@ -41,7 +41,7 @@ use kernel::{
 ///
 /// # Invariants
 ///
-/// `top` and `limits` are the parts of a tree in `mem` that nobody else frees.
+/// `top` and `limits` are the parts of a tree in `mem` that nothing else frees.
 pub struct PageTable<F: Format, M: TableMem> {
     mem: M,
     top: Atomic<u64>,
@@ -147,8 +147,8 @@ impl<F: Format, M: TableMem> PageTable<F, M> {
 impl<F: Format, M: TableMem> Drop for PageTable<F, M> {
     /// Frees all tables. No device may be attached any more, and its caches must have been flushed.
     fn drop(&mut self) {
-        // SAFETY: The tree is ours alone: nobody else holds a reference to `self`. Who told the
-        // hardware about it has to untell it before it drops the tree.
+        // SAFETY: The tree is ours alone: there is no other reference to `self`. An owner that told
+        // the hardware of the tree has it forgotten before the tree is dropped: see `Confirms`.
         unsafe { self.tree().free() }
     }
 }

@@ -3,12 +3,12 @@
 //! A top above the top: trees that get more levels while they are in use.
 //!
 //! The new table has the old top in its first entry, so that it translates all that the old one
-//! does: by a link that skips levels, if they are far apart and the owner wants that. The hardware is
-//! told first, and the word that walks begin with is changed after that. In
-//! between, the hardware walks one more table than we do and comes to the same: nobody can have
-//! mapped what only the new top covers. Whoever finds the new top in the word can rely on the
-//! hardware to have it, without a lock; and the old top can be unlinked, by an unmap of all that it
-//! covers, only through the new one.
+//! does: by a link that skips levels, if they are far apart and the owner wants that. The hardware
+//! is told first, and the word that walks begin with is changed after that. In between, the
+//! hardware walks one more table than we do and comes to the same: what only the new top covers
+//! cannot be mapped yet. A walk that finds the new top in the word can rely on the hardware to have
+//! it, without a lock; and the old top can be unlinked, by an unmap of all that it covers, only
+//! through the new one.
 //!
 //! Telling the hardware is for the caller, under the lock that keeps the devices which are attached
 //! to the tree together with the top that they were given: see
@@ -46,7 +46,7 @@ use kernel::{
 
 /// What has become of a new top.
 enum Fate {
-    /// Nobody but us knows of it.
+    /// Only this operation knows of it.
     Unknown,
     /// The hardware may have been told of it, and the tree does not have it.
     Shown,
@@ -56,9 +56,9 @@ enum Fate {
 
 /// A top that a tree can have in place of the one that it has.
 ///
-/// If it is dropped the tree does not get it, and the map that needs it fails. Its table is freed then
-/// unless somebody has [looked at it](NewTop::top), and may have told the hardware: in that case
-/// it is leaked.
+/// If it is dropped the tree does not get it, and the map that needs it fails. Its table is freed
+/// then unless its address was [asked for](NewTop::top), and the hardware may have been told: in
+/// that case it is leaked.
 pub struct NewTop<'t> {
     word: &'t Atomic<u64>,
     old: u64,
@@ -69,7 +69,7 @@ pub struct NewTop<'t> {
 
 impl NewTop<'_> {
     /// Whether the tree still has the top that this one was made for. If not, there is nothing to do:
-    /// somebody else was faster.
+    /// another map was faster.
     ///
     /// Under a lock that all callers of [`NewTop::publish`] hold, the answer stays true.
     pub fn is_current(&self) -> bool {
@@ -82,15 +82,15 @@ impl NewTop<'_> {
         self.top
     }
 
-    /// Gives the tree the new top, unless somebody was faster.
+    /// Gives the tree the new top, unless another map was faster.
     ///
     /// # Safety
     ///
     /// No hardware walks the tree, now or later, that was told of the old top and not of this one
     /// since: with the new one, an unmap may free the table that the old one was.
     pub unsafe fn publish(self) {
-        // Release: who walks from the new top finds the old one linked, and what the hardware was told
-        // before was told before he relies on it.
+        // Release: a walk from the new top finds the old one linked, and what the hardware was told
+        // before was told before the walk relies on it.
         if self.word.cmpxchg(self.old, self.new, Release).is_ok() {
             *self.fate = Fate::Published;
         }
@@ -99,12 +99,12 @@ impl NewTop<'_> {
 
 impl<F: Format, M: TableMem> Tree<'_, F, M> {
     /// Puts a table above `top`, which has `level`: on the way to a top of the level `needed`, or such a
-    /// one at once where levels are skipped. Or finds that somebody else has done so.
+    /// one at once where levels are skipped. Or finds that another map has done so.
     ///
     /// # Errors
     ///
-    /// `ERANGE` if there is no such level, those of [`TableMem::alloc`], `EIO` if whoever drives the
-    /// hardware did not give it the new top.
+    /// `ERANGE` if there is no such level, those of [`TableMem::alloc`], `EIO` if the
+    /// hardware was not given the new top.
     #[cold]
     pub(super) fn grow(
         &self,
@@ -147,13 +147,13 @@ impl<F: Format, M: TableMem> Tree<'_, F, M> {
         });
         match fate {
             Fate::Published => return Ok(()),
-            // SAFETY: No walk has seen the table, and without its address nobody could tell the
-            // hardware.
+            // SAFETY: No walk has seen the table, and without its address the hardware
+            // cannot have been told.
             Fate::Unknown => unsafe { tables.free(table) },
             // The hardware may have it.
             Fate::Shown => (),
         }
-        // Nobody was faster either: to try again would not end.
+        // No other map was faster either: to try again would not end.
         if read_once(self.top) == old {
             return Err(EIO);
         }

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! A tree of tables, whoever owns it.
+//! A tree of tables, whatever owns it.
 //!
 //! The operations work on a [`Tree`], which borrows what it needs and can be made whenever it is
 //! needed: [`PageTable`](super::PageTable) owns what a Rust driver's domain needs, and a C structure
@@ -65,7 +65,8 @@ pub(super) fn top_word(table: NonNull<Table>, level: Level) -> u64 {
 ///
 /// - `top` holds the address of a table of the memory `mem`, with its level in the bits that its
 ///   alignment leaves free. The tree below is written by walks of `F` only.
-/// - The tables are unlinked only by who claims them, but for the top, which lives for `'t`.
+/// - The tables are unlinked only by operations that claim them, but for the top, which lives for
+///   `'t`.
 /// - `limits` suit the format: its page sizes are among [`Format::PAGE_SIZES`], and its addresses
 ///   use entries of a top of `limits.top_level` only, which is the level of the top if the format
 ///   does not grow; levels are skipped only if the format does.
@@ -210,7 +211,7 @@ impl<'t, F: Format, M: TableMem> Tree<'t, F, M> {
     ///
     /// # Safety
     ///
-    /// Nobody uses the tree, now or later, the hardware and its caches included.
+    /// Nothing uses the tree, now or later, the hardware and its caches included.
     pub unsafe fn free(self) {
         let (top, level) = self.top_table();
 

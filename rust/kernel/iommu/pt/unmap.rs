@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Unmapping: whole leaves, and the tables that nobody can need any more.
+//! Unmapping: whole leaves, and the tables that nothing can need any more.
 
 use super::{
     addr::{

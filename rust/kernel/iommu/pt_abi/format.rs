@@ -291,7 +291,7 @@ c_format!(
 /// x86-64 tables whose leaves are marked as accessed, and as written to if that is allowed, before
 /// anybody has done so.
 ///
-/// Nobody asks C for the dirty pages of such tables. The hardware is spared the marking, and one
+/// No caller asks C for the dirty pages of such tables. The hardware is spared the marking, and one
 /// whose walks do not snoop has nothing to write into memory that the processor has cached.
 pub(super) enum UsedX86_64 {}
 

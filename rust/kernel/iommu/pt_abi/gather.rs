@@ -72,7 +72,7 @@ fn sync<C: CFormat>(table: &Table<'_, C>, gather: &mut IotlbGather<'_>) {
 /// What an unmap leaves: tables.
 ///
 /// The range is known after the unmap only. Until then nothing may be flushed, since that would free
-/// tables which were taken out and not flushed; so they wait on a list of their own.
+/// tables which were taken out and not flushed; so they wait on a separate list.
 pub(super) struct UnmapGather<'g> {
     local: IotlbGather<'g>,
 }

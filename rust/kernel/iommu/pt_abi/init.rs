@@ -73,7 +73,7 @@ impl Shape {
             input_lg2 = input_lg2.min(resolved);
         }
 
-        // A top that resolves all 64 bits is a feature of its own.
+        // A top that resolves all 64 bits is a separate feature.
         let at_first = if grows && !highest {
             input_lg2.min(resolved)
         } else {
@@ -112,7 +112,7 @@ pub(super) fn page_sizes<C: CFormat>(input_lg2: u32, output_lg2: u32) -> u64 {
 ///
 /// # Safety
 ///
-/// `raw` is valid, and nobody else uses it.
+/// `raw` is valid, and no other code uses it.
 unsafe fn zero(raw: *mut RawTable) {
     let after = offset_of!(bindings::pt_iommu, domain) + size_of::<bindings::iommu_domain>();
 
@@ -164,8 +164,8 @@ fn fill_domain<C: CFormat>(domain: &mut bindings::iommu_domain, shape: &Shape) {
 ///
 /// # Safety
 ///
-/// `table` is valid, nobody else uses it, and its `driver_ops` and `iommu_device` are null or valid
-/// for as long as it is used. `config` is valid.
+/// `table` is valid, no other code uses it, and its `driver_ops` and `iommu_device` are null or
+/// valid for as long as it is used. `config` is valid.
 pub(super) unsafe fn init<C: CFormat>(
     table: *mut C::Table,
     config: *const C::Config,

@@ -45,7 +45,8 @@ impl DomainTables {
     /// used.
     #[inline]
     pub(super) unsafe fn new(iommu: *const bindings::pt_iommu, incoherent: bool) -> Self {
-        // SAFETY: By this function's contract; nobody changes the fields once the struct is in use.
+        // SAFETY: By this function's contract; nothing changes the fields once the struct is in
+        // use.
         let (nid, device) = unsafe { ((*iommu).nid, (*iommu).iommu_device) };
 
         // INVARIANT: By this function's contract.
@@ -94,7 +95,7 @@ unsafe impl TableMem for DomainTables {
             });
 
             if let Err(error) = begun {
-                // SAFETY: The page came from the allocator, and nobody else has it.
+                // SAFETY: The page came from the allocator, and no other code has it.
                 unsafe { ffi::free_pages(virt) };
                 return Err(error);
             }
@@ -105,7 +106,7 @@ unsafe impl TableMem for DomainTables {
     #[inline]
     unsafe fn free(&self, table: NonNull<Table>) {
         if self.incoherent.is_null() {
-            // SAFETY: By the contract of the trait, nobody uses the table; it came from `alloc()`.
+            // SAFETY: By the contract of the trait, nothing uses the table; it came from `alloc()`.
             unsafe { ffi::free_pages(table.cast()) }
         } else {
             // SAFETY: As above; the device is valid by the type invariants, and is the one that

@@ -61,8 +61,8 @@ macro_rules! c_functions {
             ///
             /// # Safety
             ///
-            /// `table` is valid, nobody else uses it, and its `driver_ops` and `iommu_device` are null
-            /// or valid for as long as it is used. `cfg` is valid.
+            /// `table` is valid, no other code uses it, and its `driver_ops` and `iommu_device` are
+            /// null or valid for as long as it is used. `cfg` is valid.
             #[export]
             pub unsafe extern "C" fn [<pt_iommu_ $name _rust_init>](
                 table: *mut bindings::$struct,
@@ -77,7 +77,7 @@ macro_rules! c_functions {
             ///
             /// # Safety
             ///
-            /// `domain` is that of a table of this format; nobody maps or unmaps the address
+            /// `domain` is that of a table of this format; no caller maps or unmaps the address
             /// meanwhile.
             #[export]
             pub unsafe extern "C" fn [<pt_iommu_ $name _rust_iova_to_phys>](
@@ -94,7 +94,7 @@ macro_rules! c_functions {
             ///
             /// # Safety
             ///
-            /// `domain` is that of a table of this format; nobody maps or unmaps anything in the
+            /// `domain` is that of a table of this format; no caller maps or unmaps anything in the
             /// range meanwhile; `dirty` is valid, and the caller has what it points to for itself.
             #[export]
             pub unsafe extern "C" fn [<pt_iommu_ $name _rust_read_and_clear_dirty>](

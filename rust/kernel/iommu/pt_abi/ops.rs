@@ -54,7 +54,7 @@ use super::{
 pub(super) struct Ops<C: CFormat>(PhantomData<C>);
 
 impl<C: CFormat> Ops<C> {
-    /// Whether there is somebody to be told about dirty pages, and something to tell.
+    /// Whether a caller wants to know about dirty pages, and there is something to tell.
     const TRACKS: bool = C::TRACKS && cfg!(CONFIG_IOMMUFD_DRIVER);
 
     /// `struct pt_iommu_ops` of the format.
@@ -120,8 +120,8 @@ impl<C: CFormat> Ops<C> {
     ///
     /// # Safety
     ///
-    /// `iommu` is that of a live table of the format `C`; nobody else works on the range; `mapped`
-    /// is valid.
+    /// `iommu` is that of a live table of the format `C`; no other caller works on the range;
+    /// `mapped` is valid.
     unsafe extern "C" fn map_range_callback(
         iommu: *mut bindings::pt_iommu,
         iova: bindings::dma_addr_t,
@@ -200,8 +200,8 @@ impl<C: CFormat> Ops<C> {
     ///
     /// # Safety
     ///
-    /// `iommu` is that of a live table of the format `C`; nobody else works on the range, or on what
-    /// a leaf that begins in it maps; `gather` is an initialised gather of the caller.
+    /// `iommu` is that of a live table of the format `C`; no other caller works on the range, or on
+    /// what a leaf that begins in it maps; `gather` is an initialised gather of the caller.
     unsafe extern "C" fn unmap_range_callback(
         iommu: *mut bindings::pt_iommu,
         iova: bindings::dma_addr_t,
@@ -238,8 +238,8 @@ impl<C: CFormat> Ops<C> {
     ///
     /// # Safety
     ///
-    /// `iommu` is that of a live table of the format `C`. Nobody unmaps the address meanwhile, which
-    /// iommufd's self-test, the only caller, leaves to the test.
+    /// `iommu` is that of a live table of the format `C`. No caller unmaps the address meanwhile,
+    /// which iommufd's self-test, the only caller, leaves to the test.
     unsafe extern "C" fn set_dirty_callback(
         iommu: *mut bindings::pt_iommu,
         iova: bindings::dma_addr_t,
@@ -287,7 +287,7 @@ impl<C: CFormat> Ops<C> {
     ///
     /// # Safety
     ///
-    /// `domain` is that of a live table of the format `C`; nobody maps or unmaps the address
+    /// `domain` is that of a live table of the format `C`; no caller maps or unmaps the address
     /// meanwhile.
     #[inline]
     pub(super) unsafe fn iova_to_phys(
@@ -313,7 +313,7 @@ impl<C: CFormat> Ops<C> {
     ///
     /// # Safety
     ///
-    /// `domain` is that of a live table of the format `C`; nobody maps or unmaps anything in the
+    /// `domain` is that of a live table of the format `C`; no caller maps or unmaps anything in the
     /// range; `dirty` is valid, its pointers are null or valid, and the caller has them for itself.
     #[inline]
     pub(super) unsafe fn read_and_clear_dirty(

@@ -175,7 +175,7 @@ impl<C: CFormat> Table<'_, C> {
     /// The leaf sizes in use. The driver may have taken some of those that `init()` offered.
     #[inline]
     pub(super) fn page_sizes(&self) -> u64 {
-        // SAFETY: By the type invariants; nobody changes the field any more.
+        // SAFETY: By the type invariants; nothing changes the field any more.
         let sizes = unsafe { (*self.domain()).pgsize_bitmap };
 
         // CAST: `unsigned long` has 64 bits here.
@@ -185,14 +185,14 @@ impl<C: CFormat> Table<'_, C> {
     /// The input addresses, sign bit included; with a top that grows, those of the highest.
     #[inline]
     pub(super) fn input_lg2(&self) -> u32 {
-        // SAFETY: By the type invariants; nobody changes the field after `init()`.
+        // SAFETY: By the type invariants; nothing changes the field after `init()`.
         unsafe { (*self.raw.as_ptr()).common.max_vasz_lg2 }.into()
     }
 
     /// The output addresses.
     #[inline]
     pub(super) fn output_lg2(&self) -> u32 {
-        // SAFETY: By the type invariants; nobody changes the field after `init()`.
+        // SAFETY: By the type invariants; nothing changes the field after `init()`.
         unsafe { (*self.raw.as_ptr()).common.max_oasz_lg2 }.into()
     }
 
@@ -223,7 +223,7 @@ impl<C: CFormat> Table<'_, C> {
         } else if C::Format::GROWS {
             self.top_level()
         } else {
-            // SAFETY: By the type invariants; nobody changes the word of a top that does not grow.
+            // SAFETY: By the type invariants; nothing changes the word of a top that does not grow.
             level_of(unsafe { (*self.raw.as_ptr()).common.top_of_table } as u64)
         };
 
@@ -255,7 +255,7 @@ impl<C: CFormat> Table<'_, C> {
     #[inline(always)]
     pub(super) fn tree(&self) -> Tree<'_, C::Format, DomainTables> {
         // SAFETY:
-        // - By the type invariants the word names a tree in `mem`, and the tree is freed by nobody
+        // - By the type invariants the word names a tree in `mem`, and the tree is freed by nothing
         //   while `self` is borrowed.
         // - `init()` chose `input_lg2` and the sizes such that the highest top resolves them. A
         //   driver may have taken away the smallest; `Ops::check()` lets nothing pass that needs it.

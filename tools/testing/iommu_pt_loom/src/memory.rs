@@ -46,8 +46,8 @@ type Words = [Atomic<u64>; TABLE_ENTRIES];
 #[derive(Default)]
 struct Tables {
     live: HashSet<PhysAddr>,
-    /// Those that were freed. Each holds garbage, so that who comes late finds it, and stays until the
-    /// memory goes.
+    /// Those that were freed. Each holds garbage, so that a thread that comes late finds it, and
+    /// stays until the memory goes.
     dead: Vec<PhysAddr>,
 }
 
@@ -65,7 +65,7 @@ impl Drop for Tables {
                     "a table was written to after it was freed"
                 );
             }
-            // SAFETY: It came from `alloc()`, and nobody uses it any more.
+            // SAFETY: It came from `alloc()`, and nothing uses it any more.
             unsafe {
                 words.drop_in_place();
                 dealloc(words.cast(), Layout::new::<Table>());
@@ -116,7 +116,7 @@ unsafe impl TableMem for Mem {
                 Atomic::unused()
             };
 
-            // SAFETY: The words of the table, which is nobody else's yet.
+            // SAFETY: The words of the table, which no other code has yet.
             unsafe { words.add(slot).write(word) }
         }
         self.0
@@ -125,7 +125,7 @@ unsafe impl TableMem for Mem {
             .live
             .insert(table.as_ptr() as usize as u64);
         for slot in 0..USED {
-            // Who finds the table without being ordered after this reads garbage.
+            // A thread that finds the table without being ordered after this reads garbage.
             // SAFETY: The word is there.
             unsafe {
                 self.word(table.as_ptr() as usize as u64, slot)

@@ -91,7 +91,7 @@ impl<F: Format> Machine<F> {
         };
         let table = PageTable::<F, _>::new(mem.clone(), config, ()).unwrap();
         let size = K4 * PAGES as u64;
-        // SAFETY: Nobody else has the table yet.
+        // SAFETY: No other thread has the table yet.
         let mut claim = unsafe { Exclusive::new(Range::new(0, size).unwrap(), &table) };
         let prot = Prot::READ | Prot::WRITE;
 
@@ -148,7 +148,7 @@ impl<F: Format> Machine<F> {
 
     /// A round of a migration: harvest, flush, copy what was reported.
     fn round(&self, copy: &mut [u32; PAGES]) {
-        // SAFETY: Nobody maps or unmaps any more.
+        // SAFETY: Nothing is mapped or unmapped any more.
         let claim = unsafe { Stable::new(Range::new(0, K4 * PAGES as u64).unwrap(), &self.table) };
         let mut report = Report::default();
 

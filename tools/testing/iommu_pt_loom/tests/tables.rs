@@ -104,8 +104,8 @@ impl<F: Format> Tree<F> {
         self.table.iova_to_phys(&claim)
     }
 
-    /// What the hardware makes of an address, whoever may be changing it: by the words that lead to
-    /// tables as it remembers them.
+    /// What the hardware makes of an address, whatever may be changing it: by the words that lead
+    /// to tables as it remembers them.
     fn walk(&self, iova: Iova) -> Option<PhysAddr> {
         let mut links = self.walking.lock().unwrap();
         let top = self.table.top();
@@ -231,7 +231,7 @@ fn hardware_walks_while_the_top_grows() {
 }
 
 /// Two put a table between a link and the old top, or need what is put there, while the hardware
-/// remembers the link. What either has mapped is there for the hardware when he says so.
+/// remembers the link. What either has mapped is there for the hardware when the map returns.
 #[test]
 fn two_need_a_table_between() {
     // From the new top the table between is one level down, or two: skipped as well.
@@ -300,7 +300,7 @@ impl DirtySink for Pages {
 }
 
 impl<F: Format> Tree<F> {
-    /// Harvests three pages, whoever may be changing them.
+    /// Harvests three pages, whatever may be changing them.
     fn harvest(&self) -> Vec<u64> {
         let range = Range::new(0, 3 * K4).unwrap();
         // SAFETY: Tables are freed by `Waiting`.
@@ -343,8 +343,8 @@ fn a_page_is_unmapped_beside_a_harvest() {
     });
 }
 
-/// A table that is replaced beside a harvest is freed when nobody reads it any more, once, and in the
-/// end.
+/// A table that is replaced beside a harvest is freed when nothing reads it any more, once, and in
+/// the end.
 #[test]
 fn a_table_is_replaced_beside_a_harvest() {
     model(|| {

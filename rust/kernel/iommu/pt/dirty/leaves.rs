@@ -10,9 +10,9 @@
 //!    are, it is made clean and that is all. If all eight are, as where a device has filled a buffer,
 //!    such lines are made clean as they come, and what is behind each other is one run.
 //! 3. Else the masks of up to eight lines, as long as each has a dirty entry, are put together. The
-//!    branches depend on the pattern then, and if every other page is dirty nobody can predict it:
-//!    one loop over the bits to clean and one over the runs, of 64 entries each, are wrong once each,
-//!    not once a run.
+//!    branches depend on the pattern then, and if every other page is dirty no processor can
+//!    predict it: one loop over the bits to clean and one over the runs, of 64 entries each, are
+//!    wrong once each, not once a run.
 //!
 //! Addresses are computed for runs only. A line with a row of contiguous entries, of which one may
 //! speak for all, is looked at leaf by leaf.

@@ -13,8 +13,8 @@
 //! A table may be several levels below the entry, which then translates addresses with zeros in the
 //! bits of the levels between; for any other address the hardware finds nothing. Trees that grow by
 //! several levels at once get such an entry, if their owner wants that: see `node/link.rs`. A next
-//! level that is not below is a word that nobody here wrote: nothing is mapped, and to map something
-//! is `EIO`.
+//! level that is not below is a word that this code did not write: nothing is mapped, and to map
+//! something is `EIO`.
 //!
 //! # Size-coded leaves
 //!

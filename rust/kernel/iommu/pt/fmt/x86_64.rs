@@ -22,18 +22,18 @@
 //!
 //! There is no switch: the hardware sets A in every entry that it uses and D in each leaf that it
 //! writes through, always. A leaf therefore starts with both clear. D preset would report pages
-//! that nobody wrote; A preset buys nothing once D is left to the hardware, because the first write
-//! updates the entry anyway. With `Prot::USED` both are preset, for a unit of VT-d whose walks do
-//! not snoop: it faults where it would have to set one.
+//! that no device wrote; A preset buys nothing once D is left to the hardware, because the first
+//! write updates the entry anyway. With `Prot::USED` both are preset, for a unit of VT-d whose
+//! walks do not snoop: it faults where it would have to set one.
 //!
-//! Entries that link tables have A preset. Nobody reads it there, and the hardware is spared one
+//! Entries that link tables have A preset. Nothing reads it there, and the hardware is spared one
 //! locked update for each table.
 //!
 //! # Addresses
 //!
 //! The input space is sign-extended and has a hole in the middle. Each half is a range without a
 //! hole. The lower one is always there, and it is all there is where the hardware does not
-//! sign-extend; the upper one is for whoever asks for it (`Limits::sign_extend`).
+//! sign-extend; the upper one is for owners that ask for it (`Limits::sign_extend`).
 
 use super::super::{
     addr::{

@@ -7,14 +7,15 @@
 //! of the entry have no table yet. The first map that needs one puts it between the two: it makes a
 //! table whose first entry leads where the entry leads, and exchanges the entry.
 //!
-//! What was translated before is translated as before, whether the hardware walks by the old word or
-//! by the new one. But hardware may have cached the old word, and find nothing by it where something
-//! is mapped from now on. So who exchanges the entry has the hardware drop its copies before he maps
-//! anything. Another may come by in the meantime, find the entry exchanged, map an address beside it
-//! and return, too early. That is what the new word says: it is **unsettled**, in a bit that the
-//! hardware ignores, until its copies are dropped. Whoever has to pass an unsettled entry to make
-//! something settles it first himself; nobody waits for anybody. So all that there is below an
-//! unsettled entry is what the old word leads to as well, and who finds all tables there need not care.
+//! What was translated before is translated as before, whether the hardware walks by the old word
+//! or by the new one. But hardware may have cached the old word, and find nothing by it where
+//! something is mapped from now on. So the map that exchanges the entry has the hardware drop its
+//! copies before it maps anything. Another may come by in the meantime, find the entry exchanged,
+//! map an address beside it and return, too early. That is what the new word says: it is
+//! **unsettled**, in a bit that the hardware ignores, until its copies are dropped. A map that has
+//! to pass an unsettled entry to make something settles it first; none waits for another. So all
+//! that there is below an unsettled entry is what the old word leads to as well, and an operation
+//! that finds all tables there need not care.
 //!
 //! An entry is exchanged by who claims an address of it, and emptied only by who claims all of them,
 //! so the two never meet; and between two exchanges of one entry it never says the same again. That a
