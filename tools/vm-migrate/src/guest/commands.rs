@@ -18,7 +18,6 @@
 //! | `run`     | `rate` of the processor (optional)              |                                   |
 //! | `status`  |                                                 | totals                            |
 //! | `check`   | everything is held up until `run`               | totals, `pages same`, difference  |
-//! | `off`     | the machine ends                                |                                   |
 //!
 //! Totals are `writes processor interrupts due`. A difference is `different` pages, and of the first of
 //! them its `address` in the guest's memory, its number `page` in its area, the byte `offset`, `found`
@@ -47,15 +46,6 @@ use crate::{
     memory::Pages,
 };
 
-/// Whether there is more to do.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Outcome {
-    /// The next command.
-    GoOn,
-    /// The machine ends.
-    End,
-}
-
 /// The line that says that commands are taken.
 pub(crate) fn greeting(machine: &Machine) -> Result<Words> {
     let region = machine.region();
@@ -66,23 +56,19 @@ pub(crate) fn greeting(machine: &Machine) -> Result<Words> {
 }
 
 /// Does what a line says; returns its answer.
-pub(crate) fn execute(machine: &mut Machine, line: &str) -> (Words, Outcome) {
+pub(crate) fn execute(machine: &mut Machine, line: &str) -> Words {
     let command = match line.parse::<Words>() {
         Ok(command) => command,
-        Err(e) => return (Words::new().with("error", e), Outcome::GoOn),
+        Err(e) => return Words::new().with("error", e),
     };
     let answer = match command.get("seq") {
         Some(seq) => Words::new().with("seq", seq),
         None => Words::new(),
     };
     let name = command.get("do").unwrap_or("");
-    let outcome = match name {
-        "off" => Outcome::End,
-        _ => Outcome::GoOn,
-    };
     match perform(machine, name, &command, answer.clone()) {
-        Ok(answer) => (answer.with("done", name), outcome),
-        Err(e) => (answer.with("error", format!("{e:#}")), Outcome::GoOn),
+        Ok(answer) => answer.with("done", name),
+        Err(e) => answer.with("error", format!("{e:#}")),
     }
 }
 
@@ -141,7 +127,6 @@ fn perform(machine: &mut Machine, name: &str, command: &Words, answer: Words) ->
                 .with("same", u8::from(wrong.is_none()));
             wrong.iter().fold(answer, with_difference)
         }
-        "off" => answer,
         _ => bail!("there is no command \"{name}\""),
     })
 }

@@ -23,6 +23,7 @@ mod processor;
 mod sys;
 
 use std::{
+    convert::Infallible,
     ffi::CStr,
     fs::{
         self,
@@ -58,29 +59,24 @@ use rustix::{
 };
 use vm_rule::words::Words;
 
-use crate::{
-    commands::Outcome,
-    machine::Machine, //
-};
+use crate::machine::Machine;
 
 /// The serial port at which `vm-migrate` is.
 const PORT: &str = "/dev/ttyS1";
 
 fn main() -> ExitCode {
-    if let Err(e) = run() {
-        // The console is the virtual machine's log.
-        eprintln!("vm-guest: {e:#}");
-    }
+    let Err(e) = run();
+    // The console is the virtual machine's log.
+    eprintln!("vm-guest: {e:#}");
     // The first process may not end: the kernel takes that for a crash. As any other it can.
     if std::process::id() == 1 {
-        rustix::fs::sync();
         let _ = reboot(RebootCommand::PowerOff);
     }
     ExitCode::FAILURE
 }
 
-/// Does what it is told until it is told to end.
-fn run() -> Result<()> {
+/// Does what it is told, as long as there is a serial port.
+fn run() -> Result<Infallible> {
     mount_all()?;
     let port = open_port().with_context(|| format!("cannot use {PORT}"))?;
     let mut lines = BufReader::new(port.try_clone()?);
@@ -100,11 +96,7 @@ fn run() -> Result<()> {
         if line.trim().is_empty() {
             continue;
         }
-        let (answer, outcome) = commands::execute(&mut machine, &line);
-        say(&port, &answer)?;
-        if outcome == Outcome::End {
-            return Ok(());
-        }
+        say(&port, &commands::execute(&mut machine, &line))?;
     }
 }
 

@@ -254,7 +254,7 @@ mod tests {
   100000000-107ffffff : virtio0
     100000000-107ffffff : System RAM (virtio_mem)
 ";
-        let mut ranges = plugged_of(text)?.into_iter().map(|r| (r.start, r.end));
+        let ranges = plugged_of(text)?.into_iter().map(|r| (r.start, r.end));
         assert!(ranges.eq([(0x1_0000_0000, 0x1_0800_0000)]));
         assert_eq!(plugged_of("")?, []);
         Ok(())

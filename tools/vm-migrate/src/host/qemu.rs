@@ -1,0 +1,270 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! QEMU's command line.
+
+use std::path::Path;
+
+use anyhow::Result;
+
+use crate::{
+    cli::{
+        Options,
+        PageSize,
+        Scenario, //
+    },
+    trace,
+};
+
+/// Ports of the virtual machine that functions are plugged into: the first one's slot on the root bus.
+const FIRST_SLOT: usize = 0x10;
+
+/// What virtio-mem may add.
+pub(crate) const PLUGGABLE: u64 = 256 << 20;
+/// Names of devices in QEMU.
+pub(crate) const VIRTIO_MEM: &str = "vmem0";
+
+/// Files of one QEMU.
+pub(crate) struct Files {
+    pub(crate) monitor: String,
+    pub(crate) serial: String,
+    pub(crate) console: String,
+    pub(crate) errors: String,
+    pub(crate) trace: String,
+}
+
+impl Files {
+    /// Those of the QEMU `name`.
+    pub(crate) fn new(logs: &Path, name: &str) -> Self {
+        let file = |kind: &str| format!("{}/{name}{kind}", logs.display());
+        Self {
+            monitor: file("-monitor.sock"),
+            serial: file("-serial.sock"),
+            console: file("-console.log"),
+            errors: file(".log"),
+            trace: file("-trace.log"),
+        }
+    }
+}
+
+/// Where the guest finds a function: the port's address on its PCI bus.
+pub(crate) fn port(index: usize) -> String {
+    format!("0000:00:{:02x}.0", FIRST_SLOT + index)
+}
+
+/// The name of a function in QEMU.
+pub(crate) fn writer(index: usize) -> String {
+    format!("writer{index}")
+}
+
+/// The properties of an assigned function: driver, bus, and the rest.
+pub(crate) fn function(options: &Options, index: usize, host: &str) -> Vec<(String, String)> {
+    let migration = match options.scenario {
+        // QEMU then decides by what the IOMMU can, and x-device-dirty-page-tracking=off says that
+        // nothing else tracks.
+        Scenario::Blocked => "auto",
+        _ => "on",
+    };
+    let mut all = vec![
+        ("id", writer(index)),
+        ("bus", format!("port{index}")),
+        ("host", host.into()),
+        ("enable-migration", migration.into()),
+    ];
+    if options.scenario == Scenario::Blocked {
+        all.push(("x-device-dirty-page-tracking", "off".into()));
+    }
+    if !options.container {
+        all.push(("iommufd", "iommufd0".into()));
+    }
+    let named = all.into_iter().map(|(key, value)| (key.into(), value));
+    named.collect()
+}
+
+/// The words after QEMU's name. `hosts` has a function of this machine for each port, or none.
+///
+/// # Errors
+///
+/// The options do not go together.
+pub(crate) fn arguments(
+    options: &Options,
+    files: &Files,
+    hosts: &[Option<String>],
+    incoming: bool,
+) -> Result<Vec<String>> {
+    let memory = options.memory()?;
+    let (start, length) = options.region()?;
+    let mut all: Vec<String> = vec![];
+    let mut add = |words: &[&str]| all.extend(words.iter().map(|word| word.to_string()));
+
+    add(&[
+        "-nodefaults",
+        "-no-user-config",
+        "-no-reboot",
+        "-display",
+        "none",
+    ]);
+    add(&[
+        "-machine",
+        &format!("q35,accel={},memory-backend=ram", options.accel),
+    ]);
+    // What runs in a virtual machine in a virtual machine shall need nothing special.
+    add(&["-cpu", "qemu64", "-smp", "1"]);
+    let plugs = options.scenario == Scenario::Memory;
+    match plugs {
+        true => add(&[
+            "-m",
+            &format!("size={memory},maxmem={}", memory + PLUGGABLE),
+        ]),
+        false => add(&["-m", &format!("size={memory}")]),
+    }
+    add(&["-object", &backend(options.page_size, "ram", memory)]);
+    if plugs {
+        let more = backend(options.page_size, "more", PLUGGABLE);
+        // Not all of it is plugged, so it is not reserved.
+        add(&[
+            "-object",
+            &more.replace(",prealloc=on", "").replace(",reserve=on", ""),
+        ]);
+        add(&[
+            "-device",
+            &format!("virtio-mem-pci,id={VIRTIO_MEM},memdev=more,requested-size=0"),
+        ]);
+        add(&["-device", "virtio-balloon-pci,id=balloon0"]);
+    }
+
+    add(&["-kernel", &options.kernel.display().to_string()]);
+    add(&["-initrd", &options.initrd.display().to_string()]);
+    let append = format!(
+        "console=ttyS0 panic=-1 memmap={length:#x}${start:#x} {}",
+        options.append
+    );
+    add(&["-append", append.trim_end()]);
+    add(&["-serial", &format!("file:{}", files.console)]);
+    let socket = |id: &str, path: &str| format!("socket,id={id},path={path},server=on,wait=off");
+    add(&[
+        "-chardev",
+        &socket("guest", &files.serial),
+        "-serial",
+        "chardev:guest",
+    ]);
+    add(&[
+        "-chardev",
+        &socket("monitor", &files.monitor),
+        "-mon",
+        "chardev=monitor,mode=control",
+    ]);
+
+    add(&["-D", &files.trace]);
+    trace::EVENTS
+        .iter()
+        .for_each(|event| add(&["-trace", event]));
+    if !options.container {
+        add(&["-object", "iommufd,id=iommufd0"]);
+    }
+    for (index, host) in hosts.iter().enumerate() {
+        let (slot, number) = (FIRST_SLOT + index, index + 1);
+        add(&[
+            "-device",
+            &format!(
+            "pcie-root-port,id=port{index},bus=pcie.0,addr={slot:#x},chassis={number},slot={number}"
+        ),
+        ]);
+        if let Some(host) = host {
+            let properties = function(options, index, host);
+            let words = properties
+                .iter()
+                .map(|(key, value)| format!(",{key}={value}"));
+            add(&["-device", &format!("vfio-pci{}", words.collect::<String>())]);
+        }
+    }
+    if incoming {
+        add(&["-incoming", "defer"]);
+    }
+    Ok(all)
+}
+
+/// The object that a part of the memory comes from.
+fn backend(page_size: PageSize, id: &str, size: u64) -> String {
+    match page_size.hugetlb() {
+        Some(page) => format!(
+            "memory-backend-memfd,id={id},size={size},hugetlb=on,hugetlbsize={page},prealloc=on"
+        ),
+        // Anonymous memory: only of that are large pages made without being asked for.
+        None if page_size == PageSize::Transparent => {
+            format!("memory-backend-ram,id={id},size={size},prealloc=on")
+        }
+        None => format!("memory-backend-memfd,id={id},size={size}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    fn line(words: &[&str], hosts: &[Option<&str>]) -> Result<String> {
+        let options = Options::try_parse_from([&["vm-migrate"], words].concat())?;
+        let hosts: Vec<_> = hosts.iter().map(|host| host.map(String::from)).collect();
+        let files = Files::new(Path::new("/logs"), "vm-1");
+        Ok(arguments(&options, &files, &hosts, false)?.join(" "))
+    }
+
+    #[test]
+    fn a_function_is_behind_a_port_of_its_own() -> Result<()> {
+        let line = line(&[], &[Some("0000:00:0c.0"), None])?;
+        for part in [
+            "-machine q35,accel=kvm,memory-backend=ram -cpu qemu64",
+            "-object iommufd,id=iommufd0",
+            "-device pcie-root-port,id=port0,bus=pcie.0,addr=0x10,chassis=1,slot=1 -device \
+             vfio-pci,id=writer0,bus=port0,host=0000:00:0c.0,enable-migration=on,iommufd=iommufd0",
+            "memmap=0x8000000$0x4000000",
+            "-chardev socket,id=guest,path=/logs/vm-1-serial.sock,server=on,wait=off",
+        ] {
+            assert!(line.contains(part), "{part}\n{line}");
+        }
+        assert_eq!(line.matches("pcie-root-port").count(), 2);
+        assert_eq!(line.matches("vfio-pci").count(), 1);
+        assert_eq!(port(1), "0000:00:11.0");
+        Ok(())
+    }
+
+    #[test]
+    fn memory_is_what_was_asked_for() -> Result<()> {
+        for (size, part) in [
+            ("4k", "memory-backend-memfd,id=ram,size=1073741824 "),
+            (
+                "thp",
+                "memory-backend-ram,id=ram,size=1073741824,prealloc=on ",
+            ),
+            (
+                "2m",
+                "id=ram,size=1073741824,hugetlb=on,hugetlbsize=2097152,prealloc=on ",
+            ),
+            (
+                "1g",
+                "id=ram,size=1073741824,hugetlb=on,hugetlbsize=1073741824,prealloc=on ",
+            ),
+        ] {
+            let line = line(&["--memory", "1G", "--page-size", size], &[])?;
+            assert!(line.contains(part), "{size}: {line}");
+        }
+        let line = line(&["--scenario", "memory"], &[])?;
+        assert!(
+            line.contains("-m size=268435456,maxmem=536870912"),
+            "{line}"
+        );
+        Ok(())
+    }
+
+    #[test]
+    fn the_container_needs_no_iommufd() -> Result<()> {
+        let line = line(&["--container"], &[Some("0000:00:0c.0")])?;
+        // Only names of events to trace have it.
+        assert!(
+            !line.contains("iommufd0") && line.contains("vfio-pci"),
+            "{line}"
+        );
+        Ok(())
+    }
+}
