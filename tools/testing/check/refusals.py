@@ -2,7 +2,7 @@
 """What the drivers refuse, in words and in whole, and odd firmware that they take.
 
 A refusal has an error number and a reason, leaves nothing behind, is the same the second
-time, and devices work as if nobody had tried.
+time, and devices work as if nothing had been tried.
 """
 
 import acpi
@@ -191,6 +191,17 @@ def vtd_cases():
             "needs-cache",
             needs_cache(),
             there,
+            tables=(acpi.dmar(acpi.drhd(), acpi.satc(*scopes(IGB))),),
+        ),
+        Case(
+            "needs-cache-no-pass",
+            refusal(
+                NOT_SUPPORTED,
+                "dmar0: serves the device 0000:00:04.0, which needs its translation cache (SATC), "
+                "and cannot pass it through (ECAP.PT); this driver cannot drive it",
+            ),
+            there,
+            device="x-scalable-mode=on,ssads=on,pt=off",
             tables=(acpi.dmar(acpi.drhd(), acpi.satc(*scopes(IGB))),),
         ),
         Case(

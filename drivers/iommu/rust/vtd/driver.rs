@@ -92,7 +92,7 @@ pub(crate) struct Vtd {
     cached: KVec<CachedInfo>,
     platform_opt_in: bool,
     policy: Policy,
-    /// Emptied when the driver lets go: dropping these switches the units off.
+    /// Emptied by `shutdown()`: dropping these switches the units off.
     #[pin]
     power: Mutex<KVec<Powered>>,
 }
@@ -151,7 +151,7 @@ impl Vtd {
     ///
     /// # Errors
     ///
-    /// `ETIMEDOUT`; the caller lets go of everything then.
+    /// `ETIMEDOUT`; the caller drops the registration then.
     pub(crate) fn enable_translation(&self) -> Result {
         for powered in self.power.lock().iter() {
             powered.enable_translation().inspect_err(|_| {
@@ -215,6 +215,16 @@ impl Driver for Vtd {
         let needs_cache = self.cached.iter().any(|cached| {
             cached.segment == place.segment && scope::any_serves(&cached.scopes, &path.chain)
         });
+        if needs_cache && !unit.caps.pass_through() {
+            // With translation on it would do no DMA at all.
+            pr_err!(
+                "dmar{}: serves the device {}, which needs its translation cache (SATC), and \
+                 cannot pass it through (ECAP.PT); this driver cannot drive it\n",
+                unit.number,
+                place
+            );
+            return Err(EOPNOTSUPP);
+        }
         Ok(Probed {
             unit: index,
             endpoint: Endpoint::new(unit.clone(), place, path, needs_cache)?,

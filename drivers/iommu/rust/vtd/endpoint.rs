@@ -61,8 +61,9 @@ pub(crate) struct Endpoint {
     pub(crate) path: Path,
     /// Its PASIDs.
     pub(crate) table: Arc<PasidTable>,
-    /// Whether firmware says that it does not work without its translation cache (SATC, 8.8). This
-    /// driver switches none on, so that such a device can be passed through only.
+    /// Whether firmware says that it does not work without its translation cache (SATC, 8.8). C
+    /// switches it on (`dmar_ats_supported()`). This driver switches none on, so that such a device
+    /// can be passed through only; behind a unit that cannot, it is refused when it is found.
     pub(crate) needs_cache: bool,
 }
 
@@ -219,7 +220,7 @@ impl Endpoint {
         Err(EOPNOTSUPP)
     }
 
-    /// Prints something about the device that nobody can be told otherwise.
+    /// Prints something about the device that no return value tells.
     pub(crate) fn report(&self, what: &str, error: Error) {
         pr_err!(
             "dmar{}: device {}: {}: {:?}\n",
