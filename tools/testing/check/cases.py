@@ -154,6 +154,23 @@ def no_tracking(reason):
     )
 
 
+def no_snoop(reason):
+    """Return the checks of a unit whose walks read memory, and not the caches."""
+    return (
+        LOADED,
+        passes(f"says: {reason}", "says", f"no dirty tracking: {reason}"),
+        passes("DMA is translated", "domain_is", NVME, "DMA\\(-FQ\\)\\?"),
+        DISK,
+        passes("and again, where it was mapped before", "disk_works"),
+        passes("vfio takes a device", "takes", IGB),
+        passes("no address was refused", "no_fault"),
+        passes("everything but tracking works", "untracked", IGB),
+        passes("vfio gives it back", "gives_back", IGB),
+        passes("the disk's driver goes", "rmmod", "nvme"),
+        LETS_GO,
+    )
+
+
 def outside():
     """Return the checks of a unit that serves two functions, and not others."""
     return (

@@ -40,6 +40,7 @@ from cases import (
     lie,
     migrates,
     needs_cache,
+    no_snoop,
     no_tracking,
     odd,
     outside,
@@ -115,6 +116,16 @@ def vtd_cases():
             no_tracking("page walks are not coherent (ECAP.SMPWC)"),
             there,
             device="x-scalable-mode=on,ssads=on,coherent=off",
+        ),
+        # The unit reads what processors have written back, and nothing else.
+        *(
+            Case(
+                f"no-snoop-{stage}",
+                no_snoop("page walks are not coherent (ECAP.SMPWC)"),
+                nopt,
+                device=f"x-scalable-mode=on,{flags},walk-snoop=off",
+            )
+            for stage, flags in (("second", "ssads=on"), ("first", "x-flts=on"))
         ),
         Case(
             "c-driver",
