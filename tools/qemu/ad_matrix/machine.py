@@ -306,7 +306,10 @@ class Machine:
 
     def wait_ms(self, milliseconds):
         """Let so much virtual time pass."""
-        self.command(f"clock_step {milliseconds * 1_000_000}")
+        self.wait_us(milliseconds * 1000)
+
+    def wait_us(self, microseconds):
+        self.command(f"clock_step {microseconds * 1000}")
 
     def pause(self, seconds):
         """Let QEMU itself stand still; returns for how long it did, at least."""

@@ -192,6 +192,7 @@ def _broken(words, header):
     good = pack(words)
     yield "nothing", b"", None, BAD_LENGTH
     yield "half a header", good[:HEADER.size - 8], None, BAD_LENGTH
+    yield "half of another version", pack(words, version=2)[:HEADER.size - 8], None, BAD_LENGTH
     yield "a header", good[:HEADER.size], None, BAD_LENGTH
     yield "the last word missing", good[:-8], None, BAD_LENGTH
     yield "a word too many", good + bytes(8), None, BAD_LENGTH
@@ -271,7 +272,7 @@ def commands(unit):
     """A command that there is not says so; the upper half of the register is none."""
     machine = unit.machine
     writer = Writer(machine)
-    for command in (3, 1 << 32, MASK):
+    for command in (3, 1 << 32, 1 << 32 | SAVE, MASK):
         writer.host_write(COMMAND, command)
         if writer.host_read(RESULT) != NOT_POSSIBLE or writer.host_read(STATE_LENGTH):
             raise Failed(f"command {command:#x} ends with {writer.host_read(RESULT)}")
@@ -304,6 +305,9 @@ def reset(unit):
             machine.wait_ms(20)
             writer.set_mode(mode)
             writer.save()
+            writer.host_write(COMMAND, 3)
+            # In the middle between two bursts.
+            machine.wait_us(500)
             memory = Memory(machine)
             reached = other.read(COUNTER)
             writer.reset()
@@ -322,9 +326,15 @@ def reset(unit):
             writer.expect("after FLR", reg_id=ID, counter=0, control=0)
             memory.wrote(TARGET + PAGES * PAGE, 8, reached + 20, PAGES)
             memory.check(f"FLR of function {place} in MODE {mode}")
+            writer = Writer(machine, place)
             writer.start(TARGET, PAGES, 1000, seed=10)
-            machine.wait_ms(5)
-            writer.expect("started after FLR", counter=5)
+            machine.wait_us(500)
+            writer.reset()
+            writer.start(TARGET, PAGES, 100_000, seed=10)
+            machine.wait_us(900)
+            writer.expect("started after FLR, too early for a burst", counter=0)
+            machine.wait_us(100)
+            writer.expect("started after FLR", counter=100)
         other.write(CONTROL, 0)
         writer.write(CONTROL, 0)
 

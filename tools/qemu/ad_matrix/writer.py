@@ -124,10 +124,14 @@ class Writer:
 
     def reset(self):
         """Function-level reset, by what its bus has for that; then place it again."""
-        if self.place == BRIDGE:
-            self.set_config(self.capability(CAPABILITY_AF) + 4, 1)
+        conventional = self.place == BRIDGE
+        offset = self.capability(CAPABILITY_AF if conventional else CAPABILITY_EXPRESS)
+        if offset is None:
+            raise MachineError(f"page-writer {self.place} has no function-level reset")
+        if conventional:
+            self.set_config(offset + 4, 1)
         else:
-            self.set_config(self.capability(CAPABILITY_EXPRESS) + 8, 1 << 15)
+            self.set_config(offset + 8, 1 << 15)
         self.set_config(0x10, self.regs)
         self.set_config(0x18, self.bar)
         self.set_config(0x1C, 0)
@@ -166,7 +170,8 @@ class Writer:
 
     def start(self, base, pages, rate=1000, seed=0x5EED, limit=0, progress=0):
         """Let it run, with COUNTER 0."""
-        self.write(CONTROL, 0)
+        if self.read(CONTROL):
+            self.write(CONTROL, 0)
         for register, value in ((BASE, base), (LENGTH, pages * PAGE), (RATE, rate),
                                 (SEED, seed), (LIMIT, limit), (PROGRESS, progress)):
             self.write(register, value)

@@ -103,17 +103,17 @@ def function(unit):
 def bad_values(unit):
     """With values that it cannot work with, RUN stays 0; with the last ones it does not."""
     good = {BASE: TARGET, LENGTH: 4 * PAGE, RATE: 1000}
-    bad = [(BASE, 1), (BASE, TARGET + 0x800), (BASE, MASK - PAGE + 1), (LENGTH, 0),
-           (LENGTH, PAGE - 1), (LENGTH, PAGE + 8), (LENGTH, MASK - PAGE + 1), (RATE, 0),
-           (RATE, MAX_RATE + 1), (RATE, MASK)]
-    for register, value in bad:
+    bad = [{BASE: 1}, {BASE: TARGET + 0x800}, {BASE: MASK - PAGE + 1}, {LENGTH: 0},
+           {BASE: 0, LENGTH: 0}, {LENGTH: PAGE - 1}, {LENGTH: PAGE + 8},
+           {LENGTH: MASK - PAGE + 1}, {RATE: 0}, {RATE: MAX_RATE + 1}, {RATE: MASK}]
+    for changes in bad:
         writer = Writer(unit.machine)
         memory = Memory(unit.machine)
-        for name, usual in {**good, register: value}.items():
-            writer.write(name, usual)
+        for register, value in {**good, **changes}.items():
+            writer.write(register, value)
         writer.write(CONTROL, RUN)
         unit.machine.wait_ms(10)
-        writer.expect(f"register {register:#x} is {value:#x}", control=0, status=0, counter=0)
+        writer.expect(f"registers are {changes}", control=0, status=0, counter=0)
         memory.check("a start that must be refused")
     for register, value in ((BASE, MASK - PAGE + 1), (LENGTH, PAGE), (RATE, 1),
                             (RATE, MAX_RATE)):

@@ -2,8 +2,8 @@
 /*
  * What a page-writer (page-writer.c) does while it runs, and when it does not.
  *
- * Everything is done under the big lock: who reads COUNTER finds all writes up to that
- * number in memory, except those that failed.
+ * Everything is done under the big lock: software that reads COUNTER finds all writes
+ * up to that number in memory, except those that failed.
  */
 
 #include "qemu/osdep.h"
@@ -53,7 +53,7 @@ static void page_writer_schedule(PageWriterState *s)
 
 static void page_writer_interrupt(PageWriterState *s, unsigned int vector)
 {
-    /* A vector that is masked becomes pending, one of nothing enabled is lost. */
+    /* A vector that is masked becomes pending; without MSI-X it is lost. */
     if (msix_enabled(PCI_DEVICE(s))) {
         msix_notify(PCI_DEVICE(s), vector);
     }
@@ -134,7 +134,7 @@ void page_writer_set_mode(PageWriterState *s, uint64_t mode)
     PCIDevice *pdev = PCI_DEVICE(s);
     unsigned int vector;
 
-    if (mode > PAGE_WRITER_MODE_STOPPED || mode == s->mode) {
+    if (mode > PAGE_WRITER_MODE_STOPPED) {
         return;
     }
     if (s->mode == PAGE_WRITER_MODE_RUN) {
@@ -149,7 +149,6 @@ void page_writer_set_mode(PageWriterState *s, uint64_t mode)
                 msix_notify(pdev, vector);
             }
         }
-        s->pending = 0;
     }
     page_writer_schedule(s);
 }

@@ -75,7 +75,7 @@ struct PageWriterState {
 
     uint64_t regs[PAGE_WRITER_REGS];
     uint64_t journal[PAGE_WRITER_JOURNAL_ENTRIES];
-    /* Vectors to raise when MODE becomes 0; while it is, the PBA has them */
+    /* Vectors to raise when MODE becomes 0; while it is 0, only the PBA counts */
     uint64_t pending;
 
     uint64_t mode;
