@@ -4,8 +4,8 @@
 //!
 //! The IOMMU core holds a reference to the module for each device, so the module cannot be unloaded
 //! while it drives anything, and nothing in the kernel would make it give that up. Writing 1 to
-//! `release` in the module's directory in debugfs does: refused while a device has a domain that
-//! somebody relies on, else all units are left as they were found, and the module can be unloaded.
+//! `release` in the module's directory in debugfs does: refused while a device is in use, else all
+//! units are left as they were found, and the module can be unloaded.
 //!
 //! Built in, a driver begins with the other drivers, before most devices have theirs, if no other
 //! driver holds the registers then.

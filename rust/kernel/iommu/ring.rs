@@ -236,8 +236,8 @@ impl<const WORDS: usize> Queue<WORDS> {
     /// # Errors
     ///
     /// - `EINVAL` if the unit refused a command, or the batch is longer than the ring;
-    /// - `ETIMEDOUT` if the unit does not answer. It is dead now, and this caller is the only one
-    ///   who is told so: it has to tell the administrator, and to keep devices from memory;
+    /// - `ETIMEDOUT` if the unit does not answer. It is dead now, and only this caller
+    ///   is told so: it has to tell the administrator, and to keep devices from memory;
     /// - `EIO` if it is dead since before.
     pub fn submit<C>(&self, port: &impl Port<WORDS>, batch: &[C]) -> Result
     where

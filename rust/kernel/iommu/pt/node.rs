@@ -389,7 +389,7 @@ impl<'t, F: Format, M: TableMem> Node<'t, F, M> {
         let table = self.tables.alloc::<F>(flags)?;
         let word = F::table(self.tables.mem.phys(table), self.level);
 
-        // Who follows the entry finds the table zeroed.
+        // A walk that follows the entry finds the table zeroed.
         if !self.table.replace(slot, 0, word) {
             // SAFETY: The table was allocated above and never linked.
             unsafe { self.tables.free(table) }

@@ -26,7 +26,8 @@ impl<F: Format, M: TableMem> Tree<'_, F, M> {
     /// What `found` makes of the output address of the first claimed address, `None` if it isn't
     /// mapped.
     ///
-    /// For who says "not mapped" in another way: `found` is compiled into the walk once a level.
+    /// For callers that say "not mapped" in another way: `found` is compiled into the walk once a
+    /// level.
     #[inline(always)]
     pub(in super::super) fn translate<R>(
         &self,

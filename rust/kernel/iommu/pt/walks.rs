@@ -18,7 +18,7 @@
 //! eyes of a walk that entered later. With one:
 //!
 //! - The exchange that retires a table finds the count. If it is not 0, the same exchange puts the
-//!   table into limbo, so that one of those who are counted will find it there.
+//!   table into limbo, so that one of the walks that are counted will find it there.
 //! - The exchange that takes the count to 0 empties the limbo. There is no walk at that moment, and
 //!   each table in it was unlinked before.
 //! - The limbo is empty while the count is 0.

@@ -289,7 +289,7 @@ c_format!(
 );
 
 /// x86-64 tables whose leaves are marked as accessed, and as written to if that is allowed, before
-/// anybody has done so.
+/// a driver has done so.
 ///
 /// No caller asks C for the dirty pages of such tables. The hardware is spared the marking, and one
 /// whose walks do not snoop has nothing to write into memory that the processor has cached.

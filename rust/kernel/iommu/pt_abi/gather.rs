@@ -174,7 +174,7 @@ impl<C: CFormat> Gather<DomainTables> for MapGather<'_, '_, C> {
         queue(&self.local, table);
     }
 
-    /// The hardware first, then everybody else, under the lock of those who attach.
+    /// The hardware first, then the tree, under the lock that attaching takes.
     fn change_top(&mut self, mut new: NewTop<'_>) {
         let iommu = self.table.iommu();
         let Some((get_top_lock, change_top)) = self

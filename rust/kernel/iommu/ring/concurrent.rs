@@ -39,7 +39,7 @@ impl AsRef<[u64; 2]> for Work {
     }
 }
 
-/// The unit, its ring, and those who use it.
+/// The unit, its ring, and its users.
 #[pin_data]
 struct Machine {
     #[pin]
@@ -51,7 +51,7 @@ struct Machine {
     running: Atomic<u64>,
     #[pin]
     done: Completion,
-    /// Held during a whole batch by those who let no other CPU in.
+    /// Held during a whole batch by the case in which no other CPU is let in.
     #[pin]
     alone: SpinLockIrq<()>,
 }

@@ -49,7 +49,7 @@ pub mod atomic {
         ///
         /// # Safety
         ///
-        /// `ptr` is aligned and valid for `'a`, and everybody accesses it atomically.
+        /// `ptr` is aligned and valid for `'a`, and all access to it is atomic.
         pub unsafe fn from_ptr<'a>(ptr: *mut u64) -> &'a Self {
             // SAFETY: The type is transparent down to a `u64`, the rest is the caller's promise.
             unsafe { &*ptr.cast() }

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! A top that grows while everybody uses the tree: devices, harvests, and maps that need it at the
+//! A top that grows while all use the tree: devices, harvests, and maps that need it at the
 //! same moment.
 
 use iommu_pt_host::{
@@ -59,7 +59,7 @@ fn grow<S: Spec>(number: usize) -> (u64, u64) {
         ..HostTable::<S, &HostMem>::config(1 << S::PAGE_LG2)
     };
     // SAFETY: The memory that is migrated is mapped before there is another thread, and stays. Each
-    // of those who map has its own addresses.
+    // thread that maps has its own addresses.
     let host = unsafe { HostTable::<S, _>::new(&mem, config) };
     let table = &host.table;
     let bus = Bus::new(1, table.top());

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Two who need the same table at the same moment.
+//! Two maps that need the same table at the same moment.
 //!
 //! The memory makes each wait, before it hands out a table, until the other asks for one too: then
 //! both have seen an empty entry, and both are about to link a table there.

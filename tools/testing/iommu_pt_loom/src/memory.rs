@@ -169,7 +169,7 @@ pub type Links = HashMap<(PhysAddr, usize), u64>;
 pub struct Waiting<'m> {
     /// The memory.
     pub mem: &'m Mem,
-    /// What those hold who change the top.
+    /// What an operation holds that changes the top.
     pub top_lock: &'m loom::sync::Mutex<()>,
     /// What the hardware holds while it uses a translation, and what it remembers.
     pub walking: &'m loom::sync::Mutex<Links>,

@@ -17,10 +17,10 @@
 //! that there is below an unsettled entry is what the old word leads to as well, and an operation
 //! that finds all tables there need not care.
 //!
-//! An entry is exchanged by who claims an address of it, and emptied only by who claims all of them,
-//! so the two never meet; and between two exchanges of one entry it never says the same again. That a
-//! compare-and-exchange succeeds says that nothing has changed since the word was read, but for bits
-//! of the hardware.
+//! An entry is exchanged by an operation that claims an address of it, and emptied only by one that
+//! claims all of them, so the two never meet; and between two exchanges of one entry it never says
+//! the same again. That a compare-and-exchange succeeds says that nothing has changed since the
+//! word was read, but for bits of the hardware.
 
 use super::{
     super::{

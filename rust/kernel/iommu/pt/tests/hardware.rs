@@ -124,7 +124,7 @@ impl Hardware {
         loop {
             let shift = 12 + 9 * level;
             let entry = self.entry(mem, table, iova, shift);
-            // SAFETY: A word of a table; everybody accesses it atomically.
+            // SAFETY: A word of a table; all access to it is atomic.
             let word = unsafe { Atomic::from_ptr(entry) };
 
             loop {

@@ -59,7 +59,7 @@ fn grown<'m, C: Case>(mem: &'m TestMem, far: u64) -> Result<(TestTable<'m, C>, T
     Ok((table, gather))
 }
 
-/// What was mapped before and the far page are there, for everybody.
+/// What was mapped before and the far page are there, for the hardware too.
 fn check_grown<C: Case>(table: &TestTable<'_, C>, far: u64) -> Result {
     for (iova, phys) in [(0, 5 * K4), (M2 - K4, 6 * K4), (far, K4)] {
         check!(table.translate(iova) == Some(phys));
