@@ -78,6 +78,21 @@ TEST_F(untracked, maps_and_unmaps)
 	}
 }
 
+/* Nor does the unit go by an entry that is gone, while the memory is still there. */
+TEST_F(untracked, does_not_reach_what_is_unmapped)
+{
+	struct dirty_env *env = &self->env;
+	u64 iova = iova_allocator_alloc(env->iova, SZ_2M);
+	struct dirty_area other;
+
+	leaves_place(&other, leaves_alloc(PAGE_4K, SZ_2M), iova, SZ_2M, PAGE_4K);
+	leaves_map_pages(env, &other);
+	dirty_write(&env->dev, &other, 5);
+	leaves_unmap(env, &other);
+	EXPECT_EQ(-EIO, __dirty_write(&env->dev, &other, 5));
+	dirty_write_random(env, 4);
+}
+
 /* Each page table has all of the IOAS, whichever the device is in. */
 TEST_F(untracked, moves_between_page_tables)
 {
