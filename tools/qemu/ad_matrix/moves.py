@@ -3,12 +3,13 @@
 
 from bench import Failed
 from machine import RAM_SIZE, WRITER
-from writer import (BAD_CHECKSUM, BAD_CONTENTS, BAD_LENGTH, BAD_VERSION, BASE, BODY, COMMAND,
-                    CONTROL, COUNTER, DONE, FAILED_VECTOR, HEADER, ID, JOURNAL_ENTRIES, LENGTH,
-                    LIMIT, LIMIT_REACHED, LOAD, MASK, MODE, MSIX_PBA, NOT_POSSIBLE, PAGE,
-                    PENDING_WORD, PLACES, PROGRESS, PROGRESS_VECTOR, QUIESCED, RATE, REG_ID,
-                    RESULT, RUN, RUNNING, SAVE, SEED, STATE_BYTES, STATE_LENGTH, STATUS, STOPPED,
-                    WINDOW, WRITE_FAILED, WRITES, Writer, all_of, pack, page_of, unpack)
+from writer import (BAD_CHECKSUM, BAD_CONTENTS, BAD_LENGTH, BAD_VERSION, BASE, COMMAND,
+                    CONTROL, COUNTER, DONE, FAILED, FAILED_ADDRESS, FAILED_VECTOR, HEADER, ID,
+                    JOURNAL_ENTRIES, LENGTH, LIMIT, LIMIT_REACHED, MASK, MODE, MSIX_PBA,
+                    NOT_POSSIBLE, PAGE, PENDING_WORD, PLACES, PROGRESS, PROGRESS_VECTOR,
+                    QUIESCED, RATE, RESULT, RUN, RUNNING, SAVE, SEED, STATE_BYTES,
+                    STATE_LENGTH, STATUS, STOPPED, WINDOW, WRITES, WRITE_FAILED, Writer,
+                    all_of, pack, page_of, unpack)
 from writes import TARGET, Memory, at_rest
 
 REGISTERS = (CONTROL, STATUS, BASE, LENGTH, SEED, RATE, LIMIT, COUNTER, PROGRESS)
@@ -173,7 +174,7 @@ def moved_at_rest(unit):
     source, target = Writer(machine), Writer(machine, 1)
     source.start(RAM_SIZE - PAGE, 2, 1000, seed=5, limit=20)
     machine.wait_ms(30)
-    failed = source.read(0x50)
+    failed = source.read(FAILED)
     source.write(LENGTH, 5)
     source.write(RATE, 0)
     source.set_mode(STOPPED)
@@ -222,7 +223,8 @@ def _broken(words, header):
             ("BASE", {2: TARGET + 16}), ("BASE", {2: MASK - PAGE + 1}),
             ("LENGTH", {3: 0}), ("LENGTH", {3: PAGE * PAGES + 1}), ("LENGTH", {3: MASK & -PAGE}),
             ("RATE", {5: 0}), ("RATE", {5: 1_000_001}),
-            ("a limit that was passed", {6: reached}), ("a limit that was reached", {1: LIMIT_REACHED}),
+            ("a limit that was passed", {6: reached}),
+            ("a limit that was reached", {1: LIMIT_REACHED}),
             ("vectors", {PENDING_WORD: 4}), ("vectors", {PENDING_WORD: 1 << 63}),
             ("a page that there is not", {PENDING_WORD + 1: PAGES}),
             ("a page that there is not", {PENDING_WORD + JOURNAL_ENTRIES: MASK})):
@@ -311,7 +313,7 @@ def reset(unit):
             memory = Memory(machine)
             reached = other.read(COUNTER)
             writer.reset()
-            for register in (*REGISTERS, 0x50, 0x58):
+            for register in (*REGISTERS, FAILED, FAILED_ADDRESS):
                 if writer.read(register):
                     raise Failed(f"register {register:#x} is {writer.read(register):#x} "
                                  f"after FLR in MODE {mode}")

@@ -9,10 +9,10 @@ from matrix import AMD_GUEST, AMD_HOST, FIRST_ONLY, SECOND_ONLY
 from tables import FIRST, GUEST, HOST, SECOND, PageTable
 from writer import (BAR_SIZE, BASE, BRIDGE, CAPABILITY_AF, CAPABILITY_EXPRESS, CAPABILITY_MSIX,
                     CONTROL, COUNTER, FAILED_VECTOR, ID, JOURNAL, JOURNAL_ENTRIES, LENGTH,
-                    LIMIT, LIMIT_REACHED, MASK, MAX_RATE, MSIX_PBA, PAGE, PLACES, PORT, PROGRESS,
-                    PROGRESS_VECTOR, RATE, READ_ONLY, RESULT, ROOT_BUS, RUN, SEED, SET_UP,
-                    STATE_BYTES, STATE_SIZE, STATE_VERSION, STATUS, WRITE_FAILED, WRITES, Writer,
-                    all_of, content, mix, page_of)
+                    LIMIT, LIMIT_REACHED, MASK, MAX_RATE, MSIX_PBA, PAGE, PLACES, PORT,
+                    PROGRESS_VECTOR, RATE, READ_ONLY, RESULT, RUN, SEED, SET_UP, STATE_BYTES,
+                    STATE_SIZE, STATE_VERSION, WRITES, WRITE_FAILED, Writer, all_of, content,
+                    mix, page_of)
 
 TARGET = 0x0100_0000
 # What is compared with what it was: everything that a case works with.
