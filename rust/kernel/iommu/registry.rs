@@ -376,10 +376,8 @@ impl<D: Driver> Inner<D> {
         self.members.isolate(unit)
     }
 
-    /// Enters all units into sysfs, then registers them, one after the other.
-    ///
-    /// The first registration walks all devices, those of later units as well; a device is linked
-    /// to its unit then, so it is left alone until its own unit's turn.
+    /// Enters all units into sysfs, then registers them, one after the other. The first walks all
+    /// devices; those of later units are left alone until their own unit's turn.
     fn register_units(&self) -> Result {
         for unit in &self.units {
             let parent = unit
@@ -420,8 +418,7 @@ impl<D: Driver> Inner<D> {
         Ok(())
     }
 
-    /// Takes back what [`Self::register_units`] did, as far as it came. The core uses neither the
-    /// operations nor the units when this returns.
+    /// Takes back what [`Self::register_units`] did. The core uses nothing of it after that.
     fn unregister_units(&self) {
         for unit in self.units.iter().rev() {
             if unit.active.load(Relaxed) {
@@ -443,11 +440,8 @@ impl<D: Driver> Inner<D> {
 
     /// Gives all devices up and unregisters all units, if `is_free` and no device is claimed.
     ///
-    /// The core cannot stand a group that goes while it is claimed. So no claim that attaches a
-    /// domain is let in from [`Phase::Closing`] on ([`Endpoint::block_for_core`]); those before are
-    /// found. The claim of a driver that binds for the DMA API
-    /// (`iommu_device_use_default_domain()`) attaches nothing and calls nothing here: one that
-    /// comes after [`Self::find_claim`] is not noticed.
+    /// From [`Phase::Closing`] on no claim that attaches a domain is let in. That of a driver which
+    /// binds (`iommu_device_use_default_domain()`) calls nothing here: a late one is not noticed.
     ///
     /// # Errors
     ///
@@ -479,9 +473,8 @@ impl<D: Driver> Inner<D> {
 
     /// Says which device has a driver or a user that claimed the DMA of its group. Needs no memory.
     ///
-    /// The core counts such claims in the group, and expects none to be left when a group goes.
-    ///
-    /// The caller does not hold the attach lock: this takes that of the group, which is outer.
+    /// The core expects no claim to be left when a group goes. The caller does not hold the attach
+    /// lock: this takes that of the group, which is outer.
     fn find_claim(&self) -> Result {
         let mut next = self.state.lock().endpoints.len();
         // One at a time, since a list could find no memory. From the end: a device that goes
@@ -539,11 +532,10 @@ impl<D: Driver> Inner<D> {
 
 /// The registered units of a driver.
 ///
-/// Each device under its control holds a reference to the module, so that the module cannot be
-/// unloaded before [`Self::release`].
+/// Each device holds a reference to the module, which is not unloaded before [`Self::release`].
 ///
-/// Dropping gives everything up without asking for owners, but for claimed devices: the core
-/// cannot give these up. Then all devices are stopped, and everything stays.
+/// Dropping gives up everything, owned or not. If a device is claimed the core cannot: then all
+/// devices are stopped, and everything stays.
 pub struct Registration<D: Driver> {
     registry: &'static Registry<D>,
     inner: Arc<Inner<D>>,
@@ -563,9 +555,8 @@ impl<D: Driver> Registration<D> {
     /// A device whose default domain is the identity keeps working: it is passed through until the
     /// driver's [`Driver::shutdown`] has switched the unit off.
     ///
-    /// The caller has to keep device drivers from being bound meanwhile, for the core does not tell
-    /// of that: it warns of a group that goes while it is claimed, and the device's driver loses
-    /// the DMA mappings that it has made.
+    /// No device driver may be bound meanwhile: the core does not tell of that. It would warn, and
+    /// the driver would lose its DMA mappings.
     ///
     /// Context: may sleep; takes the locks of the IOMMU core.
     ///
