@@ -1,10 +1,14 @@
 # SPDX-License-Identifier: GPL-2.0
 """Units that do not answer any more: machines in which a test stops one for good."""
 
+import machine as vm
 from cases import IGB, LOADED, OTHER_IGB, Case, fails, passes
 
 # What a unit is asked for when it falls silent, as the tests of dead_unit name it.
 DEATHS = ("harvest", "unmap", "attach", "detach", "switch")
+
+# A bridge to conventional PCI, and the two functions behind it.
+BRIDGE, BEHIND_BRIDGE, NEIGHBOUR = "0c", "01:01", "01:02"
 
 # What the message says that tells what to do, of which there is one.
 ADVICE = "given up, and"
@@ -31,12 +35,35 @@ def cases(machine, deaths):
     )
 
 
+def bridged(machine):
+    """Return the case of a function behind a bridge, which belongs to the unit as well."""
+    return (
+        Case(
+            "bridge",
+            (
+                LOADED,
+                passes("a function behind a bridge is enabled", "enables", NEIGHBOUR),
+                passes("so the bridge passes requests on", "masters", BRIDGE),
+                passes("vfio takes another one there", "takes", BEHIND_BRIDGE),
+                passes("and one elsewhere", "takes", IGB),
+                passes("their unit dies", "dies", "by_unmap", BEHIND_BRIDGE, IGB),
+                fails("the bridge passes nothing on", "masters", BRIDGE),
+                passes("one message says what to do", "says_once", ADVICE),
+                passes("vfio gives the device back", "gives_back", BEHIND_BRIDGE),
+                passes("and the other one", "gives_back", IGB),
+            ),
+            machine,
+            devices=vm.BRIDGE,
+        ),
+    )
+
+
 def groups():
     """Return the cases by machine: all of one kind of table, one of the other."""
     all_ways, one_way = DEATHS, DEATHS[:1]
     return (
-        ("vtd-ss/pt", cases("vtd-ss/pt", all_ways)),
+        ("vtd-ss/pt", cases("vtd-ss/pt", all_ways) + bridged("vtd-ss/pt")),
         ("vtd-fs/pt", cases("vtd-fs/pt", one_way)),
-        ("amd-v1/pt", cases("amd-v1/pt", all_ways)),
+        ("amd-v1/pt", cases("amd-v1/pt", all_ways) + bridged("amd-v1/pt")),
         ("amd-v2/pt", cases("amd-v2/pt", one_way)),
     )

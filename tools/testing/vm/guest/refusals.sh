@@ -123,6 +123,20 @@ dies()
 	/tests/iommu_rust/dead_unit -t "$1" "$(function_of "$2")" "$(function_of "$3")"
 }
 
+# enables SLOT: the kernel enables the function, and the bridges above it.
+enables()
+{
+	echo 1 >"/sys/bus/pci/devices/$(function_of "$1")/enable"
+}
+
+# masters SLOT: the function may make requests; a bridge passes them on.
+masters()
+{
+	masters_command=$(od -An -tu2 -j4 -N2 "/sys/bus/pci/devices/$(function_of "$1")/config")
+	echo "command register: $masters_command"
+	[ $((masters_command & 4)) != 0 ]
+}
+
 # says_once WORDS: the driver said it once.
 says_once()
 {
