@@ -8,9 +8,7 @@ CROSS_CONFIGS=$TOP/tools/testing/cross
 
 cross_make()
 {
-	make -C "$TREE" O="$CROSS_OUT" ARCH="$CROSS" LLVM="$LLVM" \
-		KBUILD_BUILD_TIMESTAMP=2026-01-01 KBUILD_BUILD_USER=rust-iommu \
-		KBUILD_BUILD_HOST=rust-iommu "$@"
+	kernel_make O="$CROSS_OUT" ARCH="$CROSS" "$@"
 }
 
 step_cross()

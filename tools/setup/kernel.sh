@@ -158,12 +158,17 @@ provide_tree()
 	MANIFEST=$(digest <"$TREE/.overlay/manifest.json")
 }
 
+# What is fixed here makes two builds of the same source the same.
+kernel_make()
+{
+	make -C "$TREE" LLVM="$LLVM" KBUILD_BUILD_TIMESTAMP=2026-01-01 \
+		KBUILD_BUILD_USER=rust-iommu KBUILD_BUILD_HOST=rust-iommu "$@"
+}
+
+# clippy-driver compiles what rustc does and says more.
 kmake()
 {
-	# clippy-driver compiles what rustc does and says more.  The rest is fixed,
-	# so that two builds of the same source are the same.
-	make -C "$TREE" LLVM="$LLVM" CLIPPY=1 KBUILD_BUILD_TIMESTAMP=2026-01-01 \
-		KBUILD_BUILD_USER=rust-iommu KBUILD_BUILD_HOST=rust-iommu "$@"
+	kernel_make CLIPPY=1 "$@"
 }
 
 # Each symbol that a fragment asks for must have taken effect: Kconfig drops

@@ -4,11 +4,9 @@
 # The kernel built as a program of this machine (ARCH=um), which runs page
 # tables at the processor's own speed, and the program that measures them there.
 
-# shellcheck disable=SC2153 # what one part sets, another part reads
 umake()
 {
-	make -C "$TREE" ARCH=um LLVM="$LLVM" CLIPPY=1 KBUILD_BUILD_TIMESTAMP=2026-01-01 \
-		KBUILD_BUILD_USER=rust-iommu KBUILD_BUILD_HOST=rust-iommu "$@"
+	kmake ARCH=um "$@"
 }
 
 step_uml_kernel()
