@@ -91,8 +91,8 @@ pub(crate) trait Source {
     fn restart(&self);
 }
 
-/// Takes the events of a log. Returns whether there may be more: after [`PASSES`] looks, or an event
-/// that did not come.
+/// Takes the events of a log. Returns whether there may be more: after [`PASSES`] looks, or an
+/// event that did not come.
 ///
 /// A unit signals an event only if it finds EventLogInt clear, and it may set the flag at the very
 /// moment at which it is cleared (erratum 1312): no signal comes then, nor ever after. So the flag

@@ -30,7 +30,8 @@ const STONEY_RIDGE: u32 = 0x98e4_1002;
 /// Functions 0 on the first bus, where such graphics are.
 const DEVICES: u16 = 32;
 
-/// Register of the unit's function: which indirect register is meant, and whether it may be written.
+/// Register of the unit's function: which indirect register is meant, and whether it may be
+/// written.
 const INDEX: u16 = 0xf0;
 
 /// Register of the function: the value of the indirect register.

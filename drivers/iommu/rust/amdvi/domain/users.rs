@@ -126,8 +126,8 @@ impl Gather<KernelTables> for Growing<'_, '_> {
         unsafe { new.publish() };
     }
 
-    /// A user that comes later has nothing cached. A unit of several users is told several times: that is
-    /// simpler than to find out, and rare.
+    /// A user that comes later has nothing cached. A unit of several users is told several times:
+    /// that is simpler than to find out, and rare.
     fn forget_tables(&mut self, range: Range) {
         let block = Block::around(range.first(), range.last());
         let list = self.users.list.lock();
