@@ -120,7 +120,7 @@ impl History {
         }
         let current = self.rules.len() - 1;
         for number in numbers {
-            // A page beyond the area is left to `Area::fits`.
+            // A rule for more pages than the area has would be seen in the comparison.
             let page = usize::try_from(rule.page(number)).ok();
             if let Some(last) = page.and_then(|page| self.last.get_mut(page)) {
                 *last = Some((current, number));
@@ -179,21 +179,13 @@ impl Area {
         self.pages
     }
 
-    /// Gives every page of `memory` its pattern.
+    /// Makes `memory` what it must be: at first, gives every page its pattern.
     ///
     /// # Errors
     ///
     /// The memory's.
     pub fn fill(&self, memory: &impl Memory) -> io::Result<()> {
-        let mut words = [0; PAGE_WORDS];
-        for page in 0..self.pages {
-            words
-                .iter_mut()
-                .zip(pattern(self.first + page))
-                .for_each(|(word, value)| *word = value);
-            memory.write(page, &words)?;
-        }
-        Ok(())
+        (0..self.pages).try_for_each(|page| memory.write(page, &self.expected(page)))
     }
 
     /// Takes note that `writer` has made the writes `numbers` by `rule`.
@@ -223,23 +215,30 @@ impl Area {
         Ok(all)
     }
 
+    /// What a page must hold.
+    fn expected(&self, page: u64) -> [u64; PAGE_WORDS] {
+        let mut words = [0; PAGE_WORDS];
+        words
+            .iter_mut()
+            .zip(pattern(self.first + page))
+            .for_each(|(word, value)| *word = value);
+        for history in [&self.device, &self.processor] {
+            let place = words.get_mut(history.writer.word()..);
+            if let (Some(place), Some((_, last))) = (place, history.last(page)) {
+                place.iter_mut().zip(last).for_each(|(to, word)| *to = word);
+            }
+        }
+        words
+    }
+
     /// Compares a page.
     fn difference(&self, page: u64, found: &[u64; PAGE_WORDS]) -> Option<Difference> {
+        let expected = self.expected(page);
+        let word = found.iter().zip(&expected).position(|(a, b)| a != b)?;
         let last = |writer| match writer {
             Writer::Device => self.device.last(page),
             Writer::Processor => self.processor.last(page),
         };
-        let written = [Writer::Device, Writer::Processor].map(|writer| (writer, last(writer)));
-        let (word, expected) = pattern(self.first + page)
-            .enumerate()
-            .map(|(i, untouched)| {
-                let word = written.iter().find_map(|(writer, last)| {
-                    let (_, words) = (*last)?;
-                    words.get(i.checked_sub(writer.word())?).copied()
-                });
-                (i, word.unwrap_or(untouched))
-            })
-            .find(|(i, expected)| found.get(*i) != Some(expected))?;
 
         let writer = Writer::of(word);
         let history = writer.map(|writer| match writer {
@@ -250,7 +249,7 @@ impl Area {
             page,
             word,
             found: found.get(word).copied().unwrap_or(0),
-            expected,
+            expected: expected.get(word).copied().unwrap_or(0),
             last: writer.and_then(|writer| Some((writer, last(writer)?.0))),
             holds: history.and_then(|history| {
                 let at = history.writer.word();

@@ -134,8 +134,9 @@ pub(crate) fn arguments(
 
     add(&["-kernel", &options.kernel.display().to_string()]);
     add(&["-initrd", &options.initrd.display().to_string()]);
+    // Memory that is plugged has to be such that it can be unplugged.
     let append = format!(
-        "console=ttyS0 panic=-1 memmap={length:#x}${start:#x} {}",
+        "console=ttyS0 panic=-1 memmap={length:#x}${start:#x} memhp_default_state=online_movable {}",
         options.append
     );
     add(&["-append", append.trim_end()]);

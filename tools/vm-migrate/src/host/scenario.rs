@@ -182,7 +182,7 @@ const BALLOON: u64 = 16 << 20;
 /// How long memory may take to come or go: a guest that was told to wait asks again in 5 minutes at most.
 const PLUG: Duration = Duration::from_secs(330);
 /// Seconds for which QEMU measures how much is written, with tracking on.
-const MEASURED: i64 = 30;
+const MEASURED: i64 = 45;
 
 /// Asks for so much memory to be plugged.
 fn request(vm: &mut Vm, size: u64) -> Result<()> {
