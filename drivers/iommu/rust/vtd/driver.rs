@@ -188,6 +188,8 @@ impl Vtd {
 // 1. Only `install()` enters the address of a domain's tables into a PASID entry. Each change of an
 //    entry goes through `Endpoint::change()`, which fails unless the unit has completed the
 //    invalidations that the writer asks for: of the old entry and of all translations made with it.
+//    Of an absent entry it asks for none: the unit has completed them before, or it is dead, and
+//    `prepare()`, `attach_identity()` and `attach_blocked()` fail.
 // 2. A tag is the unit and the domain id (and the PASID in the first stage) of an attachment: what
 //    the unit tags its caches with. No device TLB is switched on. `sync()` submits an invalidation
 //    for each tag, and `Unit::submit()` returns `Ok` only when the wait descriptor behind it has
@@ -319,7 +321,13 @@ impl Driver for Vtd {
             .change(pasid, |live| writer::clear(live))
             .inspect_err(|error| {
                 endpoint.report("may not be blocked yet: the unit does not answer", *error);
-            })
+            })?;
+        // The entry may be absent since a change that the unit did not confirm; what it translated
+        // with the entry before is unknown then.
+        if endpoint.unit.is_dead() {
+            return Err(EIO);
+        }
+        Ok(())
     }
 
     fn shutdown(&self) {
