@@ -24,7 +24,8 @@ use super::{
 
 /// A driver for which `Ok` means that hardware has done it.
 ///
-/// What is not listed below is no matter of memory safety.
+/// The promise is about what is freed because of it. Which memory a driver leads its devices to is
+/// left to the driver, as in C.
 ///
 /// # Safety
 ///
@@ -39,9 +40,9 @@ use super::{
 ///    has forgotten, for this slot of the device, what the slot had before.
 /// 2. *Flushing.* [`PagingDomain::tags`] names each cache that may hold something of the domain
 ///    because of the attachment. [`PagingDomain::sync`] returns `Ok` only after each unit with a
-///    tag in the [`Attachments`] that it is given has forgotten the translations of the addresses
-///    of the [`Flush`] that there were when it was called, and table entries on the way to them if
-///    the flush says so.
+///    tag in the [`Attachments`] that it is given has dropped all copies from before the call: those
+///    of the translations of the addresses of the [`Flush`], and those of table entries on the way
+///    to them if the flush says so. It has forgotten then what no entry leads to any more.
 /// 3. *Detached tables.* A table that [`PagingDomain::map`] or [`PagingDomain::unmap`] detaches is
 ///    put into the [`IotlbGather`] that the same call was given, or leaked.
 /// 4. *Memory.* A [`PageTable`], [`TablePages`] or [`DetachedTable`] that a unit was told of is
