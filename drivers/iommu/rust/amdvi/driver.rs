@@ -90,7 +90,8 @@ impl AmdVi {
     ///
     /// # Errors
     ///
-    /// Each has been reported in words. All units are as they were found then.
+    /// Each has been reported in words. All units are as they were found then, but for an erratum
+    /// that was mended.
     pub(crate) fn new(ivrs: Ivrs, policy: Policy) -> Result<Arc<Self>> {
         let mut units = KVec::with_capacity(ivrs.units.len(), GFP_KERNEL)?;
         // All are looked at before any is touched.
