@@ -2,9 +2,9 @@
 
 //! Threads that unmap and map the very range that others harvest.
 //!
-//! Tables that are freed stay in a graveyard, filled with words that a harvest would report: one
-//! that comes late is found out by what it reports, and by what it writes. What is unmapped must
-//! not come back, and a page beside all that, which a device writes to, is never lost.
+//! Tables that are freed stay in a graveyard, filled with words that a harvest would report: a
+//! harvest that comes late is found out by what it reports, and by what it writes. What is unmapped
+//! must not come back, and a page beside all that, which a device writes to, is never lost.
 
 use iommu_pt_host::{
     error::Result,
