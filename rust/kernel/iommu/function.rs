@@ -7,7 +7,7 @@ use core::ptr::NonNull;
 use kernel::{
     bindings,
     device::Device,
-    error::to_result,
+    ffi::c_int,
     prelude::*,
     sync::aref::ARef, //
 };
@@ -87,17 +87,18 @@ impl UnitFunction {
     ///
     /// # Errors
     ///
-    /// `EINVAL` for an offset that is not a multiple of four or beyond the space, what the PCI core
-    /// says if the function does not answer.
+    /// `EINVAL` for an offset that is not a multiple of four or beyond the space, `EIO` if the PCI
+    /// core cannot reach the function.
     pub fn read_config(&self, offset: u16) -> Result<u32> {
         if offset % 4 != 0 || offset >= 4096 {
             return Err(EINVAL);
         }
         let mut value = 0;
         // SAFETY: By the type invariants; `value` is a place for the result.
-        to_result(unsafe {
+        let status = unsafe {
             bindings::pci_read_config_dword(self.as_raw(), i32::from(offset), &mut value)
-        })?;
+        };
+        reached(status)?;
         Ok(value)
     }
 
@@ -113,10 +114,19 @@ impl UnitFunction {
             return Err(EINVAL);
         }
         // SAFETY: By the type invariants.
-        to_result(unsafe {
-            bindings::pci_write_config_dword(self.as_raw(), i32::from(offset), value)
-        })
+        let status =
+            unsafe { bindings::pci_write_config_dword(self.as_raw(), i32::from(offset), value) };
+        reached(status)
     }
+}
+
+/// What a `status` of an access to the configuration space says. The codes of errors are positive
+/// (`PCIBIOS_DEVICE_NOT_FOUND` and others).
+fn reached(status: c_int) -> Result {
+    if status != 0 {
+        return Err(EIO);
+    }
+    Ok(())
 }
 
 impl Drop for UnitFunction {
