@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Loading the driver, letting go of the hardware, unloading: see [`lifecycle`].
+//! Loading the driver, release of the hardware, unloading: see [`lifecycle`].
 
 use kernel::{
     iommu::{

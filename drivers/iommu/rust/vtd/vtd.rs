@@ -4,7 +4,7 @@
 //!
 //! From the outside in:
 //!
-//! - [`module`]: loading, letting go, unloading; [`policy`]: the module parameters;
+//! - [`module`]: loading, release, unloading; [`policy`]: the module parameters;
 //! - [`driver`]: the answers to the IOMMU core; [`domain`], [`endpoint`]: its domains and devices;
 //! - [`unit`]: a unit's registers and commands; [`root`], [`pasid`]: the tables that it reads;
 //!   [`qi`], [`iotlb`]: making it forget;
