@@ -5,6 +5,7 @@
 #include <linux/io.h>
 #include <linux/iopoll.h>
 #include <linux/pci.h>
+#include <linux/pm_runtime.h>
 
 #include "page_writer.h"
 
@@ -44,18 +45,16 @@ enum {
 /*
  * Makes the BARs answer, whether the guest has switched memory decoding on or not: a
  * virtual machine that has just been started has not, and gets its state nevertheless.
- * What user space has mapped stays as it is, since its faults wait for memory_lock.
+ * What user space has mapped stays as it is, since its faults wait for memory_lock. A
+ * read of the stream is no call of VFIO, which would wake the function.
  */
 static int begin_access(struct page_writer_device *writer, u16 *command)
 {
 	struct pci_dev *pdev = writer->core.pdev;
 
+	if (pm_runtime_resume_and_get(&pdev->dev) < 0)
+		return -EIO;
 	down_write(&writer->core.memory_lock);
-	if (pdev->current_state >= PCI_D3hot) {
-		up_write(&writer->core.memory_lock);
-		pci_notice_ratelimited(pdev, "asleep, which keeps it from being migrated: have its guest set it to D0\n");
-		return -EBUSY;
-	}
 	pci_read_config_word(pdev, PCI_COMMAND, command);
 	if (!(*command & PCI_COMMAND_MEMORY))
 		pci_write_config_word(pdev, PCI_COMMAND, *command | PCI_COMMAND_MEMORY);
@@ -65,9 +64,12 @@ static int begin_access(struct page_writer_device *writer, u16 *command)
 
 static void end_access(struct page_writer_device *writer, u16 command)
 {
+	struct pci_dev *pdev = writer->core.pdev;
+
 	if (!(command & PCI_COMMAND_MEMORY))
-		pci_write_config_word(writer->core.pdev, PCI_COMMAND, command);
+		pci_write_config_word(pdev, PCI_COMMAND, command);
 	up_write(&writer->core.memory_lock);
+	pm_runtime_put(&pdev->dev);
 }
 
 static int set_mode(struct page_writer_device *writer, enum page_writer_mode mode)
@@ -79,7 +81,8 @@ static int set_mode(struct page_writer_device *writer, enum page_writer_mode mod
 		return 0;
 
 	pci_notice_ratelimited(writer->core.pdev,
-			       "mode %d was asked for and it stays in %llu: reset it\n", mode, now);
+			       "mode %d was asked for and it stays in %#llx: reset it\n",
+			       mode, now);
 	return -EIO;
 }
 

@@ -129,13 +129,15 @@ static struct file *page_writer_set_state(struct vfio_device *vdev,
 		return ERR_PTR(-EINVAL);
 
 	page_writer_lock(writer);
+	/* vfio_mig_get_next_state() of Linux 7.3.4 warns of any driver in this state. */
+	if (writer->state == VFIO_DEVICE_STATE_ERROR)
+		filp = ERR_PTR(-EINVAL);
 	/* No state on the way has a file: only the last one has. */
-	while (writer->state != wanted) {
+	while (!IS_ERR(filp) && writer->state != wanted) {
 		ret = vfio_mig_get_next_state(vdev, writer->state, wanted, &next);
 		filp = ret ? ERR_PTR(ret) : step(writer, next);
-		if (IS_ERR(filp))
-			break;
-		writer->state = next;
+		if (!IS_ERR(filp))
+			writer->state = next;
 	}
 	/* Any other refusal leaves the function as it was. */
 	if (filp == ERR_PTR(-EIO))

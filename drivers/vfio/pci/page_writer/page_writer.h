@@ -82,8 +82,8 @@ void page_writer_unlock(struct page_writer_device *writer);
 bool page_writer_is_pre_copy(enum vfio_device_mig_state state);
 
 /*
- * function.c: the registers. Each returns -EBUSY if the function is asleep and -EIO if
- * it does not obey, and the caller holds state_mutex.
+ * function.c: the registers. Each returns -EIO if the function does not obey, and the
+ * caller holds state_mutex.
  */
 int page_writer_start(struct page_writer_device *writer);
 int page_writer_set_mode(struct page_writer_device *writer, enum page_writer_mode mode);
