@@ -57,6 +57,8 @@ class GuestSuite:
     huge_with: tuple = ()
     # The functions that its tests use in the place of the usual ones, as VENDOR:DEVICE.
     functions: str = ""
+    # The driver of VFIO that they get, a module, if it is not vfio-pci.
+    driver: str = ""
 
     needs = "vm"
 
@@ -71,7 +73,7 @@ class GuestSuite:
         lines = [f"shared_memory {size}", *(test.job_line(patience) for test in self.tests)]
         if self.functions:
             # Those that come after find the usual ones, and these without a driver.
-            head = ["usual=$VFIO_DEVICES", f"bind_vfio {self.functions}"]
+            head = ["usual=$VFIO_DEVICES", f"bind_vfio {self.functions} {self.driver}".rstrip()]
             lines = [*head, *lines, "unbind_vfio", "VFIO_DEVICES=$usual"]
         return lines
 
@@ -202,6 +204,19 @@ def dirty_tests():
     return tuple(
         GuestTest(name, f"./{name} $VFIO_DEVICES", "/tests/iommu_rust") for name in names
     )
+
+
+def migration_tests():
+    """Return the tests of a function that can be migrated: ours, and two of upstream's."""
+    ours = ("", "_move", "_refused", "_reset", "_dirty")
+    tests = [
+        GuestTest(f"vfio_migration{end}", f"./vfio_migration{end} $VFIO_DEVICES", "/tests/iommu_rust")
+        for end in ours
+    ]
+    for command in ("vfio_pci_device_test", f"vfio_dma_mapping_test {IOMMUFD_VARIANTS}"):
+        name = f"{command.split()[0]}_page_writer"
+        tests.append(GuestTest(name, f"./{command} ${{VFIO_DEVICES%% *}}", "/tests/vfio"))
+    return tuple(tests)
 
 
 def kunit_names(folders=("rust/kernel/iommu", "drivers/iommu/rust")):
@@ -410,6 +425,14 @@ def all_suites():
             (GuestTest("shared_group", "./shared_group $VFIO_DEVICES", "/tests/iommu_rust"),),
             machines=TRACKING,
             functions=configs.SLOW_FUNCTION,
+        ),
+        GuestSuite(
+            "vfio-migration",
+            "a function's states of migration, and its state moved to another one",
+            migration_tests(),
+            machines=("vtd-ss/pt", "vtd-fs/nopt", "vtd-ss-c/nopt", "amd-v1/nopt", "amd-v2/pt"),
+            functions=configs.WRITER_FUNCTION,
+            driver=configs.WRITER_DRIVER,
         ),
         GuestSuite(
             "migrate",

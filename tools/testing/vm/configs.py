@@ -22,6 +22,12 @@ SLOW_FUNCTION = "1234:11e8"
 PASID_FUNCTION = "1234:11ef"
 PASID_BITS = (16, 9)
 
+# One of our own that writes memory by itself and can be migrated, two of them in every
+# machine, and the driver that does it.
+WRITER_FUNCTION = "1234:11f1"
+WRITER_DRIVER = "page_writer_vfio_pci"
+WRITER_SLOTS = ("10", "11")
+
 # One of our own that stops the unit, in every machine: tools/qemu/README.md.
 STALL_FUNCTION = "1234:11f0"
 
@@ -48,6 +54,8 @@ class Config:
     def qemu_functions(self):
         """Return QEMU's arguments for functions of our own."""
         arguments = ["-device", "iommu-stall,addr=0b.0"]
+        for slot in WRITER_SLOTS:
+            arguments += ["-device", f"page-writer,addr={slot}.0"]
         if self.unit == AMDVI:
             for slot, bits in enumerate(PASID_BITS, 9):
                 arguments += ["-device", f"pasid-dma,addr={slot:02x}.0,pasid-bits={bits}"]

@@ -134,29 +134,31 @@ load_module()
 	must has_units
 }
 
-# unbind_vfio takes VFIO_DEVICES away from vfio-pci again.
+# unbind_vfio takes VFIO_DEVICES away from their driver again.
 unbind_vfio()
 {
 	for bind_bdf in $VFIO_DEVICES; do
-		must sh -c "echo $bind_bdf >/sys/bus/pci/drivers/vfio-pci/unbind"
+		must sh -c "echo $bind_bdf >/sys/bus/pci/devices/$bind_bdf/driver/unbind"
 	done
 }
 
-# bind_vfio VENDOR:DEVICE binds every such PCI function to vfio-pci and sets
-# VFIO_DEVICES to their addresses.
+# bind_vfio VENDOR:DEVICE [DRIVER] binds every such PCI function to vfio-pci, or to that
+# driver of VFIO, and sets VFIO_DEVICES to their addresses.
 bind_vfio()
 {
+	bind_driver=${2:-vfio-pci}
+	[ $# -eq 1 ] || must modprobe "$bind_driver"
 	VFIO_DEVICES=
 	for bind_path in /sys/bus/pci/devices/*; do
 		bind_id=$(cat "$bind_path/vendor"):$(cat "$bind_path/device")
 		if [ "$bind_id" = "0x${1%:*}:0x${1#*:}" ]; then
 			bind_bdf=${bind_path##*/}
-			echo vfio-pci >"$bind_path/driver_override"
-			must sh -c "echo $bind_bdf >/sys/bus/pci/drivers/vfio-pci/bind"
+			echo "$bind_driver" >"$bind_path/driver_override"
+			must sh -c "echo $bind_bdf >/sys/bus/pci/drivers/$bind_driver/bind"
 			must test -d "$bind_path/vfio-dev"
 			VFIO_DEVICES="$VFIO_DEVICES${VFIO_DEVICES:+ }$bind_bdf"
 		fi
 	done
 	must test -n "$VFIO_DEVICES"
-	echo "# vfio-pci: $VFIO_DEVICES"
+	echo "# $bind_driver: $VFIO_DEVICES"
 }

@@ -1,0 +1,219 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * A page writer is reset: in each state of its migration, and while that changes.
+ *
+ * Takes the function on the command line.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <pthread.h>
+#include <stdatomic.h>
+#include <unistd.h>
+
+#include <linux/io.h>
+
+#include "lib/harness.h"
+#include "lib/migration.h"
+#include "lib/writer.h"
+
+#define SEED 0x4e5e7
+
+static const char *device_bdf;
+
+FIXTURE(vfio_migration_reset) {
+	struct dirty_env env;
+	struct vfio_pci_device *pci;
+	atomic_bool stop;
+	atomic_int rounds;
+};
+
+FIXTURE_SETUP(vfio_migration_reset)
+{
+	writer_env_open(&self->env, device_bdf);
+	self->pci = self->env.dev.pci;
+}
+
+FIXTURE_TEARDOWN(vfio_migration_reset)
+{
+	writer_env_close(&self->env);
+}
+
+/* By a reset that the device's user asks for, or that sysfs asks for. */
+static void make_new(FIXTURE_DATA(vfio_migration_reset) *self, bool by_sysfs)
+{
+	char path[PATH_MAX];
+	int fd;
+
+	if (!by_sysfs) {
+		vfio_pci_device_reset(self->pci);
+		return;
+	}
+	snprintf_assert(path, sizeof(path), "/sys/bus/pci/devices/%s/reset", device_bdf);
+	fd = open(path, O_WRONLY);
+	VFIO_ASSERT_LE(0, fd);
+	VFIO_ASSERT_EQ(write(fd, "1", 1), 1);
+	VFIO_ASSERT_EQ(close(fd), 0);
+}
+
+/* It is as new, obeys, and what it writes arrives. */
+static void expect_new(FIXTURE_DATA(vfio_migration_reset) *self,
+		       struct __test_metadata *_metadata)
+{
+	struct dirty_env *env = &self->env;
+	struct mig_stream stream = {};
+	int fd;
+
+	EXPECT_EQ(VFIO_DEVICE_STATE_RUNNING, mig_state(self->pci));
+	EXPECT_EQ(0, readq(&writer_of(&env->dev)->control));
+	EXPECT_EQ(0, writer_counter(&env->dev));
+	EXPECT_FALSE(writer_is_writing(env, &env->dev));
+
+	writer_start(env, &env->dev, SEED);
+	writer_wait(&env->dev, 500);
+	fd = mig_open(self->pci, VFIO_DEVICE_STATE_STOP_COPY);
+	EXPECT_EQ(0, writer_wrong_pages(env, SEED, writer_counter(&env->dev)));
+	mig_read_all(fd, &stream);
+	EXPECT_EQ(mig_data_size(self->pci), stream.size);
+	mig_set_state(self->pci, VFIO_DEVICE_STATE_RUNNING);
+	EXPECT_TRUE(writer_is_writing(env, &env->dev));
+	close(fd);
+	mig_free(&stream);
+}
+
+/* The transfer that a state has begun, if that has one, is over. */
+static void expect_ended(u32 state, int fd, struct __test_metadata *_metadata)
+{
+	struct mig_stream stream = {};
+
+	EXPECT_EQ(mig_is_saving(state) || state == VFIO_DEVICE_STATE_RESUMING, fd >= 0);
+	if (fd < 0)
+		return;
+	EXPECT_EQ(-ENODEV, mig_is_saving(state) ? mig_read(fd, &stream, 1) :
+						  __mig_write(fd, "", 1, 1));
+	close(fd);
+	mig_free(&stream);
+}
+
+static void expect_reset(FIXTURE_DATA(vfio_migration_reset) *self, u32 state, bool by_sysfs,
+			 struct __test_metadata *_metadata)
+{
+	struct dirty_env *env = &self->env;
+	int fd;
+
+	TH_LOG("%s", mig_name(state));
+	writer_start(env, &env->dev, SEED);
+	writer_wait(&env->dev, 100);
+	EXPECT_EQ(0, __mig_set_state(self->pci, state, &fd));
+	make_new(self, by_sysfs);
+
+	expect_ended(state, fd, _metadata);
+	expect_new(self, _metadata);
+}
+
+TEST_F(vfio_migration_reset, in_each_state)
+{
+	for (int by_sysfs = 0; by_sysfs < 2; by_sysfs++) {
+		for (int i = 0; i < MIG_NR_STATES; i++)
+			expect_reset(self, mig_states[i], by_sysfs, _metadata);
+	}
+}
+
+/**
+ * struct arc - What another thread asks for
+ * @pci: of this device
+ * @state: what it is to become
+ * @ret: what the call returns
+ * @fd: the file of its data transfer, or -1
+ */
+struct arc {
+	struct vfio_pci_device *pci;
+	u32 state;
+	int ret;
+	int fd;
+};
+
+static void *change_late(void *data)
+{
+	struct arc *arc = data;
+
+	/* A reset takes 100 ms at least (PCI Express base specification 6.0, 6.6.2). */
+	usleep(20000);
+	arc->ret = __mig_set_state(arc->pci, arc->state, &arc->fd);
+
+	return NULL;
+}
+
+/*
+ * An arc waits for a reset, and that for nothing: it is done when the arc is, which may
+ * have changed the function's mode after the reset, and has begun a transfer in vain.
+ */
+TEST_F(vfio_migration_reset, arc_waits)
+{
+	struct dirty_env *env = &self->env;
+
+	for (int i = 0; i < MIG_NR_STATES; i++) {
+		struct arc arc = { .pci = self->pci, .state = mig_states[i] };
+		pthread_t thread;
+
+		if (arc.state == VFIO_DEVICE_STATE_RUNNING)
+			continue;
+		TH_LOG("%s", mig_name(arc.state));
+		writer_start(env, &env->dev, SEED);
+		ASSERT_EQ(0, pthread_create(&thread, NULL, change_late, &arc));
+		make_new(self, false);
+		ASSERT_EQ(0, pthread_join(thread, NULL));
+		EXPECT_EQ(0, arc.ret);
+		expect_ended(arc.state, arc.fd, _metadata);
+		expect_new(self, _metadata);
+		make_new(self, false);
+	}
+}
+
+static void *change_states(void *data)
+{
+	FIXTURE_DATA(vfio_migration_reset) *self = data;
+	char piece[SZ_4K];
+
+	while (!atomic_load(&self->stop)) {
+		for (int i = 0; i < MIG_NR_STATES; i++) {
+			int fd;
+
+			/* A reset may come in the middle of any of them: each may fail. */
+			__mig_set_state(self->pci, mig_states[i], &fd);
+			if (fd < 0)
+				continue;
+			while (read(fd, piece, sizeof(piece)) > 0)
+				;
+			close(fd);
+		}
+		atomic_fetch_add(&self->rounds, 1);
+	}
+
+	return NULL;
+}
+
+TEST_F(vfio_migration_reset, while_states_change)
+{
+	pthread_t thread;
+
+	ASSERT_EQ(0, pthread_create(&thread, NULL, change_states, self));
+	for (int round = 0; round < 50 || atomic_load(&self->rounds) < 20; round++) {
+		int ret = __vfio_pci_device_reset(self->pci);
+
+		EXPECT_TRUE(!ret || ret == -EAGAIN);
+		usleep(round % 50 * 100);
+	}
+	atomic_store(&self->stop, true);
+	ASSERT_EQ(0, pthread_join(thread, NULL));
+	EXPECT_NE(VFIO_DEVICE_STATE_ERROR, mig_state(self->pci));
+	make_new(self, false);
+	expect_new(self, _metadata);
+}
+
+int main(int argc, char *argv[])
+{
+	device_bdf = vfio_selftests_get_bdf(&argc, argv);
+
+	return test_harness_run(argc, argv);
+}
