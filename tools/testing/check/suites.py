@@ -132,7 +132,7 @@ IOMMUFD_VARIANTS = " ".join(
     )
 )
 
-# The other ways in which vfio gives a device an address space: the container of its own,
+# The other ways in which vfio gives a device an address space: its container,
 # in both versions, and iommufd in the place of that.
 CONTAINERS = (
     "vfio_type1_iommu",
@@ -169,7 +169,7 @@ UPSTREAM_CONTAINERS = (
 )
 
 
-# They need no IOMMU: iommufd has one of its own for them, with AMD v1 tables.  Two are left
+# They need no IOMMU: iommufd has a mock one for them, with AMD v1 tables.  Two are left
 # out: in Linux 7.3.4, iommufd_test_dmabuf_get() returns 0 in the place of the buffer's
 # descriptor, and they go on with their standard input.
 IOMMUFD = (
@@ -407,7 +407,7 @@ def all_suites():
         ),
         GuestSuite(
             "pasid",
-            "PASIDs of a device, each in a page table of its own",
+            "PASIDs of a device, each in a separate page table",
             tuple(
                 GuestTest(
                     f"pasid_dma_{bits}_bits",

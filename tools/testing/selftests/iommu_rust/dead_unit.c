@@ -25,7 +25,7 @@ static int nr_devices;
 
 FIXTURE(dead_unit) {
 	struct dirty_env env;
-	/* Another device, in an IOAS of its own. */
+	/* Another device, in another IOAS. */
 	struct dirty_env other;
 	struct page_set all;
 	u32 spare;

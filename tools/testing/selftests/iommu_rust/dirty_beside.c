@@ -66,7 +66,7 @@ static void *map_far(void *data)
 }
 
 /*
- * Each round has a page table of its own, small as it was made. While it grows, what
+ * Each round has its own page table, small as it was made. While it grows, what
  * the device writes below is reported once; then it writes above, too.
  */
 TEST_F(dirty_grow, harvest_low)
@@ -117,7 +117,7 @@ TEST_F(dirty_grow, harvest_low)
 }
 
 FIXTURE(dirty_unmap_beside) {
-	/* Each has a device and an IOAS of its own; one unit translates for both. */
+	/* Each has its own device and IOAS; one unit translates for both. */
 	struct dirty_env env[2];
 	atomic_bool stop;
 	atomic_int rounds;

@@ -69,7 +69,7 @@ TEST_F(dirty_domains, attach_while_on)
 	iommufd_destroy(env, hwpt);
 }
 
-/* Gone and come back to the same page table, with dirt nobody asked for yet. */
+/* Gone and come back to the same page table, with dirt that was not asked for yet. */
 TEST_F(dirty_domains, attach_again)
 {
 	struct dirty_env *env = &self->env;

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * A unit that answers late, but in time: whoever waits for it waits, nothing is lost,
+ * A unit that answers late, but in time: all callers wait for it, nothing is lost,
  * and the next answer is as good as any.
  */
 #include <pthread.h>
@@ -17,7 +17,7 @@ static int nr_devices;
 
 FIXTURE(dirty_late) {
 	struct dirty_env env;
-	/* Another device, in an IOAS of its own. */
+	/* Another device, in another IOAS. */
 	struct dirty_env other;
 	struct stall *stall;
 };

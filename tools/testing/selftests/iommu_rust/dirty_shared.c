@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * Two devices in one page table: dirt is the page table's, whoever wrote it, and
+ * Two devices in one page table: dirt is the page table's, whichever wrote it, and
  * a switch or a flush reaches both devices.
  *
  * Takes two devices on the command line.

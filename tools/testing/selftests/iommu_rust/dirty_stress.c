@@ -245,7 +245,7 @@ TEST_F(dirty_stress, harvest_while_writing)
 /**
  * struct neighbour - One that maps and unmaps beside the area
  * @env: where
- * @region: large enough that tables of its own are made and freed
+ * @region: large enough that tables for it alone are made and freed
  * @stop: when to end
  * @rounds: how often it did
  */

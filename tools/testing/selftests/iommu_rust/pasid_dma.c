@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * PASIDs of a device, each in a page table of its own: what is written with one
+ * PASIDs of a device, each in a separate page table: what is written with one
  * is there, is dirt there, and nowhere else; and what is detached is refused.
  *
  * Takes a pasid-dma on the command line, and fails if its PASIDs are not to be
@@ -49,7 +49,7 @@ FIXTURE_SETUP(pasid_dma)
 		device_detach(&self->env.dev);
 }
 
-/* With what is attached still attached: iommufd lets go of it by itself. */
+/* With what is attached still attached: iommufd detaches it by itself. */
 FIXTURE_TEARDOWN(pasid_dma)
 {
 	for (int i = 0; i < 2; i++)
@@ -206,7 +206,7 @@ TEST_F(pasid_dma, detached_is_refused)
 		  __pasid_write(&self->rid, NO_PASID, 9));
 }
 
-/* PASIDs that nobody attached, beside one that is. */
+/* PASIDs that are not attached, beside one that is. */
 TEST_F(pasid_dma, others_are_refused)
 {
 	device_attach_pasid(&self->env.dev, 2, self->lane[0].hwpt);

@@ -294,7 +294,7 @@ void dirty_write(struct dirty_dev *dev, struct dirty_area *area, u64 page)
 		       "%s did not write page %lu\n", dev->pci->bdf, page);
 }
 
-/* Makes the device read @page, and write what it read where nobody asks. */
+/* Makes the device read @page, and write what it read where no test looks. */
 void dirty_read(struct dirty_dev *dev, struct dirty_area *area, u64 page)
 {
 	iova_t sink = dev->local.iova + PAGE_4K;

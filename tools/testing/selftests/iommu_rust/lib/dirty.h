@@ -37,7 +37,7 @@ enum dirty_switch {
 
 /**
  * struct dirty_dev - A device that writes where it is told
- * @pci: libvfio's device; its rings have an IOVA area of their own
+ * @pci: libvfio's device; its rings have a separate IOVA area
  * @id: the device's object in iommufd
  * @local: one page that the device reads stamps from, one that it discards
  *         into; never part of a query

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
  * QEMU's edu device as a libvfio driver: a conventional PCI function that copies
- * from and to a buffer of its own, a page at most, and reaches 256 MiB.
+ * from and to its own buffer, a page at most, and reaches 256 MiB.
  *
  * It does not say whether an access was refused: what it reads then is what the
  * buffer held before, and what it writes is nowhere.

@@ -35,7 +35,7 @@
  * @pasid: of both, with PASID_DMA_PRESENT, or 0
  * @command: runs to its end when it is written
  * @status: how that went
- * @unused: keeps the buffer on a page of its own
+ * @unused: keeps the buffer on a separate page
  * @buffer: what was read, or is written
  */
 struct pasid_dma {

@@ -2,7 +2,7 @@
 /*
  * A device that does DMA with PASIDs: QEMU's pasid-dma, of this project.
  *
- * Each PASID of a test is a struct dirty_env of its own (a lane): an IOAS, a page
+ * Each PASID of a test is a separate struct dirty_env (a lane): an IOAS, a page
  * table and an area, at the same addresses as those of any other. They share
  * the device, and the file descriptor of iommufd, with the environment that
  * opened it.
