@@ -115,15 +115,15 @@ impl<D: Driver> Registry<D> {
     /// Stops all requests of the devices behind a unit that does not answer any more; `unit` is the
     /// index of what was registered. Devices that are found later are refused with `EIO`.
     ///
-    /// Returns how many devices were stopped: those that had Bus Master Enable. Nothing happens,
-    /// and 0 is returned, while nothing is registered.
+    /// Returns how many devices were stopped, those that had Bus Master Enable; [`None`] if the
+    /// unit was isolated before. Nothing happens, and 0 is returned, while nothing is registered.
     ///
     /// Context: any; takes a spinlock under which no other lock of a driver is taken.
-    pub fn isolate(&self, unit: usize) -> usize {
+    pub fn isolate(&self, unit: usize) -> Option<usize> {
         let _guard = rcu::read_lock();
         // SAFETY: By the type invariants, the pointer is null or stays valid under the guard.
         let inner = unsafe { self.inner.load(Acquire).as_ref() };
-        inner.map_or(0, |inner| inner.isolate(unit))
+        inner.map_or(Some(0), |inner| inner.isolate(unit))
     }
 
     /// What is registered.
@@ -366,14 +366,16 @@ impl<D: Driver> Inner<D> {
         self.members.remove(dev);
     }
 
-    /// Stops the devices behind a unit, and those that come later.
-    fn isolate(&self, unit: usize) -> usize {
+    /// Stops the devices behind a unit, and those that come later. Returns how many, or [`None`] if
+    /// it was done before.
+    fn isolate(&self, unit: usize) -> Option<usize> {
         let Some(found) = self.units.get(unit) else {
-            return 0;
+            return Some(0);
         };
         // The lock of the members orders this.
-        found.isolated.store(true, Relaxed);
-        self.members.isolate(unit)
+        let again = found.isolated.xchg(true, Relaxed);
+        let stopped = self.members.isolate(unit);
+        (!again).then_some(stopped)
     }
 
     /// Enters all units into sysfs, then registers them, one after the other. The first walks all

@@ -249,7 +249,10 @@ impl Unit {
     /// Context: any.
     fn isolate(&self) {
         let number = self.number;
-        let devices = AmdVi::registry().isolate(number);
+        // A unit may be given up at the very moment at which it goes live.
+        let Some(devices) = AmdVi::registry().isolate(number) else {
+            return;
+        };
         pr_err!(
             "ivhd{}: is given up, and {} devices behind it can do no more DMA: restart the machine; \
              if it happens again, update the firmware\n",

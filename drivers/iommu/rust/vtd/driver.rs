@@ -78,8 +78,8 @@ static REGISTRY: Registry<Vtd> = Registry::new();
 
 /// Takes bus mastering from all devices behind the unit number `unit`, which is dead.
 ///
-/// Returns how many devices had it. Context: any.
-pub(crate) fn isolate(unit: usize) -> usize {
+/// Returns how many devices had it, [`None`] if this was done before. Context: any.
+pub(crate) fn isolate(unit: usize) -> Option<usize> {
     REGISTRY.isolate(unit)
 }
 

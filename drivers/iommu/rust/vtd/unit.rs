@@ -167,7 +167,10 @@ impl Unit {
         if !self.translates.load(Relaxed) {
             return;
         }
-        let devices = driver::isolate(self.number);
+        // A unit may be given up at the very moment at which it begins to translate.
+        let Some(devices) = driver::isolate(self.number) else {
+            return;
+        };
         pr_err!(
             "dmar{}: the unit {}; it is given up, and {} devices behind it lost bus mastering: \
              save what can be saved, then reset the machine\n",
