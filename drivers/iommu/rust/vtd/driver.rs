@@ -316,18 +316,7 @@ impl Driver for Vtd {
     }
 
     fn attach_blocked(&self, endpoint: &Arc<Endpoint>, slot: Slot) -> Result {
-        let pasid = endpoint::pasid_of(slot);
-        endpoint
-            .change(pasid, |live| writer::clear(live))
-            .inspect_err(|error| {
-                endpoint.report("may not be blocked yet: the unit does not answer", *error);
-            })?;
-        // The entry may be absent since a change that the unit did not confirm; what it translated
-        // with the entry before is unknown then.
-        if endpoint.unit.is_dead() {
-            return Err(EIO);
-        }
-        Ok(())
+        endpoint.block(endpoint::pasid_of(slot))
     }
 
     fn shutdown(&self) {

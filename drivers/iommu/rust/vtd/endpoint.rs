@@ -181,6 +181,25 @@ impl Endpoint {
         self.table.with(pasid, forget, change)
     }
 
+    /// Makes the entry of `pasid` absent.
+    ///
+    /// May sleep.
+    ///
+    /// # Errors
+    ///
+    /// `EIO` if the unit is dead: what it translated with an entry before is unknown then, even if
+    /// the entry is absent since a change that the unit did not confirm.
+    pub(crate) fn block(&self, pasid: u32) -> Result {
+        self.change(pasid, |live| writer::clear(live))
+            .inspect_err(|error| {
+                self.report("may not be blocked yet: the unit does not answer", *error);
+            })?;
+        if self.unit.is_dead() {
+            return Err(EIO);
+        }
+        Ok(())
+    }
+
     /// The entry of `pasid`.
     fn entry(&self, pasid: u32) -> Result<Entry> {
         self.table.with(pasid, |_| Ok(()), |live| Ok(live.read()))

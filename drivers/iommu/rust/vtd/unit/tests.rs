@@ -13,6 +13,7 @@ use crate::{
         self,
         Endpoint, //
     },
+    pasid::writer,
     qi,
     regs::{
         cap::{
@@ -205,6 +206,28 @@ mod suite {
         assert!(unit.is_powered());
         assert!(unit.regs.read(GCMD).translation().into_bool());
         assert!(is_leaked(unit));
+        Ok(())
+    }
+
+    /// Its entry is absent, but the unit may use the one that was there before.
+    #[test]
+    fn no_device_of_a_dead_unit_counts_as_blocked() -> Result {
+        let unit = unit()?;
+        let device = endpoint(&unit)?;
+        let change = || {
+            let entry = endpoint::pass_through(&unit.caps);
+            device.change(0, |live| writer::replace(live, entry))
+        };
+        change()?;
+        device.block(0)?;
+        change()?;
+        say(&unit, true, true, true);
+        let powered = Powered::new(unit.clone())?;
+        powered.enable_translation()?;
+
+        assert_eq!(change(), Err(EIO));
+        assert_eq!(device.block(0), Err(EIO));
+        drop(powered);
         Ok(())
     }
 
