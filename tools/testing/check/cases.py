@@ -53,8 +53,8 @@ TWO_FUNCTIONS = (
 # Processors whose unit has erratum 746.
 ERRATUM_746 = ("-cpu", "max,vendor=AuthenticAMD,family=21,model=19")
 
-# EFR.HASup and EFR.HDSup.
-ACCESSED = 1 << 49
+# EFR.HASup and EFR.HDSup; and EFR.GASup, without which an image does not count.
+ACCESSED = 1 << 49 | 1 << 7
 FLAGS = ACCESSED | 1 << 52
 
 # IVinfo as usual, and with EFRSup: the images of EFR count.

@@ -116,13 +116,17 @@ impl Caps {
     }
 
     /// Leaves out the features that firmware's `image` of the registers withholds. Firmware says of
-    /// all images at once whether they count.
+    /// all images at once whether they count. As in C (`init_iommu_one()`), one without GASUP does
+    /// not count: every unit that has images has it, so that this is one that was not filled in.
     pub(crate) fn limited_by(self, image: Option<Features>) -> Self {
-        let Some([efr, efr2]) = image.filter(|_| self.info.features().into_bool()) else {
+        let count = self.info.features().into_bool();
+        let image = image.map(|[efr, efr2]| (EFR::from_raw(efr), efr2));
+        let counted = image.filter(|(efr, _)| count && efr.guest_apic().into_bool());
+        let Some((efr, efr2)) = counted else {
             return self;
         };
         Self {
-            efr: self.efr.limited_by(EFR::from_raw(efr)),
+            efr: self.efr.limited_by(efr),
             efr2: self.efr2.limited_by(EFR2::from_raw(efr2)),
             ..self
         }
@@ -266,6 +270,7 @@ mod tests {
     use super::*;
 
     const GT: u64 = 1 << 4;
+    const GA: u64 = 1 << 7;
     const GIO: u64 = 1 << 48;
     const HA: u64 = 1 << 49;
     const HD: u64 = 1 << 52;
@@ -287,7 +292,7 @@ mod tests {
     fn firmware_withholds_features() {
         const STATED: u32 = 1 << 0;
         let both = HA | HD;
-        let limited = |efr, image| caps(FEATURES, efr, STATED).limited_by(Some([image, 0]));
+        let limited = |efr, image| caps(FEATURES, efr, STATED).limited_by(Some([GA | image, 0]));
         assert_eq!(limited(both, both).dirty(Tables::Host), Ok(()));
         let missing = Err(NoDirty::DirtyFlag);
         assert_eq!(limited(both, HA).dirty(Tables::Host), missing);
@@ -317,10 +322,11 @@ mod tests {
             };
             caps.limited_by(image).ignores_hypertransport()
         };
-        assert!(ranges(caps(FEATURES, 0, STATED), Some([0, 1 << 11])));
-        assert!(!ranges(caps(FEATURES, 0, STATED), Some([0, 0])));
-        // Images that do not count, and a block that has none.
-        assert!(ranges(caps(FEATURES, 0, 0), Some([0, 0])));
+        assert!(ranges(caps(FEATURES, 0, STATED), Some([GA, 1 << 11])));
+        assert!(!ranges(caps(FEATURES, 0, STATED), Some([GA, 0])));
+        // Images that do not count, one that was not filled in, and a block that has none.
+        assert!(ranges(caps(FEATURES, 0, 0), Some([GA, 0])));
+        assert!(ranges(caps(FEATURES, 0, STATED), Some([0, 0])));
         assert!(ranges(caps(FEATURES, 0, STATED), None));
     }
 

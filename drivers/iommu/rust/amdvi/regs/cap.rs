@@ -26,6 +26,8 @@ register! {
         15:14   guest_depth;
         /// HATS: the most levels of a host table, less four; 3 if there is no host translation.
         11:10   host_levels;
+        /// GASUP: interrupts can be posted to guests.
+        7:7     guest_apic;
         /// IASUP: everything can be invalidated by one command.
         6:6     invalidate_all;
         /// GTSUP: guest translation.
@@ -66,8 +68,9 @@ bitfield! {
 impl EFR {
     /// What both the unit and firmware's image of its register offer.
     ///
-    /// Firmware overrides the register (5.2.1), in order to withhold what does not work. A feature
-    /// that only the image has would not work either: a unit without HDSUP sets no dirty bit.
+    /// C takes the image instead of the register (`early_iommu_features_init()`), which lets
+    /// firmware withhold what does not work. A feature that only the image has would not work
+    /// either: a unit without HDSUP sets no dirty bit.
     pub(crate) fn limited_by(self, image: Self) -> Self {
         let (levels, most) = (self.host_levels(), image.host_levels());
         // Three is none at all.
