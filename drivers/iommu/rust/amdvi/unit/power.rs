@@ -195,17 +195,20 @@ impl Powered {
             .for_each_claim(|source| unit.submit(&[Command::device_entry(source)]))
     }
 
-    fn stop(&self) -> Result {
+    fn stop(&mut self) -> Result {
+        self.unit.end_events()?;
+        // Waits for a handler that is under way. The control register that is put back below may
+        // have the interrupt on.
+        self.interrupt = None;
+
         let unit = &self.unit;
         let regs = &unit.regs;
         if unit.is_dead() && unit.live.load(Relaxed) {
             // Without translation its devices would reach all memory as soon as they are given bus
             // mastering again.
-            unit.end_events()?;
             return Err(EIO);
         }
         unit.commands.end();
-        unit.end_events()?;
         unit.set_control(|control| control.with_commands(false))?;
         let stopped = read_poll_timeout_atomic(
             || regs.try_read(STATUS),
