@@ -251,7 +251,8 @@ impl Drop for Powered {
             let unit = &self.unit;
             unit.commands.give_up();
             pr_err!(
-                "ivhd{}: does not stop: {:?}; its tables are leaked, as it may still read them\n",
+                "ivhd{}: does not stop: {:?}; its tables are kept, as it may still read them: \
+                 restart the machine before another driver uses the unit\n",
                 unit.number,
                 error
             );
