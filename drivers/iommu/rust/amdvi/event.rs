@@ -78,6 +78,20 @@ impl Log {
 /// How often the log is read before other work gets a turn, while events keep coming.
 const PASSES: u32 = 8;
 
+/// How often the log may be found to go on after an overflow, a pause of a millisecond apart.
+const PATIENCE: u32 = 1000;
+
+/// How a look at the log ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Outcome {
+    /// The next event signals.
+    Done,
+    /// There may be more.
+    More,
+    /// There was an overflow, and the unit has not stopped yet.
+    Overflowing,
+}
+
 /// The flags of a log, and its entries.
 pub(crate) trait Source {
     /// The status register.
@@ -91,33 +105,59 @@ pub(crate) trait Source {
     fn restart(&self);
 }
 
-/// Takes the events of a log. Returns whether there may be more: after [`PASSES`] looks, or an
-/// event that did not come.
+/// Takes the events of a log. There may be more after [`PASSES`] looks, or an event that did not
+/// come.
 ///
 /// A unit signals an event only if it finds EventLogInt clear, and it may set the flag at the very
 /// moment at which it is cleared (erratum 1312): no signal comes then, nor ever after. So the flag
 /// is looked at again after the log was read, until it stays clear.
-pub(crate) fn drain(source: &impl Source) -> bool {
+pub(crate) fn drain(source: &impl Source) -> Outcome {
     let has_overflow = |flags: STATUS| flags.event_overflow().into_bool();
     let has_events = |flags: STATUS| flags.event_logged().into_bool() || has_overflow(flags);
     // Until then the unit may write the events before it; the flag stays set.
     let has_stopped = |flags: STATUS| has_overflow(flags) && !flags.events().into_bool();
+    let mut flags = source.flags();
 
     for _ in 0..PASSES {
-        let flags = source.flags();
         // First: what comes from now on signals again.
         source.acknowledge();
         if !source.read() {
-            return true;
+            return Outcome::More;
         }
         if has_stopped(flags) {
             source.restart();
         }
-        if !has_events(source.flags()) {
-            return false;
+        flags = source.flags();
+        if !has_events(flags) {
+            return Outcome::Done;
         }
     }
-    true
+    if has_overflow(flags) && !has_stopped(flags) {
+        Outcome::Overflowing
+    } else {
+        Outcome::More
+    }
+}
+
+/// Looks at a log until the next event signals, with a pause after each look that leaves more.
+///
+/// # Errors
+///
+/// `ETIMEDOUT` if the unit does not stop after an overflow. It would never signal again, so that
+/// the log is of no use.
+pub(crate) fn drain_all(mut look: impl FnMut() -> Outcome, pause: impl Fn()) -> Result {
+    let mut overflowing = 0;
+    loop {
+        match look() {
+            Outcome::Done => return Ok(()),
+            Outcome::More => overflowing = 0,
+            Outcome::Overflowing => overflowing += 1,
+        }
+        if overflowing == PATIENCE {
+            return Err(ETIMEDOUT);
+        }
+        pause();
+    }
 }
 
 /// One event.
@@ -316,13 +356,13 @@ mod tests {
     fn no_event_is_left_without_a_signal() {
         for races in 0..PASSES {
             let unit = Racing::new(races, false);
-            assert!(!drain(&unit));
+            assert_eq!(drain(&unit), Outcome::Done);
             assert!(unit.signals());
             assert_eq!(unit.restarts.get(), 0);
         }
         // One that never ends is left for later.
         let unit = Racing::new(u32::MAX, false);
-        assert!(drain(&unit));
+        assert_eq!(drain(&unit), Outcome::More);
         assert_eq!(unit.races.get(), u32::MAX - PASSES);
     }
 
@@ -332,10 +372,10 @@ mod tests {
         let unit = Racing::new(0, true);
         unit.missing.set(2);
         for reads in 1..=2 {
-            assert!(drain(&unit));
+            assert_eq!(drain(&unit), Outcome::More);
             assert_eq!((unit.reads.get(), unit.restarts.get()), (reads, 0));
         }
-        assert!(!drain(&unit));
+        assert_eq!(drain(&unit), Outcome::Done);
         assert!(unit.signals());
         assert_eq!(unit.restarts.get(), 1);
     }
@@ -344,7 +384,7 @@ mod tests {
     fn an_overflow_is_seen_once() {
         for races in 0..3 {
             let unit = Racing::new(races, true);
-            assert!(!drain(&unit));
+            assert_eq!(drain(&unit), Outcome::Done);
             assert!(unit.signals());
             assert_eq!(unit.restarts.get(), 1);
         }
@@ -353,14 +393,32 @@ mod tests {
     #[test]
     fn a_log_is_restarted_once_it_has_stopped() {
         let unit = Racing::new(0, true);
-        unit.running.set(5);
-        assert!(!drain(&unit));
+        unit.running.set(3);
+        assert_eq!(drain(&unit), Outcome::Done);
         assert_eq!((unit.reads.get(), unit.restarts.get()), (4, 1));
         // One that goes on is left for later.
         let unit = Racing::new(0, true);
         unit.running.set(u32::MAX);
-        assert!(drain(&unit));
+        assert_eq!(drain(&unit), Outcome::Overflowing);
         assert_eq!(unit.restarts.get(), 0);
+    }
+
+    #[test]
+    fn a_log_that_does_not_stop_is_given_up() {
+        let drain_all = |unit: &Racing| drain_all(|| drain(unit), || ());
+        // It stops late.
+        let unit = Racing::new(0, true);
+        unit.running.set(100 * PASSES);
+        assert_eq!(drain_all(&unit), Ok(()));
+        assert_eq!(unit.restarts.get(), 1);
+        // Too late.
+        unit.overflow.set(true);
+        unit.running.set(2 * PATIENCE * PASSES);
+        assert_eq!(drain_all(&unit), Err(ETIMEDOUT));
+        assert_eq!(unit.restarts.get(), 1);
+        // Events that keep coming are none of its faults.
+        let unit = Racing::new(2 * PATIENCE * PASSES, false);
+        assert_eq!(drain_all(&unit), Ok(()));
     }
 
     #[test]

@@ -71,7 +71,8 @@ use crate::{
     },
     event::{
         self,
-        Log, //
+        Log,
+        Outcome, //
     },
     iotlb::Tag,
     regs::{
@@ -313,13 +314,17 @@ impl Unit {
     }
 
     /// Prints the events that the unit has logged and gives their entries back, while the log is
-    /// on. Returns whether there may be more.
+    /// on.
     ///
     /// Context: any.
-    pub(crate) fn poll_events(&self) -> bool {
+    pub(crate) fn poll_events(&self) -> Outcome {
         let _events = self.events.lock();
         // The registers are no longer the driver's once the log is off, whatever the flags say.
-        self.logs_events() && event::drain(&self)
+        if self.logs_events() {
+            event::drain(&self)
+        } else {
+            Outcome::Done
+        }
     }
 
     /// Switches the log and its interrupt off. When this returns, no CPU reads the log or switches
@@ -393,9 +398,16 @@ impl HasDomainIds for Unit {
 
 impl msi::Handler for Unit {
     fn handle(&self) {
-        while self.poll_events() {
-            fsleep(EVENT_PAUSE);
+        if event::drain_all(|| self.poll_events(), || fsleep(EVENT_PAUSE)).is_ok() {
+            return;
         }
+        // The offset is valid, so there is no error.
+        let _ = self.end_events();
+        pr_err!(
+            "ivhd{}: does not stop its event log after an overflow, and shows no more events: load \
+             the driver anew to see more; if it happens again, update the firmware\n",
+            self.number
+        );
     }
 }
 

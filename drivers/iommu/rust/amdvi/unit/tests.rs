@@ -223,10 +223,10 @@ mod suite {
     fn a_flag_that_stays_ends_with_the_log() -> Result {
         let unit = logging()?;
         unit.regs.try_write_reg(STATUS::acknowledge_events())?;
-        assert!(unit.poll_events());
+        assert_eq!(unit.poll_events(), Outcome::More);
         unit.end_events()?;
         // The unit logs nothing, so its interrupt is done.
-        assert!(!unit.poll_events());
+        assert_eq!(unit.poll_events(), Outcome::Done);
         msi::Handler::handle(&*unit);
         Ok(())
     }
@@ -243,7 +243,7 @@ mod suite {
         let status = status.with_event_overflow(true);
         regs.try_write_reg(status)?;
         unit.end_events()?;
-        assert!(!unit.poll_events());
+        assert_eq!(unit.poll_events(), Outcome::Done);
         assert_eq!(regs.read(EVTHEAD), EVTHEAD::at(3));
         assert_eq!(regs.try_read(STATUS)?, status);
         assert_eq!(regs.try_read(CONTROL)?, CONTROL::from_raw(OLD_CONTROL));
@@ -261,7 +261,7 @@ mod suite {
         unit.log.put(last, EVENT)?;
         unit.log.put(1, EVENT)?;
         unit.log.put(2, EVENT)?;
-        assert!(unit.poll_events());
+        assert_eq!(unit.poll_events(), Outcome::More);
         assert_eq!(regs.read(EVTHEAD), EVTHEAD::at(1));
         unit.poll_events();
         assert_eq!(regs.read(EVTHEAD), EVTHEAD::at(2));
@@ -282,7 +282,7 @@ mod suite {
         let status = status.with_event_overflow(true);
         // The unit has not stopped yet: its events are taken, and it begins anew later.
         regs.try_write_reg(status.with_events(true))?;
-        assert!(unit.poll_events());
+        assert_eq!(unit.poll_events(), Outcome::More);
         assert!(unit.log.take(7).is_none());
         assert_eq!(regs.read(EVTHEAD), EVTHEAD::at(8));
         assert_eq!(regs.try_read(STATUS)?, STATUS::acknowledge_events());
