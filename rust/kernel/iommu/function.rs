@@ -152,7 +152,10 @@ mod tests {
         let vendor = match &first.ebx.to_le_bytes() {
             b"Auth" => bindings::X86_VENDOR_AMD,
             b"Genu" => bindings::X86_VENDOR_INTEL,
-            _ => u32::MAX,
+            b"Hygo" => bindings::X86_VENDOR_HYGON,
+            b"Cent" => bindings::X86_VENDOR_CENTAUR,
+            b"  Sh" => bindings::X86_VENDOR_ZHAOXIN,
+            _ => bindings::X86_VENDOR_UNKNOWN,
         };
         let of = |shift: u32, bits: u32| second.eax >> shift & ((1 << bits) - 1);
         let (mut family, mut model) = (of(8, 4), of(4, 4));
