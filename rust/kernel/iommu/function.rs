@@ -122,7 +122,7 @@ impl UnitFunction {
 
 /// What a `status` of an access to the configuration space says. The codes of errors are positive
 /// (`PCIBIOS_DEVICE_NOT_FOUND` and others).
-fn reached(status: c_int) -> Result {
+pub(super) fn reached(status: c_int) -> Result {
     if status != 0 {
         return Err(EIO);
     }

@@ -4,7 +4,10 @@
 
 #[cfg(CONFIG_PCI)]
 use super::super::super::{
-    function::UnitFunction,
+    function::{
+        reached,
+        UnitFunction, //
+    },
     pci::Function, //
 };
 use super::{
@@ -30,10 +33,7 @@ use super::{
     *,
 };
 #[cfg(CONFIG_PCI)]
-use kernel::{
-    bindings,
-    error::to_result, //
-};
+use kernel::bindings;
 use kernel::{
     device::{
         Bound,
@@ -94,7 +94,9 @@ const COMMAND: i32 = bindings::PCI_COMMAND as i32;
 fn command(function: &UnitFunction) -> Result<u16> {
     let mut command = 0;
     // SAFETY: The function is valid; `command` is a place for the result.
-    to_result(unsafe { bindings::pci_read_config_word(function.as_raw(), COMMAND, &mut command) })?;
+    let status =
+        unsafe { bindings::pci_read_config_word(function.as_raw(), COMMAND, &mut command) };
+    reached(status)?;
     Ok(command)
 }
 
@@ -131,9 +133,9 @@ impl Idle {
         let others = command(&self.0)? & !Self::MASTER;
         let master = if may { Self::MASTER } else { 0 };
         // SAFETY: The function is valid, and no driver uses it.
-        to_result(unsafe {
-            bindings::pci_write_config_word(self.0.as_raw(), COMMAND, others | master)
-        })
+        let status =
+            unsafe { bindings::pci_write_config_word(self.0.as_raw(), COMMAND, others | master) };
+        reached(status)
     }
 }
 
