@@ -22,8 +22,8 @@ pub fn processor() -> u32 {
 
 /// A PCI function, and a reference to it.
 ///
-/// No driver is bound by this: the function is looked at, and its interrupt is used, as the part of
-/// the unit that it is.
+/// No driver is bound by this: the function's configuration space is read and written, and its
+/// interrupt is used, as the part of the unit that it is.
 ///
 /// # Invariants
 ///
