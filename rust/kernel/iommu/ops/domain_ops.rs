@@ -241,7 +241,7 @@ impl<P: PagingDomain> DomainTable<P> {
     /// # Safety
     ///
     /// `domain` is a live domain of type `P`; no other caller works on the range; `gather` is an
-    /// initialised gather of the caller.
+    /// initialised gather of the caller, and what is in it came from unmaps of this domain.
     #[inline(always)]
     unsafe fn unmap(
         domain: *mut bindings::iommu_domain,
@@ -259,7 +259,14 @@ impl<P: PagingDomain> DomainTable<P> {
         // SAFETY: By this function's contract.
         let mut gather = unsafe { IotlbGather::from_raw(gather) };
         // CAST: Addresses are `unsigned long`, and so is what lies between two of them.
-        domain.data.unmap(&mut claim, &mut gather) as usize
+        let unmapped = domain.data.unmap(&mut claim, &mut gather) as usize;
+        if gather.is_queued() && gather.has_tables() {
+            // The core would free the tables after `flush_iotlb_all`, which cannot say that it
+            // failed. The range waits for that still, without tables.
+            // SAFETY: By this function's contract, the gather came from unmaps of this domain.
+            let _ = unsafe { domain.sync(&mut gather) };
+        }
+        unmapped
     }
 
     /// `map_pages`: maps `pgcount` pages of `pgsize` bytes and adds what was mapped to `mapped`.
@@ -311,7 +318,7 @@ impl<P: PagingDomain> DomainTable<P> {
     /// # Safety
     ///
     /// `domain` is a live domain of type `P`; no other caller works on the range; `gather` is an
-    /// initialised gather of the caller.
+    /// initialised gather of the caller, and what is in it came from unmaps of this domain.
     unsafe extern "C" fn unmap_pages_callback(
         domain: *mut bindings::iommu_domain,
         iova: c_ulong,
@@ -328,7 +335,7 @@ impl<P: PagingDomain> DomainTable<P> {
     /// # Safety
     ///
     /// `iommu` is that of a live domain of type `P`; no other caller works on the range; `gather`
-    /// is an initialised gather of the caller.
+    /// is an initialised gather of the caller, and what is in it came from unmaps of this domain.
     unsafe extern "C" fn unmap_range_callback(
         iommu: *mut bindings::pt_iommu,
         iova: bindings::dma_addr_t,

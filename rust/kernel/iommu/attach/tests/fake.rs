@@ -23,14 +23,19 @@ use super::super::{
         },
         pages::{
             Gfp,
+            KernelTables,
             KernelWalk, //
         },
         pt::{
+            Claim,
+            DetachedTable,
             Exclusive,
+            Gather,
             PhysAddr,
             Prot,
             Range,
-            Stable, //
+            Stable,
+            TableMem, //
         },
         registry::Registry,
         resv::ReservedRegions, //
@@ -141,6 +146,8 @@ pub(super) struct FakeDomain {
     log: Arc<Log>,
     /// Fails flushes.
     pub(super) fails: AtomicFlag,
+    /// Unmaps all that it is asked for, and detaches a table with it.
+    pub(super) detaches: AtomicFlag,
     pub(super) attachments: Attachments<FakeDomain>,
 }
 
@@ -228,6 +235,7 @@ impl FakeDomain {
             id,
             log,
             fails: AtomicFlag::new(false),
+            detaches: AtomicFlag::new(false),
             attachments: Attachments::new()?,
         })
     }
@@ -345,8 +353,17 @@ impl PagingDomain for FakeDomain {
         (0, Err(EINVAL))
     }
 
-    fn unmap(&self, _claim: &mut Exclusive, _gather: &mut IotlbGather<'_>) -> u64 {
-        0
+    fn unmap(&self, claim: &mut Exclusive, gather: &mut IotlbGather<'_>) -> u64 {
+        let range = claim.range();
+        gather.add(range);
+        if self.detaches.load(Relaxed) {
+            let Ok(table) = KernelTables::new(None).alloc(Gfp::ATOMIC) else {
+                return 0;
+            };
+            // SAFETY: Nothing names the table, and it is of the memory of all domains.
+            gather.queue_free(unsafe { DetachedTable::from_raw(table) });
+        }
+        range.size()
     }
 
     fn iova_to_phys(&self, _claim: &Stable) -> Option<PhysAddr> {
