@@ -244,7 +244,8 @@ impl Drop for Powered {
             );
         } else if let Err(error) = self.stop() {
             pr_err!(
-                "dmar{}: does not stop: {:?}; its tables are leaked, as it may still read them\n",
+                "dmar{}: does not stop: {:?}; its tables are kept, as it may still read them: \
+                 restart the machine before another driver uses the unit\n",
                 number,
                 error
             );
