@@ -53,6 +53,8 @@ use super::{
     }, //
 };
 
+mod owners;
+
 /// Where the callbacks of a driver find it: a `static` of the driver's module.
 ///
 /// # Invariants
@@ -470,64 +472,6 @@ impl<D: Driver> Inner<D> {
         claimed?;
         self.unregister_units();
         self.state.lock().phase = Phase::Released;
-        Ok(())
-    }
-
-    /// Says which device has a driver or a user that claimed the DMA of its group. Needs no memory.
-    ///
-    /// The core expects no claim to be left when a group goes. The caller does not hold the attach
-    /// lock: this takes that of the group, which is outer.
-    fn find_claim(&self) -> Result {
-        let mut next = self.state.lock().endpoints.len();
-        // One at a time, since a list could find no memory. From the end: a device that goes
-        // meanwhile moves those behind it only, which were looked at.
-        while let Some(index) = next.checked_sub(1) {
-            next = index;
-            let device = {
-                let state = self.state.lock();
-                state.endpoints.get(index).map(|known| known.dev.clone())
-            };
-            let Some(dev) = device else {
-                continue;
-            };
-            if ffi::is_claimed(&dev) {
-                dev_warn!(
-                    dev,
-                    "unbind the driver of the device or of another one in its group first\n"
-                );
-                return Err(EBUSY);
-            }
-        }
-        Ok(())
-    }
-
-    /// Says which device is in the way of a release, and why.
-    fn find_owner(&self, state: &State<D>) -> Result {
-        for endpoint in &state.endpoints {
-            let dev = &endpoint.dev;
-            match endpoint.slots.in_use() {
-                InUse::No => {}
-                InUse::DmaApi => {
-                    // SAFETY: The device is valid. Whether a driver is bound is read without its
-                    // lock: a hint, for a person who is asked to unbind first.
-                    let driver = unsafe { (&raw const (*dev.as_raw()).driver).read_volatile() };
-                    if !driver.is_null() {
-                        dev_warn!(
-                            dev,
-                            "unbind the device's driver first: it uses DMA mappings\n"
-                        );
-                        return Err(EBUSY);
-                    }
-                }
-                InUse::Owner => {
-                    dev_warn!(
-                        dev,
-                        "close the device's user first: it has attached a domain\n"
-                    );
-                    return Err(EBUSY);
-                }
-            }
-        }
         Ok(())
     }
 }
