@@ -23,7 +23,7 @@ AMDVI_BASE = 0xFED80000
 NO_REGISTERS = 0xFED70000
 # Where the edu device's registers are, which reads as ones where it has none: like a
 # unit that firmware names and the machine does not have.
-ONES = 0xFEA00000
+ONES = 0xFE900000
 
 # QEMU's AMD-Vi unit as a PCI function: 00:01.0, and where its capability is.
 AMDVI_FUNCTION = 0x0008

@@ -2,7 +2,7 @@
 
 //! A driver that registers with the real core, which offers it devices that it does not take.
 
-#[cfg(CONFIG_PCI)]
+#[cfg(all(CONFIG_PCI, not(CONFIG_UML)))]
 use super::super::super::{
     function::{
         reached,
@@ -32,7 +32,7 @@ use super::{
     },
     *,
 };
-#[cfg(CONFIG_PCI)]
+#[cfg(all(CONFIG_PCI, not(CONFIG_UML)))]
 use kernel::bindings;
 use kernel::{
     device::{
@@ -82,15 +82,15 @@ fn endpoint(id: u32) -> Result<Arc<Endpoint<Fake>>> {
 
 /// A PCI function of the machine that no driver uses. It is left without the right to make
 /// requests.
-#[cfg(CONFIG_PCI)]
+#[cfg(all(CONFIG_PCI, not(CONFIG_UML)))]
 struct Idle(UnitFunction);
 
 // CAST: An offset of the first 64 bytes.
-#[cfg(CONFIG_PCI)]
+#[cfg(all(CONFIG_PCI, not(CONFIG_UML)))]
 const COMMAND: i32 = bindings::PCI_COMMAND as i32;
 
 /// The Command register.
-#[cfg(CONFIG_PCI)]
+#[cfg(all(CONFIG_PCI, not(CONFIG_UML)))]
 fn command(function: &UnitFunction) -> Result<u16> {
     let mut command = 0;
     // SAFETY: The function is valid; `command` is a place for the result.
@@ -100,7 +100,7 @@ fn command(function: &UnitFunction) -> Result<u16> {
     Ok(command)
 }
 
-#[cfg(CONFIG_PCI)]
+#[cfg(all(CONFIG_PCI, not(CONFIG_UML)))]
 impl Idle {
     // CAST: A bit of a register of 16.
     const MASTER: u16 = bindings::PCI_COMMAND_MASTER as u16;
@@ -139,7 +139,7 @@ impl Idle {
     }
 }
 
-#[cfg(CONFIG_PCI)]
+#[cfg(all(CONFIG_PCI, not(CONFIG_UML)))]
 impl Drop for Idle {
     fn drop(&mut self) {
         let _ = self.let_request(false);
@@ -199,7 +199,7 @@ mod suite {
 
     /// The devices of the other unit go on. A device that is on no PCI bus has nothing to stop.
     #[test]
-    #[cfg(CONFIG_PCI)]
+    #[cfg(all(CONFIG_PCI, not(CONFIG_UML)))]
     fn a_unit_that_is_isolated_has_its_devices_stopped() -> Result {
         let registration = register()?;
         let inner = Fake::registry().get().ok_or(ENODEV)?;
