@@ -121,7 +121,7 @@ fn give_up(domain: &Domain<FakeDomain>, tables: &[NonNull<Table>], fails: bool) 
     Ok(CpuId::current().as_u32())
 }
 
-#[kunit_tests(rust_iommu_removal)]
+#[kunit_tests(rust_iommu_removals)]
 mod suite {
     use super::*;
 
