@@ -137,6 +137,13 @@ masters()
 	[ $((masters_command & 4)) != 0 ]
 }
 
+# becomes_master SLOT: an enabled function may make requests from now on.
+becomes_master()
+{
+	printf '\006\000' | dd of="/sys/bus/pci/devices/$(function_of "$1")/config" \
+		bs=2 seek=2 conv=notrunc 2>/dev/null && masters "$1"
+}
+
 # says_once WORDS: the driver said it once.
 says_once()
 {
