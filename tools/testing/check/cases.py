@@ -277,6 +277,20 @@ def needs_cache():
     )
 
 
+def no_pass():
+    """Return the checks of a unit that passes nothing through, on a kernel that asks for it."""
+    return (
+        LOADED,
+        passes("DMA is translated all the same", "domain_is", IGB, "DMA\\(-FQ\\)\\?"),
+        fails("and cannot be passed through", "domain_becomes", IGB, "identity"),
+        *migrates(IGB),
+        DISK,
+        passes("no address was refused", "no_fault"),
+        passes("the disk's driver goes", "rmmod", "nvme"),
+        LETS_GO,
+    )
+
+
 def beside(other, error, words):
     """Return the checks of a second driver for a machine that is driven."""
     return (

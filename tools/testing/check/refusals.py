@@ -40,6 +40,7 @@ from cases import (
     lie,
     migrates,
     needs_cache,
+    no_pass,
     no_snoop,
     no_tracking,
     odd,
@@ -214,6 +215,12 @@ def vtd_cases():
             there,
             device="x-scalable-mode=on,ssads=on,pt=off",
             tables=(acpi.dmar(acpi.drhd(), acpi.satc(*scopes(IGB))),),
+        ),
+        Case(
+            "no-pass",
+            no_pass(),
+            there,
+            device="x-scalable-mode=on,ssads=on,pt=off",
         ),
         Case(
             "outside",
