@@ -109,13 +109,14 @@ pub(crate) fn arguments(
     ]);
     // What runs in a virtual machine in a virtual machine shall need nothing special.
     add(&["-cpu", "qemu64", "-smp", "1"]);
+    // A number alone would be of MiB.
     let plugs = options.scenario == Scenario::Memory;
     match plugs {
         true => add(&[
             "-m",
-            &format!("size={memory},maxmem={}", memory + PLUGGABLE),
+            &format!("size={memory}B,maxmem={}B", memory + PLUGGABLE),
         ]),
-        false => add(&["-m", &format!("size={memory}")]),
+        false => add(&["-m", &format!("size={memory}B")]),
     }
     add(&["-object", &backend(options.page_size, "ram", memory)]);
     if plugs {
@@ -252,7 +253,7 @@ mod tests {
         }
         let line = line(&["--scenario", "memory"], &[])?;
         assert!(
-            line.contains("-m size=268435456,maxmem=536870912"),
+            line.contains("-m size=268435456B,maxmem=536870912B"),
             "{line}"
         );
         Ok(())
