@@ -6,13 +6,16 @@
 export CACHE KSRC QEMU LLVM JOBS SUITE IOMMU DEBUG FRESH ARGS V
 export FUZZ_TIME FORMAT INPUT
 
-.PHONY: help run check bench list lint fuzz sanitize coverage tree clean distclean
+.PHONY: help run vm check bench list lint fuzz sanitize coverage tree clean distclean
 
 help:
 	@cat tools/setup/help.txt
 
 run:
 	@tools/setup/run
+
+vm:
+	@tools/setup/run --vm
 
 check:
 	@tools/testing/check/check check

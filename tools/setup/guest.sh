@@ -49,30 +49,44 @@ provide_selftests()
 	run_step selftests "kernel selftests, upstream's and ours" "$SELFTESTS_KEY" step_selftests
 }
 
-step_migrate()
+# static_program CRATE BINARY...: builds a crate of tools/, and leaves its binaries in
+# the cache.
+static_program()
 {
-	"$HERE/own-target" "$CACHE/cargo/migrate"
+	local crate=$1 target=$CACHE/cargo/$1 binary
+	shift
+	"$HERE/own-target" "$target"
 	# Static: the guest has no libraries.  With --target the flag does not
 	# reach build scripts, which run here.
-	RUSTFLAGS='-C target-feature=+crt-static' CARGO_TARGET_DIR=$CACHE/cargo/migrate \
+	RUSTFLAGS='-C target-feature=+crt-static' CARGO_TARGET_DIR=$target \
 		cargo build --release --locked -j"$JOBS" --target x86_64-unknown-linux-gnu \
-		--manifest-path "$TOP/tools/migrate/Cargo.toml" ||
-		die "the migration program does not build:" \
-			"$(grep -m1 '^error' "$CACHE/log/migrate.log")"
+		--manifest-path "$TOP/tools/$crate/Cargo.toml" ||
+		die "tools/$crate does not build: $(grep -m1 '^error' "$CACHE/log/$crate.log")"
 	# Where the tests of another checkout, which build in the same folder, leave it alone.
-	install -D "$CACHE/cargo/migrate/x86_64-unknown-linux-gnu/release/iommu-migrate" "$MIGRATE"
+	for binary; do
+		install -D "$target/x86_64-unknown-linux-gnu/release/$binary" \
+			"$CACHE/programs/$binary"
+	done
+}
+
+program_key()
+{
+	{
+		printf '%s\n' "$CACHE/programs"
+		rustc --version
+		digest_of "$TOP/tools/$1"
+	} | digest
+}
+
+step_migrate()
+{
+	static_program migrate iommu-migrate
 }
 
 provide_migrate()
 {
-	MIGRATE=$CACHE/migrate/iommu-migrate
-	MIGRATE_KEY=$(
-		{
-			printf '%s\n' "$MIGRATE"
-			rustc --version
-			digest_of "$TOP/tools/migrate"
-		} | digest
-	)
+	MIGRATE=$CACHE/programs/iommu-migrate
+	MIGRATE_KEY=$(program_key migrate)
 	run_step migrate "migration program" "$MIGRATE_KEY" step_migrate
 }
 
@@ -171,6 +185,10 @@ write_products()
 		printf 'rust_vtd_key=%s\n' "$(machine_key_without 'iommu/rust/amdvi/')"
 		printf 'rust_amdvi_key=%s\n' "$(machine_key_without 'iommu/rust/vtd/')"
 		printf 'debug=%s\n' "$DEBUG"
+		if [ -n "${VMM_IMAGE:-}" ]; then
+			printf 'vmm=%s\n' "$VMM_IMAGE"
+			printf 'vmm_key=%s\n' "$VMM_KEY"
+		fi
 	} >"$into.new"
 	mv "$into.new" "$into"
 }

@@ -86,7 +86,7 @@ class Case:
             machine = dataclasses.replace(machine, config=config)
         build = vm.Build(
             memory=f"{MEMORY_BYTES >> 20}M",
-            huge_pages=False,
+            huge_pages="",
             devices=self.devices,
             tables=self.tables,
         )

@@ -4,6 +4,7 @@
 import argparse
 import concurrent.futures
 import dataclasses
+import itertools
 import os
 import pathlib
 import subprocess
@@ -23,7 +24,7 @@ import suites as table  # noqa: E402
 import uml  # noqa: E402
 
 OUTPUT = CHECKOUT / "build" / "check"
-LEVELS = ("host", "uml", "vm")
+LEVELS = ("host", "uml", "vm", "vmm")
 # A whole machine with several suites; each program in it has its own limit.
 MACHINE_LIMIT = 1500
 
@@ -63,10 +64,10 @@ def kunit_job(suite):
     return "\n".join(lines) + "\n"
 
 
-def run_machine(task, products, machine, job, parameters):
+def run_machine(task, products, machine, job, parameters, build=vm.Build()):
     """Run a job in a machine; its KTAP and all that went wrong are the results."""
     task.log = OUTPUT / f"{task.where.replace('/', '-')}.log"
-    shelf = kept.Shelf.of_machine(products, machine, job, parameters)
+    shelf = kept.Shelf.of_machine(products, machine, job, parameters, build=build)
     results, task.kept = shelf.take()
     if results:
         task.results = results
@@ -80,6 +81,7 @@ def run_machine(task, products, machine, job, parameters):
             limit=MACHINE_LIMIT,
             on_output=log.write,
             extra_parameters=parameters,
+            build=build,
         )
     task.results = ktap.parse(outcome.lines, products.tree)
     for sentence in outcome.failures():
@@ -214,19 +216,21 @@ def plan(chosen, selection, products):
                 if machine.name == name
             ]
     guests = []
-    for machine in machines:
+    for machine, build in itertools.product(machines, (vm.Build(), vm.VMM_HOST)):
         there = [
             suite
             for suite in chosen
-            if isinstance(suite, table.GuestSuite) and suite.runs_on(machine)
+            if isinstance(suite, table.GuestSuite)
+            and suite.build == build
+            and suite.runs_on(machine)
         ]
         if there:
             guests.append(
                 Task(
-                    machine.name,
+                    f"{machine.name}/vm" if build.vmm else machine.name,
                     " ".join(suite.name for suite in there),
-                    lambda task, m=machine, t=there: run_machine(
-                        task, products, m, guest_job(m, t, products.patience), "kunit.enable=0"
+                    lambda task, m=machine, t=there, b=build: run_machine(
+                        task, products, m, guest_job(m, t, products.patience), "kunit.enable=0", b
                     ),
                 )
             )
@@ -311,7 +315,7 @@ def report(total):
 
 def choose(everything, name):
     if not name:
-        return list(everything)
+        return [suite for suite in everything if not getattr(suite, "only_named", False)]
     chosen = [suite for suite in everything if suite.name == name]
     if not chosen:
         names = ", ".join(suite.name for suite in everything)
@@ -370,7 +374,7 @@ def main():
             )
         if set_up(chosen) != 0:
             return 1
-        needs_vm = any(suite.needs == "vm" for suite in chosen)
+        needs_vm = any(suite.needs in ("vm", "vmm") for suite in chosen)
         products = vm.Products.load(CHECKOUT) if needs_vm else None
         OUTPUT.mkdir(parents=True, exist_ok=True)
         at_once = max(1, min(4, os.cpu_count() or 1))

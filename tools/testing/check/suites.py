@@ -7,6 +7,7 @@ import re
 
 import configs
 import dead
+import machine as vm
 import refusals
 import several
 
@@ -59,8 +60,11 @@ class GuestSuite:
     functions: str = ""
     # The driver of VFIO that they get, a module, if it is not vfio-pci.
     driver: str = ""
+    # Run it only if it is named.
+    only_named: bool = False
 
     needs = "vm"
+    build = vm.Build()
 
     def runs_on(self, machine):
         if self.machines:
@@ -76,6 +80,17 @@ class GuestSuite:
             head = ["usual=$VFIO_DEVICES", f"bind_vfio {self.functions} {self.driver}".rstrip()]
             lines = [*head, *lines, "unbind_vfio", "VFIO_DEVICES=$usual"]
         return lines
+
+
+@dataclasses.dataclass(frozen=True)
+class VmSuite(GuestSuite):
+    """Tests that run virtual machines in a machine."""
+
+    needs = "vmm"
+    build = vm.VMM_HOST
+
+    def job_lines(self, machine, patience):
+        return ["load_kvm", *super().job_lines(machine, patience)]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -217,6 +232,33 @@ def migration_tests():
         name = f"{command.split()[0]}_page_writer"
         tests.append(GuestTest(name, f"./{command} ${{VFIO_DEVICES%% *}}", "/tests/vfio"))
     return tuple(tests)
+
+
+def vm_test(name, words="", limit=200):
+    """Return a test that migrates a virtual machine."""
+    command = f"vm-migrate --progress plain {words}".rstrip()
+    return GuestTest(f"vm_{name}", command, limit=limit)
+
+
+# In short: memory of each kind that differs to the IOMMU, two functions, one of them behind a
+# port, there and back; an attempt that fails, and one that succeeds then.
+VM_TESTS = (
+    vm_test("4k", "--page-size 4k"),
+    vm_test("2m_bounce", "--page-size 2m --devices 2 --bounce 1"),
+    vm_test("cancel", "--scenario cancel"),
+)
+
+# At length, all that the program can show.
+VM_ALL_TESTS = (
+    *(vm_test(size, f"--page-size {size}") for size in ("4k", "thp", "2m", "1g")),
+    vm_test("bounce", "--scenario bounce --devices 2"),
+    vm_test("container", "--container"),
+    *(
+        vm_test(name.replace("-", "_"), f"--scenario {name}")
+        for name in ("cancel", "kill-destination", "again", "hotplug", "kill")
+    ),
+    vm_test("memory", "--scenario memory", limit=900),
+)
 
 
 def kunit_names(folders=("rust/kernel/iommu", "drivers/iommu/rust")):
@@ -433,6 +475,33 @@ def all_suites():
             machines=("vtd-ss/pt", "vtd-fs/nopt", "vtd-ss-c/nopt", "amd-v1/nopt", "amd-v2/pt"),
             functions=configs.WRITER_FUNCTION,
             driver=configs.WRITER_DRIVER,
+        ),
+        VmSuite(
+            "vm",
+            "a virtual machine migrated by QEMU while its device writes",
+            VM_TESTS,
+            machines=TRACKING,
+            functions=configs.WRITER_FUNCTION,
+            driver=configs.WRITER_DRIVER,
+            only_named=True,
+        ),
+        VmSuite(
+            "vm-all",
+            "the same in every way: pages, failures, hot plug, memory that comes and goes",
+            VM_ALL_TESTS,
+            machines=TRACKING,
+            functions=configs.WRITER_FUNCTION,
+            driver=configs.WRITER_DRIVER,
+            only_named=True,
+        ),
+        VmSuite(
+            "vm-blocked",
+            "a virtual machine that QEMU does not migrate: nothing tracks its device's writes",
+            (vm_test("blocked", "--scenario blocked"),),
+            machines=("vtd-fs-c/pt",),
+            functions=configs.WRITER_FUNCTION,
+            driver=configs.WRITER_DRIVER,
+            only_named=True,
         ),
         GuestSuite(
             "migrate",

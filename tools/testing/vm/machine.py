@@ -28,11 +28,23 @@ PARAMETERS = (
     "iommufd.allow_unsafe_interrupts=1 vfio_iommu_type1.allow_unsafe_interrupts=1"
 )
 HUGE_PAGES = "hugepagesz=1G hugepages=1 hugepagesz=2M hugepages=192"
+# Memory of one virtual machine at its source and at its destination, in pages of either size.
+VMM_HUGE_PAGES = "hugepagesz=1G hugepages=2 hugepagesz=2M hugepages=256"
 # Two conventional functions behind a bridge, which share a requester ID.
 BRIDGE = (
     "-device", "pcie-pci-bridge,id=conventional,addr=0c.0",
     "-device", "edu,bus=conventional,addr=01.0",
     "-device", "edu,bus=conventional,addr=02.0",
+)  # fmt: skip
+# Two functions that can be migrated, each behind a port: the two of every machine are on
+# the root bus.
+WRITERS_BEHIND_PORTS = tuple(
+    word
+    for number in (1, 2)
+    for word in (
+        "-device", f"pcie-root-port,id=writers{number},chassis={number},slot={number},addr={17 + number:02x}.0",
+        "-device", f"page-writer,bus=writers{number}",
+    )
 )  # fmt: skip
 JOB_END = re.compile(r"# job ended with status (\d+)\s*$")
 
@@ -62,6 +74,8 @@ class Products:
     keys: dict
     # The debug kernel that this is, or nothing.
     debug: str = ""
+    # What follows the image in a machine that runs virtual machines, if it was set up.
+    vmm: pathlib.Path | None = None
 
     @property
     def patience(self):
@@ -89,14 +103,21 @@ class Build:
     """How a machine is built beside its IOMMU."""
 
     memory: str = "4G"
-    huge_pages: bool = True
+    huge_pages: str = HUGE_PAGES
     # Arguments for QEMU: the functions that are not in every machine.
     devices: tuple = BRIDGE
     # Firmware tables that replace those of the emulator, or are added to them.
     tables: tuple = ()
+    # Whether it runs virtual machines: then its clock is the host's.
+    vmm: bool = False
 
     def parameters(self):
-        return f"{PARAMETERS} {HUGE_PAGES if self.huge_pages else ''}"
+        # One processor: with two, both take turns on one of the host.
+        return f"{PARAMETERS} {self.huge_pages} {'maxcpus=1' if self.vmm else ''}"
+
+
+# One that runs two QEMUs, a virtual machine's source and its destination.
+VMM_HOST = Build(memory="7G", huge_pages=VMM_HUGE_PAGES, devices=WRITERS_BEHIND_PORTS, vmm=True)
 
 
 @dataclasses.dataclass
@@ -168,13 +189,15 @@ def make_disk(path):
         disk.truncate(DISK_BYTES)
 
 
-def write_image(products, job, tables, path):
+def write_image(products, job, build, path):
     """Write the image with `job` behind it, and firmware tables in front."""
     with path.open("wb") as image:
-        if tables:
-            names = [f"kernel/firmware/acpi/{number}.aml" for number in range(len(tables))]
-            image.write(cpio.archive(dict(zip(names, tables))))
+        if build.tables:
+            names = [f"kernel/firmware/acpi/{number}.aml" for number in range(len(build.tables))]
+            image.write(cpio.archive(dict(zip(names, build.tables))))
         image.write(products.image.read_bytes())
+        if build.vmm:
+            image.write(products.vmm.read_bytes())
         image.write(cpio.archive({"job": job.encode()}))
 
 
@@ -199,11 +222,15 @@ def run(
     log.parent.mkdir(parents=True, exist_ok=True)
     log.unlink(missing_ok=True)
     begun = time.monotonic()
+    if build.vmm and not products.vmm:
+        raise MachineError("what runs virtual machines is not set up: run 'make vm'")
     with tempfile.TemporaryDirectory(prefix="rust-iommu-") as scratch:
         image = pathlib.Path(scratch, "image.cpio")
-        write_image(products, job, build.tables, image)
+        write_image(products, job, build, image)
         make_disk(image.parent / "disk")
-        arguments = command(products, machine, build, image, log, extra_parameters, real_time)
+        arguments = command(
+            products, machine, build, image, log, extra_parameters, real_time or build.vmm
+        )
         log.with_suffix(".command").write_text(" ".join(arguments) + "\n")
         with log.with_suffix(".stderr").open("wb") as errors:
             try:

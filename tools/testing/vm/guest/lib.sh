@@ -162,3 +162,16 @@ bind_vfio()
 	must test -n "$VFIO_DEVICES"
 	echo "# $bind_driver: $VFIO_DEVICES"
 }
+
+# bind_writers: binds the functions that can be migrated to their driver.
+bind_writers()
+{
+	bind_vfio 1234:11f1 page_writer_vfio_pci
+}
+
+# load_kvm: what the emulated SVM has beside its core is left alone: with all three,
+# a guest dies when it takes an interrupt.
+load_kvm()
+{
+	must modprobe kvm_amd vgif=0 vls=0 nrips=0
+}

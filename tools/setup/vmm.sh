@@ -1,0 +1,149 @@
+# SPDX-License-Identifier: GPL-2.0
+# shellcheck shell=bash
+#
+# What a test machine needs to run virtual machines: QEMU as Debian has it, with its
+# libraries and firmware, a kernel for the virtual machine, and the programs of
+# tools/vm-migrate.  All of it is one archive, which follows the usual image.
+
+# What that QEMU reads at the start of a virtual machine with a kernel (PVH).
+VMM_FIRMWARE="share/seabios/bios-256k.bin share/qemu/pvh.bin share/qemu/linuxboot_dma.bin
+		share/qemu/kvmvapic.bin"
+VM_KERNEL_CONFIG=$TOP/tools/testing/vm/vm-guest.config
+
+# Downloads a package with all that it depends on, as if nothing were installed.
+fetch_with_libraries()
+{
+	local package=$1 into=$2 deb
+	mkdir -p "$into/debs/partial" "$into/root"
+	: >"$into/status"
+	apt_private apt-get -y --no-install-recommends --download-only \
+		-o Dir::State::status="$into/status" -o Dir::Cache::archives="$into/debs" \
+		install "$package" ||
+		die "the package $package cannot be downloaded: check the network and the" \
+			"sources of apt"
+	for deb in "$into"/debs/*.deb; do
+		dpkg -x "$deb" "$into/root"
+	done
+}
+
+# Lays out what the test machine gets of it: the binary, its libraries, where the dynamic
+# linker looks by itself, and the firmware.
+step_vmm()
+{
+	local work=$CACHE/vmm/work root=$CACHE/vmm/work/root/usr into=$VMM.partial
+	local linker=lib64/ld-linux-x86-64.so.2 libraries file
+	need_space 1
+	private_lists deb "$QEMU_SUITE"
+	rm -rf "$work" "$into"
+	fetch_with_libraries qemu-system-x86 "$work"
+	mkdir -p "$into/vm" "$into/lib64" "$into/lib/x86_64-linux-gnu" "$into/usr/share/qemu"
+	cp "$root/bin/qemu-system-x86_64" "$into/vm/qemu"
+	cp -L "$root/$linker" "$into/$linker"
+	libraries=$(
+		"$root/$linker" --library-path "$root/lib/x86_64-linux-gnu" --list "$into/vm/qemu" |
+			awk '$2 == "=>" { print $3 }'
+	)
+	for file in $libraries; do
+		[ -f "$file" ] || die "a library of QEMU is in no package that it depends on: $file"
+		cp -L "$file" "$into/lib/x86_64-linux-gnu/"
+	done
+	for file in $VMM_FIRMWARE; do
+		cp -L "$root/$file" "$into/usr/share/qemu/"
+	done
+	strip "$into/vm/qemu" "$into"/lib/x86_64-linux-gnu/*
+	rm -rf "$work" "$VMM"
+	mv "$into" "$VMM"
+}
+
+provide_vmm()
+{
+	local key
+	VMM=$CACHE/vmm/qemu
+	key=$({ printf '%s\n' "$VMM" "$QEMU_SUITE"; cat "$HERE/vmm.sh"; } | digest)
+	run_step vmm "QEMU as Debian $QEMU_SUITE has it, with libraries" "$key" step_vmm
+}
+
+vm_kernel_make()
+{
+	kernel_make O="$VM_KERNEL_OUT" "$@"
+}
+
+step_vm_kernel()
+{
+	local log=$CACHE/log/vm-kernel-build.log
+	need_space 2
+	mkdir -p "$VM_KERNEL_OUT"
+	vm_kernel_make KCONFIG_ALLCONFIG="$VM_KERNEL_CONFIG" allnoconfig
+	check_config "$VM_KERNEL_CONFIG" "$VM_KERNEL_OUT/.config"
+	vm_kernel_make -j"$JOBS" vmlinux 2>&1 | tee "$log" ||
+		die "the virtual machine's kernel does not build:" \
+			"$(grep -m1 -E 'error:|Error [0-9]+' "$log" | cut -c1-160)"
+	strip -o "$VM_KERNEL.new" "$VM_KERNEL_OUT/vmlinux"
+	mv "$VM_KERNEL.new" "$VM_KERNEL"
+}
+
+# Sets VM_KERNEL, built beside the crates for other processors: nothing of the overlay
+# takes part in it.
+provide_vm_kernel()
+{
+	# shellcheck disable=SC2034 # provide_tree reads it
+	local TREE MANIFEST TREES key DEBUG=
+	VM_KERNEL=$CACHE/vmm/vm-kernel
+	provide_tree cross
+	VM_KERNEL_OUT=$TREE/.overlay/vm-guest
+	key=$(
+		{
+			printf '%s\n' "$SOURCE" "$LLVM" "$VM_KERNEL"
+			cat "$TREE/.overlay/sync.serial" 2>/dev/null || true
+			cat "$VM_KERNEL_CONFIG" "$HERE/vmm.sh"
+		} | digest
+	)
+	run_step vm-kernel "kernel of the virtual machine" "$key" step_vm_kernel
+}
+
+step_vm_migrate()
+{
+	static_program vm-migrate vm-migrate vm-guest
+}
+
+provide_vm_migrate()
+{
+	VM_MIGRATE_KEY=$(program_key vm-migrate)
+	run_step vm-migrate "programs that migrate a virtual machine" "$VM_MIGRATE_KEY" \
+		step_vm_migrate
+}
+
+step_vmm_image()
+{
+	local into=$CACHE/vmm/image.partial
+	rm -rf "$into"
+	mkdir -p "$into"
+	cp -r "$VMM" "$into/root"
+	cp "$VM_KERNEL" "$into/root/vm/kernel"
+	install -D "$CACHE/programs/vm-migrate" "$into/root/bin/vm-migrate"
+	{
+		printf 'dir /dev 755 0 0\n'
+		printf 'nod /dev/console 600 0 0 c 5 1\n'
+		printf 'file /init %s 755 0 0\n' "$CACHE/programs/vm-guest"
+	} >"$into/list"
+	( cd "$TREE" && usr/gen_initramfs.sh -o "$into/root/vm/initrd" "$into/list" )
+	( cd "$TREE" && usr/gen_initramfs.sh -u squash -g squash -o "$into/vmm.cpio" "$into/root" )
+	mv "$into/vmm.cpio" "$VMM_IMAGE"
+	rm -rf "$into"
+}
+
+# Sets VMM_IMAGE, the archive, and VMM_KEY, what it is made from.
+provide_vmm_image()
+{
+	provide_vmm
+	provide_vm_kernel
+	provide_vm_migrate
+	VMM_IMAGE=$CACHE/vmm/vmm.cpio
+	VMM_KEY=$(
+		{
+			printf '%s\n' "$VM_MIGRATE_KEY"
+			cat "$CACHE/stamps/vmm" "$CACHE/stamps/vm-kernel" "$HERE/vmm.sh"
+		} | digest
+	)
+	run_step vmm-image "archive of that for the test machines" "$VMM_KEY" step_vmm_image
+}
