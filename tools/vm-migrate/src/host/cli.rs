@@ -22,7 +22,6 @@ Scenarios:
   cancel            cancelled half-way; the next attempt succeeds
   kill-destination  the destination is killed half-way; the next attempt succeeds
   again             the source is told to migrate while it does
-  reset             the guest resets the last function half-way; it writes on
   hotplug           two functions; one is unplugged before a migration and plugged in after it
   memory            memory is plugged and unplugged, and a balloon inflated, while pages are tracked
   kill              the source is killed with SIGKILL while pages are tracked
@@ -159,7 +158,6 @@ pub(crate) enum Scenario {
     Cancel,
     KillDestination,
     Again,
-    Reset,
     Hotplug,
     Memory,
     Kill,

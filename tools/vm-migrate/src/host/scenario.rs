@@ -69,7 +69,6 @@ pub(crate) fn play(options: &Options, report: &mut Report, sides: Sides) -> Resu
         Scenario::Cancel => cancel(&mut stage),
         Scenario::KillDestination => kill_destination(&mut stage),
         Scenario::Again => again(&mut stage),
-        Scenario::Reset => reset(&mut stage),
         Scenario::Hotplug => hotplug(&mut stage),
         Scenario::Memory => memory(&mut stage),
         Scenario::Kill => kill(&mut stage, tables),
@@ -151,18 +150,6 @@ fn again(stage: &mut Stage<'_>) -> Result<Check> {
         Ok(_) => bail!("QEMU begins a second migration beside the first"),
         Err(refusal) => stage.report.note(&format!("told again: {}", refusal.desc)),
     }
-    stage.finish()?;
-    stage.hop()
-}
-
-/// The last function is reset while pages are tracked: for that time the IOMMU blocks it, and then it
-/// has to be tracked as before.
-fn reset(stage: &mut Stage<'_>) -> Result<Check> {
-    half_way(stage)?;
-    stage.reset(stage.plugged.len() - 1)?;
-    stage
-        .report
-        .note("one function reset while pages are tracked; it writes again");
     stage.finish()?;
     stage.hop()
 }

@@ -245,17 +245,6 @@ impl<'a> Stage<'a> {
         self.ask("aim", words).map(drop)
     }
 
-    /// Has the guest close a function and open it again, which resets it, and has it write where it did
-    /// before.
-    ///
-    /// # Errors
-    ///
-    /// It cannot be opened again.
-    pub(crate) fn reset(&mut self, index: usize) -> Result<()> {
-        self.ask("release", Words::new().with("unit", self.unit(index)))?;
-        self.put_to_work(index)
-    }
-
     /// Unplugs a function.
     ///
     /// # Errors
@@ -299,11 +288,6 @@ impl<'a> Stage<'a> {
         if let Some(plugged) = self.plugged.get_mut(index) {
             *plugged = true;
         }
-        self.put_to_work(index)
-    }
-
-    /// Has the guest take a function, and the function write where it did before.
-    fn put_to_work(&mut self, index: usize) -> Result<()> {
         self.take(index)?;
         let area = self.areas.get(index).copied();
         self.aim(index, area.context("there is no such area")?)
