@@ -187,7 +187,6 @@ write_products()
 		printf 'debug=%s\n' "$DEBUG"
 		if [ -n "${VMM_IMAGE:-}" ]; then
 			printf 'vmm=%s\n' "$VMM_IMAGE"
-			printf 'vmm_key=%s\n' "$VMM_KEY"
 		fi
 	} >"$into.new"
 	mv "$into.new" "$into"

@@ -30,12 +30,12 @@ fetch_with_libraries()
 # linker looks by itself, and the firmware.
 step_vmm()
 {
-	local work=$CACHE/vmm/work root=$CACHE/vmm/work/root/usr into=$VMM.partial
+	local unpacked=$CACHE/vmm/unpacked root=$CACHE/vmm/unpacked/root/usr into=$VMM.partial
 	local linker=lib64/ld-linux-x86-64.so.2 libraries file
 	need_space 1
 	private_lists deb "$QEMU_SUITE"
-	rm -rf "$work" "$into"
-	fetch_with_libraries qemu-system-x86 "$work"
+	rm -rf "$unpacked" "$into"
+	fetch_with_libraries qemu-system-x86 "$unpacked"
 	mkdir -p "$into/vm" "$into/lib64" "$into/lib/x86_64-linux-gnu" "$into/usr/share/qemu"
 	cp "$root/bin/qemu-system-x86_64" "$into/vm/qemu"
 	cp -L "$root/$linker" "$into/$linker"
@@ -51,7 +51,7 @@ step_vmm()
 		cp -L "$root/$file" "$into/usr/share/qemu/"
 	done
 	strip "$into/vm/qemu" "$into"/lib/x86_64-linux-gnu/*
-	rm -rf "$work" "$VMM"
+	rm -rf "$unpacked" "$VMM"
 	mv "$into" "$VMM"
 }
 
@@ -132,18 +132,19 @@ step_vmm_image()
 	rm -rf "$into"
 }
 
-# Sets VMM_IMAGE, the archive, and VMM_KEY, what it is made from.
+# Sets VMM_IMAGE, the archive.
 provide_vmm_image()
 {
+	local key
 	provide_vmm
 	provide_vm_kernel
 	provide_vm_migrate
 	VMM_IMAGE=$CACHE/vmm/vmm.cpio
-	VMM_KEY=$(
+	key=$(
 		{
 			printf '%s\n' "$VM_MIGRATE_KEY"
 			cat "$CACHE/stamps/vmm" "$CACHE/stamps/vm-kernel" "$HERE/vmm.sh"
 		} | digest
 	)
-	run_step vmm-image "archive of that for the test machines" "$VMM_KEY" step_vmm_image
+	run_step vmm-image "archive of that for the test machines" "$key" step_vmm_image
 }

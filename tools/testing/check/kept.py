@@ -57,18 +57,19 @@ class Shelf:
         self.path = products.results / f"{key.hexdigest()[:16]}.json"
 
     @classmethod
-    def of_machine(cls, products, machine, job, parameters, *, build=None, all_drivers=False):
+    def of_machine(
+        cls, products, machine, job, parameters, *, all_drivers=False, real_time=False
+    ):
         """The shelf of a job on a machine: what it depends on is known to the set-up.
-        With `all_drivers` any of the drivers may take part."""
+        With `all_drivers` any of the drivers may take part. In `real_time` the result depends
+        on what else the host does, and is not kept."""
         driver = machine.config.module.split()[0] if machine.config.module else "c"
         keys = [products.keys.get(f"{driver}_key")]
         if all_drivers:
-            keys = [key for name, key in products.keys.items() if name != "vmm_key"]
-        if build and build.vmm:
-            keys.append(products.keys.get("vmm_key"))
-        if not all(keys):
+            keys = list(products.keys.values())
+        if real_time or not all(keys):
             return cls(None, (), ())
-        return cls(products, (*keys, repr(machine), repr(build), job, parameters), ())
+        return cls(products, (*keys, repr(machine), job, parameters), ())
 
     @classmethod
     def of_program(cls, products, suite, values):

@@ -67,7 +67,7 @@ def kunit_job(suite):
 def run_machine(task, products, machine, job, parameters, build=vm.Build()):
     """Run a job in a machine; its KTAP and all that went wrong are the results."""
     task.log = OUTPUT / f"{task.where.replace('/', '-')}.log"
-    shelf = kept.Shelf.of_machine(products, machine, job, parameters, build=build)
+    shelf = kept.Shelf.of_machine(products, machine, job, parameters, real_time=build.vmm)
     results, task.kept = shelf.take()
     if results:
         task.results = results
@@ -315,7 +315,7 @@ def report(total):
 
 def choose(everything, name):
     if not name:
-        return [suite for suite in everything if not getattr(suite, "only_named", False)]
+        return [suite for suite in everything if not isinstance(suite, table.VmSuite)]
     chosen = [suite for suite in everything if suite.name == name]
     if not chosen:
         names = ", ".join(suite.name for suite in everything)
@@ -330,6 +330,8 @@ def show_list(everything):
         where = "host"
         if isinstance(suite, table.GuestSuite):
             where = " ".join(suite.machines) or "every machine"
+            if isinstance(suite, table.VmSuite):
+                where += " (only if named)"
         elif isinstance(suite, table.KunitSuite):
             where = suite.machine
         elif isinstance(suite, table.CaseSuite):

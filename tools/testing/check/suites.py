@@ -60,8 +60,6 @@ class GuestSuite:
     functions: str = ""
     # The driver of VFIO that they get, a module, if it is not vfio-pci.
     driver: str = ""
-    # Run it only if it is named.
-    only_named: bool = False
 
     needs = "vm"
     build = vm.Build()
@@ -80,17 +78,6 @@ class GuestSuite:
             head = ["usual=$VFIO_DEVICES", f"bind_vfio {self.functions} {self.driver}".rstrip()]
             lines = [*head, *lines, "unbind_vfio", "VFIO_DEVICES=$usual"]
         return lines
-
-
-@dataclasses.dataclass(frozen=True)
-class VmSuite(GuestSuite):
-    """Tests that run virtual machines in a machine."""
-
-    needs = "vmm"
-    build = vm.VMM_HOST
-
-    def job_lines(self, machine, patience):
-        return ["load_kvm", *super().job_lines(machine, patience)]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -206,6 +193,21 @@ TRACKING = (
 )
 # Where one property of the unit is another one.
 VARIANTS = ("vtd-ss-39/pt", "vtd-ss-cm/pt")
+
+
+@dataclasses.dataclass(frozen=True)
+class VmSuite(GuestSuite):
+    """Tests that run virtual machines in a machine, only if their suite is named."""
+
+    machines: tuple = TRACKING
+    functions: str = configs.WRITER_FUNCTION
+    driver: str = configs.WRITER_DRIVER
+
+    needs = "vmm"
+    build = vm.VMM_HOST
+
+    def job_lines(self, machine, patience):
+        return ["load_kvm", *super().job_lines(machine, patience)]
 
 
 def dirty_tests():
@@ -480,28 +482,17 @@ def all_suites():
             "vm",
             "a virtual machine migrated by QEMU while its device writes",
             VM_TESTS,
-            machines=TRACKING,
-            functions=configs.WRITER_FUNCTION,
-            driver=configs.WRITER_DRIVER,
-            only_named=True,
         ),
         VmSuite(
             "vm-all",
             "the same in every way: pages, failures, hot plug, memory that comes and goes",
             VM_ALL_TESTS,
-            machines=TRACKING,
-            functions=configs.WRITER_FUNCTION,
-            driver=configs.WRITER_DRIVER,
-            only_named=True,
         ),
         VmSuite(
             "vm-blocked",
             "a virtual machine that QEMU does not migrate: nothing tracks its device's writes",
             (vm_test("blocked", "--scenario blocked"),),
             machines=("vtd-fs-c/pt",),
-            functions=configs.WRITER_FUNCTION,
-            driver=configs.WRITER_DRIVER,
-            only_named=True,
         ),
         GuestSuite(
             "migrate",

@@ -163,12 +163,6 @@ bind_vfio()
 	echo "# $bind_driver: $VFIO_DEVICES"
 }
 
-# bind_writers: binds the functions that can be migrated to their driver.
-bind_writers()
-{
-	bind_vfio 1234:11f1 page_writer_vfio_pci
-}
-
 # load_kvm: what the emulated SVM has beside its core is left alone: with all three,
 # a guest dies when it takes an interrupt.
 load_kvm()

@@ -109,8 +109,8 @@ pub(crate) fn arguments(
     ]);
     // What runs in a virtual machine in a virtual machine shall need nothing special.
     add(&["-cpu", "qemu64", "-smp", "1"]);
-    // A number alone would be of MiB.
     let plugs = options.scenario == Scenario::Memory;
+    // A number without a unit is one of MiB.
     match plugs {
         true => add(&[
             "-m",
