@@ -2,13 +2,12 @@
 # shellcheck shell=bash
 #
 # What a test machine needs to run virtual machines: QEMU as Debian has it, with its
-# libraries and firmware, a kernel for the virtual machine, and the programs of
-# tools/vm-migrate.  All of it is one archive, which follows the usual image.
+# libraries and firmware, and the programs of tools/vm-migrate.  The kernel of the virtual
+# machine is the machine's own.  All of it is one archive, which follows the usual image.
 
 # What that QEMU reads at the start of a virtual machine with a kernel (PVH).
 VMM_FIRMWARE="share/seabios/bios-256k.bin share/qemu/pvh.bin share/qemu/linuxboot_dma.bin
 		share/qemu/kvmvapic.bin"
-VM_KERNEL_CONFIG=$TOP/tools/testing/vm/vm-guest.config
 
 # Downloads a package with all that it depends on, as if nothing were installed.
 fetch_with_libraries()
@@ -63,44 +62,6 @@ provide_vmm()
 	run_step vmm "QEMU as Debian $QEMU_SUITE has it, with libraries" "$key" step_vmm
 }
 
-vm_kernel_make()
-{
-	kernel_make O="$VM_KERNEL_OUT" "$@"
-}
-
-step_vm_kernel()
-{
-	local log=$CACHE/log/vm-kernel-build.log
-	need_space 2
-	mkdir -p "$VM_KERNEL_OUT"
-	vm_kernel_make KCONFIG_ALLCONFIG="$VM_KERNEL_CONFIG" allnoconfig
-	check_config "$VM_KERNEL_CONFIG" "$VM_KERNEL_OUT/.config"
-	vm_kernel_make -j"$JOBS" vmlinux 2>&1 | tee "$log" ||
-		die "the virtual machine's kernel does not build:" \
-			"$(grep -m1 -E 'error:|Error [0-9]+' "$log" | cut -c1-160)"
-	strip -o "$VM_KERNEL.new" "$VM_KERNEL_OUT/vmlinux"
-	mv "$VM_KERNEL.new" "$VM_KERNEL"
-}
-
-# Sets VM_KERNEL, built beside the crates for other processors: nothing of the overlay
-# takes part in it.
-provide_vm_kernel()
-{
-	# shellcheck disable=SC2034 # provide_tree reads it
-	local TREE MANIFEST TREES key DEBUG=
-	VM_KERNEL=$CACHE/vmm/vm-kernel
-	provide_tree cross
-	VM_KERNEL_OUT=$TREE/.overlay/vm-guest
-	key=$(
-		{
-			printf '%s\n' "$SOURCE" "$LLVM" "$VM_KERNEL"
-			cat "$TREE/.overlay/sync.serial" 2>/dev/null || true
-			cat "$VM_KERNEL_CONFIG" "$HERE/vmm.sh"
-		} | digest
-	)
-	run_step vm-kernel "kernel of the virtual machine" "$key" step_vm_kernel
-}
-
 step_vm_migrate()
 {
 	static_program vm-migrate vm-migrate vm-guest
@@ -119,7 +80,8 @@ step_vmm_image()
 	rm -rf "$into"
 	mkdir -p "$into"
 	cp -r "$VMM" "$into/root"
-	cp "$VM_KERNEL" "$into/root/vm/kernel"
+	# PVH needs the kernel as it was linked.
+	strip -o "$into/root/vm/kernel" "$TREE/vmlinux"
 	install -D "$CACHE/programs/vm-migrate" "$into/root/bin/vm-migrate"
 	{
 		printf 'dir /dev 755 0 0\n'
@@ -137,14 +99,14 @@ provide_vmm_image()
 {
 	local key
 	provide_vmm
-	provide_vm_kernel
 	provide_vm_migrate
-	VMM_IMAGE=$CACHE/vmm/vmm.cpio
+	VMM_IMAGE=$CACHE/vmm/vmm${DEBUG:+-$DEBUG}.cpio
 	key=$(
 		{
-			printf '%s\n' "$VM_MIGRATE_KEY"
-			cat "$CACHE/stamps/vmm" "$CACHE/stamps/vm-kernel" "$HERE/vmm.sh"
+			printf '%s\n' "$VM_MIGRATE_KEY" "$KERNEL_KEY" "$VMM_IMAGE"
+			cat "$CACHE/stamps/vmm" "$HERE/vmm.sh"
 		} | digest
 	)
-	run_step vmm-image "archive of that for the test machines" "$key" step_vmm_image
+	run_step "vmm-image${DEBUG:+-$DEBUG}" "archive of that for the test machines" "$key" \
+		step_vmm_image
 }

@@ -315,7 +315,7 @@ def report(total):
 
 def choose(everything, name):
     if not name:
-        return [suite for suite in everything if not isinstance(suite, table.VmSuite)]
+        return [suite for suite in everything if not getattr(suite, "named", False)]
     chosen = [suite for suite in everything if suite.name == name]
     if not chosen:
         names = ", ".join(suite.name for suite in everything)
@@ -330,7 +330,7 @@ def show_list(everything):
         where = "host"
         if isinstance(suite, table.GuestSuite):
             where = " ".join(suite.machines) or "every machine"
-            if isinstance(suite, table.VmSuite):
+            if getattr(suite, "named", False):
                 where += " (only if named)"
         elif isinstance(suite, table.KunitSuite):
             where = suite.machine
@@ -354,7 +354,7 @@ def show_list(everything):
 def set_up(chosen):
     """Set up what the suites need; return its exit status."""
     needed = {suite.needs for suite in chosen}
-    level = "all" if {"uml", "vm"} <= needed else max(needed, key=LEVELS.index)
+    level = "all" if "uml" in needed and len(needed) > 1 else max(needed, key=LEVELS.index)
     return subprocess.run([str(CHECKOUT / "tools/setup/setup"), level], check=False).returncode
 
 

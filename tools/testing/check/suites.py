@@ -197,9 +197,11 @@ VARIANTS = ("vtd-ss-39/pt", "vtd-ss-cm/pt")
 
 @dataclasses.dataclass(frozen=True)
 class VmSuite(GuestSuite):
-    """Tests that run virtual machines in a machine, only if their suite is named."""
+    """Tests that run virtual machines in a machine."""
 
     machines: tuple = TRACKING
+    # Whether they run only if their suite is named.
+    named: bool = False
     functions: str = configs.WRITER_FUNCTION
     driver: str = configs.WRITER_DRIVER
 
@@ -207,7 +209,7 @@ class VmSuite(GuestSuite):
     build = vm.VMM_HOST
 
     def job_lines(self, machine, patience):
-        return ["load_kvm", *super().job_lines(machine, patience)]
+        return ["must modprobe kvm_amd", *super().job_lines(machine, patience)]
 
 
 def dirty_tests():
@@ -487,6 +489,7 @@ def all_suites():
             "vm-all",
             "the same in every way: pages, failures, hot plug, memory that comes and goes",
             VM_ALL_TESTS,
+            named=True,
         ),
         VmSuite(
             "vm-blocked",

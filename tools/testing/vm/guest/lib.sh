@@ -162,10 +162,3 @@ bind_vfio()
 	must test -n "$VFIO_DEVICES"
 	echo "# $bind_driver: $VFIO_DEVICES"
 }
-
-# load_kvm: what the emulated SVM has beside its core is left alone: with all three,
-# a guest dies when it takes an interrupt.
-load_kvm()
-{
-	must modprobe kvm_amd vgif=0 vls=0 nrips=0
-}

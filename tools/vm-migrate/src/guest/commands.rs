@@ -10,16 +10,17 @@
 //! |-----------|-------------------------------------------------|-----------------------------------|
 //! | `area`    | `base length seed`                              | `area`                            |
 //! | `plugged` | `take seed`: memory that was plugged            | `area base length`                |
-//! | `drop`    | `area`                                          |                                   |
+//! | `drop`    | `area`                                          | `length`                          |
 //! | `take`    | `port`: where the function is                   | `unit name`                       |
 //! | `aim`     | `unit area span seed rate progress`: write there|                                   |
 //! | `release` | `unit`                                          |                                   |
-//! | `touch`   | `length`: write so much memory, look, forget it |                                   |
 //! | `run`     | `rate` of the processor (optional)              |                                   |
+//! | `listen`  |                                                 |, once each function has written   |
+//! |           |                                                 | more, and interrupted             |
 //! | `status`  |                                                 | totals                            |
 //! | `check`   | everything is held up until `run`               | totals, `pages same`, difference  |
 //!
-//! Totals are `writes processor interrupts due`. A difference is `different` pages, and of the first of
+//! Totals are `writes processor interrupts`, and `counters` of the functions at work. A difference is `different` pages, and of the first of
 //! them its `address` in the guest's memory, its number `page` in its area, the byte `offset`, `found`
 //! and `expected`, and, where known, `by` (who wrote there last) with `number` (of that write),
 //! `function`, and `holds`: the number of the older write that is still there.
@@ -29,21 +30,15 @@ use anyhow::{
     Result, //
 };
 use vm_rule::{
-    area::{
-        Area,
-        Writer, //
-    },
+    area::Writer,
     rule::PAGE_SIZE,
-    words::Words,
+    words::Words, //
 };
 
-use crate::{
-    machine::{
-        Machine,
-        Totals,
-        Wrong, //
-    },
-    memory::Pages,
+use crate::machine::{
+    Machine,
+    Totals,
+    Wrong, //
 };
 
 /// The line that says that commands are taken.
@@ -89,8 +84,10 @@ fn perform(machine: &mut Machine, name: &str, command: &Words, answer: Words) ->
                 .with_hex("length", range.end - range.start)
         }
         "drop" => {
-            machine.drop_area(index("area")?)?;
-            answer
+            let area = index("area")?;
+            let range = machine.area(area)?;
+            machine.drop_area(area)?;
+            answer.with_hex("length", range.end - range.start)
         }
         "take" => {
             let (unit, name) = machine.take(command.text("port")?)?;
@@ -110,19 +107,22 @@ fn perform(machine: &mut Machine, name: &str, command: &Words, answer: Words) ->
             machine.release(index("unit")?)?;
             answer
         }
-        "touch" => {
-            touch(number("length")?)?;
-            answer
-        }
         "run" => {
             let rate = command.get("rate").map(|_| number("rate")).transpose()?;
             machine.resume(rate)?;
             answer
         }
-        "status" => with_totals(answer, &machine.totals()?),
+        "listen" => {
+            machine.listen()?;
+            answer
+        }
+        "status" => {
+            let totals = machine.totals()?;
+            with_totals(answer, &totals, &machine.counters())
+        }
         "check" => {
             let (totals, wrong) = machine.check()?;
-            let answer = with_totals(answer, &totals)
+            let answer = with_totals(answer, &totals, &machine.counters())
                 .with("pages", totals.pages)
                 .with("same", u8::from(wrong.is_none()));
             wrong.iter().fold(answer, with_difference)
@@ -131,12 +131,13 @@ fn perform(machine: &mut Machine, name: &str, command: &Words, answer: Words) ->
     })
 }
 
-fn with_totals(answer: Words, totals: &Totals) -> Words {
+fn with_totals(answer: Words, totals: &Totals, counters: &[u64]) -> Words {
+    let counters: Vec<_> = counters.iter().map(u64::to_string).collect();
     answer
+        .with("counters", counters.join(","))
         .with("writes", totals.device)
         .with("processor", totals.processor)
         .with("interrupts", totals.interrupts)
-        .with("due", totals.interrupts_due)
 }
 
 fn with_difference(answer: Words, wrong: &Wrong) -> Words {
@@ -158,21 +159,6 @@ fn with_difference(answer: Words, wrong: &Wrong) -> Words {
         Some(number) => answer.with("holds", number),
         None => answer,
     }
-}
-
-/// Writes so much memory, as far as there is so much, and looks whether it is there.
-fn touch(length: u64) -> Result<()> {
-    let pages = Pages::anywhere(length)?;
-    let area = Area::new(0, length)?;
-    area.fill(&pages)?;
-    let all = area.compare(&pages)?;
-    if let Some(first) = all.first {
-        bail!(
-            "{} pages of new memory do not hold what was written, the first is {first:?}",
-            all.different
-        );
-    }
-    Ok(())
 }
 
 #[cfg(test)]
@@ -212,12 +198,5 @@ mod tests {
         );
         let line = with_difference(Words::new(), &wrong(None, None));
         assert!(line.get("by").is_none() && line.get("holds").is_none());
-    }
-
-    #[test]
-    fn memory_can_be_touched() -> Result<()> {
-        touch(1 << 20)?;
-        assert!(touch(0).is_err());
-        Ok(())
     }
 }

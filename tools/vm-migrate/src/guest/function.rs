@@ -306,6 +306,17 @@ impl Function {
         Ok(self.registers.load(COUNTER)?)
     }
 
+    /// Waits until it has made so many writes.
+    ///
+    /// # Errors
+    ///
+    /// It does not go on.
+    pub(crate) fn await_counter(&self, number: u64) -> Result<()> {
+        wait_for(&format!("write {number} of {}", self.name), || {
+            Ok((self.counter()? >= number).then_some(()))
+        })
+    }
+
     /// How many writes failed, and where the first of them went.
     pub(crate) fn failed(&self) -> Result<(u64, u64)> {
         Ok((

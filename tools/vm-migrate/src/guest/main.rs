@@ -38,6 +38,7 @@ use std::{
 };
 
 use anyhow::{
+    ensure,
     Context,
     Result, //
 };
@@ -90,9 +91,9 @@ fn run() -> Result<Infallible> {
     say(&port, &commands::greeting(&machine)?)?;
     loop {
         let mut line = String::new();
-        lines
-            .read_line(&mut line)
-            .with_context(|| format!("cannot read {PORT}"))?;
+        let read = lines.read_line(&mut line);
+        let read = read.with_context(|| format!("cannot read {PORT}"))?;
+        ensure!(read > 0, "{PORT} has come to its end");
         if line.trim().is_empty() {
             continue;
         }

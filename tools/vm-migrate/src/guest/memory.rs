@@ -88,22 +88,6 @@ impl Pages {
         })
     }
 
-    /// So much new memory, wherever it is: no device can be told an address of it.
-    ///
-    /// # Errors
-    ///
-    /// There is not so much.
-    pub(crate) fn anywhere(length: u64) -> Result<Self> {
-        let length = usize::try_from(length)?;
-        let window = Window::of_memory(length)
-            .with_context(|| format!("cannot get {length:#x} bytes of memory"))?;
-        Ok(Self {
-            window,
-            base: 0,
-            offsets: (0..length).step_by(PAGE_SIZE).collect(),
-        })
-    }
-
     /// The guest-physical address of the first page.
     pub(crate) fn base(&self) -> u64 {
         self.base

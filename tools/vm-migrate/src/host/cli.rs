@@ -2,7 +2,10 @@
 
 //! The command line.
 
-use std::path::PathBuf;
+use std::path::{
+    Path,
+    PathBuf, //
+};
 
 use anyhow::{
     bail,
@@ -22,8 +25,9 @@ Scenarios:
   cancel            cancelled half-way; the next attempt succeeds
   kill-destination  the destination is killed half-way; the next attempt succeeds
   again             the source is told to migrate while it does
-  hotplug           two functions; one is unplugged before a migration and plugged in after it
-  memory            memory is plugged and unplugged, and a balloon inflated, while pages are tracked
+  hotplug           two functions; one is unplugged and plugged in before, after and while pages are
+                    tracked
+  memory            memory is plugged and unplugged while pages are tracked
   kill              the source is killed with SIGKILL while pages are tracked
   blocked           no migration, because the IOMMU does not track; QEMU's message is shown
 
@@ -52,7 +56,7 @@ and \"writes\" by the devices in the meantime.";
     after_long_help = LONG_HELP
 )]
 pub(crate) struct Options {
-    /// What to show.
+    /// What happens besides.
     #[arg(long, value_enum, default_value_t = Scenario::Basic)]
     pub(crate) scenario: Scenario,
 
@@ -83,12 +87,13 @@ pub(crate) struct Options {
     pub(crate) rate: u64,
 
     /// Writes that the processor makes in a second.
-    #[arg(long, default_value_t = 1000, value_name = "WRITES")]
+    #[arg(long, default_value_t = 1000, value_name = "WRITES",
+          value_parser = clap::value_parser!(u64).range(1..=1_000_000))]
     pub(crate) processor_rate: u64,
 
     /// Memory that each function writes to, from the start of its part on: the less, the more often the
-    /// same page is written again.
-    #[arg(long, default_value = "4M", value_parser = parse_size)]
+    /// same page is written again, through a translation that it still caches.
+    #[arg(long, default_value = "16M", value_parser = parse_size)]
     pub(crate) span: u64,
 
     /// Decides which pages are written.
@@ -97,7 +102,7 @@ pub(crate) struct Options {
 
     /// Passes over the memory before the virtual machine may be stopped. If as many more are not enough
     /// for --downtime, it is stopped in any case.
-    #[arg(long, default_value_t = 5, value_name = "N")]
+    #[arg(long, default_value_t = 5, value_name = "N", value_parser = clap::value_parser!(u64).range(2..=1000))]
     pub(crate) rounds: u64,
 
     /// Bytes sent in a second.
@@ -137,9 +142,9 @@ pub(crate) struct Options {
     #[arg(long, default_value = "", value_name = "WORDS")]
     pub(crate) append: String,
 
-    /// Where QEMU's logs and sockets go.
-    #[arg(long, default_value = "/tmp", value_name = "PATH")]
-    pub(crate) logs: PathBuf,
+    /// Where QEMU's logs and sockets go [default: a folder in /tmp, which goes again after success].
+    #[arg(long, value_name = "PATH")]
+    pub(crate) logs: Option<PathBuf>,
 
     /// How the migration is shown; "auto" is "live" on a terminal of known size, else "plain".
     #[arg(long, value_enum, default_value_t = Progress::Auto)]
@@ -259,6 +264,11 @@ impl Options {
         Ok((memory / 4 / align * align, length))
     }
 
+    /// Where logs and sockets go.
+    pub(crate) fn logs(&self) -> &Path {
+        self.logs.as_deref().unwrap_or(Path::new("/tmp"))
+    }
+
     /// Functions of the virtual machine.
     ///
     /// # Errors
@@ -272,6 +282,10 @@ impl Options {
         let count = usize::try_from(self.devices.unwrap_or(least))?;
         let needed = usize::try_from(least)?;
         ensure!(count >= needed, "this scenario needs --devices {needed}");
+        ensure!(
+            self.bounce.is_none() || matches!(self.scenario, Scenario::Basic | Scenario::Bounce),
+            "--bounce goes with no other scenario than \"bounce\""
+        );
         Ok(count)
     }
 

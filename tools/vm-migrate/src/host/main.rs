@@ -7,7 +7,8 @@
 //! | `cli`       | the command line                                                  |
 //! | `functions` | the functions of this machine                                     |
 //! | `scenario`  | what is shown                                                     |
-//! | `stage`     | the virtual machine as it goes from one QEMU to the next          |
+//! | `migration` | how the virtual machine moves to another QEMU                     |
+//! | `stage`     | the virtual machine and its functions at work                     |
 //! | `vm`        | a running QEMU, with its command line in `qemu`                   |
 //! | `qmp`       | its monitor                                                       |
 //! | `guest`     | the program in the virtual machine                                |
@@ -19,6 +20,7 @@ mod cli;
 mod functions;
 mod guest;
 mod lines;
+mod migration;
 mod qemu;
 mod qmp;
 mod report;
@@ -27,9 +29,18 @@ mod stage;
 mod trace;
 mod vm;
 
-use std::process::ExitCode;
+use std::{
+    fs,
+    process::{
+        self,
+        ExitCode, //
+    },
+};
 
-use anyhow::Result;
+use anyhow::{
+    Context,
+    Result, //
+};
 use clap::Parser;
 
 use crate::{
@@ -53,13 +64,28 @@ fn main() -> ExitCode {
             };
         }
     };
-    match run(&options) {
+    match run_with_logs(options.clone()) {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::FAILURE,
         Err(e) => {
             Report::failure(options.json, &format!("{e:#}"));
             ExitCode::FAILURE
         }
+    }
+}
+
+/// Runs with a folder for logs, which stays if there is something to read in it.
+fn run_with_logs(mut options: Options) -> Result<bool> {
+    if options.logs.is_some() {
+        return run(&options);
+    }
+    let logs = options.logs().join(format!("vm-migrate-{}", process::id()));
+    // One that exists already is not ours.
+    fs::create_dir(&logs).with_context(|| format!("cannot make {}", logs.display()))?;
+    options.logs = Some(logs.clone());
+    match run(&options).with_context(|| format!("logs in {}", logs.display()))? {
+        true => fs::remove_dir_all(&logs).map(|()| true).map_err(Into::into),
+        false => Ok(false),
     }
 }
 

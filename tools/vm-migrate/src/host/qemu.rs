@@ -58,21 +58,15 @@ pub(crate) fn writer(index: usize) -> String {
 
 /// The properties of an assigned function: driver, bus, and the rest.
 pub(crate) fn function(options: &Options, index: usize, host: &str) -> Vec<(String, String)> {
-    let migration = match options.scenario {
-        // QEMU then decides by what the IOMMU can, and x-device-dirty-page-tracking=off says that
-        // nothing else tracks.
-        Scenario::Blocked => "auto",
-        _ => "on",
-    };
     let mut all = vec![
         ("id", writer(index)),
         ("bus", format!("port{index}")),
         ("host", host.into()),
-        ("enable-migration", migration.into()),
+        // "on" migrates without tracking too, by sending everything again and again.
+        ("enable-migration", "auto".into()),
+        // So nothing but the IOMMU tracks.
+        ("x-device-dirty-page-tracking", "off".into()),
     ];
-    if options.scenario == Scenario::Blocked {
-        all.push(("x-device-dirty-page-tracking", "off".into()));
-    }
     if !options.container {
         all.push(("iommufd", "iommufd0".into()));
     }
@@ -122,22 +116,18 @@ pub(crate) fn arguments(
     if plugs {
         let more = backend(options.page_size, "more", PLUGGABLE);
         // Not all of it is plugged, so it is not reserved.
-        add(&[
-            "-object",
-            &more.replace(",prealloc=on", "").replace(",reserve=on", ""),
-        ]);
+        add(&["-object", &more.replace(",prealloc=on", "")]);
         add(&[
             "-device",
             &format!("virtio-mem-pci,id={VIRTIO_MEM},memdev=more,requested-size=0"),
         ]);
-        add(&["-device", "virtio-balloon-pci,id=balloon0"]);
     }
 
     add(&["-kernel", &options.kernel.display().to_string()]);
     add(&["-initrd", &options.initrd.display().to_string()]);
     // Memory that is plugged has to be such that it can be unplugged.
     let append = format!(
-        "console=ttyS0 panic=-1 memmap={length:#x}${start:#x} memhp_default_state=online_movable {}",
+        "console=ttyS0 panic=-1 kunit.enable=0 memmap={length:#x}${start:#x} memhp_default_state=online_movable {}",
         options.append
     );
     add(&["-append", append.trim_end()]);
@@ -180,7 +170,8 @@ pub(crate) fn arguments(
         }
     }
     if incoming {
-        add(&["-incoming", "defer"]);
+        // It stands still until it is told to go on: first the guest gets its command to compare.
+        add(&["-incoming", "defer", "-S"]);
     }
     Ok(all)
 }
@@ -219,7 +210,8 @@ mod tests {
             "-machine q35,accel=kvm,memory-backend=ram -cpu qemu64",
             "-object iommufd,id=iommufd0",
             "-device pcie-root-port,id=port0,bus=pcie.0,addr=0x10,chassis=1,slot=1 -device \
-             vfio-pci,id=writer0,bus=port0,host=0000:00:0c.0,enable-migration=on,iommufd=iommufd0",
+             vfio-pci,id=writer0,bus=port0,host=0000:00:0c.0,enable-migration=auto,\
+             x-device-dirty-page-tracking=off,iommufd=iommufd0",
             "memmap=0x8000000$0x4000000",
             "-chardev socket,id=guest,path=/logs/vm-1-serial.sock,server=on,wait=off",
         ] {

@@ -11,12 +11,10 @@ use anyhow::{
     Result, //
 };
 use qapi_qmp::{
-    balloon,
     calc_dirty_rate,
     migrate_cancel,
     qom_get,
     qom_set,
-    query_balloon,
     DirtyRateMeasureMode, //
 };
 use vm_rule::words::Words;
@@ -30,7 +28,6 @@ use crate::{
         self,
         Sides, //
     },
-    guest::Check,
     qemu::VIRTIO_MEM,
     qmp::{
         QueryDirtyRate,
@@ -42,7 +39,6 @@ use crate::{
         Report, //
     },
     stage::{
-        Seen,
         Stage,
         STEP, //
     },
@@ -72,15 +68,12 @@ pub(crate) fn play(options: &Options, report: &mut Report, sides: Sides) -> Resu
         Scenario::Hotplug => hotplug(&mut stage),
         Scenario::Memory => memory(&mut stage),
         Scenario::Kill => kill(&mut stage, tables),
-        Scenario::Blocked => {
-            let message = blocked(&mut stage);
-            return message.map(Outcome::Blocked).map_err(|e| stage.explain(e));
-        }
+        Scenario::Blocked => blocked(&mut stage),
     };
     match played {
-        Ok(check) => {
+        Ok(outcome) => {
             stage.vm.quit()?;
-            Ok(Outcome::Migrated(check))
+            Ok(outcome)
         }
         Err(e) => match e.downcast::<Lost>() {
             Ok(lost) => Ok(Outcome::Lost(lost.0)),
@@ -90,47 +83,47 @@ pub(crate) fn play(options: &Options, report: &mut Report, sides: Sides) -> Resu
 }
 
 /// There, or there and back as often as asked for.
-fn hops(stage: &mut Stage<'_>) -> Result<Check> {
+fn hops(stage: &mut Stage<'_>) -> Result<Outcome> {
     let count = stage.options.bounces().map_or(1, |bounces| 2 * bounces);
     for _ in 1..count {
         stage.hop()?;
     }
-    stage.hop()
+    last_hop(stage)
+}
+
+/// The migration whose comparison is the scenario's result.
+fn last_hop(stage: &mut Stage<'_>) -> Result<Outcome> {
+    stage.hop().map(Outcome::Migrated)
 }
 
 /// Prepares a migration and watches it until it is half-way.
 fn half_way(stage: &mut Stage<'_>) -> Result<()> {
     stage.prepare()?;
     stage.begin()?;
-    match stage.watch(Some(HALF_WAY))? {
-        Seen::Pass => Ok(()),
-        Seen::Completed(_) => bail!("the migration was over before it could be disturbed"),
-    }
+    stage.watch_until(HALF_WAY)
 }
 
 /// Nothing of an attempt is left, and the next one succeeds.
-fn recover(stage: &mut Stage<'_>) -> Result<Check> {
+fn recover(stage: &mut Stage<'_>) -> Result<Outcome> {
     stage.goes_on()?;
     stage.tracks_no_more()?;
     stage.check()?;
-    stage
-        .report
-        .note("the guest goes on, tracking is off; the next attempt:");
-    stage.hop()
+    stage.report.note("the guest goes on; the next attempt:");
+    last_hop(stage)
 }
 
-fn cancel(stage: &mut Stage<'_>) -> Result<Check> {
+fn cancel(stage: &mut Stage<'_>) -> Result<Outcome> {
     half_way(stage)?;
     stage.vm.qmp.execute(&migrate_cancel {})?;
     stage.vm.wait_migration(&["cancelled"], STEP)?;
     stage.report.note("cancelled");
-    if let Some(destination) = stage.destination.take() {
+    if let Some(mut destination) = stage.destination.take() {
         destination.ended()?;
     }
     recover(stage)
 }
 
-fn kill_destination(stage: &mut Stage<'_>) -> Result<Check> {
+fn kill_destination(stage: &mut Stage<'_>) -> Result<Outcome> {
     half_way(stage)?;
     let destination = stage
         .destination
@@ -143,46 +136,92 @@ fn kill_destination(stage: &mut Stage<'_>) -> Result<Check> {
 }
 
 /// The source is told to migrate while it does.
-fn again(stage: &mut Stage<'_>) -> Result<Check> {
+fn again(stage: &mut Stage<'_>) -> Result<Outcome> {
     half_way(stage)?;
     let command = stage.command();
     match stage.vm.qmp.attempt(&command)? {
         Ok(_) => bail!("QEMU begins a second migration beside the first"),
-        Err(refusal) => stage.report.note(&format!("told again: {}", refusal.desc)),
+        Err(refusal) => {
+            ensure!(
+                refusal.desc.contains("in progress"),
+                "QEMU refuses a second migration for another reason: {}",
+                refusal.desc
+            );
+            stage.report.note(&format!("told again: {}", refusal.desc));
+        }
     }
     stage.finish()?;
-    stage.hop()
+    last_hop(stage)
 }
 
-/// The last function is unplugged and plugged in again before a migration, and the other way round
-/// about the next.
-fn hotplug(stage: &mut Stage<'_>) -> Result<Check> {
-    let last = stage.plugged.len() - 1;
+/// The last function is unplugged and plugged in again before a migration, unplugged during one, and
+/// plugged in again while its new address space is tracked.
+fn hotplug(stage: &mut Stage<'_>) -> Result<Outcome> {
+    let last = stage.ports.len() - 1;
     stage.unplug(last)?;
     stage.plug(last)?;
     stage
         .report
         .note("one function unplugged, and plugged in again");
+    stage.goes_on()?;
     stage.check()?;
     stage.hop()?;
     stage.unplug(last)?;
     stage.report.note("one function unplugged");
+    stage.goes_on()?;
     stage.hop()?;
     stage.plug(last)?;
     stage.report.note("plugged in again");
+    stage.goes_on()?;
     stage.check()?;
-    stage.hop()
+    // QEMU plugs nothing during a migration, but during a measurement, which the migration then
+    // shares its tracking with: a function that comes back has to be tracked from the start.
+    track(stage)?;
+    stage.unplug(last)?;
+    stage.plug(last)?;
+    stage
+        .report
+        .note("unplugged and plugged in again while tracked");
+    is_measuring(stage)?;
+    last_hop(stage)
+}
+
+/// Fails if QEMU's measurement, and with it tracking, is over.
+fn is_measuring(stage: &mut Stage<'_>) -> Result<()> {
+    let status = stage.vm.qmp.execute(&QueryDirtyRate {})?.status;
+    ensure!(
+        status == "measuring",
+        "tracking was not on for all of this: QEMU's measurement is \"{status}\""
+    );
+    Ok(())
+}
+
+/// Has QEMU switch tracking on without a migration: it measures how much is written.
+fn track(stage: &mut Stage<'_>) -> Result<()> {
+    stage.vm.qmp.execute(&calc_dirty_rate {
+        calc_time: MEASURED,
+        calc_time_unit: None,
+        mode: Some(DirtyRateMeasureMode::dirty_bitmap),
+        sample_pages: None,
+    })?;
+    if stage.options.container {
+        // The calls of the container are in no trace.
+        return Ok(());
+    }
+    let vm = &stage.vm;
+    wait("tracking is not on", STEP, || {
+        Ok(vm.trace()?.is_on().then_some(()))
+    })
 }
 
 /// Steps in which memory is plugged: what Linux adds at a time.
 const BLOCK: u64 = 128 << 20;
-/// What the guest takes of plugged memory, and what the balloon takes of the other.
+/// What the guest takes of plugged memory.
 const TAKEN: u64 = 16 << 20;
-const BALLOON: u64 = 16 << 20;
 /// How long memory may take to come or go: a guest that was told to wait asks again in 5 minutes at most.
 const PLUG: Duration = Duration::from_secs(330);
 /// Seconds for which QEMU measures how much is written, with tracking on.
-const MEASURED: i64 = 45;
+const MEASURED: i64 = 60;
 
 /// Asks for so much memory to be plugged.
 fn request(vm: &mut Vm, size: u64) -> Result<()> {
@@ -205,118 +244,97 @@ fn wait_plugged(vm: &mut Vm, size: u64) -> Result<()> {
     })
 }
 
-/// Has the balloon leave so much memory to the guest, and waits for it.
-fn set_balloon(vm: &mut Vm, size: u64) -> Result<()> {
-    let value = i64::try_from(size)?;
-    vm.qmp.execute(&balloon { value })?;
-    wait("the balloon does not get its size", STEP, || {
-        Ok((vm.qmp.execute(&query_balloon {})?.actual == value).then_some(()))
-    })
-}
-
 /// Has the first function write to memory that was plugged; returns the number of the area.
 fn use_plugged(stage: &mut Stage<'_>) -> Result<u64> {
     let seed = stage.seed();
     let words = Words::new().with_hex("take", TAKEN).with_hex("seed", seed);
-    let area = stage.ask("plugged", words)?.number("area")?;
+    let answer = stage.ask("plugged", words)?;
+    let area = answer.number("area")?;
+    stage.bytes += answer.number("length")?;
     stage.aim(0, area)?;
+    stage.goes_on()?;
     Ok(area)
 }
 
 /// Gives the plugged memory back; the first function goes on where it began.
 fn leave_plugged(stage: &mut Stage<'_>, area: u64) -> Result<()> {
-    let first = stage.areas.first().copied();
-    stage.aim(0, first.context("there is no area")?)?;
-    stage.ask("drop", Words::new().with("area", area)).map(drop)
+    let first = stage.ports.first().context("there is no port")?.area;
+    stage.aim(0, first)?;
+    let answer = stage.ask("drop", Words::new().with("area", area))?;
+    stage.bytes -= answer.number("length")?;
+    Ok(())
+}
+
+/// Plugs memory, and has the first function write there; returns the number of the area.
+fn plug_memory(stage: &mut Stage<'_>) -> Result<u64> {
+    request(&mut stage.vm, BLOCK)?;
+    wait_plugged(&mut stage.vm, BLOCK)?;
+    use_plugged(stage)
+}
+
+/// Has the function go elsewhere, and unplugs the memory.
+fn unplug_memory(stage: &mut Stage<'_>, area: u64) -> Result<()> {
+    leave_plugged(stage, area)?;
+    request(&mut stage.vm, 0)?;
+    wait_plugged(&mut stage.vm, 0)
 }
 
 /// Memory comes and goes while tracking is on.
 ///
 /// QEMU plugs no memory during a migration. It has tracking switched on outside of one as well: when
 /// it measures how much is written.
-fn memory(stage: &mut Stage<'_>) -> Result<Check> {
-    let size = stage.options.memory()?;
-    stage.vm.qmp.execute(&calc_dirty_rate {
-        calc_time: MEASURED,
-        calc_time_unit: None,
-        mode: Some(DirtyRateMeasureMode::dirty_bitmap),
-        sample_pages: None,
-    })?;
-    if !stage.options.container {
-        let vm = &stage.vm;
-        wait("tracking is not on", STEP, || {
-            Ok(vm.trace()?.is_on().then_some(()))
-        })?;
-    }
-    request(&mut stage.vm, BLOCK)?;
-    wait_plugged(&mut stage.vm, BLOCK)?;
-    let area = use_plugged(stage)?;
-    set_balloon(&mut stage.vm, size - BALLOON)?;
+fn memory(stage: &mut Stage<'_>) -> Result<Outcome> {
+    track(stage)?;
+    let before = stage.vm.trace()?;
+    let area = plug_memory(stage)?;
     stage.check()?;
-    set_balloon(&mut stage.vm, size)?;
-    stage.ask("touch", Words::new().with_hex("length", BALLOON / 2))?;
-    leave_plugged(stage, area)?;
-    request(&mut stage.vm, 0)?;
-    wait_plugged(&mut stage.vm, 0)?;
-    request(&mut stage.vm, BLOCK)?;
-    wait_plugged(&mut stage.vm, BLOCK)?;
-    let area = use_plugged(stage)?;
+    unplug_memory(stage, area)?;
+    let area = plug_memory(stage)?;
     stage.check()?;
-    let vm = &mut stage.vm;
-    let measuring = vm.qmp.execute(&QueryDirtyRate {})?.status;
-    ensure!(
-        measuring == "measuring",
-        "tracking was not on for all of this: QEMU's measurement is \"{measuring}\""
-    );
+    is_measuring(stage)?;
     stage
         .report
-        .note("memory plugged, unplugged and plugged while tracked; a balloon in and out");
-    wait("QEMU goes on measuring", 2 * STEP, || {
+        .note("memory plugged, unplugged and plugged while tracked");
+    let vm = &mut stage.vm;
+    wait("QEMU goes on measuring", 3 * STEP, || {
         let status = vm.qmp.execute(&QueryDirtyRate {})?.status;
         Ok((status == "measured").then_some(()))
     })?;
-    stage.tracks_no_more()?;
-
-    half_way(stage)?;
-    stage.vm.qmp.execute(&balloon {
-        value: i64::try_from(size - BALLOON)?,
-    })?;
-    let check = stage.finish()?;
-    ensure!(check.pages > 0, "nothing was compared");
-    set_balloon(&mut stage.vm, size - BALLOON)?;
-    set_balloon(&mut stage.vm, size)?;
-    stage.ask("touch", Words::new().with_hex("length", BALLOON / 2))?;
-    leave_plugged(stage, area)?;
-    request(&mut stage.vm, 0)?;
-    wait_plugged(&mut stage.vm, 0)?;
+    // At its end QEMU asks for what was written.
+    let plugged = vm.trace()?.since(&before).plugged;
+    ensure!(
+        plugged > 0,
+        "nothing was reported of memory that was plugged while tracked"
+    );
     stage
         .report
-        .note("and unplugged after a migration during which the balloon grew");
-    stage.hop()
+        .note(&format!("{plugged} pages of it were reported"));
+    stage.tracks_no_more()?;
+
+    stage.hop()?;
+    unplug_memory(stage, area)?;
+    stage.report.note("and unplugged after a migration");
+    last_hop(stage)
 }
 
 /// QEMU is killed while pages are tracked, and nothing of it is left.
-fn kill(stage: &mut Stage<'_>, tables: u64) -> Result<Check> {
+fn kill(stage: &mut Stage<'_>, tables: u64) -> Result<Outcome> {
     half_way(stage)?;
     if !stage.options.container {
         ensure!(stage.vm.trace()?.is_on(), "tracking is not on");
     }
     let used = functions::table_pages()?;
+    ensure!(
+        used > tables,
+        "the IOMMU's tables have {used} pages, and had {tables} without a virtual machine"
+    );
     // The place of the one that is killed has to be filled: the destination, which ends without it.
     let destination = stage
         .destination
         .take()
         .context("there is no destination")?;
     std::mem::replace(&mut stage.vm, destination).kill()?;
-    // It may end by itself first.
-    wait("the destination waits for its source", STEP, || {
-        Ok(stage
-            .vm
-            .qmp
-            .attempt(&QueryMigrate {})
-            .is_err()
-            .then_some(()))
-    })?;
+    stage.vm.ended()?;
     wait("pages of the IOMMU's tables are left", STEP, || {
         Ok((functions::table_pages()? <= tables).then_some(()))
     })?;
@@ -324,24 +342,27 @@ fn kill(stage: &mut Stage<'_>, tables: u64) -> Result<Check> {
         "killed while tracking; the IOMMU's tables had {used} pages, and have {tables} again"
     ));
     stage.restart()?;
-    stage.hop()
+    last_hop(stage)
 }
 
-/// Looks whether QEMU refuses to migrate, and returns its message.
-fn blocked(stage: &mut Stage<'_>) -> Result<String> {
+/// Looks whether QEMU refuses to migrate because nothing tracks.
+fn blocked(stage: &mut Stage<'_>) -> Result<Outcome> {
     let reasons = stage.vm.qmp.execute(&QueryMigrate {})?.blocked_reasons;
-    let first = reasons.first().cloned();
-    let reason = first.context("nothing blocks a migration of this virtual machine")?;
+    let reason = reasons
+        .iter()
+        .find(|reason| reason.contains("dirty tracking"))
+        .with_context(|| format!("QEMU names no lack of dirty tracking, but {reasons:?}"))?;
     let command = stage.command();
     let refusal = match stage.vm.qmp.attempt(&command)? {
         Ok(_) => bail!("QEMU migrates although it says \"{reason}\""),
         Err(refusal) => refusal.desc,
     };
     ensure!(
-        refusal.contains(&reason),
+        refusal.contains(reason),
         "QEMU refuses with \"{refusal}\", and says that the reason is \"{reason}\""
     );
+    stage.report.note("refused; the guest goes on");
     stage.goes_on()?;
     stage.check()?;
-    Ok(refusal)
+    Ok(Outcome::Blocked(refusal))
 }

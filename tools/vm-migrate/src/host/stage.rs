@@ -1,14 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The virtual machine as it goes from one QEMU to the next.
+//! A virtual machine with its functions, all of which write. `migration` has it move.
 
-use std::{
-    thread,
-    time::{
-        Duration,
-        Instant, //
-    },
-};
+use std::time::Duration;
 
 use anyhow::{
     bail,
@@ -18,35 +12,26 @@ use anyhow::{
 };
 use qapi_qmp::{
     device_add,
-    device_del,
-    migrate,
-    migrate_incoming,
-    migrate_set_capabilities,
-    migrate_set_parameters,
-    MigrateSetParameters,
-    MigrationCapability,
-    MigrationCapabilityStatus, //
+    device_del, //
 };
 use vm_rule::{
-    rule::mix,
-    words::Words, //
+    rule::{
+        mix,
+        PAGE_SIZE, //
+    },
+    words::Words,
 };
 
 use crate::{
     cli::Options,
     functions::Sides,
     guest::Check,
+    migration::Attempt,
     qemu,
-    qmp::{
-        Migration,
-        QueryMigrate, //
-    },
     report::{
-        Figures,
         Lost,
         Report, //
     },
-    trace::Trace,
     vm::{
         wait,
         Vm, //
@@ -54,25 +39,19 @@ use crate::{
 };
 
 /// How long the guest may take until it is up, and for a command.
-const BOOT: Duration = Duration::from_secs(120);
+const BOOT: Duration = Duration::from_secs(90);
 pub(crate) const COMMAND: Duration = Duration::from_secs(60);
-/// How long a migration may take, and parts of it.
-const MIGRATION: Duration = Duration::from_secs(300);
+/// How long other things may take.
 pub(crate) const STEP: Duration = Duration::from_secs(30);
-const POLL: Duration = Duration::from_millis(25);
 
-/// In milliseconds: no pass over the memory leaves so little while something writes.
-const NO_DOWNTIME: u64 = 1;
-/// The longest that QEMU takes.
-const ANY_DOWNTIME: u64 = 2_000_000;
-
-/// What a migration has come to.
-#[derive(Debug)]
-pub(crate) enum Seen {
-    /// It is in that pass over the memory.
-    Pass,
-    /// It has completed.
-    Completed(Migration),
+/// A port of the virtual machine.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Port {
+    /// Whether a function is plugged in.
+    pub(crate) plugged: bool,
+    /// Its number in the guest, and that of its area there.
+    unit: u64,
+    pub(crate) area: u64,
 }
 
 /// A virtual machine at work.
@@ -82,21 +61,18 @@ pub(crate) struct Stage<'a> {
     pub(crate) vm: Vm,
     /// The one that it goes to.
     pub(crate) destination: Option<Vm>,
-    sides: Sides,
+    pub(crate) sides: Sides,
     /// Where it is.
-    side: usize,
+    pub(crate) side: usize,
     /// QEMUs so far.
-    started: usize,
-    /// For each port, whether a function is plugged in, its number in the guest, and its area there.
-    pub(crate) plugged: Vec<bool>,
-    units: Vec<u64>,
-    pub(crate) areas: Vec<u64>,
+    pub(crate) started: usize,
+    pub(crate) ports: Vec<Port>,
+    /// Bytes of all areas.
+    pub(crate) bytes: u64,
     /// Seeds given out so far.
     seeds: u64,
-    begin: Instant,
-    /// What was seen when the migration began.
-    writes_before: u64,
-    trace_before: Trace,
+    /// The migration under way, or the last one.
+    pub(crate) attempt: Attempt,
 }
 
 /// Starts a virtual machine on one side, and its guest.
@@ -132,13 +108,10 @@ impl<'a> Stage<'a> {
             sides,
             side: 0,
             started: 1,
-            plugged: vec![true; count],
-            units: vec![0; count],
-            areas: vec![0; count],
+            ports: vec![Port::default(); count],
+            bytes: 0,
             seeds: 0,
-            begin: Instant::now(),
-            writes_before: 0,
-            trace_before: Trace::default(),
+            attempt: Attempt::default(),
         };
         match stage.set_up() {
             Ok(()) => Ok(stage),
@@ -155,7 +128,7 @@ impl<'a> Stage<'a> {
         self.started += 1;
         let name = format!("vm-{}", self.started);
         self.vm = boot(self.options, &self.sides, self.side, &name)?;
-        self.plugged.fill(true);
+        self.bytes = 0;
         self.set_up()
     }
 
@@ -172,31 +145,41 @@ impl<'a> Stage<'a> {
     /// Gives each function its part of the memory, and has it write there.
     fn set_up(&mut self) -> Result<()> {
         let (start, length) = self.options.region()?;
-        let count = self.plugged.len();
+        let count = self.ports.len();
         let part = length / count as u64 / (2 << 20) * (2 << 20);
         for index in 0..count {
-            let base = start + index as u64 * part;
+            let offset = index as u64 * part;
+            // The last one gets what is left, so that all of it is compared.
+            let part = match index + 1 == count {
+                true => length - offset,
+                false => part,
+            };
             let seed = self.seed();
             let words = Words::new()
-                .with_hex("base", base)
+                .with_hex("base", start + offset)
                 .with_hex("length", part)
                 .with_hex("seed", seed);
             let area = self.ask("area", words)?.number("area")?;
+            self.bytes += part;
+            self.port(index)?.area = area;
             self.take(index)?;
-            self.set_area(index, area);
             self.aim(index, area)?;
         }
         self.ask(
             "run",
             Words::new().with("rate", self.options.processor_rate),
         )?;
-        Ok(())
+        self.goes_on()
     }
 
-    fn set_area(&mut self, index: usize, area: u64) {
-        if let Some(place) = self.areas.get_mut(index) {
-            *place = area;
-        }
+    fn port(&mut self, index: usize) -> Result<&mut Port> {
+        let port = self.ports.get_mut(index);
+        port.with_context(|| format!("there is no port {index}"))
+    }
+
+    /// Whether any function is plugged in.
+    pub(crate) fn has_function(&self) -> bool {
+        self.ports.iter().any(|port| port.plugged)
     }
 
     /// A seed that none had before.
@@ -217,14 +200,10 @@ impl<'a> Stage<'a> {
     /// Has the guest take the function at a port.
     fn take(&mut self, index: usize) -> Result<()> {
         let answer = self.ask("take", Words::new().with("port", qemu::port(index)))?;
-        if let Some(unit) = self.units.get_mut(index) {
-            *unit = answer.number("unit")?;
-        }
+        let port = self.port(index)?;
+        port.unit = answer.number("unit")?;
+        port.plugged = true;
         Ok(())
-    }
-
-    fn unit(&self, index: usize) -> u64 {
-        self.units.get(index).copied().unwrap_or(0)
     }
 
     /// Has a function write to an area.
@@ -235,12 +214,12 @@ impl<'a> Stage<'a> {
     pub(crate) fn aim(&mut self, index: usize, area: u64) -> Result<()> {
         let seed = self.seed();
         let words = Words::new()
-            .with("unit", self.unit(index))
+            .with("unit", self.port(index)?.unit)
             .with("area", area)
             .with_hex("span", self.options.span)
             .with_hex("seed", seed)
             .with("rate", self.options.rate)
-            // Ten interrupts in a second: each can be told from the next.
+            // Ten interrupts in a second.
             .with("progress", self.options.rate.div_ceil(10));
         self.ask("aim", words).map(drop)
     }
@@ -251,15 +230,14 @@ impl<'a> Stage<'a> {
     ///
     /// It does not go.
     pub(crate) fn unplug(&mut self, index: usize) -> Result<()> {
-        self.ask("release", Words::new().with("unit", self.unit(index)))?;
+        let unit = self.port(index)?.unit;
+        self.ask("release", Words::new().with("unit", unit))?;
         let id = qemu::writer(index);
         self.vm.qmp.execute(&device_del { id: id.clone() })?;
         self.vm.qmp.wait(&format!("end of {id}"), STEP, |event| {
             event.event == "DEVICE_DELETED" && event.data["device"] == id.as_str()
         })?;
-        if let Some(plugged) = self.plugged.get_mut(index) {
-            *plugged = false;
-        }
+        self.port(index)?.plugged = false;
         Ok(())
     }
 
@@ -285,12 +263,9 @@ impl<'a> Stage<'a> {
             bus,
             arguments: words,
         })?;
-        if let Some(plugged) = self.plugged.get_mut(index) {
-            *plugged = true;
-        }
         self.take(index)?;
-        let area = self.areas.get(index).copied();
-        self.aim(index, area.context("there is no such area")?)
+        let area = self.port(index)?.area;
+        self.aim(index, area)
     }
 
     /// The guest's counters.
@@ -308,31 +283,47 @@ impl<'a> Stage<'a> {
     ///
     /// `Lost` if it is not what it must be.
     pub(crate) fn check(&mut self) -> Result<Check> {
-        let check = Check::read(&self.ask("check", Words::new())?)?;
+        let answer = self.ask("check", Words::new())?;
+        self.judge(&answer)
+    }
+
+    /// Reads the answer to `check`, and has everything go on if it is good.
+    ///
+    /// # Errors
+    ///
+    /// `Lost` if the memory is not what it must be.
+    pub(crate) fn judge(&mut self, answer: &Words) -> Result<Check> {
+        let check = Check::read(answer)?;
         if !check.is_good() {
             return Err(Lost(check).into());
         }
+        let pages = self.bytes / PAGE_SIZE as u64;
+        ensure!(
+            check.pages == pages,
+            "the guest has compared {} pages of {pages}",
+            check.pages
+        );
         self.ask("run", Words::new())?;
         Ok(check)
     }
 
-    /// Looks whether the guest goes on as if nothing had been.
+    /// Looks whether the guest goes on as if nothing had been: the processor and each function write,
+    /// and each function interrupts.
     ///
     /// # Errors
     ///
-    /// Its counters stand.
+    /// One does not.
     pub(crate) fn goes_on(&mut self) -> Result<()> {
         self.vm.wait_status("running", STEP)?;
         let before = self.totals()?;
-        let plugged = self.plugged.contains(&true);
+        self.ask("listen", Words::new())?;
         wait("the guest writes nothing any more", STEP, || {
             let now = Check::totals(&self.vm.guest.ask("status", Words::new(), COMMAND)?)?;
-            let writes = now.writes > before.writes || !plugged;
-            Ok((writes && now.processor > before.processor).then_some(()))
+            Ok(now.all_moved(&before).then_some(()))
         })
     }
 
-    /// Looks whether QEMU has switched tracking off again.
+    /// Looks whether QEMU has switched tracking off again, and says so if that can be seen.
     ///
     /// # Errors
     ///
@@ -351,198 +342,8 @@ impl<'a> Stage<'a> {
                 trace.failed
             );
             Ok((!trace.is_on()).then_some(()))
-        })
-    }
-
-    /// Starts a QEMU on the other side that waits for the virtual machine.
-    ///
-    /// # Errors
-    ///
-    /// It does not start.
-    pub(crate) fn prepare(&mut self) -> Result<()> {
-        self.started += 1;
-        let name = format!("vm-{}", self.started);
-        let side = self.sides.get(1 - self.side).into_iter().flatten();
-        let hosts: Vec<_> = side
-            .zip(&self.plugged)
-            .map(|(host, plugged)| plugged.then(|| host.clone()))
-            .collect();
-        let mut vm = Vm::start(self.options, &name, &hosts, true)?;
-        tell_events(&mut vm)?;
-        vm.qmp.execute(&migrate_incoming {
-            channels: None,
-            exit_on_error: None,
-            uri: Some(self.uri()),
         })?;
-        self.destination = Some(vm);
+        self.report.note("QEMU has switched tracking off");
         Ok(())
     }
-
-    /// Where the destination listens.
-    fn uri(&self) -> String {
-        format!(
-            "unix:{}/vm-{}.sock",
-            self.options.logs.display(),
-            self.started
-        )
-    }
-
-    /// The command that migrates.
-    pub(crate) fn command(&self) -> migrate {
-        migrate {
-            channels: None,
-            detach: None,
-            resume: None,
-            uri: Some(self.uri()),
-        }
-    }
-
-    /// Begins to migrate to the QEMU that waits.
-    ///
-    /// # Errors
-    ///
-    /// QEMU refuses.
-    pub(crate) fn begin(&mut self) -> Result<()> {
-        tell_events(&mut self.vm)?;
-        self.writes_before = self.totals()?.writes;
-        self.trace_before = self.vm.trace()?;
-        self.vm
-            .qmp
-            .execute(&migrate_set_parameters(MigrateSetParameters {
-                max_bandwidth: Some(self.options.bandwidth),
-                ..Default::default()
-            }))?;
-        self.set_downtime(NO_DOWNTIME)?;
-        let name = self.destination.as_ref().map_or("nothing", |vm| &vm.name);
-        self.report.begin(&self.vm.name, name);
-        self.begin = Instant::now();
-        let command = self.command();
-        self.vm.qmp.execute(&command).map(drop)
-    }
-
-    fn set_downtime(&mut self, limit: u64) -> Result<()> {
-        let parameters = MigrateSetParameters {
-            downtime_limit: Some(limit),
-            ..Default::default()
-        };
-        self.vm
-            .qmp
-            .execute(&migrate_set_parameters(parameters))
-            .map(drop)
-    }
-
-    /// Watches the migration until it is in pass `until` over the memory, or else until its end.
-    ///
-    /// The virtual machine keeps running for as many passes as the options say, so that what the
-    /// IOMMU reports is needed; then it may stand still for as long as they say, and if that is not
-    /// enough either, for as long as it takes.
-    ///
-    /// # Errors
-    ///
-    /// The migration fails, with QEMU's message, or takes too long.
-    pub(crate) fn watch(&mut self, until: Option<u64>) -> Result<Seen> {
-        let mut shown = 0;
-        let mut downtime = NO_DOWNTIME;
-        loop {
-            let now = self.vm.qmp.execute(&QueryMigrate {})?;
-            let reported = self.vm.trace()?.since(&self.trace_before).pages;
-            let (pass, time) = (now.ram.dirty_sync_count, self.begin.elapsed());
-            self.report.progress(&now, time, reported);
-            if pass > shown {
-                self.report.pass(&now, time, reported);
-                shown = pass;
-            }
-            match now.status.as_str() {
-                "completed" => return Ok(Seen::Completed(now)),
-                "failed" | "failing" | "cancelled" | "cancelling" => bail!(
-                    "the migration has {}: {}",
-                    now.status,
-                    now.error_desc.unwrap_or_else(|| "QEMU says no more".into())
-                ),
-                "active" if until.is_some_and(|until| pass >= until) => return Ok(Seen::Pass),
-                _ => (),
-            }
-            let wanted = match pass.checked_sub(self.options.rounds) {
-                None => NO_DOWNTIME,
-                Some(more) if more < self.options.rounds => self.options.downtime,
-                Some(_) => ANY_DOWNTIME,
-            };
-            if wanted > downtime && until.is_none() {
-                self.set_downtime(wanted)?;
-                downtime = wanted;
-            }
-            ensure!(
-                time < MIGRATION,
-                "the migration is {} after {} seconds",
-                now.status,
-                MIGRATION.as_secs()
-            );
-            thread::sleep(POLL);
-        }
-    }
-
-    /// After a migration has completed: the other QEMU has the virtual machine, and the old one ends.
-    ///
-    /// # Errors
-    ///
-    /// The destination does not run it.
-    pub(crate) fn arrive(&mut self, migration: Migration) -> Result<()> {
-        let destination = self.destination.as_mut();
-        let destination = destination.context("there is no destination")?;
-        destination.wait_status("running", STEP)?;
-        destination.guest.follow(&self.vm.guest);
-        let trace = self.vm.trace()?.since(&self.trace_before);
-        ensure!(
-            trace.failed == 0,
-            "{} calls to iommufd failed",
-            trace.failed
-        );
-        if let Some(destination) = self.destination.take() {
-            std::mem::replace(&mut self.vm, destination).quit()?;
-        }
-        self.side = 1 - self.side;
-        let writes = self.totals()?.writes.saturating_sub(self.writes_before);
-        self.report.end(Figures {
-            migration,
-            trace,
-            writes,
-        });
-        Ok(())
-    }
-
-    /// Migrates to the other side, and compares.
-    ///
-    /// # Errors
-    ///
-    /// It does not succeed.
-    pub(crate) fn hop(&mut self) -> Result<Check> {
-        self.prepare()?;
-        self.begin()?;
-        self.finish()
-    }
-
-    /// Migrates from here to the end, and compares.
-    ///
-    /// # Errors
-    ///
-    /// It does not succeed.
-    pub(crate) fn finish(&mut self) -> Result<Check> {
-        match self.watch(None)? {
-            Seen::Completed(migration) => self.arrive(migration)?,
-            Seen::Pass => bail!("the migration was given up"),
-        }
-        self.check()
-    }
-}
-
-/// Has QEMU tell what happens in a migration.
-fn tell_events(vm: &mut Vm) -> Result<()> {
-    let events = MigrationCapabilityStatus {
-        capability: MigrationCapability::events,
-        state: true,
-    };
-    let capabilities = vec![events];
-    vm.qmp
-        .execute(&migrate_set_capabilities { capabilities })
-        .map(drop)
 }

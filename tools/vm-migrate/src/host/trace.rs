@@ -29,7 +29,12 @@ pub(crate) struct Trace {
     /// How often the bitmap was read, and how many pages that are not of the processor were in it.
     pub(crate) queries: u64,
     pub(crate) pages: u64,
+    /// Those of them that are where memory is plugged.
+    pub(crate) plugged: u64,
 }
+
+/// Where QEMU plugs memory: above all that a virtual machine has at first.
+const PLUGGED: u64 = 4 << 30;
 
 impl Trace {
     /// Reads QEMU's log.
@@ -62,6 +67,9 @@ impl Trace {
             } else if let Some(pages) = word(line, "dirty_pages=") {
                 trace.queries += 1;
                 trace.pages += pages;
+                if hexadecimal(line, "iova=0x").is_some_and(|iova| iova >= PLUGGED) {
+                    trace.plugged += pages;
+                }
             }
         }
         trace
@@ -80,14 +88,22 @@ impl Trace {
             failed: self.failed.saturating_sub(before.failed),
             queries: self.queries.saturating_sub(before.queries),
             pages: self.pages.saturating_sub(before.pages),
+            plugged: self.plugged.saturating_sub(before.plugged),
         }
     }
 }
 
 /// The number after a word.
 fn word(line: &str, key: &str) -> Option<u64> {
-    let (_, rest) = line.split_once(key)?;
-    rest.split_whitespace().next()?.parse().ok()
+    after(line, key)?.parse().ok()
+}
+
+fn hexadecimal(line: &str, key: &str) -> Option<u64> {
+    u64::from_str_radix(after(line, key)?, 16).ok()
+}
+
+fn after<'a>(line: &'a str, key: &str) -> Option<&'a str> {
+    line.split_once(key)?.1.split_whitespace().next()
 }
 
 #[cfg(test)]
@@ -99,14 +115,14 @@ iommufd_backend_set_dirty  iommufd=12 hwpt=2 enable=1 (0)
 iommufd_backend_get_dirty_bitmap  iommufd=12 hwpt=2 iova=0x0 size=0x10000000 page_size=0x1000 (0)
 vfio_get_dirty_bitmap iova=0x0 size= 0x10000000 bitmap_size=0x2000 start=0x0 dirty_pages=512
 iommufd_backend_get_dirty_bitmap  iommufd=12 hwpt=2 iova=0x0 size=0x1000 page_size=0x1000 (0)
-vfio_container_query_dirty_bitmap iova=0x0 size= 0x1000 bitmap_size=0x8 start=0x0 dirty_pages=1
+vfio_container_query_dirty_bitmap iova=0x100000000 size= 0x1000 bitmap_size=0x8 start=0x0 dirty_pages=1
 ";
 
     #[test]
     fn tracking_and_reports_are_counted() {
         let trace = Trace::of(LOG);
         assert_eq!((trace.on, trace.off, trace.failed), (1, 0, 0));
-        assert_eq!((trace.queries, trace.pages), (2, 513));
+        assert_eq!((trace.queries, trace.pages, trace.plugged), (2, 513, 1));
         assert!(trace.is_on());
         let end = Trace::of(&format!(
             "{LOG}iommufd_backend_set_dirty  iommufd=12 hwpt=2 enable=0 (0)\n"

@@ -55,8 +55,10 @@ use crate::{
 
 /// How long QEMU may take until it can be talked to, and to end.
 const START: Duration = Duration::from_secs(60);
-const END: Duration = Duration::from_secs(20);
+const END: Duration = Duration::from_secs(30);
 const POLL: Duration = Duration::from_millis(20);
+/// How often a processor is looked at that may stand still.
+const PROCESSOR_LOOKS: usize = 3;
 /// Bytes of a log that are shown when something went wrong.
 const TAIL: usize = 2000;
 
@@ -77,7 +79,9 @@ impl Drop for Process {
     fn drop(&mut self) {
         // One that has ended already takes no signal, and is waited for all the same.
         let _ = self.0.kill();
-        let _ = self.0.wait();
+        if let Err(e) = self.ended(END) {
+            eprintln!("vm-migrate: process {}: {e:#}", self.0.id());
+        }
     }
 }
 
@@ -137,7 +141,7 @@ impl Vm {
         hosts: &[Option<String>],
         incoming: bool,
     ) -> Result<Self> {
-        let files = Files::new(&options.logs, name);
+        let files = Files::new(options.logs(), name);
         for file in [&files.monitor, &files.serial, &files.trace, &files.console] {
             match fs::remove_file(file) {
                 Err(e) if e.kind() != io::ErrorKind::NotFound => {
@@ -172,10 +176,35 @@ impl Vm {
         };
         let console = tail(&self.files.console);
         let errors = tail(&self.files.errors);
+        let processor = self.processor();
         format!(
-            "{} {state}; QEMU: {errors}; the guest's console: {console}",
+            "{} {state}{processor}; QEMU: {errors}; the guest's console: {console}",
             self.name
         )
+    }
+
+    /// Where the processor is, a few times one after the other, if QEMU can say it.
+    fn processor(&mut self) -> String {
+        let mut lines = vec![];
+        for _ in 0..PROCESSOR_LOOKS {
+            let registers = self.qmp.attempt(&qapi_qmp::human_monitor_command {
+                cpu_index: None,
+                command_line: "info registers".into(),
+            });
+            let Ok(Ok(registers)) = registers else { break };
+            lines.extend(
+                registers
+                    .lines()
+                    .find(|l| l.starts_with("RIP="))
+                    .map(String::from),
+            );
+            thread::sleep(POLL);
+        }
+        lines.dedup();
+        lines
+            .iter()
+            .map(|line| format!(", {}", line.trim()))
+            .collect()
     }
 
     /// Waits until the virtual machine is in a state.
@@ -219,7 +248,7 @@ impl Vm {
     ///
     /// # Errors
     ///
-    /// It does not in time, or not well.
+    /// It does not in time, or not well; or the guest's kernel was in trouble.
     pub(crate) fn quit(mut self) -> Result<()> {
         // It may end before it has answered.
         let asked = self.qmp.attempt(&qapi_qmp::quit {});
@@ -231,7 +260,10 @@ impl Vm {
             self.name,
             tail(&self.files.errors)
         );
-        Ok(())
+        match trouble(&self.files.console) {
+            Some(line) => bail!("the kernel of {} says: {line}", self.name),
+            None => Ok(()),
+        }
     }
 
     /// Waits until QEMU has ended by itself, as a destination does whose source is gone.
@@ -239,7 +271,7 @@ impl Vm {
     /// # Errors
     ///
     /// It does not in time, or by a signal.
-    pub(crate) fn ended(mut self) -> Result<()> {
+    pub(crate) fn ended(&mut self) -> Result<()> {
         let status = self.process.ended(END)?;
         ensure!(
             status.signal().is_none(),
@@ -286,6 +318,17 @@ pub(crate) fn wait<T>(
     }
 }
 
+/// The first line on a guest's console that says that something is wrong.
+fn trouble(console: &str) -> Option<String> {
+    const WORDS: [&str; 5] = ["BUG: ", "WARNING: ", "Oops: ", "Kernel panic", "stall"];
+    let text = fs::read(console).ok()?;
+    let text = String::from_utf8_lossy(&text);
+    let line = text
+        .lines()
+        .find(|line| WORDS.iter().any(|word| line.contains(word)));
+    line.map(|line| line.trim().to_string())
+}
+
 /// The end of a file, on one line.
 fn tail(path: &str) -> String {
     let text = match fs::read(path) {
@@ -328,7 +371,7 @@ mod tests {
         let logs = std::env::temp_dir().join(format!("vm-migrate-{}", std::process::id()));
         fs::create_dir_all(&logs)?;
         let mut options = Options::try_parse_from(["vm-migrate"])?;
-        options.logs = logs.clone();
+        options.logs = Some(logs.clone());
         // It has no such options either, and says so.
         options.qemu = "/bin/cat".into();
         let started = Vm::start(&options, "vm-1", &[None], false).map(|_| ());
