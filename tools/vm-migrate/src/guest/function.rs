@@ -108,7 +108,7 @@ pub(crate) struct Function {
 }
 
 /// Waits for what `look` finds, for a bounded time.
-fn wait_for<T>(what: &str, mut look: impl FnMut() -> Result<Option<T>>) -> Result<T> {
+pub(crate) fn wait_for<T>(what: &str, mut look: impl FnMut() -> Result<Option<T>>) -> Result<T> {
     let begin = Instant::now();
     loop {
         if let Some(found) = look()? {

@@ -205,10 +205,14 @@ impl Machine {
     ///
     /// There is no such memory, or none of it is to be had.
     pub(crate) fn add_plugged(&mut self, take: u64, seed: u64) -> Result<usize> {
-        let ranges = memory::plugged_ranges()?;
-        let first = ranges.first().context("virtio-mem has added no memory")?;
-        let range = first.start..ranges.last().unwrap_or(first).end;
-        self.add_pages(Pages::plugged(&range, take)?, seed)
+        // It is added first, and then made use of.
+        let pages = function::wait_for("memory that was plugged", || {
+            let ranges = memory::plugged_ranges()?;
+            let range = ranges.first().zip(ranges.last());
+            let range = range.map(|(first, last)| first.start..last.end);
+            Ok(range.and_then(|range| Pages::plugged(&range, take).ok()))
+        })?;
+        self.add_pages(pages, seed)
     }
 
     fn add_pages(&mut self, pages: Pages, seed: u64) -> Result<usize> {

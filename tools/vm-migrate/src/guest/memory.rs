@@ -135,6 +135,9 @@ impl Memory for Pages {
     }
 }
 
+/// What is plugged is nowhere below.
+const PLUGGED: u64 = 4 << 30;
+
 /// The guest-physical address of each page of a window, and its offset there.
 fn physical_addresses(window: &Window) -> Result<Vec<(u64, usize)>> {
     const PRESENT: u64 = 1 << 63;
@@ -194,7 +197,7 @@ fn hex(text: &str) -> Result<u64> {
     u64::from_str_radix(digits, 16).with_context(|| format!("\"{text}\" is no number"))
 }
 
-/// Where virtio-mem has added memory.
+/// Where memory was plugged: above all that there is at first.
 ///
 /// # Errors
 ///
@@ -207,13 +210,14 @@ pub(crate) fn plugged_ranges() -> Result<Vec<Range<u64>>> {
 fn plugged_of(text: &str) -> Result<Vec<Range<u64>>> {
     let ranges = text
         .lines()
-        .filter_map(|line| line.trim().strip_suffix(" : System RAM (virtio_mem)"));
-    ranges
-        .map(|range| {
-            let (first, last) = range.split_once('-').context("a range has no end")?;
-            Ok(hex(first)?..hex(last)? + 1)
-        })
-        .collect()
+        .filter_map(|line| line.strip_suffix(" : System RAM"));
+    let ranges = ranges.map(|range| {
+        let (first, last) = range.split_once('-').context("a range has no end")?;
+        Ok(hex(first)?..hex(last)? + 1)
+    });
+    let is_plugged =
+        |range: &Result<Range<u64>>| range.as_ref().map_or(true, |r| r.start >= PLUGGED);
+    ranges.filter(is_plugged).collect()
 }
 
 #[cfg(test)]
@@ -231,12 +235,10 @@ mod tests {
     }
 
     #[test]
-    fn memory_of_virtio_mem_is_found() -> Result<()> {
+    fn plugged_memory_is_found() -> Result<()> {
         let text = "\
 00001000-0009fbff : System RAM
-100000000-14fffffff : 0000:00:03.0
-  100000000-107ffffff : virtio0
-    100000000-107ffffff : System RAM (virtio_mem)
+100000000-107ffffff : System RAM
 ";
         let ranges = plugged_of(text)?.into_iter().map(|r| (r.start, r.end));
         assert!(ranges.eq([(0x1_0000_0000, 0x1_0800_0000)]));

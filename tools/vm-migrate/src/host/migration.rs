@@ -30,6 +30,7 @@ use vm_rule::words::Words;
 
 use crate::{
     guest::Check,
+    qemu::Plugged,
     qmp::{
         Migration,
         QueryMigrate, //
@@ -104,11 +105,14 @@ impl Stage<'_> {
         self.started += 1;
         let name = format!("vm-{}", self.started);
         let side = self.sides.get(1 - self.side).into_iter().flatten();
-        let hosts: Vec<_> = side
-            .zip(&self.ports)
-            .map(|(host, port)| port.plugged.then(|| host.clone()))
-            .collect();
-        let mut vm = Vm::start(self.options, &name, &hosts, true)?;
+        let hosts = side.zip(&self.ports);
+        let plugged = Plugged {
+            hosts: hosts
+                .map(|(host, port)| port.plugged.then(|| host.clone()))
+                .collect(),
+            dimm: self.dimm,
+        };
+        let mut vm = Vm::start(self.options, &name, &plugged, true)?;
         tell_events(&mut vm)?;
         vm.qmp.execute(&migrate_incoming {
             channels: None,

@@ -18,10 +18,19 @@ use crate::{
 /// Ports of the virtual machine that functions are plugged into: the first one's slot on the root bus.
 const FIRST_SLOT: usize = 0x10;
 
-/// What virtio-mem may add.
-pub(crate) const PLUGGABLE: u64 = 256 << 20;
-/// Names of devices in QEMU.
-pub(crate) const VIRTIO_MEM: &str = "vmem0";
+/// The memory that can be plugged: as much as Linux adds at a time.
+const PLUGGABLE: u64 = 128 << 20;
+/// The memory module, in QEMU.
+pub(crate) const DIMM: &str = "dimm0";
+
+/// What is plugged in when QEMU starts.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Plugged {
+    /// A function of this machine for each port, or none.
+    pub(crate) hosts: Vec<Option<String>>,
+    /// Whether the memory module is.
+    pub(crate) dimm: bool,
+}
 
 /// Files of one QEMU.
 pub(crate) struct Files {
@@ -74,7 +83,12 @@ pub(crate) fn function(options: &Options, index: usize, host: &str) -> Vec<(Stri
     named.collect()
 }
 
-/// The words after QEMU's name. `hosts` has a function of this machine for each port, or none.
+/// Driver and properties of the memory module.
+pub(crate) fn dimm() -> (&'static str, [(&'static str, &'static str); 1]) {
+    ("pc-dimm", [("memdev", "more")])
+}
+
+/// The words after QEMU's name.
 ///
 /// # Errors
 ///
@@ -82,7 +96,7 @@ pub(crate) fn function(options: &Options, index: usize, host: &str) -> Vec<(Stri
 pub(crate) fn arguments(
     options: &Options,
     files: &Files,
-    hosts: &[Option<String>],
+    plugged: &Plugged,
     incoming: bool,
 ) -> Result<Vec<String>> {
     let memory = options.memory()?;
@@ -108,19 +122,18 @@ pub(crate) fn arguments(
     match plugs {
         true => add(&[
             "-m",
-            &format!("size={memory}B,maxmem={}B", memory + PLUGGABLE),
+            &format!("size={memory}B,slots=1,maxmem={}B", memory + PLUGGABLE),
         ]),
         false => add(&["-m", &format!("size={memory}B")]),
     }
     add(&["-object", &backend(options.page_size, "ram", memory)]);
     if plugs {
-        let more = backend(options.page_size, "more", PLUGGABLE);
-        // Not all of it is plugged, so it is not reserved.
-        add(&["-object", &more.replace(",prealloc=on", "")]);
-        add(&[
-            "-device",
-            &format!("virtio-mem-pci,id={VIRTIO_MEM},memdev=more,requested-size=0"),
-        ]);
+        add(&["-object", &backend(options.page_size, "more", PLUGGABLE)]);
+    }
+    if plugged.dimm {
+        let (driver, properties) = dimm();
+        let words = properties.map(|(key, value)| format!(",{key}={value}"));
+        add(&["-device", &format!("{driver},id={DIMM}{}", words.concat())]);
     }
 
     add(&["-kernel", &options.kernel.display().to_string()]);
@@ -153,7 +166,7 @@ pub(crate) fn arguments(
     if !options.container {
         add(&["-object", "iommufd,id=iommufd0"]);
     }
-    for (index, host) in hosts.iter().enumerate() {
+    for (index, host) in plugged.hosts.iter().enumerate() {
         let (slot, number) = (FIRST_SLOT + index, index + 1);
         add(&[
             "-device",
@@ -198,9 +211,12 @@ mod tests {
 
     fn line(words: &[&str], hosts: &[Option<&str>]) -> Result<String> {
         let options = Options::try_parse_from([&["vm-migrate"], words].concat())?;
-        let hosts: Vec<_> = hosts.iter().map(|host| host.map(String::from)).collect();
+        let plugged = Plugged {
+            hosts: hosts.iter().map(|host| host.map(String::from)).collect(),
+            dimm: options.scenario == Scenario::Memory,
+        };
         let files = Files::new(Path::new("/logs"), "vm-1");
-        Ok(arguments(&options, &files, &hosts, false)?.join(" "))
+        Ok(arguments(&options, &files, &plugged, false)?.join(" "))
     }
 
     #[test]
@@ -245,7 +261,8 @@ mod tests {
         }
         let line = line(&["--scenario", "memory"], &[])?;
         assert!(
-            line.contains("-m size=268435456B,maxmem=536870912B"),
+            line.contains("-m size=268435456B,slots=1,maxmem=402653184B")
+                && line.contains("-device pc-dimm,id=dimm0,memdev=more"),
             "{line}"
         );
         Ok(())

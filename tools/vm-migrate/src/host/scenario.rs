@@ -2,8 +2,6 @@
 
 //! What is shown, scenario by scenario.
 
-use std::time::Duration;
-
 use anyhow::{
     bail,
     ensure,
@@ -13,8 +11,6 @@ use anyhow::{
 use qapi_qmp::{
     calc_dirty_rate,
     migrate_cancel,
-    qom_get,
-    qom_set,
     DirtyRateMeasureMode, //
 };
 use vm_rule::words::Words;
@@ -28,7 +24,6 @@ use crate::{
         self,
         Sides, //
     },
-    qemu::VIRTIO_MEM,
     qmp::{
         QueryDirtyRate,
         QueryMigrate, //
@@ -42,10 +37,7 @@ use crate::{
         Stage,
         STEP, //
     },
-    vm::{
-        wait,
-        Vm, //
-    },
+    vm::wait,
 };
 
 /// The pass over the memory in which something comes between.
@@ -214,38 +206,14 @@ fn track(stage: &mut Stage<'_>) -> Result<()> {
     })
 }
 
-/// Steps in which memory is plugged: what Linux adds at a time.
-const BLOCK: u64 = 128 << 20;
 /// What the guest takes of plugged memory.
 const TAKEN: u64 = 16 << 20;
-/// How long memory may take to come or go: a guest that was told to wait asks again in 5 minutes at most.
-const PLUG: Duration = Duration::from_secs(330);
 /// Seconds for which QEMU measures how much is written, with tracking on.
 const MEASURED: i64 = 60;
 
-/// Asks for so much memory to be plugged.
-fn request(vm: &mut Vm, size: u64) -> Result<()> {
-    vm.qmp.execute(&qom_set {
-        path: VIRTIO_MEM.into(),
-        property: "requested-size".into(),
-        value: size.into(),
-    })?;
-    Ok(())
-}
-
-/// Waits until so much memory is plugged.
-fn wait_plugged(vm: &mut Vm, size: u64) -> Result<()> {
-    wait(&format!("not {size:#x} bytes are plugged"), PLUG, || {
-        let now = vm.qmp.execute(&qom_get {
-            path: VIRTIO_MEM.into(),
-            property: "size".into(),
-        })?;
-        Ok((now.as_u64() == Some(size)).then_some(()))
-    })
-}
-
-/// Has the first function write to memory that was plugged; returns the number of the area.
-fn use_plugged(stage: &mut Stage<'_>) -> Result<u64> {
+/// Plugs memory, and has the first function write there; returns the number of the area.
+fn plug_memory(stage: &mut Stage<'_>) -> Result<u64> {
+    stage.plug_dimm()?;
     let seed = stage.seed();
     let words = Words::new().with_hex("take", TAKEN).with_hex("seed", seed);
     let answer = stage.ask("plugged", words)?;
@@ -256,27 +224,13 @@ fn use_plugged(stage: &mut Stage<'_>) -> Result<u64> {
     Ok(area)
 }
 
-/// Gives the plugged memory back; the first function goes on where it began.
-fn leave_plugged(stage: &mut Stage<'_>, area: u64) -> Result<()> {
+/// Has the function go where it began, and unplugs the memory.
+fn unplug_memory(stage: &mut Stage<'_>, area: u64) -> Result<()> {
     let first = stage.ports.first().context("there is no port")?.area;
     stage.aim(0, first)?;
     let answer = stage.ask("drop", Words::new().with("area", area))?;
     stage.bytes -= answer.number("length")?;
-    Ok(())
-}
-
-/// Plugs memory, and has the first function write there; returns the number of the area.
-fn plug_memory(stage: &mut Stage<'_>) -> Result<u64> {
-    request(&mut stage.vm, BLOCK)?;
-    wait_plugged(&mut stage.vm, BLOCK)?;
-    use_plugged(stage)
-}
-
-/// Has the function go elsewhere, and unplugs the memory.
-fn unplug_memory(stage: &mut Stage<'_>, area: u64) -> Result<()> {
-    leave_plugged(stage, area)?;
-    request(&mut stage.vm, 0)?;
-    wait_plugged(&mut stage.vm, 0)
+    stage.unplug_dimm()
 }
 
 /// Memory comes and goes while tracking is on.

@@ -27,7 +27,10 @@ use crate::{
     functions::Sides,
     guest::Check,
     migration::Attempt,
-    qemu,
+    qemu::{
+        self,
+        Plugged, //
+    },
     report::{
         Lost,
         Report, //
@@ -67,6 +70,8 @@ pub(crate) struct Stage<'a> {
     /// QEMUs so far.
     pub(crate) started: usize,
     pub(crate) ports: Vec<Port>,
+    /// Whether the memory module is plugged in.
+    pub(crate) dimm: bool,
     /// Bytes of all areas.
     pub(crate) bytes: u64,
     /// Seeds given out so far.
@@ -77,14 +82,12 @@ pub(crate) struct Stage<'a> {
 
 /// Starts a virtual machine on one side, and its guest.
 fn boot(options: &Options, sides: &Sides, side: usize, name: &str) -> Result<Vm> {
-    let hosts: Vec<_> = sides
-        .get(side)
-        .into_iter()
-        .flatten()
-        .cloned()
-        .map(Some)
-        .collect();
-    let mut vm = Vm::start(options, name, &hosts, false)?;
+    let hosts = sides.get(side).into_iter().flatten();
+    let plugged = Plugged {
+        hosts: hosts.cloned().map(Some).collect(),
+        dimm: false,
+    };
+    let mut vm = Vm::start(options, name, &plugged, false)?;
     match vm.guest.ready(BOOT) {
         Ok(_) => Ok(vm),
         Err(e) => bail!("{e:#}; {}", vm.diagnosis()),
@@ -109,6 +112,7 @@ impl<'a> Stage<'a> {
             side: 0,
             started: 1,
             ports: vec![Port::default(); count],
+            dimm: false,
             bytes: 0,
             seeds: 0,
             attempt: Attempt::default(),
@@ -128,6 +132,7 @@ impl<'a> Stage<'a> {
         self.started += 1;
         let name = format!("vm-{}", self.started);
         self.vm = boot(self.options, &self.sides, self.side, &name)?;
+        self.dimm = false;
         self.bytes = 0;
         self.set_up()
     }
@@ -232,12 +237,46 @@ impl<'a> Stage<'a> {
     pub(crate) fn unplug(&mut self, index: usize) -> Result<()> {
         let unit = self.port(index)?.unit;
         self.ask("release", Words::new().with("unit", unit))?;
-        let id = qemu::writer(index);
-        self.vm.qmp.execute(&device_del { id: id.clone() })?;
-        self.vm.qmp.wait(&format!("end of {id}"), STEP, |event| {
-            event.event == "DEVICE_DELETED" && event.data["device"] == id.as_str()
-        })?;
+        self.delete(&qemu::writer(index))?;
         self.port(index)?.plugged = false;
+        Ok(())
+    }
+
+    /// Unplugs a device, which the guest has to let go.
+    fn delete(&mut self, id: &str) -> Result<()> {
+        self.vm.qmp.execute(&device_del { id: id.into() })?;
+        let ended = self.vm.qmp.wait(&format!("end of {id}"), STEP, |event| {
+            event.event == "DEVICE_DELETED" && event.data["device"] == id
+        });
+        ended.map(drop)
+    }
+
+    /// Plugs the memory module in.
+    ///
+    /// # Errors
+    ///
+    /// QEMU does not take it.
+    pub(crate) fn plug_dimm(&mut self) -> Result<()> {
+        let (driver, properties) = qemu::dimm();
+        let properties = properties.map(|(key, value)| (key.into(), value.into()));
+        self.vm.qmp.execute(&device_add {
+            driver: driver.into(),
+            id: Some(qemu::DIMM.into()),
+            bus: None,
+            arguments: properties.into_iter().collect(),
+        })?;
+        self.dimm = true;
+        Ok(())
+    }
+
+    /// Unplugs it.
+    ///
+    /// # Errors
+    ///
+    /// The guest does not let it go.
+    pub(crate) fn unplug_dimm(&mut self) -> Result<()> {
+        self.delete(qemu::DIMM)?;
+        self.dimm = false;
         Ok(())
     }
 

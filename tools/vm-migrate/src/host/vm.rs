@@ -43,7 +43,8 @@ use crate::{
     lines::Lines,
     qemu::{
         arguments,
-        Files, //
+        Files,
+        Plugged, //
     },
     qmp::{
         Qmp,
@@ -130,7 +131,7 @@ impl Process {
 }
 
 impl Vm {
-    /// Starts QEMU and connects to it. `hosts` has a function of this machine for each port, or none.
+    /// Starts QEMU and connects to it.
     ///
     /// # Errors
     ///
@@ -138,7 +139,7 @@ impl Vm {
     pub(crate) fn start(
         options: &Options,
         name: &str,
-        hosts: &[Option<String>],
+        plugged: &Plugged,
         incoming: bool,
     ) -> Result<Self> {
         let files = Files::new(options.logs(), name);
@@ -152,7 +153,7 @@ impl Vm {
         }
         let errors = File::create(&files.errors)
             .with_context(|| format!("cannot write to {}", files.errors))?;
-        let words = arguments(options, &files, hosts, incoming)?;
+        let words = arguments(options, &files, plugged, incoming)?;
         let mut process = Process::start(&options.qemu, &words, errors)
             .with_context(|| format!("cannot start {}", options.qemu.display()))?;
         let mut connect =
@@ -374,7 +375,7 @@ mod tests {
         options.logs = Some(logs.clone());
         // It has no such options either, and says so.
         options.qemu = "/bin/cat".into();
-        let started = Vm::start(&options, "vm-1", &[None], false).map(|_| ());
+        let started = Vm::start(&options, "vm-1", &Plugged::default(), false).map(|_| ());
         fs::remove_dir_all(&logs)?;
         let said = started.map_err(|e| format!("{e:#}")).err();
         let said = said.unwrap_or_default();
