@@ -261,7 +261,7 @@ VM_ALL_TESTS = (
         vm_test(name.replace("-", "_"), f"--scenario {name}")
         for name in ("cancel", "kill-destination", "again", "hotplug", "kill")
     ),
-    vm_test("memory", "--scenario memory", limit=900),
+    vm_test("memory", "--scenario memory", limit=300),
 )
 
 
