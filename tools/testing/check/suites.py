@@ -191,6 +191,20 @@ TRACKING = (
     "amd-v2/nopt",
     "amd-v1-c/pt",
 )
+# Each of our drivers with each default domain, and each C driver once: there the tests show
+# that the emulated unit is right.
+RUST_MACHINES = tuple(
+    machine.name
+    for machine in configs.machines()
+    if machine.config.module and not machine.config.variant
+)
+C_MACHINES = (
+    "vtd-ss-c/nopt",
+    "vtd-fs-c/pt",
+    "vtd-legacy-c/nopt",
+    "amd-v1-c/pt",
+    "amd-v2-c/pt",
+)
 # Where one property of the unit is another one.
 VARIANTS = ("vtd-ss-39/pt", "vtd-ss-cm/pt")
 
@@ -416,7 +430,8 @@ def all_suites():
             "upstream",
             "the kernel's own vfio selftests, unmodified",
             UPSTREAM,
-            # They map a gigabyte each: by 4 KiB and by 2 MiB, each driver both ways.
+            # They map a gigabyte each: by 4 KiB and by 2 MiB, each of our drivers both ways.
+            machines=RUST_MACHINES + C_MACHINES,
             huge_with=("nopt",),
         ),
         GuestSuite(
