@@ -31,8 +31,9 @@ use super::{
 ///
 /// # Invariants
 ///
-/// `raw` points to a valid dirty bitmap that this object has for itself during `'a`; its two
-/// pointers are null or valid.
+/// - `raw` points to a valid dirty bitmap that this object has for itself during `'a`.
+/// - Its `bitmap` is null, or valid and covers `query`. Its `gather` is null or initialised. This
+///   object has both for itself too.
 pub struct DirtyBitmap<'a> {
     raw: NonNull<bindings::iommu_dirty_bitmap>,
     query: Range,
@@ -44,14 +45,15 @@ impl DirtyBitmap<'_> {
     ///
     /// # Safety
     ///
-    /// `raw` points to a valid dirty bitmap, with pointers that are null or valid, which the caller
-    /// has for itself during `'a`.
+    /// `raw` points to a valid dirty bitmap. Its `bitmap` is null, or valid and covers `query`; its
+    /// `gather` is null or initialised. The caller has all three for itself during `'a`.
     #[inline]
     pub(super) unsafe fn from_raw(
         raw: NonNull<bindings::iommu_dirty_bitmap>,
         query: Range,
     ) -> Self {
-        // INVARIANT: By this function's contract.
+        // INVARIANT: `raw` and what it points to are as the type asks, and the caller has them for
+        // itself during `'a` (contract).
         Self {
             raw,
             query,
@@ -75,22 +77,24 @@ impl DirtySink for DirtyBitmap<'_> {
         let Ok(range) = Range::inclusive(first, last) else {
             return;
         };
-        // SAFETY: By the type invariants.
+        // SAFETY: By the type invariants, `raw` points to a valid dirty bitmap.
         let bitmap = unsafe { (*self.raw.as_ptr()).bitmap };
         if bitmap.is_null() {
             return;
         }
-        // SAFETY: By the type invariants, the bitmap is valid and ours.
+        // SAFETY: By the type invariants, `bitmap` is valid, covers the query, and only this object
+        // uses it. The range lies within the query.
         // CAST: The query came in `unsigned long`, and the range lies within.
         unsafe { ffi::iova_bitmap_set(bitmap, range.first() as usize, range.size() as usize) };
     }
 
     #[inline]
     fn cleared(&mut self, range: Range) {
-        // SAFETY: By the type invariants.
+        // SAFETY: By the type invariants, `raw` points to a valid dirty bitmap.
         let gather = unsafe { (*self.raw.as_ptr()).gather };
         if let Some(gather) = NonNull::new(gather) {
-            // SAFETY: By the type invariants, the gather is valid and ours.
+            // SAFETY: By the type invariants, `gather` is initialised, and only this object uses
+            // it.
             unsafe { IotlbGather::from_raw(gather) }.add(range);
         }
     }

@@ -204,7 +204,8 @@ impl<P: PagingDomain> Domain<P> {
     ///
     /// # Safety
     ///
-    /// `module` is that of the driver, or null if it is built in.
+    /// `module` is that of the driver, or null if it is built in. It is not unloaded during the
+    /// call.
     ///
     /// # Errors
     ///
@@ -213,7 +214,8 @@ impl<P: PagingDomain> Domain<P> {
         domain: Pin<KBox<Self>>,
         module: *mut bindings::module,
     ) -> Result<*mut bindings::iommu_domain> {
-        // SAFETY: By this function's contract; null is fine.
+        // SAFETY: `module` is null, which the function allows, or a module that is not unloaded
+        // during the call (contract).
         if !unsafe { bindings::try_module_get(module) } {
             return Err(ENODEV);
         }
@@ -228,14 +230,14 @@ impl<P: PagingDomain> Domain<P> {
     ///
     /// # Safety
     ///
-    /// `raw` came from [`Self::into_raw`] for the same `P`, and [`free`] is not called for it
-    /// during `'a`.
+    /// `raw` points to the start of a `Domain<P>`, as [`Self::into_raw`] returns it, which is not
+    /// freed during `'a`.
     #[inline]
     pub(super) unsafe fn from_raw<'a>(raw: *mut bindings::iommu_domain) -> &'a Self {
         const_assert!(core::mem::offset_of!(Self, head) == 0);
         const_assert!(core::mem::offset_of!(Head, raw) == 0);
         const_assert!(core::mem::offset_of!(bindings::pt_iommu, domain) == 0);
-        // SAFETY: By this function's contract; the C part is at the start.
+        // SAFETY: `raw` points to a `Domain<P>` that is not freed during `'a` (contract).
         unsafe { &*raw.cast::<Self>() }
     }
 
@@ -246,7 +248,8 @@ impl<P: PagingDomain> Domain<P> {
     /// `raw` came from [`Self::into_raw`] for the same `P`; it is not used any more, except for the
     /// module in its head.
     unsafe fn end(raw: *mut bindings::iommu_domain) {
-        // SAFETY: By this function's contract.
+        // SAFETY: `raw` is a pinned box of this type that `into_raw()` gave away, and nothing uses
+        // it any more (contract).
         let domain = unsafe { Pin::new_unchecked(KBox::from_raw(raw.cast::<Self>())) };
         if domain.attachments.is_lost() {
             pr_err!(
@@ -314,8 +317,8 @@ impl<P: PagingDomain> Domain<P> {
     ///
     /// # Safety
     ///
-    /// `gather` was given to maps and unmaps of this domain only, since it was initialised or
-    /// empty.
+    /// Since it was initialised or empty, only maps, unmaps and harvests of this domain have added
+    /// to `gather`. Only maps and unmaps add tables.
     ///
     /// # Errors
     ///
@@ -323,9 +326,9 @@ impl<P: PagingDomain> Domain<P> {
     #[inline]
     pub(super) unsafe fn sync(&self, gather: &mut IotlbGather<'_>) -> Result {
         let flushed = self.flush(gather.flush().unwrap_or(Flush::All));
-        // SAFETY: By this function's contract the tables are of this domain, whose walks are
-        // counted by `walks`. The range of each was added before it, so the flush was one of all of
-        // them, and the driver returns `Ok` only if hardware has forgotten them (`Confirms`, 2).
+        // SAFETY: The tables in `gather` were detached from this domain (contract), whose walks
+        // `walks` counts. The range of each table was added before it, so the flush covered all of
+        // them. The driver returns `Ok` only if hardware has forgotten them (`Confirms`, 2).
         unsafe { gather.free_tables(flushed, &self.walks) };
         flushed
     }
@@ -350,9 +353,11 @@ impl<P: PagingDomain> Domain<P> {
 #[inline(never)]
 pub(super) unsafe extern "C" fn free(raw: *mut bindings::iommu_domain) {
     let head = raw.cast::<Head>();
-    // SAFETY: By this function's contract; each domain begins with its head.
+    // SAFETY: `raw` came from `into_raw()` (contract): it points to a domain, which begins with its
+    // head.
     let (end, module) = unsafe { ((*head).end, (*head).module) };
-    // SAFETY: By this function's contract; `new()` took the function of the same type.
+    // SAFETY: `raw` came from `into_raw()`, and nothing uses it any more (contract). `new()` took
+    // the `end()` of the same type.
     unsafe { end(raw) };
     // SAFETY: `into_raw()` took the reference, and nothing of the module runs for the domain now.
     unsafe { bindings::module_put(module) };

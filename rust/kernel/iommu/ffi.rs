@@ -74,11 +74,12 @@ pub(super) fn alloc_pages(
 ///
 /// # Safety
 ///
-/// `virt` came from [`alloc_pages`], is on no free list, and neither the CPU nor a device uses the
-/// memory any more.
+/// `virt` came from [`alloc_pages`], was not freed since and is on no free list. Neither the CPU
+/// nor a device uses the memory any more.
 #[inline(never)]
 pub(super) unsafe fn free_pages(virt: NonNull<u8>) {
-    // SAFETY: By this function's contract.
+    // SAFETY: `virt` came from `alloc_pages()`, is on no list, and nothing uses it any more
+    // (contract).
     unsafe { bindings::iommu_free_pages(virt.as_ptr().cast()) }
 }
 
@@ -90,7 +91,8 @@ pub(super) unsafe fn free_pages(virt: NonNull<u8>) {
 /// is on no list, and from now on belongs to `list`.
 #[inline(never)]
 pub(super) unsafe fn pages_list_add(list: *mut bindings::iommu_pages_list, virt: NonNull<u8>) {
-    // SAFETY: By this function's contract.
+    // SAFETY: The caller has the initialised list for itself; `virt` came from `alloc_pages()` and
+    // is on no list (contract).
     unsafe { bindings::iommu_pages_list_add(list, virt.as_ptr().cast()) }
 }
 
@@ -101,7 +103,7 @@ pub(super) unsafe fn pages_list_add(list: *mut bindings::iommu_pages_list, virt:
 /// `list` is an initialised list that the caller has for itself.
 #[inline(never)]
 pub(super) unsafe fn pages_list_pop(list: *mut bindings::iommu_pages_list) -> Option<NonNull<u8>> {
-    // SAFETY: By this function's contract.
+    // SAFETY: The list is initialised, and the caller has it for itself (contract).
     NonNull::new(unsafe { bindings::iommu_pages_list_pop(list) }.cast())
 }
 
@@ -109,11 +111,12 @@ pub(super) unsafe fn pages_list_pop(list: *mut bindings::iommu_pages_list) -> Op
 ///
 /// # Safety
 ///
-/// `list` is an initialised list that the caller has for itself, and no device can reach any of its
-/// pages any more: the flush is over.
+/// `list` is an initialised list that the caller has for itself. Neither the CPU nor a device uses
+/// any of its pages any more: the flush and the walks are over.
 #[inline(never)]
 pub(super) unsafe fn put_pages_list(list: *mut bindings::iommu_pages_list) {
-    // SAFETY: By this function's contract.
+    // SAFETY: The caller has the initialised list for itself, and nothing uses its pages any more
+    // (contract).
     unsafe { bindings::iommu_put_pages_list(list) }
 }
 
@@ -124,7 +127,7 @@ pub(super) unsafe fn put_pages_list(list: *mut bindings::iommu_pages_list) {
 /// `virt` points into the linear map.
 #[inline(never)]
 pub(super) unsafe fn virt_to_phys(virt: NonNull<u8>) -> u64 {
-    // SAFETY: By this function's contract.
+    // SAFETY: `virt` points into the linear map (contract).
     from_phys(unsafe { bindings::virt_to_phys(virt.as_ptr().cast()) })
 }
 
@@ -132,11 +135,11 @@ pub(super) unsafe fn virt_to_phys(virt: NonNull<u8>) -> u64 {
 ///
 /// # Safety
 ///
-/// `virt` is valid for `len` bytes.
+/// `virt` is valid for reads of `len` bytes.
 #[cfg(CONFIG_X86)]
 #[inline(never)]
 pub(super) unsafe fn flush_cache(virt: *mut u8, len: u32) {
-    // SAFETY: By this function's contract.
+    // SAFETY: `virt` is valid for reads of `len` bytes (contract).
     unsafe { bindings::clflush_cache_range(virt.cast(), len) }
 }
 
@@ -146,10 +149,10 @@ pub(super) unsafe fn flush_cache(virt: *mut u8, len: u32) {
 ///
 /// # Safety
 ///
-/// `bitmap` is valid and the caller has it for itself.
+/// `bitmap` is valid, and the caller has it for itself. It covers the `len` bytes from `iova`.
 #[inline(never)]
 pub(super) unsafe fn iova_bitmap_set(bitmap: *mut bindings::iova_bitmap, iova: usize, len: usize) {
-    // SAFETY: By this function's contract.
+    // SAFETY: `bitmap` is valid, covers the bytes, and the caller has it for itself (contract).
     unsafe { bindings::iova_bitmap_set(bitmap, iova, len) }
 }
 
@@ -165,10 +168,12 @@ pub(super) fn can_store_pair() -> bool {
 /// # Safety
 ///
 /// - [`can_store_pair`] has said yes.
-/// - `virt` is valid for 16 bytes, aligned to as many, and only accessed as atomic words.
+/// - `virt` is valid for reads and writes of 16 bytes, aligned to as many, and only accessed as
+///   atomic words.
 #[inline(never)]
 pub(super) unsafe fn store_pair(virt: *mut u64, values: [u64; 2]) {
-    // SAFETY: By this function's contract.
+    // SAFETY: The processor can store pairs; `virt` is valid for 16 bytes and aligned to as many
+    // (contract).
     unsafe { bindings::rust_iommu_store128(virt, values[0], values[1]) }
 }
 
@@ -243,7 +248,8 @@ pub(super) unsafe fn phys_to_virt(phys: u64) -> NonNull<u8> {
     let base = unsafe { offset };
     // CAST: Addresses have 64 bits here.
     let virt = core::ptr::with_exposed_provenance_mut(base.wrapping_add(phys as usize));
-    // SAFETY: By this function's contract the address is in the linear map, so it is not null.
+    // SAFETY: `phys` came from `virt_to_phys()` (contract), so the address is in the linear map and
+    // not null.
     unsafe { NonNull::new_unchecked(virt) }
 }
 
@@ -256,6 +262,7 @@ pub(super) unsafe fn phys_to_virt(phys: u64) -> NonNull<u8> {
 #[inline(never)]
 pub(super) unsafe fn phys_to_virt(phys: u64) -> NonNull<u8> {
     // CAST: The address was one of C, see `from_phys()`.
-    // SAFETY: By this function's contract the address is in the linear map, so it is not null.
+    // SAFETY: `phys` came from `virt_to_phys()` (contract), so the address is in the linear map and
+    // not null.
     unsafe { NonNull::new_unchecked(bindings::phys_to_virt(phys as bindings::phys_addr_t).cast()) }
 }

@@ -113,7 +113,7 @@ impl UnitFunction {
         if offset % 4 != 0 || offset >= 4096 {
             return Err(EINVAL);
         }
-        // SAFETY: By the type invariants.
+        // SAFETY: By the type invariants, `raw` is a valid function.
         let status =
             unsafe { bindings::pci_write_config_dword(self.as_raw(), i32::from(offset), value) };
         reached(status)

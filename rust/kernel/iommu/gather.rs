@@ -48,7 +48,7 @@ impl<'a> IotlbGather<'a> {
     /// `raw` points to an initialised gather, which the caller has for itself during `'a`.
     #[inline]
     pub(super) unsafe fn from_raw(raw: NonNull<bindings::iommu_iotlb_gather>) -> Self {
-        // INVARIANT: By this function's contract.
+        // INVARIANT: `raw` is initialised, and the caller has it for itself during `'a` (contract).
         Self {
             raw,
             lifetime: PhantomData,
@@ -68,8 +68,8 @@ impl<'a> IotlbGather<'a> {
         // CAST: Addresses of the IOMMU API are `unsigned long`; only those reach a page table.
         let (first, last) = (range.first() as usize, range.last() as usize);
         let raw = self.raw.as_ptr();
-        // SAFETY: By the type invariants. No reference is made: the list in the gather is linked
-        // from pages that others may look at.
+        // SAFETY: By the type invariants, only this object uses the gather, which is initialised.
+        // No reference is made: pages that other code may read link to the list in the gather.
         unsafe {
             (*raw).start = (*raw).start.min(first);
             (*raw).end = (*raw).end.max(last);
@@ -80,7 +80,7 @@ impl<'a> IotlbGather<'a> {
     #[inline]
     pub fn flush(&self) -> Option<Flush> {
         let raw = self.raw.as_ptr();
-        // SAFETY: By the type invariants.
+        // SAFETY: By the type invariants, only this object uses the gather, which is initialised.
         let (start, end) = unsafe { ((*raw).start, (*raw).end) };
         // An untouched gather starts at the last address and ends at the first.
         // CAST: `unsigned long` has at most 64 bits.
@@ -94,7 +94,7 @@ impl<'a> IotlbGather<'a> {
     /// Whether tables wait for the flush.
     #[inline]
     pub fn has_tables(&self) -> bool {
-        // SAFETY: By the type invariants; an empty list points to itself.
+        // SAFETY: By the type invariants the gather is initialised. An empty list points to itself.
         unsafe {
             let head = &raw const (*self.raw.as_ptr()).freelist.pages;
             !core::ptr::eq((*head).next, head)
@@ -104,7 +104,7 @@ impl<'a> IotlbGather<'a> {
     /// Whether the flush will be one of everything, later (`iommu_iotlb_gather_queued()`).
     #[inline]
     pub fn is_queued(&self) -> bool {
-        // SAFETY: By the type invariants.
+        // SAFETY: By the type invariants, only this object uses the gather, which is initialised.
         unsafe { (*self.raw.as_ptr()).queued }
     }
 
@@ -121,22 +121,23 @@ impl<'a> IotlbGather<'a> {
         if !self.has_tables() {
             return;
         }
-        // SAFETY: By the type invariants.
+        // SAFETY: By the type invariants, only this object uses the gather, which is initialised.
         let list = unsafe { &raw mut (*self.raw.as_ptr()).freelist };
         if flushed.is_ok() && walks.is_idle() {
-            // SAFETY: The list is initialised and ours. By this function's contract hardware has
-            // forgotten what is on it, and no walk is in it, since `walks` says so.
+            // SAFETY: By the type invariants the list is initialised, and only this object uses it.
+            // Hardware has forgotten the tables on it (contract). `walks` says that no walk is in
+            // them.
             unsafe { ffi::put_pages_list(list) };
         } else if flushed.is_ok() {
-            // SAFETY: The list is initialised and ours.
+            // SAFETY: By the type invariants the list is initialised, and only this object uses it.
             while let Some(table) = unsafe { ffi::pages_list_pop(list) } {
-                // SAFETY: `queue_free()` put it there, and it is on no list any more. It came from
-                // `KernelTables`, all of which share the allocator. By this function's contract
-                // hardware has forgotten it, and `walks` counts the walks of its tree.
+                // SAFETY: `queue_free()` put the table there, and it is on no list any more. It
+                // came from `KernelTables`, all of which share the allocator. Hardware has
+                // forgotten it, and `walks` counts the walks of its tree (contract).
                 unsafe { walks.retire(DetachedTable::from_raw(table.cast())) };
             }
         }
-        // SAFETY: The list is ours, and its pages are gone or given up.
+        // SAFETY: Only this object uses the list, and its pages are gone or given up.
         unsafe { init_list(&raw mut (*list).pages) };
     }
 }
@@ -168,7 +169,7 @@ impl Gather<KernelTables> for IotlbGather<'_> {
 ///
 /// `head` is valid for writes.
 unsafe fn init_list(head: *mut bindings::list_head) {
-    // SAFETY: By this function's contract.
+    // SAFETY: `head` is valid for writes (contract).
     unsafe {
         (*head).next = head;
         (*head).prev = head;

@@ -112,7 +112,7 @@ impl<H: Handler> Interrupt<H> {
         _irq: c_int,
         cookie: *mut c_void,
     ) -> bindings::irqreturn_t {
-        // SAFETY: By this function's contract.
+        // SAFETY: `cookie` points to an `H` that lives during the call (contract).
         let handler = unsafe { &*cookie.cast::<H>() };
         handler.handle();
         bindings::irqreturn::IRQ_HANDLED

@@ -25,6 +25,15 @@
 //!
 //! Methods that are called under 2 say so. They must not call functions of the IOMMU core that
 //! take 1.
+//!
+//! # Contracts of the callbacks
+//!
+//! The submodules use these words for what the core grants:
+//!
+//! - A device is *under the control* of a driver if `probe_device` has succeeded for it and the
+//!   core does not call `release_device` for it before the callback returns.
+//! - A *live domain* of type `P` is a pointer to the start of a `Domain<P>`, as
+//!   `Domain::into_raw()` returns it, that the core does not `free` before the callback returns.
 
 use kernel::{
     device::Device,

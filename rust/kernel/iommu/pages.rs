@@ -264,7 +264,7 @@ unsafe fn flush_cache(mut virt: *mut u8, mut len: usize) {
     while len > 0 {
         // A multiple of any cache line, and within the C function's argument.
         let step = len.min(1 << 30);
-        // SAFETY: By this function's contract, of which this is a part.
+        // SAFETY: `virt` is valid for reads of `len` bytes (contract), and `step` is at most `len`.
         // CAST: `step` has at most 31 bits.
         unsafe { ffi::flush_cache(virt, step as u32) };
         virt = virt.wrapping_add(step);

@@ -59,8 +59,9 @@ impl<'a> Function<'a> {
     /// `raw` is null, or a bridge above `self`, the physical function of `self`, or the function that
     /// makes its requests.
     unsafe fn related(&self, raw: *mut bindings::pci_dev) -> Option<Self> {
-        // INVARIANT: By this function's contract; a virtual function keeps its physical one, and a
-        // Volume Management Device removes the buses behind it before it goes.
+        // INVARIANT: `raw` is null or one of the functions that the contract names, and `self`
+        // keeps each: a device holds a reference to its parent and a virtual function to its
+        // physical one; a Volume Management Device removes the buses behind it before it goes.
         Some(Self {
             raw: NonNull::new(raw)?,
             lifetime: PhantomData,
@@ -77,14 +78,14 @@ impl<'a> Function<'a> {
     /// physical one.
     #[cfg(CONFIG_PCI_PASID)]
     pub(super) fn has_pasids_enabled(&self) -> bool {
-        // SAFETY: By the type invariants.
+        // SAFETY: By the type invariants, `raw` is a valid function.
         unsafe { bindings::rust_iommu_pci_pasid_enabled(self.raw.as_ptr()) }
     }
 
     /// The bus that it is on.
     fn on(&self) -> *mut bindings::pci_bus {
-        // SAFETY: By the type invariants. This does not change while the function is valid; a
-        // reference to the whole would cover what does.
+        // SAFETY: By the type invariants, `raw` is a valid function. This field does not change
+        // while it is; a reference to the whole would cover fields that do.
         unsafe { (*self.raw.as_ptr()).bus }
     }
 
@@ -139,13 +140,13 @@ impl<'a> Function<'a> {
 
     /// Whether it has a bus below.
     pub fn is_bridge(&self) -> bool {
-        // SAFETY: By the type invariants.
+        // SAFETY: By the type invariants, `raw` is a valid function.
         unsafe { bindings::pci_is_bridge(self.raw.as_ptr()) }
     }
 
     /// Whether it is below a port that people can plug things into.
     pub fn is_untrusted(&self) -> bool {
-        // SAFETY: By the type invariants.
+        // SAFETY: By the type invariants, `raw` is a valid function.
         unsafe { bindings::rust_iommu_pci_is_untrusted(self.raw.as_ptr()) }
     }
 
@@ -196,7 +197,7 @@ impl<'a> Function<'a> {
         if read != 0 || command == u16::MAX || command & master == 0 {
             return false;
         }
-        // SAFETY: By the type invariants.
+        // SAFETY: By the type invariants, `raw` is a valid function.
         let written = unsafe {
             bindings::pci_write_config_word(self.raw.as_ptr(), offset, command & !master)
         };
@@ -227,7 +228,8 @@ impl<'a> Function<'a> {
     pub fn for_each_alias(&self, mut each: impl FnMut(u16) -> Result) -> Result {
         each(self.requester())?;
 
-        // SAFETY: By the type invariants. The mask is made before the function gets a driver.
+        // SAFETY: By the type invariants, `raw` is a valid function. The mask is made before the
+        // function gets a driver.
         let mask = unsafe { (&raw const (*self.raw.as_ptr()).dma_alias_mask).read_volatile() };
         if !mask.is_null() {
             for devfn in 0..DEVFNS {
@@ -271,7 +273,7 @@ impl<'a> Function<'a> {
         // SAFETY: The caller's bus is valid.
         let below = u16::from(unsafe { (*bus).number }) << 8;
 
-        // SAFETY: By the type invariants.
+        // SAFETY: By the type invariants, `raw` is a valid function.
         if !unsafe { bindings::pci_is_pcie(self.raw.as_ptr()) } {
             return Some(
                 if self.has_flag(bindings::pci_dev_flags_PCI_DEV_FLAG_PCIE_BRIDGE_ALIAS) {

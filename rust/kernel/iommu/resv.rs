@@ -65,7 +65,8 @@ impl ReservedRegions<'_> {
     /// `head` is the head of an initialised list of reserved regions, which the caller has for
     /// itself during `'a`.
     pub(super) unsafe fn from_raw(head: NonNull<bindings::list_head>) -> Self {
-        // INVARIANT: By this function's contract.
+        // INVARIANT: `head` is the head of an initialised list of reserved regions, which the
+        // caller has for itself during `'a` (contract).
         Self {
             head,
             lifetime: PhantomData,

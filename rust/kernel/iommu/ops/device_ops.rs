@@ -201,7 +201,9 @@ impl<D: Driver> DeviceTable<D> {
     ///
     /// `dev` is a valid device under the control of this driver.
     unsafe extern "C" fn probe_finalize_callback(dev: *mut bindings::device) {
-        // SAFETY: This is a callback of the core for a device of the driver.
+        // SAFETY: `dev` is valid and under the driver's control (contract).
+        // FIXME: `bus_iommu_probe()` of the core calls this without `group->mutex`: a release can
+        // race with it. C drivers have the same fault.
         if let (Some(inner), Some(endpoint)) = unsafe { (inner::<D>(), endpoint::<D>(dev)) } {
             inner.driver.probe_finalize(&endpoint.dev, &endpoint.data);
         }
@@ -211,11 +213,11 @@ impl<D: Driver> DeviceTable<D> {
     ///
     /// # Safety
     ///
-    /// `dev` is a valid device that `probe_device` has taken.
+    /// `dev` is a valid device under the control of this driver.
     unsafe extern "C" fn device_group_callback(
         dev: *mut bindings::device,
     ) -> *mut bindings::iommu_group {
-        // SAFETY: This is a callback of the core for a device of the driver.
+        // SAFETY: `dev` is valid and under the driver's control (contract).
         let (Some(inner), Some(endpoint)) = (unsafe { (inner::<D>(), endpoint::<D>(dev)) }) else {
             return ENODEV.to_ptr();
         };
@@ -284,7 +286,7 @@ impl<D: Driver> DeviceTable<D> {
         dev: *mut bindings::device,
         capability: bindings::iommu_cap,
     ) -> bool {
-        // SAFETY: This is a callback of the core for a device of the driver.
+        // SAFETY: `dev` is valid and under the driver's control (contract).
         let (Some(inner), Some(endpoint)) = (unsafe { (inner::<D>(), endpoint::<D>(dev)) }) else {
             return false;
         };
@@ -296,14 +298,15 @@ impl<D: Driver> DeviceTable<D> {
     ///
     /// # Safety
     ///
-    /// `dev` is a valid device under the control of this driver; `length` and `kind` are valid, the
-    /// latter says which type is asked for.
+    /// `dev` is a valid device under the control of this driver. `length` is valid for writes, and
+    /// `kind` for reads and writes: it says which type is asked for. The caller has both for
+    /// itself.
     unsafe extern "C" fn hw_info_callback(
         dev: *mut bindings::device,
         length: *mut u32,
         kind: *mut bindings::iommu_hw_info_type,
     ) -> *mut c_void {
-        // SAFETY: This is a callback of the core for a device of the driver.
+        // SAFETY: `dev` is valid and under the driver's control (contract).
         let (Some(inner), Some(endpoint)) = (unsafe { (inner::<D>(), endpoint::<D>(dev)) }) else {
             return ENODEV.to_ptr();
         };
@@ -311,13 +314,13 @@ impl<D: Driver> DeviceTable<D> {
             Ok(info) => info,
             Err(error) => return error.to_ptr(),
         };
-        // SAFETY: By this function's contract.
+        // SAFETY: `kind` is valid for reads (contract).
         let asked = unsafe { *kind };
         if asked != bindings::iommu_hw_info_type_IOMMU_HW_INFO_TYPE_DEFAULT && asked != info.kind {
             return EOPNOTSUPP.to_ptr();
         }
         let (data, len, _) = info.data.into_raw_parts();
-        // SAFETY: By this function's contract.
+        // SAFETY: `kind` and `length` are valid for writes (contract).
         // CAST: `HwInfo::new()` has checked the length.
         unsafe {
             *kind = info.kind;
@@ -330,20 +333,21 @@ impl<D: Driver> DeviceTable<D> {
     ///
     /// # Safety
     ///
-    /// `dev` is a valid device under the control of this driver; `list` is the head of a list that
-    /// is the caller's.
+    /// `dev` is a valid device under the control of this driver. `list` is null, or the head of an
+    /// initialised list of reserved regions that the caller has for itself.
     unsafe extern "C" fn get_resv_regions_callback(
         dev: *mut bindings::device,
         list: *mut bindings::list_head,
     ) {
-        // SAFETY: This is a callback of the core for a device of the driver.
+        // SAFETY: `dev` is valid and under the driver's control (contract).
         let (Some(inner), Some(endpoint)) = (unsafe { (inner::<D>(), endpoint::<D>(dev)) }) else {
             return;
         };
         let Some(list) = NonNull::new(list) else {
             return;
         };
-        // SAFETY: By this function's contract.
+        // SAFETY: `list` is an initialised list of reserved regions that the caller has for itself
+        // during the call (contract).
         let mut regions = unsafe { ReservedRegions::from_raw(list) };
         if let Err(error) = inner.driver.reserved_regions(&endpoint.data, &mut regions) {
             dev_err!(endpoint.dev, "reserved regions are missing: {error:?}\n");
@@ -356,7 +360,7 @@ impl<D: Driver> DeviceTable<D> {
     ///
     /// `dev` is a valid device under the control of this driver.
     unsafe extern "C" fn def_domain_type_callback(dev: *mut bindings::device) -> c_int {
-        // SAFETY: This is a callback of the core for a device of the driver.
+        // SAFETY: `dev` is valid and under the driver's control (contract).
         let (Some(inner), Some(endpoint)) = (unsafe { (inner::<D>(), endpoint::<D>(dev)) }) else {
             return 0;
         };
@@ -374,7 +378,7 @@ impl<D: Driver> DeviceTable<D> {
         flags: u32,
         user_data: *const bindings::iommu_user_data,
     ) -> *mut bindings::iommu_domain {
-        // SAFETY: This is a callback of the core for a device of the driver.
+        // SAFETY: `dev` is valid and under the driver's control (contract).
         let (Some(inner), Some(endpoint)) = (unsafe { (inner::<D>(), endpoint::<D>(dev)) }) else {
             return ENODEV.to_ptr();
         };
@@ -402,7 +406,8 @@ impl<D: Driver> DeviceTable<D> {
             return Err(EOPNOTSUPP);
         }
         let domain = Domain::new(inner.driver.alloc_paging(&endpoint.data, flags), flags)?;
-        // SAFETY: `module` is that of the driver, which is not unloaded while it has devices.
+        // SAFETY: `module` is null or that of the driver, which is not unloaded while it has
+        // devices.
         unsafe { Domain::into_raw(domain, inner.module) }
     }
 }

@@ -59,7 +59,7 @@ impl<P: PagingDomain> DirtyTable<P> {
     ) -> c_int {
         from_result(|| {
             let inner = inner::<P::Driver>().ok_or(ENODEV)?;
-            // SAFETY: By this function's contract.
+            // SAFETY: `domain` is a live domain of type `P` (contract).
             let domain = unsafe { Domain::<P>::from_raw(domain) };
             let _state = inner.state.lock();
             domain.attachments.set_tracking(&domain.data, enabled)?;
@@ -71,7 +71,9 @@ impl<P: PagingDomain> DirtyTable<P> {
     ///
     /// # Safety
     ///
-    /// `domain` is a live domain of type `P`; `dirty` is the caller's, its pointers are null or valid.
+    /// `domain` is a live domain of type `P`. `dirty` is null, or a valid dirty bitmap. Its
+    /// `bitmap` is null, or valid and covers the range; its `gather` is null or initialised. The
+    /// caller has all three for itself.
     unsafe extern "C" fn read_and_clear_dirty_callback(
         domain: *mut bindings::iommu_domain,
         iova: c_ulong,
@@ -88,9 +90,9 @@ impl<P: PagingDomain> DirtyTable<P> {
             }
             let range = range(iova, size, 1).ok_or(EINVAL)?;
             let dirty = NonNull::new(dirty).ok_or(EINVAL)?;
-            // SAFETY: By this function's contract.
+            // SAFETY: `domain` is a live domain of type `P` (contract).
             let domain = unsafe { Domain::<P>::from_raw(domain) };
-            // SAFETY: By this function's contract.
+            // SAFETY: `dirty` is not null, so it is a valid dirty bitmap for the range (contract).
             unsafe { Self::harvest(domain, range, flags & NO_CLEAR == 0, dirty) }?;
             Ok(0)
         })
@@ -104,7 +106,7 @@ impl<P: PagingDomain> DirtyTable<P> {
     ///
     /// # Safety
     ///
-    /// As for [`Self::read_and_clear_dirty_callback`].
+    /// `raw` is a dirty bitmap as [`Self::read_and_clear_dirty_callback`] asks for it.
     pub(in super::super) unsafe fn harvest(
         domain: &Domain<P>,
         range: Range,
@@ -112,7 +114,8 @@ impl<P: PagingDomain> DirtyTable<P> {
         raw: NonNull<bindings::iommu_dirty_bitmap>,
     ) -> Result {
         let harvest = |part: Range, is_marked: bool| {
-            // SAFETY: By this function's contract; the one of the last part is gone.
+            // SAFETY: `raw` is valid, its bitmap covers the range and with it `part`, and the
+            // caller has it for itself (contract). The object of the last part is gone.
             let mut dirty = unsafe { DirtyBitmap::from_raw(raw, part) };
             // iommufd holds its lock of the address space for reading, which keeps out its own maps
             // and unmaps, but not those of a dma-buf that is revoked (`iopt_revoke_notify()`).

@@ -102,13 +102,14 @@ impl<P: PagingDomain> DomainTable<P> {
     /// # Safety
     ///
     /// `domain` is a live domain of type `P`, and `dev` a valid device under the control of its
-    /// driver; the core calls.
+    /// driver.
     unsafe fn attach(
         domain: *mut bindings::iommu_domain,
         dev: *mut bindings::device,
         slot: Slot,
     ) -> Result {
-        // SAFETY: By this function's contract.
+        // SAFETY: `dev` is valid and under the driver's control, so it is not released meanwhile.
+        // `domain` is live, so it is not freed meanwhile (contract).
         let (inner, endpoint, domain) = unsafe {
             (
                 inner::<P::Driver>().ok_or(ENODEV)?,
@@ -163,13 +164,14 @@ impl<P: PagingDomain> DomainTable<P> {
     ///
     /// # Safety
     ///
-    /// `domain` is a live domain of type `P`, `dev` a valid device of its driver.
+    /// `domain` is a live domain of type `P`, and `dev` a valid device under the control of its
+    /// driver.
     unsafe extern "C" fn attach_dev_callback(
         domain: *mut bindings::iommu_domain,
         dev: *mut bindings::device,
         _old: *mut bindings::iommu_domain,
     ) -> c_int {
-        // SAFETY: By this function's contract; this is a callback of the core.
+        // SAFETY: `attach()` has the same contract for `domain` and `dev`.
         from_result(|| unsafe { Self::attach(domain, dev, Slot::Rid) }.map(|()| 0))
     }
 
@@ -178,14 +180,15 @@ impl<P: PagingDomain> DomainTable<P> {
     ///
     /// # Safety
     ///
-    /// `domain` is a live domain of type `P`, `dev` a valid device of its driver.
+    /// `domain` is a live domain of type `P`, and `dev` a valid device under the control of its
+    /// driver.
     unsafe extern "C" fn set_dev_pasid_callback(
         domain: *mut bindings::iommu_domain,
         dev: *mut bindings::device,
         pasid: bindings::ioasid_t,
         _old: *mut bindings::iommu_domain,
     ) -> c_int {
-        // SAFETY: By this function's contract; this is a callback of the core.
+        // SAFETY: `attach()` has the same contract for `domain` and `dev`.
         from_result(|| unsafe { Self::attach(domain, dev, Slot::Pasid(pasid)) }.map(|()| 0))
     }
 
@@ -193,8 +196,9 @@ impl<P: PagingDomain> DomainTable<P> {
     ///
     /// # Safety
     ///
-    /// `domain` is a live domain of type `P`; no other caller works on the range; `mapped` is
-    /// valid.
+    /// `domain` is a live domain of type `P`. No other caller works on the range, or on what a leaf
+    /// that begins in it maps. `mapped` is valid for reads and writes, and the caller has it for
+    /// itself.
     #[inline(always)]
     unsafe fn map(
         domain: *mut bindings::iommu_domain,
@@ -204,12 +208,13 @@ impl<P: PagingDomain> DomainTable<P> {
         gfp: bindings::gfp_t,
         mapped: *mut usize,
     ) -> c_int {
-        // SAFETY: By this function's contract.
+        // SAFETY: `domain` is a live domain of type `P` (contract).
         let domain = unsafe { Domain::<P>::from_raw(domain) };
         let Some(range) = range else {
             return EINVAL.to_errno();
         };
-        // SAFETY: The IOMMU API gives the caller of `iommu_map()` the range to itself.
+        // SAFETY: No other caller works on the range, or on a leaf that begins in it (contract):
+        // the IOMMU API gives both to the caller of `iommu_map()`.
         let mut claim = unsafe { Exclusive::new(range, &domain.data) };
         pin_init::stack_pin_init!(let local = LocalGather::new());
         let mut gather = local.borrow();
@@ -224,12 +229,12 @@ impl<P: PagingDomain> DomainTable<P> {
         if gather.has_tables() {
             // Empty tables gave way to a large leaf. Hardware may have them cached, and what is
             // mapped must work when this returns.
-            // SAFETY: Only the map above had the gather.
+            // SAFETY: The gather was empty, and only the map above had it.
             let flushed = unsafe { domain.sync(&mut gather) };
             // The caller takes back what was mapped, since hardware may not see it.
             result = result.and(flushed);
         }
-        // SAFETY: By this function's contract.
+        // SAFETY: `mapped` is valid for reads and writes (contract).
         // CAST: The range came in a `usize`.
         // The core unmaps as much as it is told: no more than was asked for, whatever a driver says.
         unsafe { *mapped += done.min(range.size()) as usize };
@@ -240,30 +245,33 @@ impl<P: PagingDomain> DomainTable<P> {
     ///
     /// # Safety
     ///
-    /// `domain` is a live domain of type `P`; no other caller works on the range; `gather` is an
-    /// initialised gather of the caller, and what is in it came from unmaps of this domain.
+    /// `domain` is a live domain of type `P`. No other caller works on the range, or on what a leaf
+    /// that begins in it maps. `gather` is null, or an initialised gather that the caller has for
+    /// itself and that only maps, unmaps and harvests of this domain have added to.
     #[inline(always)]
     unsafe fn unmap(
         domain: *mut bindings::iommu_domain,
         range: Option<Range>,
         gather: *mut bindings::iommu_iotlb_gather,
     ) -> usize {
-        // SAFETY: By this function's contract.
+        // SAFETY: `domain` is a live domain of type `P` (contract).
         let domain = unsafe { Domain::<P>::from_raw(domain) };
         let (Some(range), Some(gather)) = (range, NonNull::new(gather)) else {
             return 0;
         };
-        // SAFETY: The IOMMU API gives the caller of `iommu_unmap()` the range to itself, and all
-        // of a mapping that begins in it.
+        // SAFETY: No other caller works on the range, or on a leaf that begins in it (contract):
+        // the IOMMU API gives both to the caller of `iommu_unmap()`.
         let mut claim = unsafe { Exclusive::new(range, &domain.data) };
-        // SAFETY: By this function's contract.
+        // SAFETY: `gather` is initialised, and the caller has it for itself during the call
+        // (contract).
         let mut gather = unsafe { IotlbGather::from_raw(gather) };
         // CAST: Addresses are `unsigned long`, and so is what lies between two of them.
         let unmapped = domain.data.unmap(&mut claim, &mut gather) as usize;
         if gather.is_queued() && gather.has_tables() {
             // The core would free the tables after `flush_iotlb_all`, which cannot say that it
             // failed. The range waits for that still, without tables.
-            // SAFETY: By this function's contract, the gather came from unmaps of this domain.
+            // SAFETY: Only maps, unmaps and harvests of this domain have added to the gather
+            // (contract).
             let _ = unsafe { domain.sync(&mut gather) };
         }
         unmapped
@@ -273,8 +281,9 @@ impl<P: PagingDomain> DomainTable<P> {
     ///
     /// # Safety
     ///
-    /// `domain` is a live domain of type `P`; no other caller works on the range; `mapped` is
-    /// valid.
+    /// `domain` is a live domain of type `P`. No other caller works on the range, or on what a leaf
+    /// that begins in it maps. `mapped` is valid for reads and writes, and the caller has it for
+    /// itself.
     unsafe extern "C" fn map_pages_callback(
         domain: *mut bindings::iommu_domain,
         iova: c_ulong,
@@ -287,7 +296,7 @@ impl<P: PagingDomain> DomainTable<P> {
     ) -> c_int {
         let range = range(iova, pgsize, pgcount);
 
-        // SAFETY: By this function's contract.
+        // SAFETY: `map()` has the same contract, for the range that the arguments describe.
         unsafe { Self::map(domain, range, paddr, prot, gfp, mapped) }
     }
 
@@ -295,8 +304,9 @@ impl<P: PagingDomain> DomainTable<P> {
     ///
     /// # Safety
     ///
-    /// `iommu` is that of a live domain of type `P`; no other caller works on the range; `mapped`
-    /// is valid.
+    /// `iommu` is that of a live domain of type `P`. No other caller works on the range, or on what
+    /// a leaf that begins in it maps. `mapped` is valid for reads and writes, and the caller has it
+    /// for itself.
     unsafe extern "C" fn map_range_callback(
         iommu: *mut bindings::pt_iommu,
         iova: bindings::dma_addr_t,
@@ -308,7 +318,7 @@ impl<P: PagingDomain> DomainTable<P> {
     ) -> c_int {
         let range = Range::new(ffi::from_dma(iova), ffi::from_dma(len)).ok();
 
-        // SAFETY: By this function's contract; the domain is the first member.
+        // SAFETY: `map()` has the same contract, and the domain is the first member of `iommu`.
         // CAST: The bits of a set.
         unsafe { Self::map(iommu.cast(), range, paddr, prot as c_int, gfp, mapped) }
     }
@@ -317,8 +327,9 @@ impl<P: PagingDomain> DomainTable<P> {
     ///
     /// # Safety
     ///
-    /// `domain` is a live domain of type `P`; no other caller works on the range; `gather` is an
-    /// initialised gather of the caller, and what is in it came from unmaps of this domain.
+    /// `domain` is a live domain of type `P`. No other caller works on the range, or on what a leaf
+    /// that begins in it maps. `gather` is null, or an initialised gather that the caller has for
+    /// itself and that only maps, unmaps and harvests of this domain have added to.
     unsafe extern "C" fn unmap_pages_callback(
         domain: *mut bindings::iommu_domain,
         iova: c_ulong,
@@ -326,7 +337,7 @@ impl<P: PagingDomain> DomainTable<P> {
         pgcount: usize,
         gather: *mut bindings::iommu_iotlb_gather,
     ) -> usize {
-        // SAFETY: By this function's contract.
+        // SAFETY: `unmap()` has the same contract, for the range that the arguments describe.
         unsafe { Self::unmap(domain, range(iova, pgsize, pgcount), gather) }
     }
 
@@ -334,8 +345,9 @@ impl<P: PagingDomain> DomainTable<P> {
     ///
     /// # Safety
     ///
-    /// `iommu` is that of a live domain of type `P`; no other caller works on the range; `gather`
-    /// is an initialised gather of the caller, and what is in it came from unmaps of this domain.
+    /// `iommu` is that of a live domain of type `P`. No other caller works on the range, or on what
+    /// a leaf that begins in it maps. `gather` is null, or an initialised gather that the caller
+    /// has for itself and that only maps, unmaps and harvests of this domain have added to.
     unsafe extern "C" fn unmap_range_callback(
         iommu: *mut bindings::pt_iommu,
         iova: bindings::dma_addr_t,
@@ -344,7 +356,7 @@ impl<P: PagingDomain> DomainTable<P> {
     ) -> usize {
         let range = Range::new(ffi::from_dma(iova), ffi::from_dma(len)).ok();
 
-        // SAFETY: By this function's contract; the domain is the first member.
+        // SAFETY: `unmap()` has the same contract, and the domain is the first member of `iommu`.
         unsafe { Self::unmap(iommu.cast(), range, gather) }
     }
 
@@ -354,7 +366,7 @@ impl<P: PagingDomain> DomainTable<P> {
     ///
     /// `domain` is a live domain of type `P`.
     unsafe extern "C" fn flush_iotlb_all_callback(domain: *mut bindings::iommu_domain) {
-        // SAFETY: By this function's contract.
+        // SAFETY: `domain` is a live domain of type `P` (contract).
         let domain = unsafe { Domain::<P>::from_raw(domain) };
         // The core cannot be told of an error.
         let _ = domain.flush(Flush::All);
@@ -370,7 +382,7 @@ impl<P: PagingDomain> DomainTable<P> {
         iova: c_ulong,
         size: usize,
     ) -> c_int {
-        // SAFETY: By this function's contract.
+        // SAFETY: `domain` is a live domain of type `P` (contract).
         let domain = unsafe { Domain::<P>::from_raw(domain) };
         from_result(|| {
             let range = range(iova, size, 1).ok_or(EINVAL)?;
@@ -383,21 +395,23 @@ impl<P: PagingDomain> DomainTable<P> {
     ///
     /// # Safety
     ///
-    /// `domain` is a live domain of type `P`; `gather` is an initialised gather of the caller, and
-    /// what is in it came from unmaps of this domain.
+    /// `domain` is a live domain of type `P`. `gather` is null, or an initialised gather that the
+    /// caller has for itself and that only maps, unmaps and harvests of this domain have added to.
     unsafe extern "C" fn iotlb_sync_callback(
         domain: *mut bindings::iommu_domain,
         gather: *mut bindings::iommu_iotlb_gather,
     ) {
-        // SAFETY: By this function's contract.
+        // SAFETY: `domain` is a live domain of type `P` (contract).
         let domain = unsafe { Domain::<P>::from_raw(domain) };
         let Some(gather) = NonNull::new(gather) else {
             return;
         };
-        // SAFETY: By this function's contract.
+        // SAFETY: `gather` is initialised, and the caller has it for itself during the call
+        // (contract).
         let mut gather = unsafe { IotlbGather::from_raw(gather) };
         // The core cannot be told of an error.
-        // SAFETY: By this function's contract.
+        // SAFETY: Only maps, unmaps and harvests of this domain have added to the gather
+        // (contract).
         let _ = unsafe { domain.sync(&mut gather) };
     }
 
@@ -410,9 +424,10 @@ impl<P: PagingDomain> DomainTable<P> {
         domain: *mut bindings::iommu_domain,
         iova: bindings::dma_addr_t,
     ) -> bindings::phys_addr_t {
-        // SAFETY: By this function's contract.
+        // SAFETY: `domain` is a live domain of type `P` (contract).
         let domain = unsafe { Domain::<P>::from_raw(domain) };
-        // SAFETY: The IOMMU API has its callers keep an address stable that they translate.
+        // SAFETY: No caller maps or unmaps the address meanwhile (contract): the IOMMU API requires
+        // it.
         let claim = unsafe { Stable::at(ffi::from_dma(iova), &domain.data) };
         domain
             .data
@@ -432,7 +447,7 @@ impl<P: PagingDomain> DomainTable<P> {
         let Some(inner) = inner::<P::Driver>() else {
             return false;
         };
-        // SAFETY: By this function's contract.
+        // SAFETY: `domain` is a live domain of type `P` (contract).
         let domain = unsafe { Domain::<P>::from_raw(domain) };
         let _state = inner.state.lock();
         domain.data.enforce_cache_coherency(&domain.attachments)

@@ -70,9 +70,10 @@ impl<D: Driver> StaticTable<D> {
     ///
     /// # Safety
     ///
-    /// `dev` is a valid device under the control of this driver; the core calls.
+    /// `dev` is a valid device under the control of this driver.
     unsafe fn attach_identity(dev: *mut bindings::device, slot: Slot) -> Result {
-        // SAFETY: By this function's contract.
+        // SAFETY: `dev` is valid and under the driver's control, so it is not released meanwhile
+        // (contract).
         let (inner, endpoint) = unsafe { (inner::<D>(), endpoint::<D>(dev)) };
         let (inner, endpoint) = (inner.ok_or(ENODEV)?, endpoint.ok_or(ENODEV)?);
 
@@ -91,9 +92,10 @@ impl<D: Driver> StaticTable<D> {
     ///
     /// # Safety
     ///
-    /// `dev` is a valid device under the control of this driver; the core calls.
+    /// `dev` is a valid device under the control of this driver.
     unsafe fn attach_blocked(dev: *mut bindings::device, slot: Slot) -> Result {
-        // SAFETY: By this function's contract.
+        // SAFETY: `dev` is valid and under the driver's control, so it is not released meanwhile
+        // (contract).
         let (Some(inner), Some(endpoint)) = (unsafe { (inner::<D>(), endpoint::<D>(dev)) }) else {
             return Ok(());
         };
@@ -112,7 +114,7 @@ impl<D: Driver> StaticTable<D> {
         dev: *mut bindings::device,
         _old: *mut bindings::iommu_domain,
     ) -> c_int {
-        // SAFETY: This is a callback of the core for a device of the driver.
+        // SAFETY: `attach_identity()` has the same contract: `dev` is under the driver's control.
         from_result(|| unsafe { Self::attach_identity(dev, Slot::Rid) }.map(|()| 0))
     }
 
@@ -127,7 +129,7 @@ impl<D: Driver> StaticTable<D> {
         pasid: bindings::ioasid_t,
         _old: *mut bindings::iommu_domain,
     ) -> c_int {
-        // SAFETY: This is a callback of the core for a device of the driver.
+        // SAFETY: `attach_identity()` has the same contract: `dev` is under the driver's control.
         from_result(|| unsafe { Self::attach_identity(dev, Slot::Pasid(pasid)) }.map(|()| 0))
     }
 
@@ -141,7 +143,7 @@ impl<D: Driver> StaticTable<D> {
         dev: *mut bindings::device,
         _old: *mut bindings::iommu_domain,
     ) -> c_int {
-        // SAFETY: This is a callback of the core for a device of the driver.
+        // SAFETY: `attach_blocked()` has the same contract: `dev` is under the driver's control.
         from_result(|| unsafe { Self::attach_blocked(dev, Slot::Rid) }.map(|()| 0))
     }
 
@@ -156,7 +158,7 @@ impl<D: Driver> StaticTable<D> {
         pasid: bindings::ioasid_t,
         _old: *mut bindings::iommu_domain,
     ) -> c_int {
-        // SAFETY: This is a callback of the core for a device of the driver.
+        // SAFETY: `attach_blocked()` has the same contract: `dev` is under the driver's control.
         from_result(|| unsafe { Self::attach_blocked(dev, Slot::Pasid(pasid)) }.map(|()| 0))
     }
 }

@@ -112,12 +112,12 @@ pub(super) fn page_sizes<C: CFormat>(input_lg2: u32, output_lg2: u32) -> u64 {
 ///
 /// # Safety
 ///
-/// `raw` is valid, and no other code uses it.
+/// `raw` is valid for reads and writes, and its bytes are initialised. No other code uses it.
 unsafe fn zero(raw: *mut RawTable) {
     let after = offset_of!(bindings::pt_iommu, domain) + size_of::<bindings::iommu_domain>();
 
-    // SAFETY: By this function's contract; all that is written lies in the struct. Zeroes are valid
-    // for all fields.
+    // SAFETY: `raw` is valid and initialised, and no other code uses it (contract). All that is
+    // written lies in the struct. Zeroes are valid for all fields.
     unsafe {
         let bindings::pt_iommu {
             driver_ops,
@@ -164,24 +164,27 @@ fn fill_domain<C: CFormat>(domain: &mut bindings::iommu_domain, shape: &Shape) {
 ///
 /// # Safety
 ///
-/// `table` is valid, no other code uses it, and its `driver_ops` and `iommu_device` are null or
-/// valid for as long as it is used. `config` is valid.
+/// `table` points to an initialised struct (zeroes will do), and no other code uses it. Its
+/// `driver_ops` and `iommu_device` are null, or valid for as long as it is used. `config` is valid
+/// and does not change during the call.
 pub(super) unsafe fn init<C: CFormat>(
     table: *mut C::Table,
     config: *const C::Config,
     gfp: bindings::gfp_t,
 ) -> Result {
     let raw = table.cast::<RawTable>();
-    // SAFETY: By this function's contract, and by that of `CFormat`.
+    // SAFETY: `config` is valid and does not change (contract). It has the layout of a `RawConfig`,
+    // by the contract of `CFormat`.
     let config = unsafe { &*config.cast::<RawConfig>() };
 
-    // SAFETY: By this function's contract, and by that of `CFormat`.
+    // SAFETY: `table` is initialised, and no other code uses it (contract). It has the layout of a
+    // `RawTable`, by the contract of `CFormat`.
     unsafe { zero(raw) };
 
     let shape = Shape::new::<C>(config)?;
     let has = C::effective(shape.features);
     let incoherent = has.has(Features::DMA_INCOHERENT);
-    // SAFETY: As above.
+    // SAFETY: As above; `driver_ops` is null or valid (contract).
     let (ops, device) = unsafe { ((*raw).iommu.driver_ops.as_ref(), (*raw).iommu.iommu_device) };
 
     if has.has(Features::DYNAMIC_TOP) {

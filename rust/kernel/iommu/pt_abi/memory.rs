@@ -22,10 +22,12 @@ use super::super::{
 
 /// Tables near the node of a `struct pt_iommu`, prepared for the device that walks them.
 ///
+/// If that device does not snoop, `iommu_pages_*_incoherent()` of C keep its walks and the CPU's
+/// caches in step.
+///
 /// # Invariants
 ///
-/// `incoherent` is null, or a valid device whose DMA API keeps a walker that does not snoop and
-/// the processor's caches in step.
+/// `incoherent` is null or a valid device.
 pub(super) struct DomainTables {
     nid: i32,
     incoherent: *mut bindings::device,
@@ -41,15 +43,15 @@ impl DomainTables {
     ///
     /// # Safety
     ///
-    /// `iommu` is valid. If `incoherent`, then its device is valid, and stays so while this value is
-    /// used.
+    /// `iommu` is valid. If `incoherent`, then its device is null or valid, and stays so while this
+    /// value is used.
     #[inline]
     pub(super) unsafe fn new(iommu: *const bindings::pt_iommu, incoherent: bool) -> Self {
-        // SAFETY: By this function's contract; nothing changes the fields once the struct is in
-        // use.
+        // SAFETY: `iommu` is valid (contract). Nothing changes the fields once the struct is used.
         let (nid, device) = unsafe { ((*iommu).nid, (*iommu).iommu_device) };
 
-        // INVARIANT: By this function's contract.
+        // INVARIANT: If `incoherent`, the device is null, or stays valid while this value is used
+        // (contract).
         Self {
             nid,
             incoherent: if incoherent {
@@ -68,7 +70,8 @@ impl DomainTables {
     #[inline]
     pub(super) unsafe fn stop_incoherent(&self, list: *mut bindings::iommu_pages_list) {
         if !self.incoherent.is_null() {
-            // SAFETY: By this function's contract; the device is valid by the type invariants.
+            // SAFETY: The caller has the initialised list for itself, and its pages are tables of
+            // this memory (contract). The device is valid by the type invariants.
             unsafe { bindings::iommu_pages_stop_incoherent_list(list, self.incoherent) }
         }
     }

@@ -61,15 +61,16 @@ macro_rules! c_functions {
             ///
             /// # Safety
             ///
-            /// `table` is valid, no other code uses it, and its `driver_ops` and `iommu_device` are
-            /// null or valid for as long as it is used. `cfg` is valid.
+            /// `table` points to an initialised struct (zeroes will do), and no other code uses it.
+            /// Its `driver_ops` and `iommu_device` are null, or valid for as long as it is used.
+            /// `cfg` is valid and does not change during the call.
             #[export]
             pub unsafe extern "C" fn [<pt_iommu_ $name _rust_init>](
                 table: *mut bindings::$struct,
                 cfg: *const bindings::[<$struct _cfg>],
                 gfp: bindings::gfp_t,
             ) -> c_int {
-                // SAFETY: By this function's contract.
+                // SAFETY: `init()` has the same contract.
                 from_result(|| unsafe { init::init::<$format>(table, cfg, gfp) }.map(|()| 0))
             }
 
@@ -77,14 +78,14 @@ macro_rules! c_functions {
             ///
             /// # Safety
             ///
-            /// `domain` is that of a table of this format; no caller maps or unmaps the address
-            /// meanwhile.
+            /// `domain` is that of a live table of this format; no caller maps or unmaps the
+            /// address meanwhile.
             #[export]
             pub unsafe extern "C" fn [<pt_iommu_ $name _rust_iova_to_phys>](
                 domain: *mut bindings::iommu_domain,
                 iova: bindings::dma_addr_t,
             ) -> bindings::phys_addr_t {
-                // SAFETY: By this function's contract.
+                // SAFETY: `Ops::iova_to_phys()` has the same contract.
                 unsafe { Ops::<$format>::iova_to_phys(domain, iova) }
             }
 
@@ -94,8 +95,10 @@ macro_rules! c_functions {
             ///
             /// # Safety
             ///
-            /// `domain` is that of a table of this format; no caller maps or unmaps anything in the
-            /// range meanwhile; `dirty` is valid, and the caller has what it points to for itself.
+            /// `domain` is that of a live table of this format; no caller maps or unmaps anything
+            /// in the range meanwhile. `dirty` is a valid dirty bitmap. Its `bitmap` is null, or
+            /// valid and covers the range; its `gather` is null or initialised. The caller has all
+            /// three for itself.
             #[export]
             pub unsafe extern "C" fn [<pt_iommu_ $name _rust_read_and_clear_dirty>](
                 domain: *mut bindings::iommu_domain,
@@ -105,7 +108,7 @@ macro_rules! c_functions {
                 dirty: *mut bindings::iommu_dirty_bitmap,
             ) -> c_int {
                 from_result(|| {
-                    // SAFETY: By this function's contract.
+                    // SAFETY: `Ops::read_and_clear_dirty()` has the same contract.
                     unsafe {
                         Ops::<$format>::read_and_clear_dirty(domain, iova, size, flags, dirty)
                     }
@@ -125,17 +128,18 @@ macro_rules! c_hw_info {
             ///
             /// # Safety
             ///
-            /// `table` is a table of this format, and `info` is valid.
+            /// `table` is a live table of this format, and `info` is valid for writes.
             #[export]
             pub unsafe extern "C" fn [<pt_iommu_ $name _rust_hw_info>](
                 table: *mut bindings::[<pt_iommu_ $name>],
                 info: *mut bindings::[<pt_iommu_ $name _hw_info>],
             ) {
-                // SAFETY: By this function's contract.
+                // SAFETY: `table` is a live table of this format (contract); `iommu` is its first
+                // member.
                 let top = unsafe { Table::<$format>::from_raw(table.cast()) }.tree().top();
                 let number: fn(u8) -> u8 = $number_of;
 
-                // SAFETY: By this function's contract.
+                // SAFETY: `info` is valid for writes (contract).
                 unsafe {
                     (*info).$phys = top.phys;
                     (*info).$number = number(top.levels);

@@ -120,8 +120,9 @@ impl<C: CFormat> Ops<C> {
     ///
     /// # Safety
     ///
-    /// `iommu` is that of a live table of the format `C`; no other caller works on the range;
-    /// `mapped` is valid.
+    /// `iommu` is that of a live table of the format `C`. No other caller works on the range, or on
+    /// what a leaf that begins in it maps. `mapped` is valid for reads and writes, and the caller
+    /// has it for itself.
     unsafe extern "C" fn map_range_callback(
         iommu: *mut bindings::pt_iommu,
         iova: bindings::dma_addr_t,
@@ -131,7 +132,7 @@ impl<C: CFormat> Ops<C> {
         gfp: bindings::gfp_t,
         mapped: *mut usize,
     ) -> c_int {
-        // SAFETY: By this function's contract.
+        // SAFETY: `iommu` is that of a live table of the format `C` (contract).
         let table = unsafe { Table::<C>::from_raw(iommu) };
         // CAST: The bits of a set.
         let rights = Self::leaf_prot(&table, prot::from_raw(prot as c_int));
@@ -140,21 +141,22 @@ impl<C: CFormat> Ops<C> {
         if let (Some(rights), Ok(range)) =
             (rights, Range::new(ffi::from_dma(iova), ffi::from_dma(len)))
         {
-            // SAFETY: The IOMMU API gives the caller of `iommu_map()` the range to itself.
+            // SAFETY: No other caller works on the range, or on a leaf that begins in it
+            // (contract): the IOMMU API gives both to the caller of `iommu_map()`.
             let mut claim = unsafe { Exclusive::new(range, table.owner()) };
 
             if table
                 .tree()
                 .map_page(&mut claim, ffi::from_phys(paddr), rights)
             {
-                // SAFETY: By this function's contract.
+                // SAFETY: `mapped` is valid for reads and writes (contract).
                 // CAST: A page.
                 unsafe { *mapped += len as usize };
                 return 0;
             }
         }
 
-        // SAFETY: By this function's contract.
+        // SAFETY: `map()` has the same contract. The claim above is gone.
         from_result(|| unsafe { Self::map(iommu, iova, paddr, len, prot, gfp, mapped) }.map(|()| 0))
     }
 
@@ -173,12 +175,13 @@ impl<C: CFormat> Ops<C> {
         gfp: bindings::gfp_t,
         mapped: *mut usize,
     ) -> Result {
-        // SAFETY: By this function's contract.
+        // SAFETY: `iommu` is that of a live table of the format `C` (contract).
         let table = unsafe { Table::<C>::from_raw(iommu) };
         let (iova, len) = (ffi::from_dma(iova), ffi::from_dma(len));
         let phys = ffi::from_phys(paddr);
         let (range, prot) = Self::check(&table, iova, phys, len, prot)?;
-        // SAFETY: The IOMMU API gives the caller of `iommu_map()` the range to itself.
+        // SAFETY: No other caller works on the range, or on a leaf that begins in it (contract):
+        // the IOMMU API gives both to the caller of `iommu_map()`.
         let mut claim = unsafe { Exclusive::new(range, table.owner()) };
         pin_init::stack_pin_init!(let local = LocalGather::new());
         let mut gather = MapGather::new(local.borrow(), &table);
@@ -186,7 +189,7 @@ impl<C: CFormat> Ops<C> {
         let (done, result) = table.tree().map(&mut claim, phys, prot, gfp, &mut gather);
 
         gather.finish();
-        // SAFETY: By this function's contract.
+        // SAFETY: `mapped` is valid for reads and writes (contract).
         // CAST: No more was mapped than the range has, whose length is an `unsigned long`.
         unsafe { *mapped += done as usize };
         match result {
@@ -200,15 +203,16 @@ impl<C: CFormat> Ops<C> {
     ///
     /// # Safety
     ///
-    /// `iommu` is that of a live table of the format `C`; no other caller works on the range, or on
-    /// what a leaf that begins in it maps; `gather` is an initialised gather of the caller.
+    /// `iommu` is that of a live table of the format `C`. No other caller works on the range, or on
+    /// what a leaf that begins in it maps. `gather` is null, or an initialised gather that the
+    /// caller has for itself; its list has tables of this page table only.
     unsafe extern "C" fn unmap_range_callback(
         iommu: *mut bindings::pt_iommu,
         iova: bindings::dma_addr_t,
         len: bindings::dma_addr_t,
         gather: *mut bindings::iommu_iotlb_gather,
     ) -> usize {
-        // SAFETY: By this function's contract.
+        // SAFETY: `iommu` is that of a live table of the format `C` (contract).
         let table = unsafe { Table::<C>::from_raw(iommu) };
         let (Ok(range), Some(gather)) = (
             Range::new(ffi::from_dma(iova), ffi::from_dma(len)),
@@ -220,10 +224,11 @@ impl<C: CFormat> Ops<C> {
             return 0;
         }
 
-        // SAFETY: The IOMMU API gives the caller of `iommu_unmap()` the range to itself, and all
-        // of a mapping that begins in it.
+        // SAFETY: No other caller works on the range, or on a leaf that begins in it (contract):
+        // the IOMMU API gives both to the caller of `iommu_unmap()`.
         let mut claim = unsafe { Exclusive::new(range, table.owner()) };
-        // SAFETY: By this function's contract.
+        // SAFETY: `gather` is initialised, and the caller has it for itself during the call
+        // (contract).
         let mut gather = unsafe { IotlbGather::from_raw(gather) };
         pin_init::stack_pin_init!(let local = LocalGather::new());
         let mut tables = UnmapGather::new(local.borrow());
@@ -238,15 +243,15 @@ impl<C: CFormat> Ops<C> {
     ///
     /// # Safety
     ///
-    /// `iommu` is that of a live table of the format `C`. No caller unmaps the address meanwhile,
-    /// which iommufd's self-test, the only caller, leaves to the test.
+    /// `iommu` is that of a live table of the format `C`. No caller maps or unmaps the address
+    /// meanwhile: iommufd's self-test, the only caller, leaves that to the test.
     unsafe extern "C" fn set_dirty_callback(
         iommu: *mut bindings::pt_iommu,
         iova: bindings::dma_addr_t,
     ) -> c_int {
-        // SAFETY: By this function's contract.
+        // SAFETY: `iommu` is that of a live table of the format `C` (contract).
         let table = unsafe { Table::<C>::from_raw(iommu) };
-        // SAFETY: By this function's contract.
+        // SAFETY: No caller maps or unmaps the address meanwhile (contract).
         let claim = unsafe { Stable::at(ffi::from_dma(iova), table.owner()) };
 
         from_result(|| table.tree().set_dirty(&claim).map(|()| 0))
@@ -256,16 +261,16 @@ impl<C: CFormat> Ops<C> {
     ///
     /// # Safety
     ///
-    /// `iommu` is that of a live table of the format `C`; `info` is valid.
+    /// `iommu` is that of a live table of the format `C`; `info` is valid for writes.
     unsafe extern "C" fn get_info_callback(
         iommu: *mut bindings::pt_iommu,
         info: *mut bindings::pt_iommu_info,
     ) {
-        // SAFETY: By this function's contract.
+        // SAFETY: `iommu` is that of a live table of the format `C` (contract).
         let table = unsafe { Table::<C>::from_raw(iommu) };
         let sizes = init::page_sizes::<C>(table.input_lg2(), table.output_lg2());
 
-        // SAFETY: By this function's contract.
+        // SAFETY: `info` is valid for writes (contract).
         unsafe { (*info).pgsize_bitmap = sizes };
     }
 
@@ -273,13 +278,13 @@ impl<C: CFormat> Ops<C> {
     ///
     /// # Safety
     ///
-    /// `iommu` is that of a live table of the format `C`, which is not used any more, by the
-    /// hardware and its caches neither.
+    /// `iommu` is that of a live table of the format `C`. Nothing uses the table any more, the
+    /// hardware and its caches included.
     unsafe extern "C" fn deinit_callback(iommu: *mut bindings::pt_iommu) {
-        // SAFETY: By this function's contract.
+        // SAFETY: `iommu` is that of a live table of the format `C` (contract).
         let table = unsafe { Table::<C>::from_raw(iommu) };
 
-        // SAFETY: By this function's contract.
+        // SAFETY: Nothing uses the table any more, the hardware and its caches included (contract).
         unsafe { table.tree().free() }
     }
 
@@ -294,9 +299,9 @@ impl<C: CFormat> Ops<C> {
         domain: *mut bindings::iommu_domain,
         iova: bindings::dma_addr_t,
     ) -> bindings::phys_addr_t {
-        // SAFETY: By this function's contract.
+        // SAFETY: `domain` is that of a live table of the format `C` (contract).
         let table = unsafe { Table::<C>::from_domain(domain) };
-        // SAFETY: By this function's contract.
+        // SAFETY: No caller maps or unmaps the address meanwhile (contract).
         let claim = unsafe { Stable::at(ffi::from_dma(iova), table.owner()) };
 
         table.tree().translate(&claim, |phys| {
@@ -314,7 +319,8 @@ impl<C: CFormat> Ops<C> {
     /// # Safety
     ///
     /// `domain` is that of a live table of the format `C`; no caller maps or unmaps anything in the
-    /// range; `dirty` is valid, its pointers are null or valid, and the caller has them for itself.
+    /// range meanwhile. `dirty` is a valid dirty bitmap. Its `bitmap` is null, or valid and covers
+    /// the range; its `gather` is null or initialised. The caller has all three for itself.
     #[inline]
     pub(super) unsafe fn read_and_clear_dirty(
         domain: *mut bindings::iommu_domain,
@@ -326,7 +332,7 @@ impl<C: CFormat> Ops<C> {
         if !Self::TRACKS {
             return Err(EOPNOTSUPP);
         }
-        // SAFETY: By this function's contract.
+        // SAFETY: `domain` is that of a live table of the format `C` (contract).
         let table = unsafe { Table::<C>::from_domain(domain) };
         // CAST: `unsigned long` and `size_t` have 64 bits here.
         let range = Range::new(iova as u64, size as u64)?;
@@ -335,11 +341,13 @@ impl<C: CFormat> Ops<C> {
             return Err(ERANGE);
         }
 
-        // SAFETY: By this function's contract. FIXME: iommufd does not keep it where a dma-buf is
-        // revoked (`iopt_revoke_notify()`). C's tables have the same fault: C code frees them, and
-        // there is no count of walks that it could ask.
+        // SAFETY: No caller maps or unmaps anything in the range meanwhile (contract). FIXME:
+        // iommufd does not keep that where a dma-buf is revoked (`iopt_revoke_notify()`). C's
+        // tables have the same fault: C code frees them, and there is no count of walks that it
+        // could ask.
         let claim = unsafe { Stable::new(range, table.owner()) };
-        // SAFETY: By this function's contract.
+        // SAFETY: `dirty` is a valid dirty bitmap, so it is not null; its bitmap covers the range,
+        // and the caller has all of it for itself (contract).
         let mut sink = unsafe { DirtyBitmap::from_raw(NonNull::new_unchecked(dirty), range) };
         // CAST: As above.
         let clear = flags as u64 & u64::from(bindings::IOMMU_DIRTY_NO_CLEAR) == 0;

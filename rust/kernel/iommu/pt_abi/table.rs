@@ -71,11 +71,12 @@ fn level_of(word: u64) -> u8 {
 ///
 /// # Safety
 ///
-/// `field` is valid for reads.
+/// `field` is valid for reads and aligned.
 #[inline(always)]
 unsafe fn read_once<T: Copy>(field: *const T) -> T {
-    // SAFETY: By this function's contract. A volatile read of a number is what the kernel's memory
-    // model takes for a relaxed atomic one; a call of `Atomic::load` costs several times as much.
+    // SAFETY: `field` is valid for reads and aligned (contract). A volatile read of a number is
+    // what the kernel's memory model takes for a relaxed atomic one; a call of `Atomic::load` costs
+    // several times as much.
     unsafe { field.read_volatile() }
 }
 
@@ -88,9 +89,12 @@ unsafe fn read_once<T: Copy>(field: *const T) -> T {
 ///   device.
 /// - Meanwhile, `top_of_table` is changed by operations on [`Table::tree`] only, and by those of a
 ///   format that grows. What C may change are the features.
-/// - After `init()` a driver may have taken sizes from `domain.pgsize_bitmap`. It has done so before
-///   the first operation.
+/// - After `init()` a driver may have taken sizes from `domain.pgsize_bitmap`. It has done so
+///   before the first operation.
 /// - `mem` is the memory of its tables, and `features` what it has.
+///
+/// A contract calls a struct a *live table* of the format `C` if the first three hold for it until
+/// the function returns, or until a borrow that the function returns ends.
 pub(super) struct Table<'a, C: CFormat> {
     raw: NonNull<RawTable>,
     mem: DomainTables,
@@ -103,19 +107,21 @@ impl<C: CFormat> Table<'_, C> {
     ///
     /// # Safety
     ///
-    /// `iommu` is the first member of a struct for which the invariants of this type hold.
+    /// `iommu` is the first member of a live table of the format `C`.
     #[inline]
     pub(super) unsafe fn from_raw(iommu: *mut bindings::pt_iommu) -> Self {
         let raw = iommu.cast::<RawTable>();
-        // SAFETY: By this function's contract the field is valid. C sets bits of it meanwhile.
+        // SAFETY: The table is live (contract), so the field is valid and aligned. C sets bits of
+        // it meanwhile.
         let features = unsafe { read_once(&raw const (*raw).common.features) };
         let features = C::effective(Features::from_raw(features));
-        // SAFETY: By this function's contract; `init()` made sure of the device.
+        // SAFETY: The table is live, and its device with it (contract). `init()` refuses an
+        // incoherent table without a device.
         let mem = unsafe { DomainTables::new(iommu, features.has(Features::DMA_INCOHERENT)) };
 
-        // INVARIANT: By this function's contract.
+        // INVARIANT: The table is live (contract); its memory and features were just read.
         Self {
-            // SAFETY: By this function's contract this is not null.
+            // SAFETY: `iommu` points to a live table (contract), so it is not null.
             raw: unsafe { NonNull::new_unchecked(raw) },
             mem,
             features,
@@ -127,11 +133,11 @@ impl<C: CFormat> Table<'_, C> {
     ///
     /// # Safety
     ///
-    /// `domain` is that of a struct for which the invariants of this type hold.
+    /// `domain` is that of a live table of the format `C`.
     #[inline]
     pub(super) unsafe fn from_domain(domain: *mut bindings::iommu_domain) -> Self {
         const_assert!(core::mem::offset_of!(bindings::pt_iommu, domain) == 0);
-        // SAFETY: By this function's contract. The domain is the first member.
+        // SAFETY: The table is live (contract). The domain is its first member.
         unsafe { Self::from_raw(domain.cast()) }
     }
 
@@ -168,14 +174,14 @@ impl<C: CFormat> Table<'_, C> {
     /// What the hardware does, of what the driver can tell by `driver_ops`.
     #[inline]
     pub(super) fn driver_ops(&self) -> Option<&bindings::pt_iommu_driver_ops> {
-        // SAFETY: By the type invariants.
+        // SAFETY: By the type invariants, the struct and the driver's operations live during `'a`.
         unsafe { (*self.iommu()).driver_ops.as_ref() }
     }
 
     /// The leaf sizes in use. The driver may have taken some of those that `init()` offered.
     #[inline]
     pub(super) fn page_sizes(&self) -> u64 {
-        // SAFETY: By the type invariants; nothing changes the field any more.
+        // SAFETY: By the type invariants the struct is live. Nothing changes the field any more.
         let sizes = unsafe { (*self.domain()).pgsize_bitmap };
 
         // CAST: `unsigned long` has 64 bits here.
@@ -185,21 +191,21 @@ impl<C: CFormat> Table<'_, C> {
     /// The input addresses, sign bit included; with a top that grows, those of the highest.
     #[inline]
     pub(super) fn input_lg2(&self) -> u32 {
-        // SAFETY: By the type invariants; nothing changes the field after `init()`.
+        // SAFETY: By the type invariants the struct is live. Only `init()` writes the field.
         unsafe { (*self.raw.as_ptr()).common.max_vasz_lg2 }.into()
     }
 
     /// The output addresses.
     #[inline]
     pub(super) fn output_lg2(&self) -> u32 {
-        // SAFETY: By the type invariants; nothing changes the field after `init()`.
+        // SAFETY: By the type invariants the struct is live. Only `init()` writes the field.
         unsafe { (*self.raw.as_ptr()).common.max_oasz_lg2 }.into()
     }
 
     /// The word that holds the address of the top table and its level.
     #[inline]
     fn top(&self) -> &Atomic<u64> {
-        // SAFETY: By the type invariants.
+        // SAFETY: By the type invariants, the struct lives during `'a`.
         let word = unsafe { &raw mut (*self.raw.as_ptr()).common.top_of_table };
 
         // CAST: `uintptr_t` has the size of `u64` here: this is built for 64 bits only.
@@ -223,7 +229,8 @@ impl<C: CFormat> Table<'_, C> {
         } else if C::Format::GROWS {
             self.top_level()
         } else {
-            // SAFETY: By the type invariants; nothing changes the word of a top that does not grow.
+            // SAFETY: By the type invariants the struct is live. Nothing changes the word of a top
+            // that does not grow.
             level_of(unsafe { (*self.raw.as_ptr()).common.top_of_table } as u64)
         };
 
@@ -247,7 +254,7 @@ impl<C: CFormat> Table<'_, C> {
     /// The level of the top table as it is now.
     #[inline]
     pub(super) fn top_level(&self) -> u8 {
-        // SAFETY: An atomic is valid for reads.
+        // SAFETY: An atomic is valid for reads and aligned.
         level_of(unsafe { read_once(self.top().as_ptr()) })
     }
 
@@ -258,7 +265,8 @@ impl<C: CFormat> Table<'_, C> {
         // - By the type invariants the word names a tree in `mem`, and the tree is freed by nothing
         //   while `self` is borrowed.
         // - `init()` chose `input_lg2` and the sizes such that the highest top resolves them. A
-        //   driver may have taken away the smallest; `Ops::check()` lets nothing pass that needs it.
+        //   driver may have taken away the smallest; `Ops::check()` lets nothing pass that needs
+        //   it.
         unsafe { Tree::from_parts(&self.mem, self.top(), self.limits()) }
     }
 

@@ -54,8 +54,8 @@ impl Tracked {
             gather: gather.as_ptr(),
         };
         let _ = self.log.take();
-        // SAFETY: There are no tables, so that nothing in them changes; the bitmap and its gather
-        // are on the stack.
+        // SAFETY: The dirty bitmap is on the stack. Its `bitmap` is null, its gather is
+        // initialised, and only this call uses them.
         unsafe {
             DirtyTable::harvest(&self.domain, range, clear, NonNull::from(&mut dirty))?;
         }

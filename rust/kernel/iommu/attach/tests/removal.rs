@@ -49,9 +49,9 @@ fn alloc() -> Result<NonNull<Table>> {
 ///
 /// # Safety
 ///
-/// It came from [`alloc`], and was not freed.
+/// It came from [`alloc`], was not freed, and nothing uses it any more.
 unsafe fn free(table: NonNull<Table>) {
-    // SAFETY: By this function's contract; no hardware knows of it.
+    // SAFETY: `table` came from `MEMORY`, and nothing uses it any more (contract).
     unsafe { MEMORY.free(table) }
 }
 
@@ -65,7 +65,7 @@ unsafe fn free(table: NonNull<Table>) {
 fn are_kept(tables: &[NonNull<Table>], cpu: u32) -> Result<bool> {
     let mut others = KVec::with_capacity(TRIES, GFP_KERNEL)?;
     let freed = alloc()?;
-    // SAFETY: Allocated above.
+    // SAFETY: Allocated above, and not used.
     unsafe { free(freed) };
     for _ in 0..TRIES {
         others.push(alloc()?, GFP_KERNEL)?;
@@ -73,7 +73,7 @@ fn are_kept(tables: &[NonNull<Table>], cpu: u32) -> Result<bool> {
     let would_find = CpuId::current().as_u32() == cpu && others.contains(&freed);
     let kept = !others.iter().any(|other| tables.contains(other));
     for other in others {
-        // SAFETY: Allocated above.
+        // SAFETY: Allocated above, and not used.
         unsafe { free(other) };
     }
     would_find.then_some(kept).ok_or(EAGAIN)
@@ -96,7 +96,7 @@ fn until_told(mut trial: impl FnMut() -> Result) -> Result {
 ///
 /// It came from [`alloc`], and was not freed.
 unsafe fn first_word(table: NonNull<Table>) -> u64 {
-    // SAFETY: By this function's contract.
+    // SAFETY: `table` came from `alloc()` and was not freed, so it is valid for reads (contract).
     unsafe { table.cast::<u64>().as_ptr().read_volatile() }
 }
 
