@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The dirty bitmap: where the dirty pages of a query go.
+//! The dirty bitmap: where a query records dirty pages.
 
 use core::{
     marker::PhantomData,
@@ -22,12 +22,12 @@ use super::{
 ///
 /// - The bitmap may be absent: the core enables tracking by a query that only clears.
 /// - Bits are set in the user's memory, a window of which is pinned at a time. Setting one may
-///   sleep, and going back to lower addresses pins anew for each call: the walk reports ascending
+///   sleep, and a step back to lower addresses pins a window again: so the walk reports ascending
 ///   runs.
-/// - A query that does not clear has nothing to flush. The core passes a gather even then and
-///   throws it away.
+/// - A query that does not clear has nothing to flush. The core passes a gather all the same and
+///   discards it.
 ///
-/// Nothing outside of the query is ever recorded, whatever the walk reports.
+/// Only pages of the query are recorded, whatever the walk reports.
 ///
 /// # Invariants
 ///
@@ -70,8 +70,8 @@ impl DirtyBitmap<'_> {
 
 impl DirtySink for DirtyBitmap<'_> {
     fn record(&mut self, range: Range) {
-        // `iova_bitmap_set()` checks neither end: below its start it drops the whole run, and past
-        // its end it sets bits in whatever is pinned there.
+        // `iova_bitmap_set()` checks neither end: it drops a whole run that begins below the
+        // bitmap, and past the end it sets bits in the pinned pages.
         let first = range.first().max(self.query.first());
         let last = range.last().min(self.query.last());
         let Ok(range) = Range::inclusive(first, last) else {

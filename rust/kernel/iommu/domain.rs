@@ -39,7 +39,7 @@ use super::{
     unflushed::Unflushed, //
 };
 
-/// What a paging domain is to be able to do.
+/// What a paging domain must be able to do.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct AllocFlags {
     /// Track which pages devices write (`IOMMU_HWPT_ALLOC_DIRTY_TRACKING`). A domain without it
@@ -97,9 +97,10 @@ pub enum Flush {
 
     /// Those of a range.
     Range {
-        /// The range: all that was changed lies within, and perhaps more.
+        /// The range: it covers all that was changed, and perhaps more.
         range: Range,
-        /// Whether tables were removed, so that hardware's copies of table entries have to go too.
+        /// Whether tables were removed, so that hardware has to drop its copies of table entries
+        /// too.
         tables: bool,
     },
 }
@@ -108,7 +109,7 @@ pub enum Flush {
 #[repr(C)]
 struct Head {
     raw: Opaque<bindings::pt_iommu>,
-    /// Ends the domain that this is the head of.
+    /// Drops the domain that this is the head of.
     end: unsafe fn(*mut bindings::iommu_domain),
     /// The module with the code of the domain, null if it is built in.
     module: *mut bindings::module,
@@ -118,11 +119,12 @@ struct Head {
 ///
 /// # Invariants
 ///
-/// - `raw` is initialised: paging type, the operations of [`DomainTable`], the geometry of `data`. It
-///   is a `struct pt_iommu`, though the rest of `generic_pt` is not there: the core hands ranges of
-///   such domains over as they are, where for others it looks for page sizes first.
-/// - It is pinned in a [`KBox`], which the core owns from [`Self::into_raw`] on, until it frees it.
-/// - A reference to the module is held from [`Self::into_raw`] on, until [`free`] gives it back.
+/// - `raw` is initialised: paging type, the operations of [`DomainTable`], the geometry of `data`.
+///   It is a `struct pt_iommu`, without the rest of `generic_pt`: the core passes whole ranges to
+///   such domains, and splits ranges by page size for others.
+/// - It is pinned in a [`KBox`]. The core owns the box from [`Self::into_raw`] on, until it frees
+///   it.
+/// - It holds a reference to the module from [`Self::into_raw`] on, until [`free`] puts it.
 #[pin_data]
 #[repr(C)]
 pub(super) struct Domain<P: PagingDomain> {
@@ -131,9 +133,9 @@ pub(super) struct Domain<P: PagingDomain> {
     pub(super) attachments: Attachments<P>,
     /// The flags that it was allocated with.
     pub(super) flags: AllocFlags,
-    /// The harvests under way, and the tables that wait for them.
+    /// The harvests that run, and the tables that wait for them.
     pub(super) walks: Walks<KernelTables>,
-    /// What hardware may write unseen, because a flush has failed.
+    /// Where hardware may write without a dirty bit, because a flush has failed.
     #[pin]
     pub(super) unflushed: Unflushed,
     /// Whether a failed flush was reported.
@@ -175,12 +177,12 @@ impl<P: PagingDomain> Domain<P> {
         )?;
 
         let geometry = domain.data.geometry();
-        // The core takes the lowest bit for granted, and that CPU pages can be mapped.
+        // The core assumes that there is a lowest bit, and that CPU pages can be mapped.
         if geometry.page_sizes.trailing_zeros() as usize > PAGE_SHIFT {
             return Err(EINVAL);
         }
         let iommu = domain.head.raw.get();
-        // SAFETY: The C part is there.
+        // SAFETY: The C part is valid: the box has it.
         let raw = unsafe { &raw mut (*iommu).domain };
         let range = Range::inclusive(geometry.first, geometry.last)?;
         // SAFETY: The domain is not shared yet, and `raw` is its initialised C part.
@@ -221,7 +223,7 @@ impl<P: PagingDomain> Domain<P> {
         }
         // SAFETY: The core does not move domains, and `from_raw()` treats it as pinned.
         let domain = KBox::into_raw(unsafe { Pin::into_inner_unchecked(domain) });
-        // SAFETY: The domain is ours still; this is not a part of it that is pinned.
+        // SAFETY: Only this function has the domain, and this field is not pinned.
         unsafe { (*domain).head.module = module };
         Ok(domain.cast())
     }
@@ -265,8 +267,8 @@ impl<P: PagingDomain> Domain<P> {
         core::mem::forget(domain);
     }
 
-    /// Begins a harvest of `range`. Maps and unmaps of the same range do not wait for it, nor it for
-    /// them.
+    /// Begins a harvest of `range`. It does not wait for maps and unmaps of the same range, and
+    /// they do not wait for it.
     ///
     /// `None` for a domain of the DMA API, or if there are too many harvests at the same time.
     ///
@@ -277,19 +279,19 @@ impl<P: PagingDomain> Domain<P> {
         }
         // SAFETY: The driver keeps page tables in `data`, and puts those that it detaches into the
         // gather that it is given (`Confirms`, 3 and 4). Each gather ends in `Self::sync()`, which
-        // asks `walks`: that of a map in the callback itself, that of an unmap in `iotlb_sync`.
-        // Only for the DMA API the core keeps the tables in a queue and frees them itself.
+        // asks `walks`: a map calls that in its callback, and for an unmap `iotlb_sync` does. Only
+        // for the DMA API the core keeps the tables in a queue and frees them itself.
         unsafe { self.walks.enter(range, &self.data) }
     }
 
-    /// Makes hardware forget translations, and remembers it if that fails.
+    /// Makes hardware forget translations, and records the range if that fails.
     ///
     /// Context: any.
     ///
     /// # Errors
     ///
-    /// Those of [`PagingDomain::sync`]: hardware may go on using the translations, and the tables
-    /// that led to them. The first was reported.
+    /// Those of [`PagingDomain::sync`]: hardware may continue to use the translations, and the
+    /// tables that led to them. The first failure is logged.
     pub(super) fn flush(&self, flush: Flush) -> Result {
         let sync = || self.data.sync(flush, &self.attachments);
         let result = if self.flags.dirty_tracking {
@@ -343,9 +345,9 @@ impl<P: PagingDomain> Domain<P> {
 
 /// `free` of `struct iommu_domain_ops`: the end of a domain that is attached nowhere.
 ///
-/// The reference to the driver's module may be the last, and the module unloaded as soon as it is
-/// given back, so this is no code of the module: neither generic nor inlined, it is compiled into
-/// this crate, which cannot be unloaded.
+/// The reference to the driver's module may be the last, and the module may be unloaded as soon as
+/// it is put. So this must not be code of the module: it is neither generic nor inlined, and is
+/// compiled into this crate, which cannot be unloaded.
 ///
 /// # Safety
 ///

@@ -4,8 +4,8 @@
 //!
 //! Generic code is compiled into the crate that uses it: a driver's module. A symbol that the
 //! kernel does not export to modules, that sits in a symbol namespace, or that is a static inline
-//! in some configurations must not be named there. These wrappers are compiled into this crate,
-//! and this crate exports them.
+//! in some configurations must not be used there. These wrappers are compiled into this crate,
+//! which exports them.
 
 use core::ptr::NonNull;
 
@@ -83,7 +83,7 @@ pub(super) unsafe fn free_pages(virt: NonNull<u8>) {
     unsafe { bindings::iommu_free_pages(virt.as_ptr().cast()) }
 }
 
-/// Puts what [`alloc_pages`] returned on a free list.
+/// Puts an allocation of [`alloc_pages`] on a free list.
 ///
 /// # Safety
 ///
@@ -96,7 +96,7 @@ pub(super) unsafe fn pages_list_add(list: *mut bindings::iommu_pages_list, virt:
     unsafe { bindings::iommu_pages_list_add(list, virt.as_ptr().cast()) }
 }
 
-/// Takes the first of what was put on a free list off it, `None` if there is none.
+/// Takes the first allocation off a free list, `None` if the list is empty.
 ///
 /// # Safety
 ///
@@ -107,7 +107,7 @@ pub(super) unsafe fn pages_list_pop(list: *mut bindings::iommu_pages_list) -> Op
     NonNull::new(unsafe { bindings::iommu_pages_list_pop(list) }.cast())
 }
 
-/// Frees all pages of a free list. The list itself has to be initialised anew before its next use.
+/// Frees all pages of a free list. The list has to be initialised again before its next use.
 ///
 /// # Safety
 ///
@@ -156,14 +156,14 @@ pub(super) unsafe fn iova_bitmap_set(bitmap: *mut bindings::iova_bitmap, iova: u
     unsafe { bindings::iova_bitmap_set(bitmap, iova, len) }
 }
 
-/// Whether [`store_pair`] is there.
+/// Whether the processor can do [`store_pair`].
 #[inline(never)]
 pub(super) fn can_store_pair() -> bool {
     // SAFETY: Only asks for a feature of the processor.
     unsafe { bindings::rust_iommu_can_store128() }
 }
 
-/// Writes two 64-bit words at once: no reader, hardware included, sees one without the other.
+/// Writes two 64-bit words at once: no reader, hardware included, sees only one of them change.
 ///
 /// # Safety
 ///
@@ -177,7 +177,7 @@ pub(super) unsafe fn store_pair(virt: *mut u64, values: [u64; 2]) {
     unsafe { bindings::rust_iommu_store128(virt, values[0], values[1]) }
 }
 
-/// Vendor, family and model of the processor, 0 where there is no such number.
+/// Vendor, family and model of the processor, 0 on architectures without such a number.
 #[cfg(CONFIG_PCI)]
 #[inline(never)]
 pub(super) fn processor() -> u32 {
@@ -185,8 +185,8 @@ pub(super) fn processor() -> u32 {
     unsafe { bindings::rust_iommu_processor() }
 }
 
-/// Whether memory that the kernel allocates is encrypted, and addresses given to hardware would
-/// have to say so (SME).
+/// Whether memory that the kernel allocates is encrypted, and addresses for hardware need a bit
+/// that says so (SME).
 #[inline(never)]
 pub(super) fn memory_is_encrypted() -> bool {
     // SAFETY: Only adds a bit to a number.
@@ -198,30 +198,30 @@ pub(super) fn memory_is_encrypted() -> bool {
 /// Context: may sleep; takes `group->mutex`.
 #[inline(never)]
 pub(super) fn is_claimed(dev: &Device) -> bool {
-    // SAFETY: The device is valid; the result is null or a group that is ours to put.
+    // SAFETY: The device is valid; the result is null, or a group whose reference is put below.
     let group = unsafe { bindings::iommu_group_get(dev.as_raw()) };
     if group.is_null() {
         return false;
     }
-    // SAFETY: We hold a reference to the group.
+    // SAFETY: This function holds a reference to the group.
     let claimed = unsafe { bindings::iommu_group_dma_owner_claimed(group) };
-    // SAFETY: The reference is ours, and not used any more.
+    // SAFETY: This function holds the reference, and does not use the group any more.
     unsafe { bindings::iommu_group_put(group) };
     claimed
 }
 
-/// Waits until no probe of a device uses the operations of a unit that was unregistered.
+/// Waits until no probe of a device uses the operations of an unregistered unit.
 ///
 /// Context: may sleep; takes `iommu_probe_device_lock`.
 #[inline(never)]
 pub(super) fn wait_for_probes() {
-    // SAFETY: Only takes the lock and gives it back.
+    // SAFETY: Only takes the lock and releases it.
     unsafe { bindings::rust_iommu_wait_for_probes() }
 }
 
-/// Whether nothing but its own loading holds a reference to a module that is being loaded.
+/// Whether only the loading itself holds a reference to a module that is being loaded.
 ///
-/// Where modules cannot be unloaded, references are not counted, and the answer is no.
+/// Where modules cannot be unloaded, references are not counted, and this is false.
 #[inline(never)]
 pub(super) fn is_idle(module: &ThisModule) -> bool {
     // SAFETY: The module is null (built in) or valid.
@@ -230,8 +230,8 @@ pub(super) fn is_idle(module: &ThisModule) -> bool {
 
 /// Returns the address in the linear map.
 ///
-/// On the path of every walk. The linear map of x86-64, and of a kernel that is a program, is one
-/// offset, set up once, early at boot, and exported to modules.
+/// Every walk calls this. The linear map of x86-64 and of UML is one offset. It is set once, early
+/// at boot, and exported to modules.
 ///
 /// # Safety
 ///
@@ -244,7 +244,7 @@ pub(super) unsafe fn phys_to_virt(phys: u64) -> NonNull<u8> {
     #[cfg(CONFIG_UML)]
     use bindings::uml_physmem as offset;
 
-    // SAFETY: A plain number, which does not change any more.
+    // SAFETY: A plain number that does not change after boot.
     let base = unsafe { offset };
     // CAST: Addresses have 64 bits here.
     let virt = core::ptr::with_exposed_provenance_mut(base.wrapping_add(phys as usize));
@@ -261,7 +261,7 @@ pub(super) unsafe fn phys_to_virt(phys: u64) -> NonNull<u8> {
 #[cfg(not(any(CONFIG_X86_64, CONFIG_UML)))]
 #[inline(never)]
 pub(super) unsafe fn phys_to_virt(phys: u64) -> NonNull<u8> {
-    // CAST: The address was one of C, see `from_phys()`.
+    // CAST: The address came from C, see `from_phys()`.
     // SAFETY: `phys` came from `virt_to_phys()` (contract), so the address is in the linear map and
     // not null.
     unsafe { NonNull::new_unchecked(bindings::phys_to_virt(phys as bindings::phys_addr_t).cast()) }

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! A PCI function that a driver has found by its address: a unit that is one itself.
+//! A unit that is a PCI function: a driver finds the function by its address.
 
 use core::ptr::NonNull;
 
@@ -14,16 +14,16 @@ use kernel::{
 
 use super::ffi;
 
-/// Vendor, family and model of the processor that units are a part of, as `VFM_MAKE()` of
-/// `asm/cpu_device_id.h` makes them one number; 0 where there is no such number.
+/// Vendor, family and model of the processor that units are a part of, packed as by `VFM_MAKE()` of
+/// `asm/cpu_device_id.h`; 0 on architectures without such a number.
 pub fn processor() -> u32 {
     ffi::processor()
 }
 
 /// A PCI function, and a reference to it.
 ///
-/// No driver is bound by this: the function's configuration space is read and written, and its
-/// interrupt is used, as the part of the unit that it is.
+/// This binds no driver: the configuration space and the interrupt of the function are used as
+/// parts of the unit.
 ///
 /// # Invariants
 ///
@@ -32,8 +32,8 @@ pub struct UnitFunction {
     raw: NonNull<bindings::pci_dev>,
 }
 
-// SAFETY: References to PCI functions are counted for all threads, and what is done with one here
-// the PCI core guards by its own locks.
+// SAFETY: References to PCI functions are counted for all threads, and the PCI core takes its own
+// locks for what is done with one here.
 unsafe impl Send for UnitFunction {}
 // SAFETY: As above.
 unsafe impl Sync for UnitFunction {}
@@ -43,7 +43,8 @@ impl UnitFunction {
     ///
     /// Context: may sleep.
     pub fn find(segment: u16, source: u16) -> Option<Self> {
-        // SAFETY: The function takes any numbers; what it returns is ours to put.
+        // SAFETY: The function takes any numbers; the new object owns the reference that it
+        // returns.
         let raw = unsafe {
             bindings::pci_get_domain_bus_and_slot(
                 i32::from(segment),
@@ -120,8 +121,8 @@ impl UnitFunction {
     }
 }
 
-/// What a `status` of an access to the configuration space says. The codes of errors are positive
-/// (`PCIBIOS_DEVICE_NOT_FOUND` and others).
+/// The result of an access to the configuration space that returned `status`. The codes of errors
+/// are positive (`PCIBIOS_DEVICE_NOT_FOUND` and others).
 pub(super) fn reached(status: c_int) -> Result {
     if status != 0 {
         return Err(EIO);
@@ -131,7 +132,7 @@ pub(super) fn reached(status: c_int) -> Result {
 
 impl Drop for UnitFunction {
     fn drop(&mut self) {
-        // SAFETY: By the type invariants the reference is ours.
+        // SAFETY: By the type invariants, this object owns the reference.
         unsafe { bindings::pci_dev_put(self.as_raw()) };
     }
 }
@@ -141,7 +142,7 @@ impl Drop for UnitFunction {
 mod tests {
     use super::*;
 
-    /// What the processor says of itself: vendor, family and model, each in eight bits.
+    /// What `CPUID` says of the processor: vendor, family and model, each in eight bits.
     #[cfg(all(CONFIG_X86_64, not(CONFIG_UML)))]
     fn by_cpuid() -> u32 {
         use core::arch::x86_64::__cpuid;

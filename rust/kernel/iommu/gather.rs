@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The IOTLB gather: what has to be flushed, and what can be freed after that.
+//! The IOTLB gather: what to flush, and what to free after that.
 
 use core::{
     marker::{
@@ -101,17 +101,17 @@ impl<'a> IotlbGather<'a> {
         }
     }
 
-    /// Whether the flush will be one of everything, later (`iommu_iotlb_gather_queued()`).
+    /// Whether the core flushes everything later instead (`iommu_iotlb_gather_queued()`).
     #[inline]
     pub fn is_queued(&self) -> bool {
         // SAFETY: By the type invariants, only this object uses the gather, which is initialised.
         unsafe { (*self.raw.as_ptr()).queued }
     }
 
-    /// Frees the tables after a flush that `flushed` tells the outcome of.
+    /// Frees the tables after a flush; `flushed` is the result of the flush.
     ///
-    /// Hardware that has not confirmed may still walk them: then they are lost, which is the lesser
-    /// evil. Harvests may stand in them as well: then they wait for these.
+    /// Hardware that has not confirmed may still walk the tables: they are leaked then. Harvests
+    /// may be in the tables too: the tables wait until these end.
     ///
     /// # Safety
     ///
@@ -137,7 +137,8 @@ impl<'a> IotlbGather<'a> {
                 unsafe { walks.retire(DetachedTable::from_raw(table.cast())) };
             }
         }
-        // SAFETY: Only this object uses the list, and its pages are gone or given up.
+        // SAFETY: Only this object uses the list, and its pages are freed, handed to `walks` or
+        // leaked.
         unsafe { init_list(&raw mut (*list).pages) };
     }
 }
@@ -151,7 +152,7 @@ impl Gather<KernelTables> for IotlbGather<'_> {
     #[inline]
     fn queue_free(&mut self, table: DetachedTable<KernelTables>) {
         // SAFETY:
-        // - By the type invariants, the list is initialised and ours.
+        // - By the type invariants, the list is initialised, and only this object uses it.
         // - `KernelTables` gets its tables from `ffi::alloc_pages()`; a detached one has no other
         //   owner and is on no list.
         unsafe {
@@ -176,9 +177,9 @@ unsafe fn init_list(head: *mut bindings::list_head) {
     }
 }
 
-/// A gather of our own, on the stack.
+/// A gather on the stack.
 ///
-/// For operations that the core does not give one to: mapping a large leaf over empty tables.
+/// For operations that get none from the core: mapping a large leaf over empty tables.
 ///
 /// # Invariants
 ///

@@ -2,8 +2,9 @@
 
 //! The interrupt of a unit that is a PCI function.
 //!
-//! The kernel's own abstraction of interrupts wants a bound driver. A unit's function has none: it
-//! is driven through registers that firmware names, so its interrupt is asked for here.
+//! The kernel's abstraction of interrupts needs a bound driver. The function of a unit has none,
+//! since the unit is driven through registers that firmware names. So this module requests the
+//! interrupt.
 
 use kernel::{
     bindings,
@@ -24,7 +25,7 @@ use super::function::UnitFunction;
 pub trait Handler: Send + Sync + 'static {
     /// The unit has signalled something.
     ///
-    /// Context: a separate thread, which may sleep; never twice at once for one interrupt.
+    /// Context: a separate thread, which may sleep; one call at a time for each interrupt.
     fn handle(&self);
 }
 
@@ -43,7 +44,7 @@ pub struct Interrupt<H: Handler> {
     _name: CString,
 }
 
-/// A vector that is given back when dropped.
+/// A vector that is released when dropped.
 struct Vector<'a>(&'a UnitFunction);
 
 impl Drop for Vector<'_> {
@@ -61,7 +62,7 @@ impl<H: Handler> Interrupt<H> {
     ///
     /// # Errors
     ///
-    /// What the PCI core says if the function has none, or other code uses it; nothing has
+    /// Those of the PCI core if the function has no vector or other code uses it. Nothing has
     /// changed then.
     pub fn request(function: UnitFunction, name: CString, handler: Arc<H>) -> Result<Self> {
         // SAFETY: The function is valid.
@@ -82,7 +83,7 @@ impl<H: Handler> Interrupt<H> {
         // CAST: One bit of an `unsigned long`.
         let flags = bindings::IRQF_ONESHOT as c_ulong;
         // SAFETY: The name and the cookie outlive the request: both are kept in the object, which
-        // frees the interrupt first. `handle_callback` is what belongs to such a cookie.
+        // frees the interrupt first. `handle_callback` takes such a cookie.
         to_result(unsafe {
             bindings::request_threaded_irq(
                 irq,
@@ -122,8 +123,8 @@ impl<H: Handler> Interrupt<H> {
 impl<H: Handler> Drop for Interrupt<H> {
     fn drop(&mut self) {
         let cookie: *const H = &*self.handler;
-        // SAFETY: By the type invariants the handler is requested with this cookie. Waits for one
-        // that is under way.
+        // SAFETY: By the type invariants the handler is requested with this cookie. The call waits
+        // until a running handler returns.
         unsafe { bindings::free_irq(self.irq, cookie.cast_mut().cast()) };
         drop(Vector(&self.function));
     }

@@ -3,19 +3,17 @@
 //! What a driver of remapping units implements, and when the IOMMU core calls it.
 //!
 //! [`Driver`] stands for `struct iommu_ops`, [`PagingDomain`] for `struct iommu_domain_ops` and
-//! `struct iommu_dirty_ops`; each method names its C callback. [`Confirms`] is what memory safety
-//! needs of both. The C tables and the callbacks that fill the gap are in the submodules of this
-//! one.
+//! `struct iommu_dirty_ops`; each method names its C callback. [`Confirms`] states what memory
+//! safety needs of both. The submodules have the C tables and their callbacks.
 //!
 //! # Locks
 //!
-//! From the outside in:
+//! From the outermost to the innermost:
 //!
 //! 1. `iommu_probe_device_lock`, then `group->mutex` of the IOMMU core;
-//! 2. the attach lock of the [`Registry`]: one for all units of a driver. Attaching takes a device
-//!    out of one domain and puts it into another, and neither of the two may switch its dirty
-//!    tracking meanwhile; a lock for each domain would have to be taken in pairs, and attaching is
-//!    rare;
+//! 2. the attach lock of the [`Registry`]: one for all units of a driver. Attaching moves a device
+//!    from one domain to another, and neither domain may switch dirty tracking meanwhile. Locks of
+//!    the domains would have to be taken in pairs, and attaching is rare;
 //! 3. the list of a domain's attachments, a mutex;
 //! 4. locks of the driver that may sleep;
 //! 5. the view of a domain for flushes, a spinlock with interrupts disabled: the DMA API unmaps in
@@ -100,15 +98,15 @@ pub trait Driver: Confirms + Sized + Send + Sync + 'static {
 
     /// The registry of the driver: a `static` of its module.
     ///
-    /// The core calls `probe_device` with nothing but the device, so this is where the way to the
-    /// driver's object starts.
+    /// The core passes only the device to `probe_device`, so the callbacks find the driver's object
+    /// through this.
     fn registry() -> &'static Registry<Self>;
 
     /// Takes a device under the driver's control (`probe_device`).
     ///
-    /// Called for every PCI and platform device when a unit is registered, and for each device
-    /// that is added later. Hardware still treats the device as before; the core attaches it to
-    /// its default domain right after this.
+    /// Called for every PCI and platform device when a unit is registered, and for each device that
+    /// is added later. Hardware still treats the device as before: the core attaches the device to
+    /// its default domain after this.
     ///
     /// Context: may sleep; under `iommu_probe_device_lock`.
     ///
@@ -117,14 +115,14 @@ pub trait Driver: Confirms + Sized + Send + Sync + 'static {
     /// `ENODEV` for a device that no unit translates for. Any other error fails the registration.
     fn probe_device(&self, dev: &Device) -> Result<Probed<Self::Endpoint>>;
 
-    /// Finishes what needs the device in its group and default domain (`probe_finalize`).
+    /// Does the setup that needs the group and the default domain of the device (`probe_finalize`).
     ///
     /// Context: may sleep; no locks.
     fn probe_finalize(&self, dev: &Device, endpoint: &Self::Endpoint) {
         let _ = (dev, endpoint);
     }
 
-    /// Gives a device up (`release_device`).
+    /// Gives up a device (`release_device`).
     ///
     /// The device is blocked, or passed through while the driver is being released, and has no
     /// attachment. The endpoint is dropped after this, except for other references to it.
@@ -142,8 +140,8 @@ pub trait Driver: Confirms + Sized + Send + Sync + 'static {
         Group::of_bus(dev)
     }
 
-    /// Another device under the driver's control whose requests the units cannot tell from those of
-    /// this one, for a reason that the bus does not know: the two are put into one group.
+    /// Another device under the driver's control, if units cannot tell its requests from those of
+    /// this one for a reason that the bus does not know. Both get one group.
     ///
     /// Context: may sleep; under `iommu_probe_device_lock`.
     fn inseparable(&self, endpoint: &Self::Endpoint) -> Option<ARef<Device>> {
@@ -153,13 +151,12 @@ pub trait Driver: Confirms + Sized + Send + Sync + 'static {
 
     /// Whether a device behind its unit has a capability (`capable`).
     ///
-    /// [`Capability::DirtyTracking`] is also what the attach of a domain with dirty tracking is
-    /// judged by.
+    /// Attaching a domain with dirty tracking fails without [`Capability::DirtyTracking`].
     ///
     /// Context: any.
     fn capable(&self, endpoint: &Self::Endpoint, capability: Capability) -> bool;
 
-    /// What user space is told about the unit (`hw_info`).
+    /// What user space learns about the unit (`hw_info`).
     ///
     /// Context: may sleep.
     ///
@@ -168,13 +165,13 @@ pub trait Driver: Confirms + Sized + Send + Sync + 'static {
     /// `ENOMEM`.
     fn hw_info(&self, endpoint: &Self::Endpoint) -> Result<HwInfo>;
 
-    /// The ranges that are not for mappings of others (`get_resv_regions`).
+    /// Adds the ranges that are reserved for the device (`get_resv_regions`).
     ///
     /// Context: may sleep.
     ///
     /// # Errors
     ///
-    /// Those of [`ReservedRegions::add`]; the core cannot be told, so that they are logged.
+    /// Those of [`ReservedRegions::add`]. The callback cannot return an error, so it logs them.
     fn reserved_regions(
         &self,
         endpoint: &Self::Endpoint,
@@ -210,16 +207,16 @@ pub trait Driver: Confirms + Sized + Send + Sync + 'static {
     ///
     /// # Errors
     ///
-    /// `EIO` or `ETIMEDOUT` if the unit does not confirm: it may use what the device had, whose
-    /// tables and ids are never freed then. Otherwise the device keeps what it had.
+    /// `EIO` or `ETIMEDOUT` if the unit does not confirm: it may still use what the device had, so
+    /// those tables and ids are never freed. With any other error the device keeps what it had.
     fn attach_identity(&self, endpoint: &Arc<Self::Endpoint>, slot: Slot) -> Result;
 
     /// Lets the device reach nothing (`attach_dev` and `set_dev_pasid` of the static blocked
-    /// domain). It is what everything else falls back to: the core is never told of an error.
+    /// domain). It is the fallback of a failed attach: the core never gets an error.
     ///
-    /// For [`Slot::Pasid`] this is how the core detaches a PASID, and it may come for one that is
-    /// not attached. Requests without PASID and those with another go on as before; and while the
-    /// device itself is blocked, its PASIDs go on.
+    /// The core detaches a PASID by this, with [`Slot::Pasid`]; the PASID need not be attached.
+    /// Requests without PASID and those with another PASID continue as before. While the device
+    /// itself is blocked, requests with its PASIDs continue.
     ///
     /// When this succeeds, the device's previous translation is gone from hardware and its caches.
     ///
@@ -227,25 +224,25 @@ pub trait Driver: Confirms + Sized + Send + Sync + 'static {
     ///
     /// # Errors
     ///
-    /// `EIO` or `ETIMEDOUT` if the unit does not confirm: it may use what the device had, whose
-    /// tables and ids are never freed then.
+    /// `EIO` or `ETIMEDOUT` if the unit does not confirm: it may still use what the device had, so
+    /// those tables and ids are never freed.
     fn attach_blocked(&self, endpoint: &Arc<Self::Endpoint>, slot: Slot) -> Result;
 
-    /// Leaves hardware as it was found. Called once, after the last device was released and all
-    /// units were unregistered.
+    /// Puts hardware back into the state in which the driver found it. Called once, after the last
+    /// device was released and all units were unregistered.
     ///
     /// Context: may sleep; no locks.
     fn shutdown(&self);
 }
 
-/// A paging domain: a page table, and the way from its changes to the caches of the units.
+/// A paging domain: a page table, and the flushes that its changes need in the caches of units.
 pub trait PagingDomain: Sized + Send + Sync + 'static {
     /// The driver.
     type Driver: Driver<Domain = Self>;
 
-    /// What hardware holds for one device in this domain: a domain id, a place in a table.
-    /// Dropping it gives these back; that happens when hardware has forgotten them, and never if a
-    /// unit does not confirm that.
+    /// What hardware holds for one device in this domain: a domain id, a place in a table. Dropping
+    /// it releases these. It is dropped after hardware has forgotten them, and never if a unit does
+    /// not confirm that.
     type Attachment: Send + Sync + 'static;
 
     /// What a flush addresses: a unit and a domain id, or a device's own cache. Attachments with
@@ -254,9 +251,9 @@ pub trait PagingDomain: Sized + Send + Sync + 'static {
 
     /// Whether a domain can be attached to a PASID of a device (`set_dev_pasid`).
     ///
-    /// Without it the core finds no such callback, and refuses by itself; [`Slot`] is
-    /// [`Slot::Rid`] in all methods then. With it, a PASID is attached by the same three steps as
-    /// the device itself, whatever the device itself is attached to:
+    /// Without it the core finds no such callback and refuses; [`Slot`] is [`Slot::Rid`] in all
+    /// methods then. With it, a PASID is attached by the same three steps as the device itself,
+    /// whatever the device itself is attached to:
     ///
     /// | `iommu.h` | steps |
     /// | --- | --- |
@@ -265,26 +262,25 @@ pub trait PagingDomain: Sized + Send + Sync + 'static {
     /// | `iommu_detach_device_pasid()` | [`Driver::attach_blocked`] |
     /// | reset of the device | `attach_blocked`, and the same domain again |
     ///
-    /// The core has compared the PASID with the smaller of what device and unit can tell apart, and
-    /// never asks for PASID 0. A domain may be attached to several PASIDs of a device.
+    /// The core checks the PASID against the limits of the device and of the unit, and never asks
+    /// for PASID 0. A domain may be attached to several PASIDs of a device.
     const PASIDS: bool = false;
 
     /// The addresses and the page sizes that can be mapped. Does not change.
     fn geometry(&self) -> Geometry;
 
-    /// Does all that can fail of attaching a device, and changes nothing that hardware acts on.
+    /// Does the part of attaching a device that can fail. Changes nothing that hardware acts on.
     ///
-    /// `tracking` tells whether the domain tracks dirty pages now: the entry has to be made
-    /// accordingly. The core of this module has checked that the device is capable of it if the
-    /// domain was allocated for it.
+    /// `tracking` tells whether the domain tracks dirty pages now: the entry has to match. The
+    /// caller has checked that the device can track if the domain was allocated for that.
     ///
     /// Context: may sleep; under the attach lock.
     ///
     /// # Errors
     ///
-    /// `EINVAL` if the domain does not suit the device, and nothing else then: the caller tries
-    /// another domain. The same if it does not go with what other slots of the device have.
-    /// `ENOMEM`, `ENOSPC`. `EIO` if the unit does not answer any more.
+    /// `EINVAL`, and no other error, if the domain does not suit the device or what other slots of
+    /// the device have: the caller tries another domain. `ENOMEM`, `ENOSPC`. `EIO` if the unit does
+    /// not answer any more.
     fn prepare(
         &self,
         endpoint: &Arc<<Self::Driver as Driver>::Endpoint>,
@@ -301,17 +297,17 @@ pub trait PagingDomain: Sized + Send + Sync + 'static {
     /// `ENOMEM`.
     fn tags(&self, attachment: &Self::Attachment) -> Result<KVec<Self::Tag>>;
 
-    /// Points hardware to the domain, in the place of whatever the device had.
+    /// Points hardware to the domain, in place of what the device had.
     ///
-    /// The attachment's tags are flushed by everyone from before this call on. When it succeeds,
-    /// the previous translation is gone from hardware and its caches.
+    /// Each flush of the domain includes the attachment's tags from before this call on. When this
+    /// succeeds, the previous translation is gone from hardware and its caches.
     ///
     /// Context: may sleep; under the attach lock.
     ///
     /// # Errors
     ///
-    /// `EIO` or `ETIMEDOUT`, and nothing else, if the unit does not confirm: it may use this domain
-    /// and what the device had. The tables and ids of neither are ever freed then.
+    /// `EIO` or `ETIMEDOUT`, and no other error, if the unit does not confirm: it may use this
+    /// domain and what the device had. The tables and ids of both are never freed then.
     fn install(
         &self,
         endpoint: &Arc<<Self::Driver as Driver>::Endpoint>,
@@ -321,13 +317,13 @@ pub trait PagingDomain: Sized + Send + Sync + 'static {
     ) -> Result;
 
     /// Switches dirty tracking of one attachment (`set_dirty_tracking`), and flushes what the
-    /// specification asks for. Must accept the state that the attachment is in already.
+    /// specification asks for. Must accept the state that the attachment already has.
     ///
     /// Context: may sleep; under the attach lock.
     ///
     /// # Errors
     ///
-    /// Fails the whole call; the attachments are then put back, this one included.
+    /// An error fails the whole call. The caller then restores all attachments, this one included.
     fn set_tracking(
         &self,
         endpoint: &Arc<<Self::Driver as Driver>::Endpoint>,
@@ -338,8 +334,8 @@ pub trait PagingDomain: Sized + Send + Sync + 'static {
 
     /// Maps the claimed range (`map_pages`): [`PageTable::map`](super::pt::PageTable::map).
     ///
-    /// Returns how many bytes were mapped, also in case of an error. What is left in `gather` is
-    /// flushed by the caller.
+    /// Returns the number of bytes that were mapped, also with an error. The caller flushes what is
+    /// left in `gather`.
     ///
     /// Context: may sleep if `gfp` does, otherwise any.
     ///
@@ -355,8 +351,8 @@ pub trait PagingDomain: Sized + Send + Sync + 'static {
         gather: &mut IotlbGather<'_>,
     ) -> (u64, Result);
 
-    /// Unmaps the claimed range (`unmap_pages`) and returns how many bytes were removed. Neither
-    /// fails nor allocates, nor flushes: the range and freed tables go to `gather`.
+    /// Unmaps the claimed range (`unmap_pages`) and returns the number of bytes that were unmapped.
+    /// Does not fail, allocate or flush: the range and the detached tables go to `gather`.
     ///
     /// Context: any.
     fn unmap(&self, claim: &mut Exclusive, gather: &mut IotlbGather<'_>) -> u64;
@@ -371,7 +367,7 @@ pub trait PagingDomain: Sized + Send + Sync + 'static {
     /// they are leaked, and a domain that tracks dirty pages reports all of the range that is
     /// writable until a flush of it succeeds.
     ///
-    /// Context: any; waits, but not for ever.
+    /// Context: any; waits for a limited time.
     ///
     /// # Errors
     ///
@@ -385,14 +381,14 @@ pub trait PagingDomain: Sized + Send + Sync + 'static {
     ///
     /// # Errors
     ///
-    /// The range is unmapped again.
+    /// The core unmaps the range again.
     fn sync_map(&self, range: Range, attachments: &Attachments<Self>) -> Result {
         let _ = (range, attachments);
         Ok(())
     }
 
     /// Makes accesses of devices snoop even if they ask not to, from now on and for all mappings
-    /// (`enforce_cache_coherency`). Returns whether that is so.
+    /// (`enforce_cache_coherency`). Returns whether they snoop now.
     ///
     /// Context: may sleep; under the attach lock.
     fn enforce_cache_coherency(&self, attachments: &Attachments<Self>) -> bool {
@@ -406,8 +402,8 @@ pub trait PagingDomain: Sized + Send + Sync + 'static {
     ///
     /// Never flushes: the caller does, from what `dirty` gathers.
     ///
-    /// Context: may sleep; no locks, so that it runs next to attach and to [`Self::set_tracking`], and
-    /// to maps and unmaps of the same range.
+    /// Context: may sleep; no locks, so it runs concurrently with attach, with
+    /// [`Self::set_tracking`], and with maps and unmaps of the same range.
     ///
     /// # Errors
     ///
@@ -422,7 +418,7 @@ pub trait PagingDomain: Sized + Send + Sync + 'static {
     /// Records all of the range of `walk` that is mapped and writable, and changes nothing:
     /// [`PageTable::report_writable`](super::pt::PageTable::report_writable).
     ///
-    /// This is what a query gets of a range whose flush has failed: hardware may write there without
+    /// A query calls this for a range whose flush has failed: hardware may write there without
     /// setting a dirty bit.
     ///
     /// Context: as for [`Self::read_and_clear_dirty`].

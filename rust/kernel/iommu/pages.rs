@@ -4,10 +4,10 @@
 //!
 //! [`TablePages`] owns zeroed, naturally aligned pages of the kernel's own IOMMU page allocator, so
 //! that they are counted as secondary page tables (`SecPageTables` in `/proc/meminfo`). Hardware
-//! reads and writes them at any time, so no reference to plain data in them is ever handed out:
-//! they are seen as [`Atomic`] 64-bit words.
+//! reads and writes them at any time, so there is no reference to plain data in them: code accesses
+//! them as [`Atomic`] 64-bit words.
 //!
-//! Memory that hardware may reach must outlive the hardware's knowledge of it. Dropping a
+//! Memory that hardware may reach must not be freed before hardware has forgotten it. Dropping a
 //! [`TablePages`] frees at once: flush first, or give the memory to an
 //! [`IotlbGather`](super::gather::IotlbGather), which frees after the flush.
 
@@ -132,7 +132,7 @@ impl TablePages {
         Ok(Self { virt, phys, size })
     }
 
-    /// The physical address: what hardware is told.
+    /// The physical address, for hardware.
     #[inline]
     pub fn phys(&self) -> u64 {
         self.phys
@@ -175,7 +175,7 @@ impl TablePages {
     /// # Errors
     ///
     /// `EINVAL` if `index` is odd or the memory has no such words; `EOPNOTSUPP` where
-    /// [`can_store_pairs`] says no.
+    /// [`can_store_pairs`] is false.
     #[inline]
     pub fn store_pair(&self, index: usize, values: [u64; 2]) -> Result {
         if !index.is_multiple_of(2) {
@@ -185,9 +185,9 @@ impl TablePages {
         if !ffi::can_store_pair() {
             return Err(EOPNOTSUPP);
         }
-        // SAFETY: The processor can, as was just asked. The two words are of this memory, which
-        // is aligned to a page, at an even index; all access to it is atomic. Their provenance is
-        // that of `virt`, since `Atomic` allows to write through a shared reference.
+        // SAFETY: The processor can store pairs, as was just checked. The two words are of this
+        // memory, which is aligned to a page, at an even index; all access to it is atomic. Their
+        // provenance is that of `virt`, since `Atomic` allows to write through a shared reference.
         unsafe { ffi::store_pair(words.as_ptr().cast_mut().cast(), values) };
         Ok(())
     }
@@ -209,8 +209,8 @@ impl TablePages {
         let Some(room) = self.size.checked_sub(offset) else {
             return;
         };
-        // SAFETY: The bytes from `offset` on, no more than there are, of memory that lives as long as
-        // `self`.
+        // SAFETY: The bytes from `offset` on lie in the memory, since `room` limits them, and it
+        // lives as long as `self`.
         unsafe { flush_cache(self.virt.as_ptr().wrapping_add(offset), len.min(room)) };
     }
 }
@@ -229,8 +229,8 @@ pub fn can_store_pairs() -> bool {
     ffi::can_store_pair()
 }
 
-/// Whether the kernel's memory is encrypted (SME), so that every address that hardware is given
-/// would have to say so. These abstractions do not: a driver refuses units whose walks depend on
+/// Whether the kernel's memory is encrypted (SME), so that every address for hardware needs a bit
+/// that says so. These abstractions do not set it: a driver refuses units whose walks depend on
 /// that.
 pub fn are_encrypted() -> bool {
     ffi::memory_is_encrypted()
@@ -238,15 +238,15 @@ pub fn are_encrypted() -> bool {
 
 /// Whether memory can be made visible to units that do not snoop, by [`TablePages::flush`].
 ///
-/// On x86 that takes no more than a virtual address. Elsewhere it is a matter of the DMA API, and
-/// of a device that a remapping unit need not be: a driver refuses such a unit there.
+/// On x86 that needs only a virtual address. Elsewhere it needs the DMA API and a device, which a
+/// remapping unit need not be: a driver refuses such a unit there.
 pub const CAN_FLUSH: bool = cfg!(CONFIG_X86);
 
-/// Says once that a driver has missed [`CAN_FLUSH`].
+/// Logs once that a driver has not checked [`CAN_FLUSH`].
 ///
 /// # Safety
 ///
-/// None; for the sake of the other one.
+/// None. It is unsafe because the one of x86 is.
 #[cfg(not(CONFIG_X86))]
 unsafe fn flush_cache(_virt: *mut u8, _len: usize) {
     kernel::pr_err_once!(
@@ -307,7 +307,7 @@ impl KernelTables {
     }
 }
 
-/// A harvest under way in the tables of a domain: see [`pt`](super::pt).
+/// A harvest that runs in the tables of a domain: see [`pt`](super::pt).
 pub type KernelWalk<'w> = Walk<'w, KernelTables>;
 
 // SAFETY:

@@ -1,12 +1,14 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! PCI functions, as remapping units see them: where they are, and whose name their requests carry.
+//! PCI functions, as remapping units see them: where they are, and the IDs that their requests
+//! carry.
 //!
-//! A unit knows a request by its requester ID. Bridges to conventional PCI put their own in the
-//! place of the device's, and some devices use another's; `pci_for_each_dma_alias()` knows the
-//! rules, but is not for modules. [`Function::for_each_alias`] follows the same ones; of a device
-//! behind a Volume Management Device, whose requests carry that device's ID, they are to be asked of
-//! [`Function::real_dma`].
+//! A unit knows the source of a request by its requester ID. Bridges to conventional PCI replace
+//! the ID of the device by their own, and some devices use the ID of another.
+//! `pci_for_each_dma_alias()` has the rules, but is not exported to modules.
+//! [`Function::for_each_alias`] follows the same rules. Requests of a device behind a Volume
+//! Management Device carry the ID of the latter: call it on [`Function::real_dma`] of such a
+//! device.
 
 use core::{
     marker::PhantomData,
@@ -56,12 +58,13 @@ impl<'a> Function<'a> {
     ///
     /// # Safety
     ///
-    /// `raw` is null, or a bridge above `self`, the physical function of `self`, or the function that
-    /// makes its requests.
+    /// `raw` is null, or a bridge above `self`, the physical function of `self`, or the function
+    /// that makes its requests.
     unsafe fn related(&self, raw: *mut bindings::pci_dev) -> Option<Self> {
         // INVARIANT: `raw` is null or one of the functions that the contract names, and `self`
         // keeps each: a device holds a reference to its parent and a virtual function to its
-        // physical one; a Volume Management Device removes the buses behind it before it goes.
+        // physical one; a Volume Management Device removes the buses behind it before it is
+        // removed.
         Some(Self {
             raw: NonNull::new(raw)?,
             lifetime: PhantomData,
@@ -74,8 +77,8 @@ impl<'a> Function<'a> {
         self.raw.as_ptr()
     }
 
-    /// Whether its PASID capability is enabled; of a virtual function, never: it follows its
-    /// physical one.
+    /// Whether its PASID capability is enabled. Never so for a virtual function, which shares that
+    /// of its physical function.
     #[cfg(CONFIG_PCI_PASID)]
     pub(super) fn has_pasids_enabled(&self) -> bool {
         // SAFETY: By the type invariants, `raw` is a valid function.
@@ -94,7 +97,7 @@ impl<'a> Function<'a> {
         // SAFETY: By the type invariants, the bus is valid.
         let segment = unsafe { bindings::pci_domain_nr(self.on()) };
         // CAST: Segments that firmware can name have 16 bits. The kernel makes up larger numbers
-        // for host bridges that firmware does not know; none of its scopes may match these.
+        // for host bridges that firmware does not know; no scope of the firmware may match these.
         segment.try_into().unwrap_or(u16::MAX)
     }
 
@@ -129,22 +132,23 @@ impl<'a> Function<'a> {
         unsafe { ((*raw).vendor, (*raw).device) }
     }
 
-    /// The function that makes the requests of this one: a Volume Management Device for those behind
-    /// it, otherwise the function itself.
-    // Not compiled into modules, for which the C function is not.
+    /// The function that makes the requests of this one: a Volume Management Device for functions
+    /// behind it, otherwise the function itself.
+    // Not inlined into modules: the C function is not exported.
     #[inline(never)]
     pub fn real_dma(&self) -> Self {
-        // SAFETY: By the type invariants; a function behind a Volume Management Device goes first.
+        // SAFETY: By the type invariants; a function behind a Volume Management Device is removed
+        // first.
         unsafe { self.related(bindings::pci_real_dma_dev(self.raw.as_ptr())) }.unwrap_or(*self)
     }
 
-    /// Whether it has a bus below.
+    /// Whether there is a bus below it.
     pub fn is_bridge(&self) -> bool {
         // SAFETY: By the type invariants, `raw` is a valid function.
         unsafe { bindings::pci_is_bridge(self.raw.as_ptr()) }
     }
 
-    /// Whether it is below a port that people can plug things into.
+    /// Whether it is below an external port, into which a user can plug devices.
     pub fn is_untrusted(&self) -> bool {
         // SAFETY: By the type invariants, `raw` is a valid function.
         unsafe { bindings::rust_iommu_pci_is_untrusted(self.raw.as_ptr()) }
@@ -172,13 +176,13 @@ impl<'a> Function<'a> {
         })
     }
 
-    /// Takes Bus Master Enable from the function: it makes no requests any more, and as a bridge
-    /// passes none on from below. Returns whether it had it.
+    /// Clears Bus Master Enable of the function: it makes no more requests, and a bridge forwards
+    /// none from below. Returns whether the bit was set.
     ///
-    /// A host bridge keeps it: it makes no requests itself.
+    /// A host bridge keeps the bit: it makes no requests itself.
     ///
-    /// `pci_clear_master()` also writes a bit field that other code writes without a lock, so the
-    /// register is written here.
+    /// `pci_clear_master()` also writes a bit field that other code writes without a lock, so this
+    /// writes the register.
     ///
     /// Context: any.
     pub(super) fn stop_requests(&self) -> bool {
@@ -193,7 +197,7 @@ impl<'a> Function<'a> {
         // SAFETY: By the type invariants; `command` is a place for the result.
         let read =
             unsafe { bindings::pci_read_config_word(self.raw.as_ptr(), offset, &mut command) };
-        // A function that is gone reads as ones.
+        // A removed function reads as ones.
         if read != 0 || command == u16::MAX || command & master == 0 {
             return false;
         }
@@ -207,7 +211,7 @@ impl<'a> Function<'a> {
     /// The buses from the function's own up to the last below a root bus.
     fn buses(&self) -> impl Iterator<Item = *mut bindings::pci_bus> + 'a {
         let below_root = |bus: *mut bindings::pci_bus| {
-            // SAFETY: The caller has a valid bus, see below.
+            // SAFETY: The callers below pass a valid bus.
             (!unsafe { bindings::pci_is_root_bus(bus) }).then_some(bus)
         };
         let function: Self = *self;
@@ -220,7 +224,7 @@ impl<'a> Function<'a> {
     }
 
     /// Calls `each` with every requester ID that requests of the function may carry when they reach
-    /// the root bus, its own first. An ID may come more than once.
+    /// the root bus, the function's own first. `each` may get an ID more than once.
     ///
     /// # Errors
     ///
@@ -237,7 +241,7 @@ impl<'a> Function<'a> {
                     usize::from(devfn) / usize::BITS as usize,
                     usize::from(devfn) % usize::BITS as usize,
                 );
-                // SAFETY: The mask has a bit for every devfn, and stays as long as the function.
+                // SAFETY: The mask has a bit for every devfn, and lives as long as the function.
                 if unsafe { mask.add(word).read_volatile() } >> bit & 1 != 0 {
                     each(u16::from(self.bus()) << 8 | devfn)?;
                 }
@@ -250,7 +254,7 @@ impl<'a> Function<'a> {
                 continue;
             };
             if bridge.has_flag(bindings::pci_dev_flags_PCI_DEV_FLAGS_BRIDGE_XLATE_ROOT) {
-                // The unit is here.
+                // The unit is at this bridge.
                 return Ok(());
             }
             if let Some(alias) = bridge.alias(bus) {
@@ -267,8 +271,8 @@ impl<'a> Function<'a> {
         u32::from(flags) & flag != 0
     }
 
-    /// The requester ID that a bridge gives to requests from `bus` below it, `None` if it leaves
-    /// them alone.
+    /// The requester ID that a bridge gives to requests from `bus` below it, `None` if it keeps
+    /// theirs.
     fn alias(&self, bus: *mut bindings::pci_bus) -> Option<u16> {
         // SAFETY: The caller's bus is valid.
         let below = u16::from(unsafe { (*bus).number }) << 8;
@@ -290,9 +294,9 @@ impl<'a> Function<'a> {
             bindings::PCI_EXP_TYPE_PCI_BRIDGE => (!self
                 .has_flag(bindings::pci_dev_flags_PCI_DEV_FLAGS_PCI_BRIDGE_NO_ALIAS))
             .then_some(below),
-            // From PCI to PCI Express: the bridge takes requests for its own.
+            // From PCI to PCI Express: requests get the ID of the bridge.
             bindings::PCI_EXP_TYPE_PCIE_BRIDGE => Some(self.requester()),
-            // Ports pass them on.
+            // Ports forward requests with their ID.
             _ => None,
         }
     }

@@ -27,7 +27,7 @@ use super::{
 pub enum RegionKind {
     /// Must be mapped one to one at all times.
     Direct,
-    /// As [`Self::Direct`], but a device that is given to user space can do without it.
+    /// As [`Self::Direct`], but a device that user space owns can do without it.
     DirectRelaxable,
     /// Never to be mapped.
     Reserved,
@@ -73,7 +73,7 @@ impl ReservedRegions<'_> {
         }
     }
 
-    /// Adds a region. `prot` matters for the direct kinds: it is what they are mapped with.
+    /// Adds a region. `prot` matters for the direct kinds: they are mapped with it.
     ///
     /// Context: may sleep.
     ///
@@ -94,8 +94,8 @@ impl ReservedRegions<'_> {
             )
         };
         let region = NonNull::new(region).ok_or(ENOMEM)?;
-        // SAFETY: By the type invariants, the list is ours; the region is new and on no list. The
-        // core frees it with the others.
+        // SAFETY: By the type invariants, only this object uses the list; the region is new and on
+        // no list. The core frees it with the others.
         unsafe { bindings::list_add_tail(&raw mut (*region.as_ptr()).list, self.head.as_ptr()) };
         Ok(())
     }

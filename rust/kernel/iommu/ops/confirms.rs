@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The promise of a driver that memory safety rests on.
+//! The promise of a driver that memory safety depends on.
 //!
-//! Page tables are freed because a method of a driver returned `Ok`. All that such methods have to
-//! keep is stated here, once for both traits, so that these need not be `unsafe` as a whole.
+//! Page tables are freed because a method of a driver returned `Ok`. This trait states all that
+//! such methods have to keep, once for both traits, so that these need not be `unsafe` as a whole.
 
 #[cfg(doc)]
 use super::{
@@ -29,10 +29,10 @@ use super::{
 ///
 /// # Safety
 ///
-/// A unit has *forgotten* a table or a translation if it acts on none of it any more, and will not
-/// unless it is told to again: no entry that it reads leads there, no cache of the unit or of a
-/// device holds a copy, and no access or walk that uses one is under way. The unit itself has
-/// confirmed that.
+/// A unit has *forgotten* a table or a translation if it does not act on it any more, and will not
+/// until a driver points it there again: no entry that it reads leads there, no cache of the unit
+/// or of a device holds a copy, and no access or walk that uses one is under way. The unit itself
+/// has confirmed that.
 ///
 /// 1. *Attaching.* Nothing but [`PagingDomain::install`] points a unit to the page tables of a
 ///    domain, and [`Gather::change_top`] where it was pointed to them before. `install`,
@@ -40,9 +40,9 @@ use super::{
 ///    has forgotten, for this slot of the device, what the slot had before.
 /// 2. *Flushing.* [`PagingDomain::tags`] names each cache that may hold something of the domain
 ///    because of the attachment. [`PagingDomain::sync`] returns `Ok` only after each unit with a
-///    tag in the [`Attachments`] that it is given has dropped all copies from before the call: those
-///    of the translations of the addresses of the [`Flush`], and those of table entries on the way
-///    to them if the flush says so. It has forgotten then what no entry leads to any more.
+///    tag in the [`Attachments`] that it is given has dropped all copies from before the call:
+///    those of the translations of the addresses of the [`Flush`], and those of table entries on
+///    the way to them if the flush says so. It has forgotten then what no entry leads to any more.
 /// 3. *Detached tables.* A table that [`PagingDomain::map`] or [`PagingDomain::unmap`] detaches is
 ///    put into the [`IotlbGather`] that the same call was given, or leaked.
 /// 4. *Memory.* A [`PageTable`], [`TablePages`] or [`DetachedTable`] that a unit was told of is

@@ -2,8 +2,8 @@
 
 //! `struct iommu_ops` for a [`Driver`]: one callback for each operation.
 //!
-//! What is left out: SVA, nesting and virtual IOMMUs; deferred attach, firmware nodes
-//! (`of_xlate`), page requests.
+//! Not supported: SVA, nesting and virtual IOMMUs; deferred attach, firmware nodes (`of_xlate`),
+//! page requests.
 
 use core::{
     marker::PhantomData,
@@ -53,7 +53,7 @@ pub(in super::super) fn inner<D: Driver>() -> Option<Arc<Inner<D>>> {
     D::registry().get()
 }
 
-/// What [`probe_device`](Driver::probe_device) left with a device.
+/// The endpoint that [`probe_device`](Driver::probe_device) stored in a device.
 ///
 /// # Safety
 ///
@@ -99,7 +99,7 @@ impl<D: Driver> DeviceTable<D> {
         }
     }
 
-    /// `probe_device`: takes a device under control, or says that it is out of scope.
+    /// `probe_device`: takes a device under control, or says that no unit translates for it.
     ///
     /// # Safety
     ///
@@ -142,7 +142,7 @@ impl<D: Driver> DeviceTable<D> {
         unit: usize,
         data: Arc<D::Endpoint>,
     ) -> Result<(*mut bindings::iommu_device, Arc<Endpoint<D>>)> {
-        // The unit's own registration walks all devices again.
+        // If the unit is not registered yet, its registration walks all devices again.
         let raw = inner.unit(unit)?.ok_or(ENODEV)?;
         let endpoint = Arc::pin_init(
             try_pin_init!(Endpoint {
@@ -169,8 +169,8 @@ impl<D: Driver> DeviceTable<D> {
         let Some(inner) = inner::<D>() else {
             return;
         };
-        // SAFETY: `dev` is valid and has its `iommu`. The core frees the latter after this without
-        // a look at the private data; it is taken so that it can be taken only once.
+        // SAFETY: `dev` is valid and has its `iommu`. The core frees the latter after this and does
+        // not read the private data. Null takes its place, so that it is taken only once.
         let endpoint = unsafe {
             let place = &raw mut (*(*dev).iommu).priv_;
             place.replace(core::ptr::null_mut())
@@ -182,8 +182,8 @@ impl<D: Driver> DeviceTable<D> {
         let endpoint = unsafe { Arc::from_raw(endpoint.cast::<Endpoint<D>>()) };
 
         let mut state = inner.state.lock();
-        // The core detaches PASIDs before their device goes. If it did not, hardware has to forget
-        // them before their domains do.
+        // The core detaches PASIDs before it releases their device. If one is left, hardware has to
+        // forget it before its domain is freed.
         while let Some(slot) = endpoint.slots.any_pasid() {
             endpoint.block(&inner.driver, slot);
         }
@@ -222,7 +222,7 @@ impl<D: Driver> DeviceTable<D> {
             return ENODEV.to_ptr();
         };
         let group = match inner.driver.device_group(&endpoint.dev, &endpoint.data) {
-            // SAFETY: `dev` is a device of a PCI bus: nothing else says so of itself.
+            // SAFETY: `dev` is a device of a PCI bus, as `of_bus()` says.
             Group::Pci if Group::of_bus(&endpoint.dev) == Group::Pci => unsafe {
                 bindings::pci_device_group(dev)
             },
@@ -230,7 +230,7 @@ impl<D: Driver> DeviceTable<D> {
             _ => unsafe { bindings::generic_device_group(dev) },
         };
         match inner.driver.inseparable(&endpoint.data) {
-            // SAFETY: What the functions above return is a group with a reference, or an error.
+            // SAFETY: The functions above return a group with a reference, or an error.
             Some(other) => unsafe { Self::join(&inner, endpoint, group, &other) },
             None => group,
         }
@@ -238,12 +238,12 @@ impl<D: Driver> DeviceTable<D> {
 
     /// Puts the device of `endpoint`, whose group by its bus is `group`, into that of `other`.
     ///
-    /// Groups are never joined: if both have devices, the firmware contradicts the bus, and no group
-    /// is right.
+    /// This never joins two groups: if both have devices, the firmware contradicts the bus, and no
+    /// group is right.
     ///
     /// # Safety
     ///
-    /// `group` is a group with a reference that is the caller's, or an error.
+    /// `group` is a group with a reference that the caller hands over, or an error.
     unsafe fn join(
         inner: &Inner<D>,
         endpoint: &Endpoint<D>,
@@ -253,7 +253,7 @@ impl<D: Driver> DeviceTable<D> {
         if from_err_ptr(group).is_err() {
             return group;
         }
-        // SAFETY: The device is valid. The reference is ours, as is that to `group`.
+        // SAFETY: The device is valid. This function owns the reference that it gets.
         let theirs = unsafe { bindings::iommu_group_get(other.as_raw()) };
         if theirs.is_null() {
             return group;
@@ -271,7 +271,8 @@ impl<D: Driver> DeviceTable<D> {
             (Ok(theirs), &[group][..])
         };
         for group in drop {
-            // SAFETY: The references are ours, and none is put twice.
+            // SAFETY: This function owns the references, that to `group` by its contract, and puts
+            // each once.
             unsafe { bindings::iommu_group_put(*group) };
         }
         keep.unwrap_or_else(|error| error.to_ptr())
@@ -382,7 +383,7 @@ impl<D: Driver> DeviceTable<D> {
         let (Some(inner), Some(endpoint)) = (unsafe { (inner::<D>(), endpoint::<D>(dev)) }) else {
             return ENODEV.to_ptr();
         };
-        // No data that a user could pass has a meaning here.
+        // No format of user data is supported.
         if !user_data.is_null() {
             return EOPNOTSUPP.to_ptr();
         }

@@ -100,9 +100,9 @@ impl<P: PagingDomain> DirtyTable<P> {
 
     /// Records the dirty pages of a range, and makes them clean if `clear`.
     ///
-    /// Where a flush has failed, everything writable is recorded and nothing made clean; that it is
-    /// flushed again is all that can be done there. What is recorded ascends over all parts, since
-    /// the core's bitmap is slow the other way.
+    /// Where a flush has failed, all writable pages are recorded, none is made clean, and the range
+    /// is flushed again. The records ascend over all parts, since the core's bitmap is slow in
+    /// descending order.
     ///
     /// # Safety
     ///
@@ -118,9 +118,10 @@ impl<P: PagingDomain> DirtyTable<P> {
             // caller has it for itself (contract). The object of the last part is gone.
             let mut dirty = unsafe { DirtyBitmap::from_raw(raw, part) };
             // iommufd holds its lock of the address space for reading, which keeps out its own maps
-            // and unmaps, but not those of a dma-buf that is revoked (`iopt_revoke_notify()`).
+            // and unmaps, but not the unmaps of a dma-buf that is revoked (`iopt_revoke_notify()`).
             let Some(walk) = domain.walk(part) else {
-                // Some thousand harvests at the same time: too much is reported, and nothing lost.
+                // There are thousands of harvests at the same time. Report too much, so that no
+                // page is lost.
                 dirty.record(part);
                 return Ok(());
             };
@@ -130,7 +131,7 @@ impl<P: PagingDomain> DirtyTable<P> {
                 domain.data.read_and_clear_dirty(&walk, clear, &mut dirty)
             };
             if harvested.is_err() {
-                // iommufd drops the error of a query: too much is reported, and nothing lost.
+                // iommufd ignores the error of a query. Report too much, so that no page is lost.
                 dirty.record(part);
                 return harvested;
             }
@@ -149,7 +150,7 @@ impl<P: PagingDomain> DirtyTable<P> {
         for (part, is_marked) in marks.cut(range) {
             harvest(part, is_marked)?;
         }
-        // A query that leaves pages dirty has no flush behind it.
+        // No flush follows a query that leaves pages dirty.
         if clear {
             domain.unflushed.reported(&marks);
         }

@@ -91,8 +91,8 @@ impl<P: PagingDomain> DomainTable<P> {
         &Self::TABLE
     }
 
-    /// The table of what the core calls instead of `map_pages` and `unmap_pages`, in kernels with
-    /// `CONFIG_IOMMU_PT`: the same for a range, whatever page sizes it takes.
+    /// The table that the core uses instead of `map_pages` and `unmap_pages`, in kernels with
+    /// `CONFIG_IOMMU_PT`: its callbacks take a whole range, whatever page sizes that needs.
     pub(in super::super) fn range_table() -> &'static bindings::pt_iommu_ops {
         &Self::RANGE_TABLE
     }
@@ -175,8 +175,8 @@ impl<P: PagingDomain> DomainTable<P> {
         from_result(|| unsafe { Self::attach(domain, dev, Slot::Rid) }.map(|()| 0))
     }
 
-    /// `set_dev_pasid`: the domain translates for a PASID of the device from now on, in the place
-    /// of what it had. The core detaches through the blocked domain.
+    /// `set_dev_pasid`: the domain translates for a PASID of the device from now on, in place of
+    /// what it had. The core detaches through the blocked domain.
     ///
     /// # Safety
     ///
@@ -231,17 +231,17 @@ impl<P: PagingDomain> DomainTable<P> {
             // mapped must work when this returns.
             // SAFETY: The gather was empty, and only the map above had it.
             let flushed = unsafe { domain.sync(&mut gather) };
-            // The caller takes back what was mapped, since hardware may not see it.
+            // The caller unmaps what was mapped, since hardware may not see it.
             result = result.and(flushed);
         }
         // SAFETY: `mapped` is valid for reads and writes (contract).
         // CAST: The range came in a `usize`.
-        // The core unmaps as much as it is told: no more than was asked for, whatever a driver says.
+        // The core unmaps as much as this reports, so it must not exceed the request.
         unsafe { *mapped += done.min(range.size()) as usize };
         from_result(|| result.map(|()| 0))
     }
 
-    /// Unmaps a range and returns how many bytes went.
+    /// Unmaps a range and returns the number of bytes that were unmapped.
     ///
     /// # Safety
     ///
@@ -265,11 +265,11 @@ impl<P: PagingDomain> DomainTable<P> {
         // SAFETY: `gather` is initialised, and the caller has it for itself during the call
         // (contract).
         let mut gather = unsafe { IotlbGather::from_raw(gather) };
-        // CAST: Addresses are `unsigned long`, and so is what lies between two of them.
+        // CAST: Addresses are `unsigned long`, and so is the difference of two.
         let unmapped = domain.data.unmap(&mut claim, &mut gather) as usize;
         if gather.is_queued() && gather.has_tables() {
-            // The core would free the tables after `flush_iotlb_all`, which cannot say that it
-            // failed. The range waits for that still, without tables.
+            // The core would free the tables after `flush_iotlb_all`, which cannot report a
+            // failure. So they are flushed here. Only the range waits for that flush.
             // SAFETY: Only maps, unmaps and harvests of this domain have added to the gather
             // (contract).
             let _ = unsafe { domain.sync(&mut gather) };
@@ -323,7 +323,8 @@ impl<P: PagingDomain> DomainTable<P> {
         unsafe { Self::map(iommu.cast(), range, paddr, prot as c_int, gfp, mapped) }
     }
 
-    /// `unmap_pages`: unmaps `pgcount` pages of `pgsize` bytes and returns how many bytes went.
+    /// `unmap_pages`: unmaps `pgcount` pages of `pgsize` bytes and returns the number of bytes
+    /// unmapped.
     ///
     /// # Safety
     ///
@@ -341,7 +342,7 @@ impl<P: PagingDomain> DomainTable<P> {
         unsafe { Self::unmap(domain, range(iova, pgsize, pgcount), gather) }
     }
 
-    /// `unmap_range`: unmaps `len` bytes and returns how many bytes went.
+    /// `unmap_range`: unmaps `len` bytes and returns the number of bytes unmapped.
     ///
     /// # Safety
     ///
@@ -360,7 +361,7 @@ impl<P: PagingDomain> DomainTable<P> {
         unsafe { Self::unmap(iommu.cast(), range, gather) }
     }
 
-    /// `flush_iotlb_all`: forgets all translations of the domain.
+    /// `flush_iotlb_all`: makes hardware forget all translations of the domain.
     ///
     /// # Safety
     ///
@@ -368,7 +369,7 @@ impl<P: PagingDomain> DomainTable<P> {
     unsafe extern "C" fn flush_iotlb_all_callback(domain: *mut bindings::iommu_domain) {
         // SAFETY: `domain` is a live domain of type `P` (contract).
         let domain = unsafe { Domain::<P>::from_raw(domain) };
-        // The core cannot be told of an error.
+        // The callback cannot return an error.
         let _ = domain.flush(Flush::All);
     }
 
@@ -391,7 +392,7 @@ impl<P: PagingDomain> DomainTable<P> {
         })
     }
 
-    /// `iotlb_sync`: forgets what was gathered, then frees the tables on its list.
+    /// `iotlb_sync`: makes hardware forget what was gathered, then frees the tables on the list.
     ///
     /// # Safety
     ///
@@ -409,13 +410,13 @@ impl<P: PagingDomain> DomainTable<P> {
         // SAFETY: `gather` is initialised, and the caller has it for itself during the call
         // (contract).
         let mut gather = unsafe { IotlbGather::from_raw(gather) };
-        // The core cannot be told of an error.
+        // The callback cannot return an error.
         // SAFETY: Only maps, unmaps and harvests of this domain have added to the gather
         // (contract).
         let _ = unsafe { domain.sync(&mut gather) };
     }
 
-    /// `iova_to_phys`: where an address leads, 0 for nowhere.
+    /// `iova_to_phys`: the physical address that an address translates to, 0 for none.
     ///
     /// # Safety
     ///

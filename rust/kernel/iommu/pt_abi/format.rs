@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The formats as C instantiates them: what it accepts, and how it calls it.
+//! The formats as C instantiates them: what C accepts for each, and its names for that.
 //!
 //! The counterpart of `drivers/iommu/generic_pt/fmt/iommu_*.c` and of the limits in `fmt/*.h`.
 
@@ -65,17 +65,17 @@ impl Features {
         self.0
     }
 
-    /// What either has.
+    /// The features of both together.
     pub(super) const fn with(self, other: Self) -> Self {
         Self(self.0 | other.0)
     }
 
-    /// What both have.
+    /// The features that both have.
     const fn only(self, other: Self) -> Self {
         Self(self.0 & other.0)
     }
 
-    /// What `self` has and `other` has not.
+    /// The features that only `self` has.
     pub(super) const fn without(self, other: Self) -> Self {
         Self(self.0 & !other.0)
     }
@@ -85,8 +85,8 @@ impl Features {
         self.0 & other.0 == other.0
     }
 
-    /// Whether the feature `other` is in `self`. What a format lacks, it has the empty set for, which
-    /// is in none.
+    /// Whether the feature `other` is in `self`. A format has the empty set for a feature that it
+    /// lacks: this is false then.
     pub(super) const fn has(self, other: Self) -> bool {
         other.0 != 0 && self.includes(other)
     }
@@ -131,7 +131,7 @@ pub(super) unsafe trait CFormat: 'static {
     /// The levels that a table may start with.
     const TOPS: RangeInclusive<u32>;
 
-    /// What a driver is told that asks for another.
+    /// The error for a driver that asks for another.
     const BAD_TOP: Error;
 
     /// Whether a driver that asks for more addresses than the levels have gets fewer, rather than
@@ -160,7 +160,7 @@ pub(super) unsafe trait CFormat: 'static {
         Self::OFFERED
     };
 
-    /// What a table has for which a driver asked for `asked`.
+    /// The features of a table for which a driver asked for `asked`.
     #[inline]
     fn effective(asked: Features) -> Features {
         let features = asked.only(Self::SUPPORTED).with(Self::FORCED);
@@ -173,8 +173,8 @@ pub(super) unsafe trait CFormat: 'static {
         }
     }
 
-    /// The level that the top can grow to, for `input_lg2` bits of address: the highest that they
-    /// have more than one entry of.
+    /// The level that the top can grow to, for `input_lg2` bits of address: the highest at which
+    /// they have more than one entry.
     #[inline]
     fn top_max(input_lg2: u32) -> u8 {
         let level = input_lg2.saturating_sub(1 + Self::Format::PAGE_LG2) / ENTRIES_LG2;
@@ -291,8 +291,8 @@ c_format!(
 /// x86-64 tables whose leaves are marked as accessed, and as written to if that is allowed, before
 /// a driver has done so.
 ///
-/// No caller asks C for the dirty pages of such tables. The hardware is spared the marking, and one
-/// whose walks do not snoop has nothing to write into memory that the processor has cached.
+/// No caller asks C for the dirty pages of such tables. So hardware need not mark leaves, and
+/// hardware whose walks do not snoop writes nothing to memory that the CPU has cached.
 pub(super) enum UsedX86_64 {}
 
 /// R/W: writes are allowed.
@@ -304,8 +304,8 @@ const A: u64 = 1 << 5;
 /// D: a write went through this leaf.
 const D: u64 = 1 << 6;
 
-// SAFETY: The words are those of `fmt::X86_64`; leaves have in addition what the hardware may add to
-// them, which does not change what `decode()` makes of them.
+// SAFETY: The words are those of `fmt::X86_64`; leaves also have bits that the hardware may set,
+// which do not change what `decode()` returns.
 unsafe impl Format for UsedX86_64 {
     const NAME: &'static str = "x86_64";
     const MIN_LEVELS: u8 = fmt::X86_64::MIN_LEVELS;

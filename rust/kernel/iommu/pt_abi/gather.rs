@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What an operation leaves to be flushed, gathered as C does it; and the change of a top.
+//! Gathers what an operation leaves to flush, as C does; and changes a top.
 
 use kernel::bindings;
 
@@ -26,7 +26,7 @@ use super::{
 /// Puts a table on the free list of `gather`.
 fn queue(gather: &IotlbGather<'_>, table: DetachedTable<DomainTables>) {
     // SAFETY:
-    // - The list of a gather is initialised, and its borrower's own.
+    // - The list of a gather is initialised, and only its borrower uses it.
     // - `DomainTables` gets its tables from `ffi::alloc_pages()`; a detached one has no other owner
     //   and is on no list.
     unsafe {
@@ -37,8 +37,8 @@ fn queue(gather: &IotlbGather<'_>, table: DetachedTable<DomainTables>) {
     }
 }
 
-/// Adds `range` to what `gather` holds. If there would be a gap between the two, and the table wants
-/// nothing flushed that was not changed, what it holds is flushed first.
+/// Adds `range` to what `gather` holds. If there is a gap between the two, and the table must flush
+/// only what was changed, this flushes `gather` first.
 fn add<C: CFormat>(table: &Table<'_, C>, gather: &mut IotlbGather<'_>, range: Range) {
     if table.features().has(Features::FLUSH_RANGE_NO_GAPS) && is_disjoint(gather, &range) {
         sync(table, gather);
@@ -48,7 +48,7 @@ fn add<C: CFormat>(table: &Table<'_, C>, gather: &mut IotlbGather<'_>, range: Ra
 
 /// `iommu_iotlb_gather_is_disjoint()`.
 fn is_disjoint(gather: &IotlbGather<'_>, range: &Range) -> bool {
-    // SAFETY: A gather is valid and its borrower's own.
+    // SAFETY: A gather is valid, and only its borrower uses it.
     // CAST: `unsigned long` has 64 bits here.
     let (start, end) = unsafe {
         let raw = gather.as_ptr();
@@ -59,11 +59,12 @@ fn is_disjoint(gather: &IotlbGather<'_>, range: &Range) -> bool {
     end != 0 && (range.last().saturating_add(1) < start || range.first() > end.saturating_add(1))
 }
 
-/// Has the driver flush, and free what waits for it. The gather is empty then.
+/// Has the driver flush, and free the tables that wait for it. The gather is empty then.
 fn sync<C: CFormat>(table: &Table<'_, C>, gather: &mut IotlbGather<'_>) {
     let raw = gather.as_ptr();
 
-    // SAFETY: A gather is valid and its borrower's own; its list has tables of this page table only.
+    // SAFETY: A gather is valid, and only its borrower uses it; its list has tables of this page
+    // table only.
     unsafe { table.memory().stop_incoherent(&raw mut (*raw).freelist) }
     // SAFETY: The domain is that of the table, and the gather is initialised.
     unsafe { bindings::iommu_iotlb_sync(table.domain(), raw) }
@@ -71,8 +72,8 @@ fn sync<C: CFormat>(table: &Table<'_, C>, gather: &mut IotlbGather<'_>) {
 
 /// What an unmap leaves: tables.
 ///
-/// The range is known after the unmap only. Until then nothing may be flushed, since that would free
-/// tables which were taken out and not flushed; so they wait on a separate list.
+/// The range is known only after the unmap. A flush before that would free tables that were
+/// detached and not flushed, so they wait on a separate list.
 pub(super) struct UnmapGather<'g> {
     local: IotlbGather<'g>,
 }
@@ -83,7 +84,7 @@ impl<'g> UnmapGather<'g> {
         Self { local }
     }
 
-    /// Hands all over to the caller's `gather`, with the range that was unmapped, if any.
+    /// Hands the tables over to the caller's `gather`, with the range that was unmapped, if any.
     pub(super) fn finish<C: CFormat>(
         self,
         table: &Table<'_, C>,
@@ -97,8 +98,8 @@ impl<'g> UnmapGather<'g> {
             add(table, gather, range);
         }
         if self.local.has_tables() {
-            // SAFETY: Both gathers are initialised and ours, and the list has tables of this page
-            // table only. The emptied list is not used again.
+            // SAFETY: Both gathers are initialised, only this function uses them, and the list has
+            // tables of this page table only. The emptied list is not used again.
             unsafe {
                 let list = &raw mut (*from).freelist;
 
@@ -111,9 +112,9 @@ impl<'g> UnmapGather<'g> {
         }
     }
 
-    /// Says which levels have changed: all that can have.
+    /// Records which levels have changed: all that may have.
     ///
-    /// Kernels for debugging have this for every format; no driver of one that is here asks.
+    /// Kernels for debugging have this for every format; no driver of a format here asks for it.
     fn levels<C: CFormat>(
         &self,
         table: &Table<'_, C>,
@@ -135,7 +136,7 @@ impl<'g> UnmapGather<'g> {
 }
 
 impl Gather<DomainTables> for UnmapGather<'_> {
-    /// `finish()` is told exactly.
+    /// `finish()` gets the exact range.
     #[inline]
     fn add_range(&mut self, _range: Range) {}
 
@@ -157,7 +158,7 @@ impl<'g, 't, C: CFormat> MapGather<'g, 't, C> {
         Self { local, table }
     }
 
-    /// Flushes, if the hardware may have tables cached that were replaced.
+    /// Flushes, if the hardware may have cached tables that were replaced.
     pub(super) fn finish(mut self) {
         if self.local.has_tables() {
             sync(self.table, &mut self.local);
@@ -185,9 +186,9 @@ impl<C: CFormat> Gather<DomainTables> for MapGather<'_, '_, C> {
             return;
         };
 
-        // SAFETY: The driver's functions take its own struct, which is valid; the lock is
-        // initialised, and lives as long. When `change_top()` of a driver returns, its hardware has the
-        // new top: C publishes it then as well.
+        // SAFETY: The driver's functions take the struct that it embeds, which is valid; the lock
+        // is initialised, and lives as long. When `change_top()` of a driver returns, its hardware
+        // has the new top: C publishes it then as well.
         unsafe {
             let lock = get_top_lock(iommu);
 

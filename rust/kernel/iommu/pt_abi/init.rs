@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! From what a driver asks for to a struct that is ready to be used.
+//! Makes a table from the configuration that a driver asks for.
 
 use core::mem::offset_of;
 
@@ -33,7 +33,7 @@ use super::{
     }, //
 };
 
-/// What becomes of what a driver asked for.
+/// The properties of a table, from what a driver asked for.
 struct Shape {
     features: Features,
     start: u8,
@@ -42,7 +42,7 @@ struct Shape {
 }
 
 impl Shape {
-    /// Checks `config`, in C's order: the first of several mistakes is the one that is told.
+    /// Checks `config` in the order of C, so that the first of several mistakes decides the error.
     fn new<C: CFormat>(config: &RawConfig) -> Result<Self> {
         let RawConfig { common, top_level } = config;
         let asked = Features::from_raw(common.features);
@@ -102,13 +102,14 @@ impl Shape {
     }
 }
 
-/// The leaf sizes of a table with that many bits of address: none that takes up half of it.
+/// The leaf sizes of a table with that many bits of address: each is smaller than half of the
+/// addresses.
 pub(super) fn page_sizes<C: CFormat>(input_lg2: u32, output_lg2: u32) -> u64 {
     C::Format::PAGE_SIZES & low_mask(input_lg2.saturating_sub(1)) & low_mask(output_lg2)
 }
 
-/// Sets all but the domain and what the driver chose to zero, the operations first of all: as long as
-/// there are none, `pt_iommu_deinit()` does nothing.
+/// Sets all fields to zero but the domain and what the driver chose. `init()` does this first:
+/// `pt_iommu_deinit()` does nothing as long as there are no operations.
 ///
 /// # Safety
 ///
@@ -144,7 +145,7 @@ fn fill_domain<C: CFormat>(domain: &mut bindings::iommu_domain, shape: &Shape) {
     // CAST: `unsigned long` has 64 bits here.
     domain.pgsize_bitmap = page_sizes::<C>(input_lg2, shape.output_lg2.into()) as usize;
     domain.is_iommupt = true;
-    // Of a sign-extended space, the core is told of the lower half.
+    // Of a sign-extended space, the core gets the lower half.
     domain.geometry = bindings::iommu_domain_geometry {
         aperture_start: 0,
         aperture_end: low_mask(input_lg2 - sign),
@@ -222,13 +223,13 @@ pub(super) unsafe fn init<C: CFormat>(
         (*raw).common.max_oasz_lg2 = shape.output_lg2;
         (*raw).common.max_vasz_lg2 = shape.input_lg2;
         (*raw).common.features = shape.features.as_raw();
-        // Last of all, see `zero()`.
+        // This is last, see `zero()`.
         (*raw).iommu.ops = &Ops::<C>::TABLE;
     }
     Ok(())
 }
 
-/// Whether addresses in tables need a bit that says that what they name is encrypted.
+/// Whether addresses in tables need a bit that marks the memory as encrypted.
 fn is_encrypted() -> bool {
     // SAFETY: The function reads a number that is set early at boot.
     unsafe { bindings::__sme_set(0) != 0 }

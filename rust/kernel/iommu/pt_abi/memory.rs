@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The tables' memory as a `struct pt_iommu` asks for it.
+//! The memory of tables, as a `struct pt_iommu` asks for it.
 
 use core::ptr::NonNull;
 
@@ -62,7 +62,7 @@ impl DomainTables {
         }
     }
 
-    /// Ends what [`TableMem::alloc`] began for the pages of a free list.
+    /// Undoes what [`TableMem::alloc`] did for the pages of a free list.
     ///
     /// # Safety
     ///

@@ -4,8 +4,8 @@
 //!
 //! C drivers ask the kernel's generic page tables (`include/linux/generic_pt/iommu.h`) for a table
 //! of a format and get a struct that they embed in their domain, with operations. This module fills
-//! the same structs in the same way, from [`pt`](super::pt): what C code reads out of them, and
-//! what it is told, is what the C implementation (`drivers/iommu/generic_pt/iommu_pt.h`) has there.
+//! the same structs from [`pt`](super::pt). C code reads the same values in them and gets the same
+//! results as from the C implementation (`drivers/iommu/generic_pt/iommu_pt.h`).
 //!
 //! | C | here |
 //! | --- | --- |
@@ -22,8 +22,8 @@
 //!   dirty. C reports all of it, past the end of the bitmap, or loses the part before its start.
 //! - Incoherent tables cannot be asked for dirty pages (`-EOPNOTSUPP`). No C driver asks.
 //! - Tables that would have to be encrypted (`sme_me_mask`) are refused (`-EOPNOTSUPP`).
-//! - With sign extension, addresses whose high bits are all set and whose sign bit is not are out of
-//!   range. C lets them be aliases of others.
+//! - With sign extension, addresses whose high bits are all set and whose sign bit is not are out
+//!   of range. C treats them as aliases of others.
 //! - A mapping that ends beyond the output addresses is refused as a whole (`-ERANGE`), and so is
 //!   one whose length is no multiple of the smallest page (`-ENXIO`). C maps something.
 
@@ -119,8 +119,8 @@ macro_rules! c_functions {
     };
 }
 
-/// Defines the function that tells a C driver what to tell the hardware: the address of the top, and
-/// its level in the hardware's own numbers.
+/// Defines the function that gives a C driver the values for the hardware: the address of the top,
+/// and its level as the hardware encodes it.
 macro_rules! c_hw_info {
     ($format:ty, $name:ident, $phys:ident, $number:ident: $number_of:expr) => {
         kernel::macros::paste! {

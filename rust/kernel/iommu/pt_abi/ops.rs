@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The operations that C calls, one table of them a format.
+//! The operations that C calls, one table of operations for each format.
 
 use core::{
     marker::PhantomData,
@@ -54,7 +54,7 @@ use super::{
 pub(super) struct Ops<C: CFormat>(PhantomData<C>);
 
 impl<C: CFormat> Ops<C> {
-    /// Whether a caller wants to know about dirty pages, and there is something to tell.
+    /// Whether the kernel has a caller for dirty queries, and the format supports them.
     const TRACKS: bool = C::TRACKS && cfg!(CONFIG_IOMMUFD_DRIVER);
 
     /// `struct pt_iommu_ops` of the format.
@@ -70,7 +70,8 @@ impl<C: CFormat> Ops<C> {
         deinit: Some(Self::deinit_callback),
     };
 
-    /// The rights of a leaf, with what the features add to them; `None` if they refuse it.
+    /// The rights of a leaf, with those that the features add; `None` if the features refuse the
+    /// leaf.
     #[inline(always)]
     fn leaf_prot(table: &Table<'_, C>, mut prot: Prot) -> Option<Prot> {
         if table.features().has(C::FORCE_WRITEABLE) && !prot.contains(Prot::WRITE) {
@@ -82,8 +83,7 @@ impl<C: CFormat> Ops<C> {
         Some(prot)
     }
 
-    /// Checks a mapping in the order that C does, so that the first of several mistakes is the one
-    /// that is told.
+    /// Checks a mapping in the order of C, so that the first of several mistakes decides the error.
     fn check(
         table: &Table<'_, C>,
         iova: u64,
@@ -106,7 +106,8 @@ impl<C: CFormat> Ops<C> {
         };
 
         let range = Range::new(iova, len)?;
-        // The sizes that both sides are aligned to, and that are not longer.
+        // The sizes to which both addresses are aligned, and those that are not longer than the
+        // range.
         let aligned = low_mask((iova | phys).trailing_zeros() + 1);
         let short = low_mask(u64::BITS - len.leading_zeros());
 
@@ -137,7 +138,7 @@ impl<C: CFormat> Ops<C> {
         // CAST: The bits of a set.
         let rights = Self::leaf_prot(&table, prot::from_raw(prot as c_int));
 
-        // Most calls map one page, and need nothing of what `map()` has to prepare.
+        // Most calls map one page, and do not need what `map()` prepares.
         if let (Some(rights), Ok(range)) =
             (rights, Range::new(ffi::from_dma(iova), ffi::from_dma(len)))
         {
@@ -160,7 +161,7 @@ impl<C: CFormat> Ops<C> {
         from_result(|| unsafe { Self::map(iommu, iova, paddr, len, prot, gfp, mapped) }.map(|()| 0))
     }
 
-    /// Does what is left to do for `map_range`.
+    /// Does what `map_range` has left to do.
     ///
     /// # Safety
     ///
@@ -190,16 +191,16 @@ impl<C: CFormat> Ops<C> {
 
         gather.finish();
         // SAFETY: `mapped` is valid for reads and writes (contract).
-        // CAST: No more was mapped than the range has, whose length is an `unsigned long`.
+        // CAST: At most the range was mapped, whose length is an `unsigned long`.
         unsafe { *mapped += done as usize };
         match result {
-            // The rights were checked, so this is about the alignment of the length.
+            // The rights were checked, so the length is not aligned.
             Err(error) if error == EINVAL => Err(ENXIO),
             result => result,
         }
     }
 
-    /// `unmap_range`: unmaps a range, and returns how many bytes went.
+    /// `unmap_range`: unmaps a range, and returns the number of bytes that were unmapped.
     ///
     /// # Safety
     ///
@@ -235,7 +236,7 @@ impl<C: CFormat> Ops<C> {
         let done = table.tree().unmap(&mut claim, &mut tables);
 
         tables.finish(&table, Range::new(range.first(), done).ok(), &mut gather);
-        // CAST: Addresses are `unsigned long`, and so is what lies between two of them.
+        // CAST: Addresses are `unsigned long`, and so is the difference of two.
         done as usize
     }
 
@@ -288,7 +289,8 @@ impl<C: CFormat> Ops<C> {
         unsafe { table.tree().free() }
     }
 
-    /// `pt_iommu_<format>_iova_to_phys()`: where an address leads, 0 for nowhere.
+    /// `pt_iommu_<format>_iova_to_phys()`: the physical address that an address translates to, 0
+    /// for none.
     ///
     /// # Safety
     ///
@@ -309,7 +311,7 @@ impl<C: CFormat> Ops<C> {
         })
     }
 
-    /// `pt_iommu_<format>_read_and_clear_dirty()`: which pages were written to?
+    /// `pt_iommu_<format>_read_and_clear_dirty()`: records the pages that were written to.
     ///
     /// # Errors
     ///

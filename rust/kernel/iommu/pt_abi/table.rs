@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! A `struct pt_iommu_<format>` of C, seen as a tree of the Rust tables.
+//! A `struct pt_iommu_<format>` of C as a tree of the Rust tables.
 
 use core::{
     marker::PhantomData,
@@ -87,10 +87,10 @@ unsafe fn read_once<T: Copy>(field: *const T) -> T {
 /// - `raw` points to a struct that [`init()`](super::init::init) has filled for the format `C`. It
 ///   lives during `'a`, and with it the tables, the domain's and the driver's operations, and the
 ///   device.
-/// - Meanwhile, `top_of_table` is changed by operations on [`Table::tree`] only, and by those of a
-///   format that grows. What C may change are the features.
-/// - After `init()` a driver may have taken sizes from `domain.pgsize_bitmap`. It has done so
-///   before the first operation.
+/// - Meanwhile, only operations on [`Table::tree`] of a format that grows change `top_of_table`. C
+///   may change the features.
+/// - After `init()` a driver may have removed sizes from `domain.pgsize_bitmap`, before the first
+///   operation.
 /// - `mem` is the memory of its tables, and `features` what it has.
 ///
 /// A contract calls a struct a *live table* of the format `C` if the first three hold for it until
@@ -153,13 +153,13 @@ impl<C: CFormat> Table<'_, C> {
         &self.mem
     }
 
-    /// What claims on the tree name.
+    /// The owner that claims on the tree name.
     #[inline(always)]
     pub(super) fn owner(&self) -> *const RawTable {
         self.raw.as_ptr()
     }
 
-    /// What the driver embeds and the core calls with.
+    /// The struct that the driver embeds and the core passes.
     #[inline]
     pub(super) fn iommu(&self) -> *mut bindings::pt_iommu {
         self.raw.as_ptr().cast()
@@ -171,14 +171,14 @@ impl<C: CFormat> Table<'_, C> {
         self.raw.as_ptr().cast()
     }
 
-    /// What the hardware does, of what the driver can tell by `driver_ops`.
+    /// The operations of the driver, if it has any.
     #[inline]
     pub(super) fn driver_ops(&self) -> Option<&bindings::pt_iommu_driver_ops> {
         // SAFETY: By the type invariants, the struct and the driver's operations live during `'a`.
         unsafe { (*self.iommu()).driver_ops.as_ref() }
     }
 
-    /// The leaf sizes in use. The driver may have taken some of those that `init()` offered.
+    /// The leaf sizes in use. The driver may have removed some of those that `init()` offered.
     #[inline]
     pub(super) fn page_sizes(&self) -> u64 {
         // SAFETY: By the type invariants the struct is live. Nothing changes the field any more.
@@ -211,18 +211,18 @@ impl<C: CFormat> Table<'_, C> {
         // CAST: `uintptr_t` has the size of `u64` here: this is built for 64 bits only.
         const_assert!(size_of::<usize>() == size_of::<u64>());
         // SAFETY: By the type invariants the word lives as long as `self`. C code reads it by
-        // `READ_ONCE()`, and writes it by none but the operations on the tree.
+        // `READ_ONCE()`, and writes it only by operations on the tree.
         unsafe { Atomic::from_ptr(word.cast::<u64>()) }
     }
 
     /// What can be mapped, and how.
     ///
-    /// Part of each operation, which has use for some of it only: what it has none for must cost
-    /// nothing, so there is no `read_once()` here but for what may change.
+    /// Each operation calls this and uses a part of it. The rest must cost nothing, so
+    /// `read_once()` reads only what may change.
     #[inline(always)]
     fn limits(&self) -> Limits {
         let sign_extend = self.features.has(Features::SIGN_EXTEND);
-        // `init()` lets none pass that has no bit but the sign's.
+        // `init()` refuses a table that has only the sign bit.
         let aperture_lg2 = self.input_lg2().wrapping_sub(sign_extend.into());
         let level = if self.features.has(Features::DYNAMIC_TOP) {
             C::top_max(self.input_lg2())
@@ -237,7 +237,7 @@ impl<C: CFormat> Table<'_, C> {
         Limits {
             coherent: !self.features.has(Features::DMA_INCOHERENT),
             sign_extend,
-            // `init()` lets no more than `INPUT_LG2` pass.
+            // `init()` refuses more than `INPUT_LG2`.
             aperture_last: if u32::from(C::INPUT_LG2) < u64::BITS {
                 !u64::MAX.wrapping_shl(aperture_lg2)
             } else {
@@ -251,7 +251,7 @@ impl<C: CFormat> Table<'_, C> {
         }
     }
 
-    /// The level of the top table as it is now.
+    /// The level of the current top table.
     #[inline]
     pub(super) fn top_level(&self) -> u8 {
         // SAFETY: An atomic is valid for reads and aligned.
@@ -262,15 +262,14 @@ impl<C: CFormat> Table<'_, C> {
     #[inline(always)]
     pub(super) fn tree(&self) -> Tree<'_, C::Format, DomainTables> {
         // SAFETY:
-        // - By the type invariants the word names a tree in `mem`, and the tree is freed by nothing
-        //   while `self` is borrowed.
+        // - By the type invariants the word names a tree in `mem`, and nothing frees the tree while
+        //   `self` is borrowed.
         // - `init()` chose `input_lg2` and the sizes such that the highest top resolves them. A
-        //   driver may have taken away the smallest; `Ops::check()` lets nothing pass that needs
-        //   it.
+        //   driver may have removed the smallest; `Ops::check()` refuses what needs it.
         unsafe { Tree::from_parts(&self.mem, self.top(), self.limits()) }
     }
 
-    /// Whether the top reaches `range` as it is now: nothing but a map makes it grow.
+    /// Whether the current top reaches `range`: only a map makes it grow.
     pub(super) fn is_reached(&self, range: &Range) -> bool {
         !self.features.has(Features::DYNAMIC_TOP)
             || range.last() <= low_mask(resolved_lg2::<C::Format>(self.top_level()))

@@ -45,7 +45,7 @@ impl Tracked {
         Ok(Self { domain, log })
     }
 
-    /// Queries a range, and returns what the driver was told and what has to be flushed after that.
+    /// Queries a range, and returns the calls to the driver and what has to be flushed after that.
     fn query(&self, range: Range, clear: bool) -> Result<(KVec<Event>, Option<Flush>)> {
         pin_init::stack_pin_init!(let local = LocalGather::new());
         let gather: IotlbGather<'_> = local.borrow();
@@ -93,7 +93,7 @@ fn flush(range: Range) -> Flush {
     }
 }
 
-/// What the driver is told of a range that is harvested and made clean.
+/// The call to the driver for a range that is harvested and made clean.
 fn harvest(range: Range) -> Event {
     Event::Harvest { range, clear: true }
 }
@@ -112,7 +112,7 @@ mod suite {
         let (told, gathered) = domain.query(all, clear)?;
         assert_eq!((&told[..], gathered), (&plain[..], None));
         assert_eq!(domain.flush(flush(marked), true), Err(EIO));
-        // In ascending order: the bitmap of the core is slow the other way.
+        // In ascending order: the bitmap of the core is slow in descending order.
         let after = [
             harvest(pages(0, 4)?),
             Event::Report(marked),
@@ -192,7 +192,7 @@ mod suite {
         Ok(())
     }
 
-    /// A domain that a unit may use for ever has everything reported for ever.
+    /// A domain that a unit may use for ever reports all writable pages for ever.
     #[test]
     fn a_lost_domain_is_always_dirty() -> Result {
         let domain = Tracked::new(true)?;
@@ -210,20 +210,20 @@ mod suite {
         Ok(())
     }
 
-    /// Frees a domain as the core does, and returns what the driver was told. What was not freed
-    /// then, is after that.
+    /// Frees a domain as the core does, and returns the calls to the driver. Frees after that what
+    /// the core's call has leaked.
     fn end(tracked: Tracked) -> Result<KVec<Event>> {
         let Tracked { domain, log } = tracked;
         let _ = log.take();
         // SAFETY: The tests are built in.
         let raw = unsafe { Domain::into_raw(domain, core::ptr::null_mut()) }?;
-        // SAFETY: The domain was handed over just now.
+        // SAFETY: `into_raw()` returned the domain, which is valid.
         let free = unsafe { (*(*raw).ops).free }.ok_or(EINVAL)?;
-        // SAFETY: It is used no more.
+        // SAFETY: Nothing uses the domain any more.
         unsafe { free(raw) };
         let told = log.take();
         if told.is_empty() {
-            // SAFETY: The domain was left alone.
+            // SAFETY: `free()` has leaked the domain.
             drop(unsafe { KBox::from_raw(raw.cast::<Domain<FakeDomain>>()) });
         }
         Ok(told)
@@ -245,7 +245,7 @@ mod suite {
         device.slots.lose(Slot::Rid);
         assert!(end(domain)?.is_empty());
 
-        // The core frees no domain that is attached; if it did, hardware would use it still.
+        // The core frees no domain that is attached; if it did, hardware would still use it.
         let domain = Tracked::new(true)?;
         let device = FakeDevice::new(4)?;
         domain.attach(&device)?;

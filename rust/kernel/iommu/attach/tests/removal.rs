@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What becomes of tables that a domain gives up.
+//! What a domain does with detached tables.
 
 use super::{
     super::super::{
@@ -38,14 +38,14 @@ use kernel::cpu::CpuId;
 
 const MEMORY: KernelTables = KernelTables::new(None);
 
-/// As many allocations as would find a page again that this CPU has just freed.
+/// Enough allocations to get back a page that this CPU has just freed.
 const TRIES: usize = 64;
 
 fn alloc() -> Result<NonNull<Table>> {
     MEMORY.alloc(Gfp::KERNEL)
 }
 
-/// Gives a table back.
+/// Frees a table.
 ///
 /// # Safety
 ///
@@ -60,8 +60,8 @@ unsafe fn free(table: NonNull<Table>) {
 ///
 /// # Errors
 ///
-/// `EAGAIN` if a page that is freed here is not found either, or this runs elsewhere by now: the
-/// answer would mean nothing.
+/// `EAGAIN` if a page that is freed here does not come back either, or this runs on another CPU
+/// now: the answer would mean nothing.
 fn are_kept(tables: &[NonNull<Table>], cpu: u32) -> Result<bool> {
     let mut others = KVec::with_capacity(TRIES, GFP_KERNEL)?;
     let freed = alloc()?;
@@ -79,7 +79,7 @@ fn are_kept(tables: &[NonNull<Table>], cpu: u32) -> Result<bool> {
     would_find.then_some(kept).ok_or(EAGAIN)
 }
 
-/// Repeats `trial` while it says `EAGAIN`, as [`are_kept`] does.
+/// Repeats `trial` while it returns `EAGAIN`, as [`are_kept`] does.
 fn until_told(mut trial: impl FnMut() -> Result) -> Result {
     for _ in 0..TRIES {
         match trial() {
@@ -100,8 +100,8 @@ unsafe fn first_word(table: NonNull<Table>) -> u64 {
     unsafe { table.cast::<u64>().as_ptr().read_volatile() }
 }
 
-/// Puts `tables` into a gather of `domain` and has it flushed, which fails or not. Returns the CPU
-/// that did so.
+/// Puts `tables` into a gather of `domain` and has it flushed. `fails` makes the flush fail.
+/// Returns the CPU that ran the flush.
 fn give_up(domain: &Domain<FakeDomain>, tables: &[NonNull<Table>], fails: bool) -> Result<u32> {
     pin_init::stack_pin_init!(let local = LocalGather::new());
     let mut gather: IotlbGather<'_> = local.borrow();
@@ -139,8 +139,8 @@ mod suite {
             let cpu = give_up(&domain, &tables, false)?;
             assert!(!domain.walks.is_idle());
             assert!(are_kept(&tables, cpu)?);
-            // One leads to the other, whichever was first.
-            // SAFETY: They wait for the walk.
+            // Either table is first on the list, and leads to the other.
+            // SAFETY: The tables wait for the walk, so they are not freed.
             let words = tables.map(|table| unsafe { first_word(table) });
             let numbers = tables.map(|table| table.as_ptr().addr() as u64);
             assert!(words == [0, numbers[0]] || words == [numbers[1], 0]);
@@ -164,7 +164,7 @@ mod suite {
                 let kept = are_kept(&tables, cpu);
                 assert!(kept != Ok(false));
                 for table in tables {
-                    // SAFETY: The domain has leaked it, and no hardware knows of it.
+                    // SAFETY: The domain has leaked it, and no hardware uses it.
                     unsafe { free(table) };
                 }
                 kept.map(|_| ())
@@ -173,7 +173,7 @@ mod suite {
         Ok(())
     }
 
-    /// The core frees what waits in its flush queue, whatever became of the flush.
+    /// The core frees the tables in its flush queue, even if the flush has failed.
     #[test]
     fn no_table_waits_in_a_flush_queue() -> Result {
         let log = Log::new()?;
@@ -191,8 +191,8 @@ mod suite {
             unsafe { (*gather.as_ptr()).queued = queued };
             domain.data.detaches.store(detaches, Relaxed);
             let _ = log.take();
-            // SAFETY: The domain lives and begins with its C part; it is used here alone, and so
-            // is the gather.
+            // SAFETY: The domain is live and begins with its C part. Only this test uses the domain
+            // and the gather.
             let unmapped = unsafe { unmap(raw, 0, 1 << 12, 1, gather.as_ptr()) };
             assert_eq!(unmapped, 1 << 12);
 
