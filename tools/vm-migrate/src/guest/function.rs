@@ -33,9 +33,12 @@ use anyhow::{
     Context,
     Result, //
 };
-use rustix::event::{
-    eventfd,
-    EventfdFlags, //
+use rustix::{
+    event::{
+        eventfd,
+        EventfdFlags, //
+    },
+    io::Errno, //
 };
 use vm_rule::rule::Rule;
 
@@ -168,7 +171,7 @@ fn take(event: &OwnedFd) -> Result<u64> {
     let mut count = [0; 8];
     match rustix::io::read(event, &mut count) {
         Ok(_) => Ok(u64::from_ne_bytes(count)),
-        Err(rustix::io::Errno::AGAIN) => Ok(0),
+        Err(Errno::AGAIN) => Ok(0),
         Err(e) => Err(io::Error::from(e)).context("cannot read an eventfd"),
     }
 }
@@ -204,8 +207,18 @@ impl Function {
         let (group, container) = (open(&file)?, open(Path::new("/dev/vfio/vfio"))?);
         vfio::set_container(&group, &container).context("the group gets no container")?;
         vfio::set_no_iommu(&container).context("vfio does not do without an IOMMU")?;
-        let device = vfio::open_device(&group, &CString::new(name.as_bytes())?)
-            .with_context(|| format!("vfio does not open {name}"))?;
+        // The group appears before its function does, where the kernel binds a function that has just
+        // been plugged in.
+        let c_name = CString::new(name.as_bytes())?;
+        let device = wait_for(
+            &format!("vfio does not open {name}"),
+            || match vfio::open_device(&group, &c_name) {
+                Err(e) if e.raw_os_error() == Some(Errno::NODEV.raw_os_error()) => Ok(None),
+                opened => opened
+                    .map(Some)
+                    .with_context(|| format!("vfio does not open {name}")),
+            },
+        )?;
         let (progress, failure) = (event()?, event()?);
         vfio::set_msix(&device, [&progress, &failure])
             .with_context(|| format!("{name} gets no MSI-X interrupts"))?;
