@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * The benchmark's program: init of a kernel that has nothing else to do.
+ * The benchmark's program: init of a kernel without other processes.
  *
- * It reads /plan, a line for each measurement, and asks a domain over the C
- * tables and one over the Rust tables for the same work in turn, repetition by
- * repetition, each being first every other time.  What it prints, and all that
- * is made of it, is in the program 'run' beside it.
+ * It reads /plan, a line for each measurement, and runs the same work on a domain
+ * with the C tables and on one with the Rust tables, alternating by repetition;
+ * each goes first every other time. The program 'run' in this directory handles
+ * its output.
  *
  *	domain FORMAT IOVA LEAF SIZE REPETITIONS
  *	mock IOVA SIZE REPETITIONS
@@ -39,7 +39,7 @@
 static const char *const formats[] = { "vtdss", "amdv1", "x86_64" };
 static const char *const sides[NR_SIDES] = { "c", "rust" };
 
-/* What the lines of the plan are about: one domain for each side. */
+/* The subject of the plan's lines: one domain for each side. */
 static struct {
 	unsigned int format;
 	unsigned long long iova;
@@ -47,11 +47,11 @@ static struct {
 	unsigned long long size;
 	unsigned long repetitions;
 	int fd[NR_SIDES];
-	/* Domains of iommufd's self-test instead, which stay mapped. */
+	/* Or domains of iommufd's self-test, which stay mapped. */
 	bool is_mock;
 	struct mock mock[NR_SIDES];
 	bool mapped;
-	/* Tables of x86-64 cannot be asked for dirty pages. */
+	/* Tables of x86-64 have no dirty query. */
 	bool tracks[NR_SIDES];
 	/* A bit for each leaf, and a bit for each page. */
 	uint8_t *dirt;
@@ -85,7 +85,7 @@ static noreturn void fail(const char *format, ...)
 
 static uint64_t random_state;
 
-/* splitmix64: the same dirt in each run of the benchmark. */
+/* splitmix64: the same dirty pages in each run of the benchmark. */
 static uint64_t random_next(void)
 {
 	uint64_t z = random_state += 0x9e3779b97f4a7c15ULL;
@@ -228,7 +228,7 @@ static void open_domain(const char *line)
 	allocate_bitmaps();
 }
 
-/* The kernel is told whose tables it is to take before each of the two is made. */
+/* Tells the kernel which tables to use before each of the two domains is made. */
 static void open_mock(const char *line)
 {
 	int bench = open("/dev/" PT_BENCH_DEVICE, O_RDWR | O_CLOEXEC);
@@ -271,7 +271,7 @@ static void mark_dirty(unsigned long leaf)
 		domain.expected[page / 8] |= 1 << (page % 8);
 }
 
-/* random PERMILLE: each leaf by chance; run PERMILLE: one run, anywhere. */
+/* random PERMILLE: each leaf at random; run PERMILLE: one run, anywhere. */
 static void make_dirt(const char *how, unsigned long permille)
 {
 	unsigned long leaves = domain.size / domain.leaf;
@@ -326,7 +326,7 @@ static void compare(unsigned int side, const struct work *work, const uint8_t *e
 	}
 }
 
-/* Whatever was reported has to be clean afterwards; not looked at each time. */
+/* All reported leaves must be clean afterwards; not checked each time. */
 static void check_clean(unsigned int side, const struct work *work)
 {
 	struct pt_bench_run run = request(PT_BENCH_QUERY);
@@ -360,7 +360,7 @@ static uint64_t query(unsigned int side, const struct work *work)
 	return run.ns / work->repeat;
 }
 
-/* What a VMM does: one call for all. */
+/* Like a VMM: one call for all. */
 static uint64_t ioctl_query(unsigned int side, const struct work *work)
 {
 	uint64_t begin, ns;
@@ -401,7 +401,7 @@ static uint64_t once(unsigned int side, const struct work *work)
 	if (!strcmp(work->action, "unmap")) {
 		do_op(side, PT_BENCH_MAP);
 		ns = simple(side, work, PT_BENCH_UNMAP);
-		/* A table that was emptied piece by piece is still there. */
+		/* A table that was emptied in pieces still exists. */
 		do_op(side, PT_BENCH_MAP);
 		do_op(side, PT_BENCH_UNMAP);
 		return ns;

@@ -14,12 +14,12 @@
 #include "mock.h"
 
 #define PAGE 4096ULL
-/* As much memory there is, mapped again and again: nobody looks at it. */
+/* The size of the memory, which is mapped repeatedly: its content does not matter. */
 #define BLOCK (64ULL << 20)
 
 /*
- * One block whose even pages were allocated before its odd ones.  So no page has
- * the next one behind it, and none becomes part of a larger leaf.
+ * One block whose even pages were allocated before its odd ones. So no two
+ * successive pages are adjacent in memory, and none becomes part of a larger leaf.
  */
 static int make_block(void)
 {
@@ -42,7 +42,7 @@ fail:
 	return -1;
 }
 
-/* A device that the self-test makes up, in an address space of its own. */
+/* A mock device of the self-test, in a separate address space. */
 static int make_device(int fd, uint32_t *device)
 {
 	struct iommu_ioas_alloc space = { .size = sizeof(space) };
@@ -60,7 +60,10 @@ static int make_device(int fd, uint32_t *device)
 	return 0;
 }
 
-/* The self-test's usual domain ends at 2 GiB; this one goes as far as its tables. */
+/*
+ * The self-test's usual domain ends at 2 GiB; this one has the full range of its
+ * tables.
+ */
 static int make_domain(int fd, uint32_t device, uint32_t space, uint32_t *hwpt)
 {
 	struct iommu_hwpt_selftest kind = { .pagetable_type = MOCK_IOMMUPT_HUGE };

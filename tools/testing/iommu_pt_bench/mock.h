@@ -14,17 +14,17 @@ struct mock {
 	uint32_t hwpt;
 	uint64_t iova;
 	uint64_t size;
-	/* What failed, if mock_open() did. */
+	/* The failed step, if mock_open() failed. */
 	const char *doing;
 };
 
 /*
  * Makes a domain that tracks, and maps 'size' bytes at 'iova' in leaves of 4 KiB.
- * The kernel takes the tables of the side that it was told last.
+ * The kernel uses the tables of the side that it was told last.
  */
 int mock_open(struct mock *mock, uint64_t iova, uint64_t size);
 void mock_close(struct mock *mock);
-/* Gives each page D that 'bitmap' has a bit for. */
+/* Sets D in each page that has a bit in 'bitmap'. */
 int mock_set_dirty(const struct mock *mock, const uint8_t *bitmap);
 /* GET_DIRTY_BITMAP of all of it. */
 int mock_get(const struct mock *mock, uint8_t *bitmap);

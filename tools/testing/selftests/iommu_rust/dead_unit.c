@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * A unit that does not answer any more. What it may still hold in its caches it holds
- * for ever: no device behind it may do DMA, no page that it may write unseen is called
- * clean, nothing is attached, and no call hangs.
+ * A unit that has stopped answering. Its caches can no longer be invalidated: no device
+ * behind it may do DMA, no query may report a page as clean that a device may write
+ * unseen, every attach fails, and no call hangs.
  *
- * Each test ends the unit for good, so a machine runs one of them:
+ * Each test kills the unit, so a machine runs only one of them:
  *
  *   dead_unit -t TEST BDF BDF
  */
@@ -17,7 +17,7 @@
 #include "lib/harness.h"
 #include "lib/stall.h"
 
-/* More than any driver waits for a unit, which it may have to do several times. */
+/* Longer than any driver waits for a unit, even several times. */
 #define NO_HANG_MS 20000
 
 static char **device_bdfs;
@@ -55,7 +55,7 @@ FIXTURE_SETUP(dead_unit)
 	for (u64 page = 0; page < self->all.nr; page++)
 		page_set_add(&self->all, page);
 
-	/* It is alive, and both devices write. */
+	/* The unit answers, and both devices write. */
 	hwpt_set_dirty(env, env->hwpt, true);
 	dirty_write_random(env, 4);
 	EXPECT_EXACT(dirty_harvest(env, query_all(&env->area)));
@@ -72,7 +72,7 @@ FIXTURE_TEARDOWN(dead_unit)
 	EXPECT_GT(NO_HANG_MS, now_ms() - self->begun);
 }
 
-/* Of the function itself, not what vfio shows of it. */
+/* Of the function itself, not vfio's view of it. */
 static bool masters_the_bus(const char *bdf)
 {
 	char path[PATH_MAX];
@@ -94,7 +94,7 @@ static void expect_dead(FIXTURE_DATA(dead_unit) *self, struct __test_metadata *_
 	for (int i = 0; i < 2; i++)
 		EXPECT_FALSE(masters_the_bus(device_bdfs[i]));
 
-	/* For good, whether it would answer again or not. */
+	/* Permanently, even if the unit would answer again. */
 	for (int again = 0; again < 2; again++) {
 		EXPECT_EQ(-EIO, __device_attach(&self->env.dev, self->spare));
 		EXPECT_EQ(-EIO, __device_attach(&self->other.dev, self->other.iommu->ioas_id));
@@ -104,7 +104,10 @@ static void expect_dead(FIXTURE_DATA(dead_unit) *self, struct __test_metadata *_
 		EXPECT_FALSE(masters_the_bus(device_bdfs[i]));
 }
 
-/* What was made clean and not flushed may be written through what is cached as dirty. */
+/*
+ * A leaf that was made clean without a flush can be written through a translation
+ * cached as dirty.
+ */
 TEST_F(dead_unit, by_harvest)
 {
 	struct dirty_env *env = &self->env;
@@ -142,7 +145,7 @@ TEST_F(dead_unit, by_attach)
 	expect_dead(self, _metadata);
 }
 
-/* Nothing can be refused here: the device is gone for its user, whatever the unit does. */
+/* A detach cannot be refused: the user has given up the device, whatever the unit does. */
 TEST_F(dead_unit, by_detach)
 {
 	dirty_write_page(&self->env, 3);
@@ -151,7 +154,7 @@ TEST_F(dead_unit, by_detach)
 	expect_dead(self, _metadata);
 }
 
-/* What the ioctl returns may differ; what it leaves may not. */
+/* The ioctl's result may differ; the resulting state may not. */
 TEST_F(dead_unit, by_switch)
 {
 	struct dirty_env *env = &self->env;

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * A harvest beside another thread's map or unmap: in the same page table, which
- * grows meanwhile, and in another page table of the same unit, whose commands go
- * through the same queue.
+ * A harvest during another thread's map or unmap: in the same page table, which grows at
+ * the same time, and in another page table of the same unit, whose commands go through
+ * the same queue.
  */
 #include <pthread.h>
 #include <stdatomic.h>
@@ -16,8 +16,8 @@ static char **device_bdfs;
 static int nr_devices;
 
 /*
- * Behind what three, four and five levels of a table with 512 entries reach: a tree
- * that begins with as few as its memory needs has to grow.
+ * Beyond the range of three, four and five levels of tables with 512 entries: a tree that
+ * begins with only the levels that its memory needs has to grow.
  */
 static const u64 far_iovas[] = { 1ULL << 39, 1ULL << 48, 1ULL << 57 };
 
@@ -66,8 +66,9 @@ static void *map_far(void *data)
 }
 
 /*
- * Each round has its own page table, small as it was made. While it grows, what
- * the device writes below is reported once; then it writes above, too.
+ * Each round has a new, small page table. While it grows, each page that the device
+ * writes in the low range is reported once; then the device writes in the high range,
+ * too.
  */
 TEST_F(dirty_grow, harvest_low)
 {
@@ -80,7 +81,9 @@ TEST_F(dirty_grow, harvest_low)
 
 		hwpt_set_dirty(env, hwpt, true);
 		device_attach(&env->dev, hwpt);
-		/* Cached by the unit, with the way to it, when the tree is small. */
+		/*
+		 * The unit caches the translation and its walk while the tree is small.
+		 */
 		dirty_write_page(env, 3);
 		EXPECT_EXACT(dirty_ask(env, hwpt, &env->written));
 
@@ -144,7 +147,7 @@ FIXTURE_TEARDOWN(dirty_unmap_beside)
 		dirty_env_close(&self->env[i]);
 }
 
-/* dirty_write() looks for its stamp in the memory that is there now. */
+/* dirty_write() looks for its stamp in the memory that is mapped now. */
 static void *replace_memory(void *data)
 {
 	FIXTURE_DATA(dirty_unmap_beside) *self = data;
@@ -162,8 +165,9 @@ static void *replace_memory(void *data)
 
 /*
  * A page is written through a translation that was cached before the answer: it is
- * reported only if the harvest waited for its flush. Memory is replaced meanwhile in
- * the other page table: a write reaches the new one only if the unmap waited for its own.
+ * reported only if the harvest waited for its flush. At the same time memory is replaced
+ * in the other page table: a write reaches the new memory only if the unmap waited for
+ * its own flush.
  */
 TEST_F(dirty_unmap_beside, each_waits_for_its_flush)
 {

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * The user's bitmap: anywhere in memory, and only added to.
+ * The user's bitmap: at any address; the kernel only sets bits in it.
  */
 #include <string.h>
 
@@ -34,7 +34,7 @@ FIXTURE_TEARDOWN(dirty_bitmap)
 	dirty_env_close(&self->env);
 }
 
-/* iommufd takes any address: neither a word's nor a page's border is needed. */
+/* iommufd accepts any address: it need not be aligned to a word or a page. */
 TEST_F(dirty_bitmap, odd_addresses)
 {
 	static const u32 offsets[] = {
@@ -52,7 +52,9 @@ TEST_F(dirty_bitmap, odd_addresses)
 	}
 }
 
-/* A run of dirty pages whose bits lie on both sides of a page of the bitmap. */
+/*
+ * A run of dirty pages whose bits are on both sides of a page boundary of the bitmap.
+ */
 TEST_F(dirty_bitmap, run_across_pages)
 {
 	struct dirty_env *env = &self->env;
@@ -68,7 +70,7 @@ TEST_F(dirty_bitmap, run_across_pages)
 	}
 }
 
-/* A VMM asks several page tables into one bitmap: no bit in it is cleared. */
+/* A VMM queries several page tables into one bitmap: no bit in it is cleared. */
 TEST_F(dirty_bitmap, adds_to_what_is_there)
 {
 	struct dirty_env *env = &self->env;

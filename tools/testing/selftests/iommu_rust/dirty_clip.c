@@ -3,8 +3,8 @@
  * Queries that start or end inside a leaf.
  *
  * The answer is clipped to the query: each page of a dirty leaf within it is
- * reported, nothing is set outside. Such a query does not clear the leaf, for
- * the pages beyond it would be lost: only one that covers the leaf does.
+ * reported, no bit is set outside. Such a query does not clear the leaf, because
+ * the pages beyond it would be lost: only a query that covers the leaf clears it.
  *
  * With 4K leaves the same queries cut between leaves, and all drivers agree.
  */
@@ -16,7 +16,7 @@ static const char *device_bdf;
  * struct clip - The state of a test
  * @env: environment; its page table tracks
  * @block: pages of a leaf, or of a table of leaves where these are 4K
- * @unclipped: whether the walker is the one known not to clip
+ * @unclipped: whether this is the walker that is known not to clip
  * @lost: bits that it did not report
  * @stray: bits that it wrote outside the bitmap
  */
@@ -40,7 +40,7 @@ FIXTURE_VARIANT_ADD(dirty_clip, leaf_4k) { .leaf = SZ_4K, };
 FIXTURE_VARIANT_ADD(dirty_clip, leaf_2m) { .leaf = SZ_2M, };
 FIXTURE_VARIANT_ADD(dirty_clip, leaf_1g) { .leaf = SZ_1G, };
 
-/* Tests that need a second leaf, which is too much to ask for 1G. */
+/* Tests that need a second leaf, which would need too much memory with 1G. */
 FIXTURE(dirty_clip_two) {
 	struct clip clip;
 };
@@ -108,8 +108,8 @@ static void clip_known(struct clip *clip, struct dirty_report *report,
 }
 
 /*
- * Exact, unless the walker is the one known to record from the head of the leaf
- * without looking at the query. It may fail nowhere but here.
+ * Exact, unless this is the walker that is known to record from the head of the
+ * leaf and to ignore the query. That walker may fail only here.
  */
 #define EXPECT_CLIPPED(_report) do {					\
 	struct dirty_report __c = (_report);				\
@@ -120,7 +120,7 @@ static void clip_known(struct clip *clip, struct dirty_report *report,
 		EXPECT_EXACT(__c);					\
 } while (0)
 
-/* Whatever was asked before: no page was lost, and the last answer clears. */
+/* After any earlier queries: no page was lost, and the last answer clears. */
 #define EXPECT_NOTHING_LOST() do {					\
 	EXPECT_CLIPPED(dirty_harvest(&clip->env, query_all(&clip->env.area)));		\
 	EXPECT_CLIPPED(dirty_harvest(&clip->env, query_all(&clip->env.area)));		\
@@ -182,7 +182,7 @@ TEST_F(dirty_clip_two, across_two_leaves)
 	EXPECT_NOTHING_LOST();
 }
 
-/* The leaf that is covered is cleared, the one that is cut is not. */
+/* The query clears the leaf that it covers, but not the one that it cuts. */
 TEST_F(dirty_clip_two, whole_leaf_and_part)
 {
 	struct clip *clip = &self->clip;
@@ -213,7 +213,7 @@ TEST_F(dirty_clip, page_by_page)
 	EXPECT_NOTHING_LOST();
 }
 
-/* Lengths that leave bits over in the last byte, which is not all the query's. */
+/* Lengths that use only part of the last byte of the bitmap. */
 TEST_F(dirty_clip, odd_lengths)
 {
 	static const u64 lengths[] = { 1, 2, 3, 5, 7, 8, 9, 13, 63, 64, 65, 127 };
@@ -264,7 +264,7 @@ TEST_F(dirty_clip, random)
 			dirty_write_page(&clip->env, dirty_random(&clip->env.seed) % nr);
 
 		query = query_part(first, 1 + dirty_random(&clip->env.seed) % (nr - first));
-		/* Some with both ends on a leaf's border, so that some clear. */
+		/* Some with both ends on a leaf's boundary, so that some clear. */
 		if (round % 3 == 0) {
 			query.first = 0;
 			query.nr = clip->block * (1 + first / clip->block);

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * Page tables, devices and mappings that come and go while tracking is on: each
- * page table tells what was written through it, and nothing stale.
+ * Page tables, devices and mappings change while tracking is on: each page table
+ * reports what was written through it, and nothing stale.
  */
 #include "lib/harness.h"
 
@@ -69,7 +69,7 @@ TEST_F(dirty_domains, attach_while_on)
 	iommufd_destroy(env, hwpt);
 }
 
-/* Gone and come back to the same page table, with dirt that was not asked for yet. */
+/* Detached and attached to the same page table again, with unreported dirty pages. */
 TEST_F(dirty_domains, attach_again)
 {
 	struct dirty_env *env = &self->env;
@@ -90,7 +90,7 @@ TEST_F(dirty_domains, attach_again)
 	}
 }
 
-/* Switched on while the device is away. */
+/* Switched on while the device is detached. */
 TEST_F(dirty_domains, enable_while_detached)
 {
 	struct dirty_env *env = &self->env;
@@ -106,7 +106,7 @@ TEST_F(dirty_domains, enable_while_detached)
 	EXPECT_EXACT(dirty_ask(env, hwpt, &env->written));
 }
 
-/* One IOAS, two page tables: a write is dirt in the one it went through. */
+/* One IOAS, two page tables: a write is dirty only in the one that translated it. */
 TEST_F(dirty_domains, two_page_tables)
 {
 	struct dirty_env *env = &self->env;
@@ -126,7 +126,10 @@ TEST_F(dirty_domains, two_page_tables)
 	EXPECT_EXACT(dirty_ask(env, one, &env->none));
 	EXPECT_EXACT(dirty_ask(env, two, &env->none));
 
-	/* The same pages again, through both: cached by the other or not. */
+	/*
+	 * The same pages again, through both page tables, whether or not the other has
+	 * them cached.
+	 */
 	device_attach(&env->dev, one);
 	dirty_write(&env->dev, &env->area, 0);
 	device_attach(&env->dev, two);
@@ -141,7 +144,7 @@ TEST_F(dirty_domains, two_page_tables)
 	iommufd_destroy(env, two);
 }
 
-/* By way of a page table that cannot track: what it lets through is no dirt. */
+/* Through a page table that cannot track: its writes are not reported. */
 TEST_F(dirty_domains, by_way_of_untracked)
 {
 	struct dirty_env *env = &self->env;
@@ -161,7 +164,7 @@ TEST_F(dirty_domains, by_way_of_untracked)
 	iommufd_destroy(env, plain);
 }
 
-/* Dirt goes with the mapping: the next one at that address starts clean. */
+/* Dirty bits end with the mapping: the next mapping at that address starts clean. */
 TEST_F(dirty_domains, unmap_while_on)
 {
 	struct dirty_env *env = &self->env;
@@ -182,7 +185,7 @@ TEST_F(dirty_domains, unmap_while_on)
 	EXPECT_EXACT(dirty_ask(env, hwpt, &env->written));
 }
 
-/* Mapped while tracking is on: tracked. Unmapped: the rest keeps its dirt. */
+/* Mapped while tracking is on: tracked. Unmapped: the rest keeps its dirty bits. */
 TEST_F(dirty_domains, map_while_on)
 {
 	struct dirty_env *env = &self->env;

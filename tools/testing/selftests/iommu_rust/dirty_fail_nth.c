@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * Each allocation on the way of each call fails once.
+ * Each allocation in each call fails once.
  *
- * The call then fails cleanly, and what was tracked before still is: no page is
- * lost, none is made up, and the same call succeeds when tried again. The kernel
- * is to be watched for warnings meanwhile.
+ * The call then fails cleanly, and earlier writes stay tracked: no page is lost,
+ * none is reported in excess, and the same call succeeds when tried again. The
+ * kernel must not warn.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -39,7 +39,7 @@ static int write_file(const char *path, const char *value)
 	return ret;
 }
 
-/* By default only allocations that must not wait fail, and no single pages. */
+/* By default only allocations that cannot wait fail, and no single pages. */
 static const char *fault_injection_setup(void)
 {
 	static const char * const settings[][2] = {
@@ -59,7 +59,7 @@ static const char *fault_injection_setup(void)
 			return "needs CONFIG_FAILSLAB, CONFIG_FAIL_PAGE_ALLOC and debugfs mounted";
 	}
 
-	/* There with CONFIG_IOMMUFD_TEST only; all it does is to be quiet. */
+	/* Exists only with CONFIG_IOMMUFD_TEST; it only suppresses messages. */
 	write_file("/sys/kernel/debug/fail_iommufd/verbose", "0");
 
 	return NULL;
@@ -101,7 +101,7 @@ static bool disarm(int fd)
 {
 	char value[16] = "";
 
-	/* The failure can hit this very read or write: then the call is through. */
+	/* The failure can hit this read or write itself: then the call has ended. */
 	if (pread(fd, value, sizeof(value) - 1, 0) < 0)
 		value[0] = '1';
 	if (pwrite(fd, "0", 1, 0) != 1)
@@ -138,7 +138,7 @@ static bool disarm(int fd)
 	TH_LOG("failed %d times", __failures);				\
 } while (0)
 
-/* Dirt of before is there once, and a write after it is there once. */
+/* An earlier write is reported once, and a later write is reported once. */
 static struct dirty_report intact(struct dirty_env *env)
 {
 	struct dirty_report before, after;
@@ -176,7 +176,8 @@ TEST_F(dirty_fail_nth, alloc)
 
 /*
  * Whether a failed attach took the device off the page table that it was on.
- * Brings it back: to attach it where it seems to be would do nothing.
+ * Attaches it again by way of another page table: attaching it to its apparent
+ * one would do nothing.
  */
 static bool left_blocked(struct dirty_env *env, u32 other)
 {
@@ -213,7 +214,7 @@ TEST_F(dirty_fail_nth, attach)
 	iommufd_destroy(env, other);
 }
 
-/* Pages written that @bits does not tell; takes all of them for reported. */
+/* Written pages that @bits does not report; marks all of them as reported. */
 static u64 lost(struct dirty_env *env, u8 *bits)
 {
 	struct page_set *written = &env->written;

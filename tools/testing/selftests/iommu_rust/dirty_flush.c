@@ -2,11 +2,11 @@
 /*
  * The flush after a clear, and the one after a switch.
  *
- * Hardware sets D when it walks; a translation that it has cached, and knows
- * for dirty, is written through without a walk. Clear D without flushing that
- * translation and the next write leaves no trace. Each test here therefore
- * writes a page twice, with a clear between, and expects it twice. A driver that
- * skips one flush, or flushes too little, fails.
+ * Hardware sets D when it walks; a write through a translation that is cached as
+ * dirty does not walk. If a driver clears D without flushing that translation, the
+ * next write leaves no trace. So each test here writes a page twice, with a clear in
+ * between, and expects it twice. A driver that skips one flush, or flushes too
+ * little, fails.
  */
 #include "lib/harness.h"
 
@@ -57,7 +57,7 @@ TEST_F(dirty_flush, one_page)
 	}
 }
 
-/* Many pages of one query are one gather: none may fall out of its range. */
+/* Many pages of one query are one gather: its range must include them all. */
 TEST_F(dirty_flush, many_pages)
 {
 	struct dirty_env *env = &self->env;
@@ -85,7 +85,7 @@ TEST_F(dirty_flush, both_ends)
 	}
 }
 
-/* A run that is no power of two and not aligned, as flush commands want it. */
+/* A run that is neither a power of two nor aligned, as flush commands require. */
 TEST_F(dirty_flush, unaligned_run)
 {
 	struct dirty_env *env = &self->env;
@@ -97,7 +97,7 @@ TEST_F(dirty_flush, unaligned_run)
 	}
 }
 
-/* Two areas far from each other, asked and flushed apart. */
+/* Two areas far from each other, queried and flushed separately. */
 TEST_F(dirty_flush, two_areas)
 {
 	struct dirty_env *env = &self->env;
@@ -142,7 +142,7 @@ TEST_F(dirty_flush, read_then_write)
 	}
 }
 
-/* A look clears nothing and flushes nothing; the clear after it does both. */
+/* A query with NO_CLEAR clears and flushes nothing; the one after it does both. */
 TEST_F(dirty_flush, look_then_clear)
 {
 	struct dirty_env *env = &self->env;
@@ -157,7 +157,7 @@ TEST_F(dirty_flush, look_then_clear)
 	}
 }
 
-/* Cleared by switching on: that clear needs its flush as well. */
+/* Enabling clears: that clear needs its flush as well. */
 TEST_F(dirty_flush, enable_flushes)
 {
 	struct dirty_env *env = &self->env;
@@ -174,7 +174,7 @@ TEST_F(dirty_flush, enable_flushes)
 	}
 }
 
-/* Asked block by block: each query flushes what it has cleared itself. */
+/* Queried block by block: each query flushes what it has cleared. */
 TEST_F(dirty_flush, block_by_block)
 {
 	struct dirty_env *env = &self->env;
@@ -191,7 +191,7 @@ TEST_F(dirty_flush, block_by_block)
 	}
 }
 
-/* Other memory at the same address: no write may reach what was there before. */
+/* Other memory at the same address: no write may reach the old memory. */
 TEST_F(dirty_flush, unmap_flushes)
 {
 	struct dirty_env *env = &self->env;

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * A unit that answers late, but in time: all callers wait for it, nothing is lost,
- * and the next answer is as good as any.
+ * A unit that answers late, but within the bound: all callers wait for it, nothing is
+ * lost, and later answers are correct.
  */
 #include <pthread.h>
 #include <time.h>
@@ -9,7 +9,7 @@
 #include "lib/harness.h"
 #include "lib/stall.h"
 
-/* Well below what any driver takes for a unit that does not answer. */
+/* Well below the bound after which any driver treats a unit as dead. */
 #define LATE_MS 30
 
 static char **device_bdfs;
@@ -58,7 +58,7 @@ static u64 now_ms(void)
 	return ts.tv_sec * 1000ULL + ts.tv_nsec / 1000000;
 }
 
-/* What is done while the unit is late, which it has to wait for. */
+/* The call that runs while the unit is late, and has to wait for it. */
 #define LATE(_stall, _what) do {						\
 	struct stall *__stall = (_stall);					\
 	u64 __held = stall_held(__stall);					\
@@ -78,7 +78,7 @@ TEST_F(dirty_late, harvest)
 		dirty_write_page(env, 3);
 		dirty_write_random(env, 4);
 		LATE(self->stall, EXPECT_EXACT(dirty_harvest(env, query_all(&env->area))));
-		/* Cached as dirty, unless the flush is done. */
+		/* Still cached as dirty, unless the flush is done. */
 		dirty_write_page(env, 3);
 		EXPECT_EXACT(dirty_harvest(env, query_all(&env->area)));
 		EXPECT_EXACT(dirty_harvest(env, query_all(&env->area)));
@@ -93,7 +93,9 @@ TEST_F(dirty_late, unmap)
 		dirty_write_page(env, 3);
 		LATE(self->stall, dirty_area_remap(env, &env->area));
 		page_set_clear(&env->written);
-		/* It looks for its stamp in the memory that is there now. */
+		/*
+		 * dirty_write() looks for its stamp in the memory that is mapped now.
+		 */
 		dirty_write_page(env, 3);
 		EXPECT_EXACT(dirty_harvest(env, query_all(&env->area)));
 	}
@@ -175,7 +177,7 @@ TEST_F(dirty_late, harvest_beside_unmap)
 		EXPECT_EXACT(dirty_harvest(env, query_all(&env->area)));
 		EXPECT_LE(LATE_MS - 1, now_ms() - begun);
 		ASSERT_EQ(0, pthread_join(thread, NULL));
-		/* Unless it has begun when all was over. */
+		/* Unless it began after the harvest had ended. */
 		if (u.begun < begun + LATE_MS)
 			EXPECT_LE(LATE_MS - 1, u.ended - begun);
 

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * Leaves of 2M, 1G and 2M that come and go between pages of 4K, which stay, and
- * keep what they know of writes; and leaves whose memory looks like page tables,
- * which no walk may take for them.
+ * Leaves of 2M, 1G and 2M are mapped and unmapped between pages of 4K, which stay and
+ * keep their dirty bits; and leaves whose memory looks like page tables, which no walk
+ * may follow.
  */
 #include <stdint.h>
 #include <string.h>
@@ -23,10 +23,10 @@ static const char *device_bdf;
 
 FIXTURE(dirty_neighbours) {
 	struct dirty_env env;
-	/* Pages right below and right above what comes and goes. */
+	/* Pages directly below and above the leaves that come and go. */
 	struct dirty_area side[2];
 	struct page_set written[2];
-	/* What comes and goes, in one call, and its leaves one by one. */
+	/* The leaves that come and go, in one call, and one by one. */
 	struct dirty_area between;
 	struct dirty_area part[NR_PARTS];
 };
@@ -98,7 +98,7 @@ FIXTURE_TEARDOWN(dirty_neighbours)
 	dirty_env_close(&self->env);
 }
 
-/* The pages next to what comes and goes, and some others. */
+/* The pages next to the leaves that come and go, and some others. */
 static void write_sides(FIXTURE_DATA(dirty_neighbours) *self)
 {
 	u64 next[] = { NR_PAGES - 1, 0 };
@@ -121,7 +121,7 @@ static struct dirty_report ask_side(FIXTURE_DATA(dirty_neighbours) *self, int i,
 	return dirty_query(&self->env, self->env.hwpt, &self->side[i], query, &self->written[i]);
 }
 
-/* Exactly what was written, and clean then. */
+/* Exactly the written pages, which are clean afterwards. */
 static void expect_sides(FIXTURE_DATA(dirty_neighbours) *self, struct __test_metadata *_metadata)
 {
 	for (int i = 0; i < 2; i++) {
@@ -160,7 +160,7 @@ TEST_F(dirty_neighbours, stay_dirty)
 	}
 }
 
-/* They are written while the large leaves are there, and asked for when they are not. */
+/* They are written while the large leaves are mapped, and queried while they are not. */
 TEST_F(dirty_neighbours, written_between)
 {
 	for (int round = 0; round < 2; round++) {
@@ -226,7 +226,7 @@ static void fill_like_table(struct dirty_area *leaf, u64 bits)
 {
 	u64 *words = leaf->region.vaddr;
 
-	/* Touched: else it is nowhere yet. */
+	/* Touched: otherwise it is not allocated yet. */
 	memset(words, 0, LIKE_SIZE);
 	for (u64 page = 0; page < LIKE_PAGES; page++) {
 		u64 next = min_t(u64, page + 1, LIKE_PAGES - 1);

@@ -1,13 +1,13 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * Memory that its owner takes away while its dirty bitmap is asked for, as a BAR is
- * when memory decoding of its function is switched off: a DMA buffer that is revoked.
- * iommufd removes the leaves then under a lock that no query holds, so the tables that
- * a query stands in may go.
+ * Memory that its exporter revokes while its dirty bitmap is queried, like a BAR when
+ * memory decoding of its function is switched off: a DMA buffer. iommufd removes the
+ * leaves then under a lock that no query holds, so it may remove tables that a query
+ * still reads.
  *
  * The buffer is that of iommufd's self-test (CONFIG_IOMMUFD_TEST), which is memory and
- * needs no function. Two emulated processors seldom meet within a walk: that no table
- * goes too early is shown on the host. What user space sees is shown here.
+ * needs no function. Two emulated processors seldom race within a walk: the tests on the
+ * host check that no table is freed too early. This test checks what user space sees.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -23,7 +23,7 @@
 
 #include "../../../../drivers/iommu/iommufd/iommufd_test.h"
 
-/* What one table of leaves maps, and as much as the self-test has. */
+/* The range of one table of leaves, and the largest size of the self-test. */
 #define BUFFER_SIZE SZ_2M
 #define ROUNDS 100
 
@@ -32,7 +32,7 @@ static const char *device_bdf;
 FIXTURE(dirty_revoked) {
 	struct dirty_env env;
 	int fd;
-	/* The buffer, which is no memory of this program, and memory of it. */
+	/* The buffer, which is not memory of this program, and memory that is. */
 	struct dirty_area buffer;
 	struct dirty_area other;
 	struct page_set written;
@@ -49,8 +49,8 @@ static int test_command(struct dirty_env *env, struct iommu_test_cmd *cmd)
 }
 
 /*
- * Returns a descriptor, or -errno. Linux 7.3.4 returns 0 in the place of the one that it
- * makes, which is the lowest that is free.
+ * Returns a descriptor, or -errno. Linux 7.3.4 returns 0 instead of the descriptor that
+ * it makes, which is the lowest free one.
  */
 static int buffer_get(struct dirty_env *env)
 {
@@ -128,7 +128,7 @@ FIXTURE_TEARDOWN(dirty_revoked)
 	dirty_env_close(&self->env);
 }
 
-/* The device writes where this program sees nothing. */
+/* The device writes where this program cannot read. */
 static void write_buffer(FIXTURE_DATA(dirty_revoked) *self, int nr)
 {
 	struct dirty_dev *dev = &self->env.dev;
@@ -148,7 +148,7 @@ static struct dirty_report ask(FIXTURE_DATA(dirty_revoked) *self)
 			   &self->written);
 }
 
-/* Tracked as any memory; gone at once, and back only when it is mapped again. */
+/* Tracked like any memory; unmapped at once, and back only when it is mapped again. */
 TEST_F(dirty_revoked, is_tracked)
 {
 	struct dirty_env *env = &self->env;
@@ -161,7 +161,7 @@ TEST_F(dirty_revoked, is_tracked)
 		EXPECT_EXACT(ask(self));
 		write_buffer(self, 8);
 
-		/* What was written goes with the leaves; other memory keeps its own. */
+		/* Dirty bits end with the leaves; other memory keeps its own. */
 		buffer_revoke(env, self->fd, true);
 		page_set_clear(&self->written);
 		EXPECT_EXACT(ask(self));
@@ -194,9 +194,9 @@ static void *ask_always(void *data)
 }
 
 /*
- * Many queries, one of which is under way when the leaves go. The next memory that is
- * mapped gets the table that was freed last: a query that still reads it makes pages
- * clean there that were written.
+ * Many queries, one of which is running when the leaves are removed. The next memory
+ * that is mapped gets the table that was freed last: a query that still reads it would
+ * make written pages clean there.
  */
 TEST_F(dirty_revoked, beside_queries)
 {
@@ -233,7 +233,7 @@ TEST_F(dirty_revoked, beside_queries)
 	ASSERT_EQ(0, pthread_join(thread, NULL));
 	EXPECT_LT(ROUNDS, atomic_load(&self->asked));
 
-	/* No leaf has come back, and none is in the way of others. */
+	/* No leaf has come back, and none blocks other mappings. */
 	page_set_clear(&self->written);
 	EXPECT_EXACT(ask(self));
 	buffer_map(env, &self->buffer, self->fd);

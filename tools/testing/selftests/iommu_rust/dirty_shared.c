@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * Two devices in one page table: dirt is the page table's, whichever wrote it, and
- * a switch or a flush reaches both devices.
+ * Two devices in one page table: dirty bits belong to the page table, whichever
+ * device wrote, and a switch or a flush reaches both devices.
  *
  * Takes two devices on the command line.
  */
@@ -69,7 +69,7 @@ TEST_F(dirty_shared, both_write)
 	}
 }
 
-/* One page, in turn by each: a flush must reach what either has cached. */
+/* One page, written by each in turn: a flush must reach what either has cached. */
 TEST_F(dirty_shared, same_page_in_turn)
 {
 	struct dirty_env *env = &self->env;
@@ -87,7 +87,7 @@ TEST_F(dirty_shared, same_page_in_turn)
 	EXPECT_EXACT(dirty_ask(env, env->hwpt, &env->written));
 }
 
-/* The second one comes while tracking is on, and goes while it is on. */
+/* The second device is attached and detached while tracking is on. */
 TEST_F(dirty_shared, second_comes_and_goes)
 {
 	struct dirty_env *env = &self->env;
@@ -132,7 +132,7 @@ TEST_F(dirty_shared, switch_reaches_both)
 	}
 }
 
-/* Each in its own page table: off for one is not off for the other. */
+/* Each in a separate page table: switching one off does not switch the other off. */
 TEST_F(dirty_shared, apart)
 {
 	struct dirty_env *env = &self->env;

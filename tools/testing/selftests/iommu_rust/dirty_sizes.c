@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * For each size of leaf: what the device writes is what the bitmap says.
+ * For each leaf size: the bitmap reports exactly what the device writes.
  *
- * The device only reads its own stamps and the pages named here, so whatever
- * else is reported was not written.
+ * The device reads only its own stamps and the pages named here, so any other
+ * report is wrong.
  */
 #include "lib/harness.h"
 
@@ -46,7 +46,7 @@ static struct dirty_report ask(struct dirty_env *env, u32 flags)
 	return dirty_harvest(env, query);
 }
 
-/* Starts clean: mapping, attaching and the rings' traffic leave no dirt. */
+/* Starts clean: mapping, attaching and the rings' traffic set no dirty bits. */
 TEST_F(dirty_sizes, nothing_written)
 {
 	EXPECT_EXACT(ask(&self->env, 0));
@@ -80,7 +80,7 @@ TEST_F(dirty_sizes, first_and_last_of_leaves)
 	u64 pages = variant->leaf / PAGE_4K;
 	u64 nr = env->area.nr_pages;
 
-	/* Every other leaf, and not more of them than is patience for. */
+	/* Every other leaf, up to a limit that keeps the test short. */
 	for (u64 page = 0; page < nr; page += 2 * max_t(u64, pages, nr / 64)) {
 		dirty_write_page(env, page);
 		dirty_write_page(env, page + pages - 1);
@@ -110,7 +110,7 @@ TEST_F(dirty_sizes, no_clear_reports_again)
 	EXPECT_EXACT(ask(env, IOMMU_HWPT_GET_DIRTY_BITMAP_NO_CLEAR));
 	EXPECT_EXACT(ask(env, IOMMU_HWPT_GET_DIRTY_BITMAP_NO_CLEAR));
 
-	/* More dirt between two looks: both kinds are there. */
+	/* More writes between two queries with NO_CLEAR: both are reported. */
 	dirty_write_random(env, NR_WRITES / 2);
 	EXPECT_EXACT(ask(env, IOMMU_HWPT_GET_DIRTY_BITMAP_NO_CLEAR));
 	EXPECT_EXACT(ask(env, 0));
@@ -119,7 +119,7 @@ TEST_F(dirty_sizes, no_clear_reports_again)
 	EXPECT_EXACT(ask(env, 0));
 }
 
-/* A read sets A at every level; neither A nor a later look may become D. */
+/* A read sets A at every level; neither A nor a later query may become D. */
 TEST_F(dirty_sizes, reads_stay_clean)
 {
 	struct dirty_env *env = &self->env;

@@ -1,16 +1,16 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * A device that keeps writing while its dirt is harvested.
+ * A device that keeps writing while its dirty bits are harvested.
  *
- * Two counts a page make each single answer checkable, without a lock: @started
- * goes up before the device is told to write, @done after the write has landed.
+ * Two counts per page make each answer checkable, without a lock: @started goes
+ * up before the device is told to write, @done after the write has landed.
  *
  *  - A write that started after the last answer and was done before this query
  *    must be in this answer.
  *  - A bit in this answer needs a write that overlaps the time between the start
  *    of the last query and the end of this one.
  *
- * And what it is all for: a copy made of reported pages only ends up identical.
+ * And the goal: a copy made only of reported pages ends up identical.
  */
 #include <pthread.h>
 #include <stdatomic.h>
@@ -27,7 +27,7 @@
 static const char *device_bdf;
 
 /**
- * struct stress - What writer and harvester share
+ * struct stress - The state shared by writer and harvester
  * @env: environment
  * @nr_leaves: leaves of the area; counts are of leaves, as D is
  * @pages_per_leaf: pages of one
@@ -56,7 +56,7 @@ FIXTURE_VARIANT(dirty_stress) {
 	u64 leaf;
 };
 
-/* A leaf of 1G is one bit of information, and a copy of it takes its time. */
+/* A leaf of 1G is one bit of information, and copying it is slow. */
 FIXTURE_VARIANT_ADD(dirty_stress, leaf_4k) { .leaf = SZ_4K, };
 FIXTURE_VARIANT_ADD(dirty_stress, leaf_2m) { .leaf = SZ_2M, };
 
@@ -120,8 +120,8 @@ static double now(void)
  * @reported: leaves reported so far
  * @lost: leaves written and not reported
  * @spurious: leaves reported and not written
- * @differs: whether the copy is not what the area is, in the end
- * @torn: pages that say otherwise than the first page of their leaf
+ * @differs: whether the copy differs from the area in the end
+ * @torn: pages that differ from the first page of their leaf in the report
  */
 struct harvest {
 	u32 *started;
@@ -200,7 +200,7 @@ static void harvest_free(struct harvest *h)
 	free(h->started);
 }
 
-/* Stops the device, harvests what is left, and looks at the whole. */
+/* Stops the device, harvests the rest, and checks the whole area. */
 static void finish(struct stress *s, struct harvest *h, pthread_t writer)
 {
 	struct dma_region *region = &s->env.area.region;
@@ -243,7 +243,7 @@ TEST_F(dirty_stress, harvest_while_writing)
 }
 
 /**
- * struct neighbour - One that maps and unmaps beside the area
+ * struct neighbour - A thread that maps and unmaps beside the area
  * @env: where
  * @region: large enough that tables for it alone are made and freed
  * @stop: when to end
@@ -269,7 +269,7 @@ static void *map_and_unmap(void *data)
 	return NULL;
 }
 
-/* Tables beside the area are made and freed while the area is walked. */
+/* Tables beside the area are made and freed while harvests walk the area. */
 TEST_F(dirty_stress, harvest_while_mapping)
 {
 	struct stress *s = &self->stress;
@@ -300,7 +300,7 @@ TEST_F(dirty_stress, harvest_while_mapping)
 	harvest_free(&h);
 }
 
-/* Switched under the device's hands; once it is on for good nothing is lost. */
+/* Switched while the device writes; once tracking stays on, nothing is lost. */
 TEST_F(dirty_stress, toggle_while_writing)
 {
 	struct stress *s = &self->stress;
@@ -311,7 +311,7 @@ TEST_F(dirty_stress, toggle_while_writing)
 	for (int i = 0; i < 200; i++)
 		hwpt_set_dirty(&s->env, s->env.hwpt, i % 2);
 
-	/* The copy starts after the switch: whatever is written later is told. */
+	/* The copy starts after the switch: every later write is reported. */
 	harvest_init(s, &h);
 	for (u64 i = 0; i < s->nr_leaves; i++)
 		h.started[i] = atomic_load(&s->started[i]);

@@ -82,7 +82,7 @@ TEST_F(dirty_toggle, disable_keeps_what_was_written)
 	EXPECT_EXACT(dirty_ask(env, env->hwpt, &env->none));
 }
 
-/* A second stage stops marking; a first stage cannot, and keeps telling. */
+/* A second stage stops setting D; a first stage cannot stop, and still reports. */
 TEST_F(dirty_toggle, writes_while_off)
 {
 	struct dirty_env *env = &self->env;
@@ -124,7 +124,7 @@ TEST_F(dirty_toggle, on_off_on)
 		dirty_write_random(env, 4);
 		EXPECT_EXACT(dirty_ask(env, env->hwpt, &env->written));
 
-		/* Left unreported, in turn by the device's state and by ours. */
+		/* Left unreported; alternates between tracking on and off. */
 		if (round % 2)
 			dirty_write_random(env, 4);
 		track(env, false);

@@ -57,7 +57,7 @@ TEST_F(dirty_capability, unknown_alloc_flag)
 	EXPECT_EQ(-EOPNOTSUPP, alloc(env, flags, &hwpt));
 }
 
-/* Without the flag there is nothing to switch and nothing to ask. */
+/* Without the flag the page table has no switch and no query. */
 TEST_F(dirty_capability, page_table_without_tracking)
 {
 	struct dirty_env *env = &self->env;
@@ -128,7 +128,7 @@ TEST_F(dirty_uapi, set_twice)
 	u32 attached = env->hwpt;
 	u32 idle = hwpt_alloc(env, IOMMU_HWPT_ALLOC_DIRTY_TRACKING);
 
-	/* Off is where it starts, and switching it off there is no error. */
+	/* Tracking starts off, and switching it off again is no error. */
 	EXPECT_EQ(0, set(env, attached, 0));
 	EXPECT_EQ(0, set(env, idle, 0));
 
@@ -159,7 +159,7 @@ TEST_F(dirty_uapi, set_refused)
 	EXPECT_EQ(-ENOENT, set(env, env->dev.id, 0));
 }
 
-/* Calls that must fail; what the device wrote before is still reported after. */
+/* Calls that must fail; earlier writes of the device are still reported afterwards. */
 TEST_F(dirty_uapi, get_refused)
 {
 	struct dirty_env *env = &self->env;
@@ -189,7 +189,7 @@ TEST_F(dirty_uapi, get_refused)
 	EXPECT_REFUSED(EOVERFLOW, iova, -(u64)PAGE_4K);
 	EXPECT_REFUSED(EOVERFLOW, length, -(u64)PAGE_4K);
 	EXPECT_REFUSED(EINVAL, page_size, 0);
-	/* A unit larger than the query, and one that its start does not fit. */
+	/* A unit larger than the query, and one to which its start is not aligned. */
 	EXPECT_REFUSED(EINVAL, page_size, 2 * good.length);
 
 	bad = good;

@@ -78,7 +78,7 @@ static void *start(const char *bdf)
 	return bar;
 }
 
-/* Bounded: two seconds, of which the device takes a tenth of one. */
+/* Bounded: two seconds; the device takes a tenth of a second. */
 static void transfer(void *bar, uint64_t src, uint64_t dst, uint64_t command)
 {
 	int rounds = 2000;
@@ -148,7 +148,7 @@ int main(int argc, char **argv)
 		source[i] = (uint8_t)(i * 7 + i / 256 + 1);
 	transfer(bar, from, EDU_BUFFER, EDU_START);
 	transfer(bar, EDU_BUFFER, to, EDU_START | EDU_TO_MEMORY);
-	/* The device has written behind the compiler's back. */
+	/* The compiler does not know that the device has written. */
 	barrier();
 	if (memcmp(source, copied, PAGE)) {
 		printf("the copy of %#llx at %#llx is not the same\n",

@@ -2,8 +2,8 @@
 /*
  * Leaves of AMD's host tables that are a row of entries, 8K to 1M (AMD I/O
  * Virtualization specification, 2.2.3): hardware marks the entry that the address
- * indexes, and no other. Whichever it is, the whole leaf is dirty once; and when the
- * leaf is replaced, none of the entries leads to its memory any more.
+ * indexes, and no other. For any entry the whole leaf is reported once; and after the
+ * leaf is replaced, no entry may lead to its old memory.
  *
  * Runs where tables are of that format, and fails where they are not.
  */
@@ -79,7 +79,7 @@ TEST_F(leaf_rows, one_entry)
 	}
 }
 
-/* In all of them, while it is made clean once. */
+/* D in all entries; one query makes the leaf clean. */
 TEST_F(leaf_rows, all_entries)
 {
 	for (u64 page = 0; page < self->leaf.nr_pages; page++)
@@ -90,7 +90,9 @@ TEST_F(leaf_rows, all_entries)
 	EXPECT_EXACT(ask(self, 0));
 }
 
-/* By pages, and by a leaf again: each of them leads to the new memory, and is clean. */
+/*
+ * Replaced by pages, and by a leaf again: each leads to the new memory, and is clean.
+ */
 TEST_F(leaf_rows, replaced)
 {
 	struct dirty_env *env = &self->env;

@@ -1,10 +1,11 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * PASIDs of a device, each in a separate page table: what is written with one
- * is there, is dirt there, and nowhere else; and what is detached is refused.
+ * PASIDs of a device, each in a separate page table: a write with a PASID
+ * arrives and is reported in its page table and nowhere else; and the unit
+ * refuses a detached PASID.
  *
- * Takes a pasid-dma on the command line, and fails if its PASIDs are not to be
- * had. The first PASID and the last are used.
+ * Takes a pasid-dma on the command line, and fails if its PASIDs are not
+ * available. Uses the first and the last PASID.
  */
 #include "lib/harness.h"
 #include "lib/pasid.h"
@@ -26,7 +27,7 @@ FIXTURE_VARIANT(pasid_dma) {
 	bool rid;
 };
 
-/* What the device itself is attached to: nothing, or a page table for PASIDs. */
+/* The domain of the device itself: none, or a page table for PASIDs. */
 FIXTURE_VARIANT_ADD(pasid_dma, alone) { .rid = false, };
 FIXTURE_VARIANT_ADD(pasid_dma, beside_rid) { .rid = true, };
 
@@ -49,7 +50,7 @@ FIXTURE_SETUP(pasid_dma)
 		device_detach(&self->env.dev);
 }
 
-/* With what is attached still attached: iommufd detaches it by itself. */
+/* All PASIDs may still be attached: iommufd detaches them. */
 FIXTURE_TEARDOWN(pasid_dma)
 {
 	for (int i = 0; i < 2; i++)
@@ -92,7 +93,7 @@ TEST_F(pasid_dma, isolated)
 		  __pasid_write(&self->rid, NO_PASID, 3));
 }
 
-/* The bitmap of each page table is what was written with its PASID. */
+/* The bitmap of each page table reports what was written with its PASID. */
 TEST_F(pasid_dma, dirty_is_exact)
 {
 	attach_both(self);
@@ -133,7 +134,7 @@ TEST_F(pasid_dma, same_page_again)
 	}
 }
 
-/* Dirt of the device itself is that of its own page table. */
+/* Writes of the device itself are dirty in its own page table. */
 TEST_F(pasid_dma, dirty_beside_rid)
 {
 	struct dirty_env *rid = &self->rid;
@@ -157,7 +158,7 @@ TEST_F(pasid_dma, dirty_beside_rid)
 	}
 }
 
-/* Tracking was on before the PASID came; off and on again while it is there. */
+/* Tracking was on before the PASID was attached; off and on again while it is. */
 TEST_F(pasid_dma, toggle)
 {
 	struct dirty_env *lane = &self->lane[1];
@@ -176,7 +177,7 @@ TEST_F(pasid_dma, toggle)
 	EXPECT_EXACT(dirty_ask(lane, lane->hwpt, &lane->written));
 }
 
-/* Detached: refused at once, cached or not, and what was written is kept. */
+/* Detached: refused at once, cached or not, and earlier writes stay reported. */
 TEST_F(pasid_dma, detached_is_refused)
 {
 	struct dirty_env *lane = &self->lane[0];
@@ -206,7 +207,7 @@ TEST_F(pasid_dma, detached_is_refused)
 		  __pasid_write(&self->rid, NO_PASID, 9));
 }
 
-/* PASIDs that are not attached, beside one that is. */
+/* PASIDs that are not attached, next to one that is. */
 TEST_F(pasid_dma, others_are_refused)
 {
 	device_attach_pasid(&self->env.dev, 2, self->lane[0].hwpt);
@@ -259,7 +260,7 @@ TEST_F(pasid_dma, one_page_table)
 		pasid_write(lane, NO_PASID, 3);
 		EXPECT_EXACT(dirty_ask(lane, lane->hwpt, &lane->written));
 
-		/* The flush has to have reached each of the three. */
+		/* The flush must reach each of the three. */
 		page_set_clear(&lane->written);
 		page_set_add(&lane->written, 3);
 		pasid_write(lane, round == 3 ? NO_PASID : self->pasid[round % 2], 3);
@@ -275,7 +276,7 @@ TEST_F(pasid_dma, one_page_table)
 	EXPECT_EQ(-EFAULT, __pasid_write(lane, NO_PASID, 3));
 }
 
-/* Memory that is unmapped is out of reach of every PASID, cached or not. */
+/* No PASID can reach unmapped memory, cached or not. */
 TEST_F(pasid_dma, unmapped_is_refused)
 {
 	struct dirty_env *lane = &self->lane[0];
@@ -295,7 +296,7 @@ TEST_F(pasid_dma, unmapped_is_refused)
 	}
 }
 
-/* The device itself goes from here to there; its PASIDs do not notice. */
+/* The device itself moves to another page table; its PASIDs are not affected. */
 TEST_F(pasid_dma, rid_comes_and_goes)
 {
 	struct dirty_env *rid = &self->rid;
@@ -344,7 +345,10 @@ TEST_F(pasid_dma, reset)
 	}
 }
 
-/* What is attached when the device is closed is gone when it is opened again. */
+/*
+ * PASIDs that are attached when the device is closed are detached when it is opened
+ * again.
+ */
 TEST_F(pasid_dma, closed)
 {
 	attach_both(self);
@@ -361,7 +365,7 @@ TEST_F(pasid_dma, closed)
 	self->rid.dev = self->env.dev;
 }
 
-/* What the ioctls refuse, and that they change nothing then. */
+/* What the ioctls refuse; a refused call changes nothing. */
 TEST_F(pasid_dma, refusals)
 {
 	struct dirty_dev *dev = &self->env.dev;
@@ -380,7 +384,7 @@ TEST_F(pasid_dma, refusals)
 	pasid_write(&self->lane[0], NO_PASID, 0);
 	EXPECT_EQ(-EFAULT, __pasid_write(&self->lane[0], self->pasid[0], 0));
 
-	/* Beside PASIDs it may not go into one. */
+	/* It cannot be attached to one while PASIDs are attached. */
 	device_attach(dev, self->rid.hwpt);
 	attach_both(self);
 	EXPECT_EQ(-EINVAL, __device_attach(dev, plain));

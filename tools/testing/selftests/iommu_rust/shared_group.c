@@ -2,8 +2,8 @@
 /*
  * Two conventional functions behind one PCIe-to-PCI bridge. The bridge sends the
  * requests of both with one requester ID (PCIe-to-PCI bridge specification 1.0,
- * 2.3), so they are one IOMMU group with one page table: either of them may come and
- * go, and the other notices nothing.
+ * 2.3), so they are one IOMMU group with one page table: either function may be attached or
+ * detached without an effect on the other.
  *
  * Takes any number of edu devices on the command line, two of which are in one group.
  */
@@ -23,7 +23,7 @@ FIXTURE(shared_group) {
 	struct dirty_dev second;
 };
 
-/* The number at the end of what the group's link says. */
+/* The number at the end of the group's link. */
 static int group_of(const char *bdf)
 {
 	char path[PATH_MAX], target[PATH_MAX];
@@ -60,7 +60,10 @@ FIXTURE_SETUP(shared_group)
 	ASSERT_TRUE(find_pair(pair));
 	ASSERT_EQ(NULL, dirty_env_open(env, pair[0], PAGE_4K));
 
-	/* libvfio attaches the second one to the IOAS, where the group has to be then. */
+	/*
+	 * libvfio attaches the second function to the IOAS, so the group must already
+	 * be there.
+	 */
 	device_attach(&env->dev, env->iommu->ioas_id);
 	dirty_dev_open(env, &self->second, pair[1]);
 	vfio_pci_driver_init(self->second.pci);
@@ -71,8 +74,9 @@ FIXTURE_SETUP(shared_group)
 	hwpt_set_dirty(env, env->hwpt, true);
 
 	/*
-	 * pci_pasid_table_setup() of Linux 7.3.4 enters a function's own requester ID alone
-	 * where the unit is in scalable mode: requests that have the bridge's are refused.
+	 * pci_pasid_table_setup() of Linux 7.3.4 enters only a function's own requester ID
+	 * if the unit is in scalable mode: the unit refuses requests that have the
+	 * bridge's.
 	 */
 	if (dirty_driver_is_c_vtd(pair[0]) &&
 	    __dirty_write(&env->dev, &env->area, 0) == -EIO)
@@ -87,8 +91,8 @@ FIXTURE_TEARDOWN(shared_group)
 }
 
 /*
- * amd_iommu_set_dirty_tracking() of Linux 7.3.4 writes the entries of the functions, and
- * not that of the requester ID by which their requests come: nothing is marked.
+ * amd_iommu_set_dirty_tracking() of Linux 7.3.4 writes the entries of the functions, but
+ * not that of the requester ID of their requests: the unit sets no D.
  */
 #define EXPECT_TRACKED(_report) do {						\
 	struct dirty_report __t = (_report);					\
@@ -100,7 +104,7 @@ FIXTURE_TEARDOWN(shared_group)
 		EXPECT_EXACT(__t);						\
 } while (0)
 
-/* Writes pages by the device, and expects them and no other. */
+/* Writes pages by the device, and expects exactly these. */
 static void expect_tracked(struct dirty_env *env, struct dirty_dev *dev,
 			   struct __test_metadata *_metadata)
 {
@@ -134,7 +138,7 @@ TEST_F(shared_group, both_are_tracked)
 	}
 }
 
-/* One page, in turn by each: both use the one translation that is cached. */
+/* One page, written by each in turn: both use the same cached translation. */
 TEST_F(shared_group, same_page_in_turn)
 {
 	struct dirty_env *env = &self->env;
@@ -155,7 +159,7 @@ TEST_F(shared_group, one_is_detached)
 	for (int round = 0; round < 4; round++) {
 		struct dirty_dev *goes = devs[round % 2], *stays = devs[1 - round % 2];
 
-		/* Dirt from before is not lost, nor what is written meanwhile. */
+		/* Neither earlier nor concurrent writes are lost. */
 		page_set_clear(&env->written);
 		dirty_write_random_by(env, stays, &env->written, 2);
 		dirty_write_random_by(env, goes, &env->written, 2);
@@ -170,7 +174,7 @@ TEST_F(shared_group, one_is_detached)
 	}
 }
 
-/* One of the two is closed, and taken away from its user. */
+/* One of the two is closed, and its user loses it. */
 TEST_F(shared_group, one_is_closed)
 {
 	struct dirty_env *env = &self->env;
@@ -180,7 +184,7 @@ TEST_F(shared_group, one_is_closed)
 	expect_tracked(env, &env->dev, _metadata);
 }
 
-/* The last one has gone: nothing of what either writes arrives, until one is back. */
+/* Both are detached: no write of either arrives until one is attached again. */
 TEST_F(shared_group, both_are_detached)
 {
 	struct dirty_env *env = &self->env;
@@ -204,7 +208,7 @@ TEST_F(shared_group, both_are_detached)
 	}
 }
 
-/* A group has one page table: neither may have another one for itself. */
+/* A group has one page table: neither function may have another one. */
 TEST_F(shared_group, no_page_table_of_its_own)
 {
 	struct dirty_env *env = &self->env;
@@ -216,7 +220,7 @@ TEST_F(shared_group, no_page_table_of_its_own)
 	device_attach(&self->second, env->hwpt);
 	expect_tracked(env, &self->second, _metadata);
 
-	/* Moved by one of them, both are in the other. */
+	/* Moving one function moves both. */
 	hwpt_set_dirty(env, other, true);
 	device_attach(&self->second, other);
 	page_set_clear(&env->written);

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * An IOMMU that cannot track, or whose driver may not rely on what it would say:
- * it says so, refuses a page table with tracking, and does everything else.
+ * An IOMMU that cannot track, or whose flags its driver cannot rely on: the driver
+ * says so, refuses a page table with tracking, and does everything else.
  *
  * Fails where writes are tracked.
  */
@@ -53,8 +53,8 @@ TEST_F(untracked, is_refused)
 }
 
 /*
- * Tables come and go with their memory: the unit has to see each entry, and each that
- * is gone, whether it looks into the processor's caches or not.
+ * Tables come and go with their memory: the unit must see each new entry and each
+ * removal, whether or not it snoops the CPU caches.
  */
 TEST_F(untracked, maps_and_unmaps)
 {
@@ -68,7 +68,7 @@ TEST_F(untracked, maps_and_unmaps)
 		dirty_area_remap(env, &env->area);
 		dirty_write_random(env, 16);
 
-		/* A table of its own, which is new in each round. */
+		/* A separate table, which is new in each round. */
 		iova = iova_allocator_alloc(env->iova, SZ_2M);
 		leaves_place(&other, leaves_alloc(PAGE_4K, SZ_2M), iova, SZ_2M, PAGE_4K);
 		leaves_map_pages(env, &other);
@@ -78,7 +78,7 @@ TEST_F(untracked, maps_and_unmaps)
 	}
 }
 
-/* Nor does the unit go by an entry that is gone, while the memory is still there. */
+/* The unit must not use a removed entry, while the memory still exists. */
 TEST_F(untracked, does_not_reach_what_is_unmapped)
 {
 	struct dirty_env *env = &self->env;
@@ -93,7 +93,7 @@ TEST_F(untracked, does_not_reach_what_is_unmapped)
 	dirty_write_random(env, 4);
 }
 
-/* Each page table has all of the IOAS, whichever the device is in. */
+/* Each page table maps the whole IOAS, whichever one the device uses. */
 TEST_F(untracked, moves_between_page_tables)
 {
 	struct dirty_env *env = &self->env;

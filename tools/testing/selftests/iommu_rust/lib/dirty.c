@@ -25,7 +25,7 @@
 #define VTD_ECAP_SSTS BIT(46)
 #define VTD_ECAP_FSTS BIT(47)
 
-/* Ethernet addresses, and an EtherType that is kept free for experiments. */
+/* Ethernet addresses, and an EtherType that is reserved for experiments. */
 static const u8 frame_header[] = {
 	0x02, 0, 0, 0, 0, 1, 0x02, 0, 0, 0, 0, 2, 0x88, 0xb5,
 };
@@ -59,7 +59,10 @@ static void device_ids(int iommufd, bool *is_device)
 static void region_map(struct dirty_env *env, struct dma_region *region,
 		       u64 size)
 {
-	/* Shared, because the harness forks and pinned memory must stay ours. */
+	/*
+	 * Shared, because the harness forks and pinned memory must stay with this
+	 * process.
+	 */
 	region->vaddr = mmap(NULL, size, PROT_READ | PROT_WRITE,
 			     MAP_SHARED | MAP_ANONYMOUS, -1, 0);
 	VFIO_ASSERT_NE(region->vaddr, MAP_FAILED);
@@ -120,11 +123,11 @@ static void *huge_mmap(u64 leaf, u64 size)
 }
 
 /*
- * Memory made of pages of one size, or MAP_FAILED where there is none.
+ * Memory made of pages of one size, or MAP_FAILED if there is none.
  *
- * Huge pages come in a row where the kernel has them in a row, and AMD's tables
- * have a leaf for any power of two: every other one goes to a spare mapping, so
- * that no two which follow each other are one leaf.
+ * The kernel may allocate adjacent huge pages, and AMD's tables have a leaf for
+ * any power of two: every other page goes to a spare mapping, so that no two
+ * successive pages form one leaf.
  */
 static void *leaf_mmap(u64 leaf, u64 size)
 {
@@ -263,8 +266,8 @@ void *dirty_area_page(struct dirty_area *area, u64 page)
 }
 
 /*
- * Makes the device write one stamp into @page, and looks whether it is there: a
- * test knows what the device has written, it does not assume it.
+ * Makes the device write one stamp into @page, and checks that it arrived: a
+ * test verifies what the device has written.
  */
 int __dirty_write(struct dirty_dev *dev, struct dirty_area *area, u64 page)
 {
@@ -274,7 +277,7 @@ int __dirty_write(struct dirty_dev *dev, struct dirty_area *area, u64 page)
 
 	dev->stamp++;
 	frame[2] = dev->stamp;
-	/* Now at the start of the page, now in the middle, now at its end. */
+	/* Alternates between the start, the middle and the end of the page. */
 	offset = dev->stamp * SZ_64 % (PAGE_4K - STAMP_SIZE + SZ_64);
 	iova = area->region.iova + page * PAGE_4K + offset;
 
@@ -294,7 +297,7 @@ void dirty_write(struct dirty_dev *dev, struct dirty_area *area, u64 page)
 		       "%s did not write page %lu\n", dev->pci->bdf, page);
 }
 
-/* Makes the device read @page, and write what it read where no test looks. */
+/* Makes the device read @page, and write the data where no test checks. */
 void dirty_read(struct dirty_dev *dev, struct dirty_area *area, u64 page)
 {
 	iova_t sink = dev->local.iova + PAGE_4K;
@@ -360,8 +363,8 @@ bool dirty_driver_is_c_amd(const char *bdf)
 }
 
 /*
- * Both C drivers walk with generic_pt, whose walk of Linux 7.3 does not clip a
- * leaf to the query.
+ * Both C drivers walk with generic_pt, which in Linux 7.3 does not clip a leaf
+ * to the query.
  */
 bool dirty_walker_is_generic_pt(const char *bdf)
 {

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0 */
 /*
- * Dirty tracking on real DMA: what the tests share.
+ * Dirty tracking on real DMA: the common code of the tests.
  *
  * libvfio owns the IOAS, the device and its DMA engine. This adds what libvfio
  * has no call for: page tables allocated by hand (the only way to ask for dirty
@@ -22,7 +22,7 @@
 /* The granularity of every page number in these tests. */
 #define PAGE_4K SZ_4K
 
-/* Bytes one DMA write leaves in a page: an Ethernet frame, in igb's case. */
+/* Bytes that one DMA write stores in a page: an Ethernet frame, for igb. */
 #define STAMP_SIZE 128
 
 /*
@@ -36,7 +36,7 @@ enum dirty_switch {
 };
 
 /**
- * struct dirty_dev - A device that writes where it is told
+ * struct dirty_dev - A device that writes where a test tells it to
  * @pci: libvfio's device; its rings have a separate IOVA area
  * @id: the device's object in iommufd
  * @local: one page that the device reads stamps from, one that it discards
@@ -65,7 +65,7 @@ struct dirty_area {
 /**
  * struct page_set - Pages of an area
  * @nr: size of the area
- * @in: one byte a page, 1 if the page is in the set
+ * @in: one byte per page, 1 if the page is in the set
  */
 struct page_set {
 	u64 nr;
@@ -73,7 +73,7 @@ struct page_set {
 };
 
 /**
- * struct dirty_env - What nearly each test needs
+ * struct dirty_env - The environment of nearly every test
  * @iommu: the IOAS
  * @iova: allocator of its IOVAs
  * @dev: the device
@@ -81,7 +81,7 @@ struct page_set {
  * @area: memory to write to
  * @written: pages of @area written and not yet reported
  * @none: no page of @area
- * @seed: of what is random
+ * @seed: of the random numbers
  */
 struct dirty_env {
 	struct iommu *iommu;

@@ -3,8 +3,8 @@
  * QEMU's edu device as a libvfio driver: a conventional PCI function that copies
  * from and to its own buffer, a page at most, and reaches 256 MiB.
  *
- * It does not say whether an access was refused: what it reads then is what the
- * buffer held before, and what it writes is nowhere.
+ * It does not report whether an access was refused: a refused read leaves the
+ * buffer unchanged, and a refused write is lost.
  */
 #include <errno.h>
 #include <unistd.h>
@@ -17,7 +17,7 @@
 #define EDU_VENDOR 0x1234
 #define EDU_DEVICE 0x11e8
 
-/* Registers of BAR 0, and where the buffer is for the DMA engine. */
+/* Registers of BAR 0, and the DMA engine's address of the buffer. */
 #define EDU_SRC 0x80
 #define EDU_DST 0x88
 #define EDU_COUNT 0x90
@@ -46,7 +46,7 @@ static void edu_remove(struct vfio_pci_device *device)
 	vfio_pci_cmd_clear(device, PCI_COMMAND_MASTER);
 }
 
-/* Bounded: two seconds, of which the device takes a tenth of one. */
+/* Bounded: two seconds; the device takes a tenth of a second. */
 static int edu_wait(struct vfio_pci_device *device)
 {
 	void *bar = device->bars[0].vaddr;
@@ -70,7 +70,7 @@ static void edu_run(struct vfio_pci_device *device, u64 src, u64 dst, u64 size, 
 	writeq(command | EDU_START, bar + EDU_CMD);
 }
 
-/* Into the buffer, and on from there when that is done. */
+/* Into the buffer, and from there to the target. */
 static void edu_memcpy_start(struct vfio_pci_device *device, iova_t src, iova_t dst, u64 size,
 			     u64 count)
 {

@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: GPL-2.0 */
 /*
- * kselftest_harness.h, and how these tests judge.
+ * kselftest_harness.h, and the checks of these tests.
  *
- * Each test declares its own fixture, as upstream's do, though many are alike:
- * a variant for each size of leaf, an environment that is opened and closed.
+ * Each test declares its own fixture, as upstream's do, although many are
+ * alike: a variant for each leaf size, an environment that is opened and
+ * closed.
  */
 #ifndef SELFTESTS_IOMMU_RUST_LIB_HARNESS_H
 #define SELFTESTS_IOMMU_RUST_LIB_HARNESS_H
@@ -13,11 +14,11 @@
 #include "dirty.h"
 #include "report.h"
 
-/* An emulated machine without KVM on a busy host takes its time. */
+/* An emulated machine without KVM on a busy host is slow. */
 #undef TEST_TIMEOUT_DEFAULT
 #define TEST_TIMEOUT_DEFAULT 300
 
-/* The bitmap says what the device wrote: nothing less, more or elsewhere. */
+/* The bitmap reports exactly what the device wrote. */
 #define EXPECT_EXACT(_report) do {		\
 	struct dirty_report __r = (_report);	\
 						\

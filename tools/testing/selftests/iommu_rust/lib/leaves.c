@@ -43,7 +43,7 @@ void leaves_map(struct dirty_env *env, struct dirty_area *area)
 	iommu_map(env->iommu, &area->region);
 }
 
-/* What libvfio lists as mapped is whole regions: these pieces are not listed. */
+/* libvfio lists only whole regions as mapped: these pieces are not listed. */
 void leaves_map_pages(struct dirty_env *env, struct dirty_area *area)
 {
 	for (u64 page = 0; page < area->nr_pages; page++) {
@@ -88,7 +88,7 @@ u64 leaves_physical(const void *vaddr)
 		       sizeof(entry));
 	VFIO_ASSERT_EQ(close(fd), 0);
 
-	/* The lower 55 bits are the number of the page, and 0 to who may not know it. */
+	/* The lower 55 bits are the page frame number, or 0 without the privilege. */
 	entry &= GENMASK_ULL(54, 0);
 	VFIO_ASSERT_NE(entry, 0, "the page map hides where a page is\n");
 

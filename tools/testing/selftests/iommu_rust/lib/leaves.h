@@ -16,7 +16,7 @@ void leaves_place(struct dirty_area *area, void *vaddr, u64 iova, u64 size, u64 
 /* In one call, with the largest leaves that fit. */
 void leaves_map(struct dirty_env *env, struct dirty_area *area);
 
-/* A page a call: leaves of 4K, whatever is beside what in memory. */
+/* One page per call: leaves of 4K, even if pages are adjacent in memory. */
 void leaves_map_pages(struct dirty_env *env, struct dirty_area *area);
 
 void leaves_unmap(struct dirty_env *env, struct dirty_area *area);
@@ -24,7 +24,10 @@ void leaves_unmap(struct dirty_env *env, struct dirty_area *area);
 /* Whether a device of the IOAS may use these addresses. */
 bool leaves_may_be_at(struct dirty_env *env, u64 iova, u64 size);
 
-/* Where memory of this program is that is mapped for a device, which pins it. */
+/*
+ * The physical address of memory of this program that is mapped for a device, and so
+ * pinned.
+ */
 u64 leaves_physical(const void *vaddr);
 
 #endif /* SELFTESTS_IOMMU_RUST_LIB_LEAVES_H */

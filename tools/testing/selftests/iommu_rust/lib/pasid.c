@@ -28,13 +28,13 @@
 
 /**
  * struct pasid_dma - The device's BAR 0
- * @id: says that it is one
+ * @id: identifies the device
  * @source: where it reads from
  * @target: where it writes to
  * @length: in bytes
  * @pasid: of both, with PASID_DMA_PRESENT, or 0
- * @command: runs to its end when it is written
- * @status: how that went
+ * @command: a write runs the command to its end
+ * @status: the result of the command
  * @unused: keeps the buffer on a separate page
  * @buffer: what was read, or is written
  */
@@ -167,7 +167,7 @@ static u64 run(struct pasid_dma *dma, u32 pasid, u64 command, u64 iova)
 	return readq(&dma->status);
 }
 
-/* No two stamps are alike, of whatever lane. */
+/* All stamps are different, also across lanes. */
 static u64 next_stamp(void)
 {
 	static u64 stamp;

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0 */
 /*
- * A device that does DMA with PASIDs: QEMU's pasid-dma, of this project.
+ * A device that does DMA with PASIDs: pasid-dma, which this project adds to
+ * QEMU.
  *
  * Each PASID of a test is a separate struct dirty_env (a lane): an IOAS, a page
  * table and an area, at the same addresses as those of any other. They share
@@ -24,7 +25,7 @@ void device_detach_pasid(struct dirty_dev *dev, u32 pasid);
 /* How many PASIDs the device and its IOMMU can tell apart; 0: none. */
 u32 pasid_count(struct dirty_env *env);
 
-/* Opens the device; returns NULL, or why it is not one of those. */
+/* Opens the device; returns NULL, or the reason why it is not a pasid-dma. */
 const char *pasid_env_open(struct dirty_env *env, const char *bdf);
 void pasid_env_close(struct dirty_env *env);
 
@@ -47,7 +48,7 @@ void pasid_read(struct dirty_env *lane, u32 pasid, u64 page);
 /* Writes random pages, and adds them to @lane->written. */
 void pasid_write_random(struct dirty_env *lane, u32 pasid, u64 nr);
 
-/* Whether the area of @lane has nothing but what was written to it. */
+/* Whether the area of @lane holds exactly what was written to it. */
 bool pasid_lane_is_intact(struct dirty_env *lane);
 
 #endif /* SELFTESTS_IOMMU_RUST_LIB_PASID_H */

@@ -15,10 +15,10 @@
 
 #include "report.h"
 
-/* Differences told in full; a test that loops has many of one kind. */
+/* The number of differences printed in full; a test that loops has many of one kind. */
 #define MAX_NOTES 12
 
-/* Bits gone astray land within pages that the kernel pinned: cover them all. */
+/* Stray bits land within pages that the kernel pinned: cover them all. */
 #define GUARD_SIZE (16 * PAGE_4K)
 
 struct page_set page_set_alloc(struct dirty_area *area)
@@ -83,8 +83,8 @@ static u64 count_bits(const u8 *bytes, u64 size)
 }
 
 /*
- * Counts the bits of @a that are not in @b, and tells the first. Both have a
- * word's worth of bytes behind their end, which are read and do not count.
+ * Counts the bits of @a that are not in @b, and reports the first. Both have a
+ * word of padding after their end, which is read but ignored.
  */
 static u64 count_beyond(const u8 *a, const u8 *b, u64 nr_bits, u64 *first)
 {
@@ -122,7 +122,7 @@ static void set_bits(u8 *bits, u64 first, u64 last)
 	}
 }
 
-/* The leaf is what the hardware marks: one write makes all its pages dirty. */
+/* The hardware sets D per leaf: one write makes all its pages dirty. */
 static u8 *dirty_leaves(struct dirty_area *area, struct page_set *written)
 {
 	u64 pages = area->leaf / PAGE_4K;
@@ -156,7 +156,7 @@ static void note(const char *what, u64 count, u64 first_bit,
 		(unsigned long long)query->unit);
 }
 
-/* The answer as it has to be: the bits of each unit that a dirty leaf touches. */
+/* The expected answer: the bits of each unit that a dirty leaf touches. */
 static u8 *expected_bits(struct dirty_area *area, struct dirty_query *query,
 			 struct page_set *written, u64 nr_bits)
 {

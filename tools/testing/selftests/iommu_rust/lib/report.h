@@ -8,12 +8,12 @@
 #include "dirty.h"
 
 /**
- * struct dirty_query - What is asked of the bitmap
+ * struct dirty_query - A query of the bitmap
  * @first: first page
  * @nr: number of pages
  * @unit: bytes that a bit stands for
  * @flags: of IOMMU_HWPT_GET_DIRTY_BITMAP
- * @offset: where in its page the bitmap starts
+ * @offset: offset of the bitmap's start in its page
  */
 struct dirty_query {
 	u64 first;
@@ -24,10 +24,10 @@ struct dirty_query {
 };
 
 /**
- * struct dirty_report - How the answer differs from the truth
+ * struct dirty_report - How the answer differs from the expected one
  * @set: bits set
- * @missing: bits of written pages that are not set: memory that is lost
- * @extra: bits set though nothing was written: copied in vain
+ * @missing: bits of written pages that are not set: lost memory
+ * @extra: bits set although nothing was written: useless copies
  * @stray: bits set outside the query, in memory that is not the caller's
  */
 struct dirty_report {
@@ -41,8 +41,8 @@ struct dirty_query query_all(struct dirty_area *area);
 struct dirty_query query_part(u64 first, u64 nr);
 
 /*
- * Asks @hwpt, and compares with what the leaves of @area must say when the
- * device wrote @written since they were last cleared.
+ * Queries @hwpt, and compares the answer with what the leaves of @area
+ * must report if the device wrote @written since they were last cleared.
  */
 struct dirty_report dirty_query(struct dirty_env *env, u32 hwpt,
 				struct dirty_area *area,

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * Registers of QEMU's iommu-stall, which no driver of the kernel wants.
+ * Registers of QEMU's iommu-stall, which has no driver in the kernel.
  */
 #include <dirent.h>
 #include <fcntl.h>
@@ -22,14 +22,15 @@
 
 /**
  * struct stall - The function's BAR 0
- * @id: says that it is one
+ * @id: identifies the function
  * @units: of the machine
- * @unit: which one the others are about; the first
+ * @unit: the unit that the other registers control; the first
  * @stop: 1 while no command is fetched
- * @delay: how long the unit will stop at its next command, in milliseconds
+ * @delay: time for which the unit will stop at its next command, in
+ * milliseconds
  * @lose: completions that will get lost
  * @commands: fetched so far
- * @held: how often there was one that was not fetched
+ * @held: how often the unit did not fetch a waiting command
  */
 struct stall {
 	u64 id;

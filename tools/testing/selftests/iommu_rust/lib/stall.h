@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0 */
 /*
- * The function by which a test makes the unit stop fetching commands: QEMU's
- * iommu-stall, of this project (tools/qemu/README.md).
+ * The function with which a test makes the unit stop fetching commands:
+ * iommu-stall, which this project adds to QEMU (tools/qemu/README.md).
  */
 #ifndef SELFTESTS_IOMMU_RUST_LIB_STALL_H
 #define SELFTESTS_IOMMU_RUST_LIB_STALL_H
@@ -14,16 +14,16 @@ struct stall;
 struct stall *stall_open(void);
 void stall_close(struct stall *stall);
 
-/* From now on no command is fetched, or what waits is, and all that comes. */
+/* Stops fetching commands, or resumes with the waiting ones and all later ones. */
 void stall_stop(struct stall *stall, bool stop);
 
 /* The unit stops at the next command, and goes on by itself, once. */
 void stall_delay(struct stall *stall, u64 milliseconds);
 
-/* How many commands were fetched. */
+/* The number of fetched commands. */
 u64 stall_commands(struct stall *stall);
 
-/* How often one had to wait. */
+/* How often a command had to wait. */
 u64 stall_held(struct stall *stall);
 
 #endif /* SELFTESTS_IOMMU_RUST_LIB_STALL_H */
