@@ -36,7 +36,7 @@ apt_private()
 {
 	local command=$1
 	shift
-	# The sandbox user of apt cannot enter a cache in somebody's home.
+	# The sandbox user of apt cannot enter a cache in a home directory.
 	"$command" -q \
 		-o Dir::Etc::SourceList="$CACHE/apt/sources.list" \
 		-o Dir::Etc::SourceParts=/dev/null \

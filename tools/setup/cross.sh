@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0
 # shellcheck shell=bash
 #
-# The kernel crate compiled for other processors than this machine's.  Nothing of
-# it runs: what counts is that it compiles, without a warning about our files.
+# The kernel crate compiled for other architectures than the host's. The result
+# does not run: it must compile without a warning about this project's files.
 
 CROSS_CONFIGS=$TOP/tools/testing/cross
 
@@ -30,14 +30,15 @@ step_cross()
 		rm -f "$CROSS_OUT"/rust/{kernel,helpers/helpers}.o
 		die "$(grep -m1 . <<<"$said")"
 	fi
-	# Compiled or not, as the configuration says.
+	# Optional, depending on the configuration.
 	there=0
 	! grep -q 'rust/kernel/iommu/pt/mod.rs' "$CROSS_OUT/rust/.kernel.o.cmd" || there=1
 	[ "$there" = "$(grep -c '^CONFIG_RUST_IOMMU=y$' "$CROSS_OUT/.config")" ] ||
 		die "RUST_IOMMU does not decide for $CROSS what the kernel crate has of ours"
 }
 
-# provide_cross ARCH: the kernel's name of it, which its fragment has as well.
+# provide_cross ARCH: the kernel's name of the architecture, and the name of
+# its fragment.
 provide_cross()
 {
 	# There is no debug kernel of this kind.

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0
 # shellcheck shell=bash
 #
-# What the guest runs: the kernel's own tests and ours, the migration program,
-# and the image that holds them.
+# What the guest runs: the kernel's own tests and this project's, the migration program, and
+# the image that holds them.
 
 UPSTREAM_TESTS="vfio/vfio_pci_driver_test vfio/vfio_dma_mapping_test
 		vfio/vfio_iommufd_setup_test vfio/vfio_pci_device_test
@@ -62,7 +62,8 @@ static_program()
 		cargo build --release --locked -j"$JOBS" --target x86_64-unknown-linux-gnu \
 		--manifest-path "$TOP/tools/$crate/Cargo.toml" ||
 		die "tools/$crate does not build: $(grep -m1 '^error' "$CACHE/log/$crate.log")"
-	# Where the tests of another checkout, which build in the same folder, leave it alone.
+	# The tests of another checkout build in the same folder; they do not touch this
+	# place.
 	for binary; do
 		install -D "$target/x86_64-unknown-linux-gnu/release/$binary" \
 			"$CACHE/programs/$binary"
@@ -145,7 +146,7 @@ file_is_static()
 	! LC_ALL=C ldd "$1" 2>&1 | grep -q '=>'
 }
 
-# What an image is made from, with the kernel's key as the argument.
+# The key of all inputs of an image; the argument is the kernel's key.
 image_inputs()
 {
 	printf '%s\n' "$1" "$SELFTESTS_KEY" "$MIGRATE_KEY"
@@ -161,15 +162,14 @@ provide_image()
 	fi
 }
 
-# What a machine depends on in which nothing of our files runs that match a pattern.
+# The key of a machine that runs none of this project's files that match a pattern.
 machine_key_without()
 {
 	{ image_inputs "$(kernel_key_without "$1")"; sha256sum <"$QEMU"; } | digest
 }
 
-# Tells the runner where everything is, and what the machines of each driver, those
-# of the C drivers among them, depend on: while that stays the same, so do their
-# results.
+# Tells the runner where everything is, and what the machines of each driver, including the
+# C drivers, depend on: while that is unchanged, their results stay valid.
 write_products()
 {
 	local into=$TOP/build/products

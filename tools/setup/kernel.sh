@@ -83,9 +83,9 @@ check_ksrc()
 	esac
 }
 
-# Copies what has changed in KSRC since, leaving alone what the overlay laid
-# (the overlay itself follows changes of the files that it replaced or added
-# a line to) and what a build in KSRC left there.
+# Copies what has changed in KSRC. It does not touch the files of the overlay (the overlay
+# itself follows changes of the files that it replaced or added a line to), and skips build
+# output in KSRC.
 sync_ksrc()
 {
 	local laid=$TREE/.overlay/laid.list
@@ -114,7 +114,7 @@ step_tree()
 	lay_over || die "$(grep '^overlay: ' "$CACHE/log/$TREES.log" | tail -n1)"
 }
 
-# The fragments of the configuration, later ones on top.
+# The fragments of the configuration; later ones override earlier ones.
 fragments()
 {
 	printf '%s\n' "$TOP/tools/testing/vm/kernel.config"
@@ -134,8 +134,8 @@ check_debug()
 	fi
 }
 
-# Sets TREE, the copy of the source that this checkout is laid over.  Each
-# architecture has one of its own: a tree holds one build.
+# Sets TREE, the copy of the source with this checkout on top. Each architecture has a
+# separate copy: a tree holds one build.
 provide_tree()
 {
 	TREES=${1:-tree}
@@ -143,7 +143,7 @@ provide_tree()
 	if [ -n "$KSRC" ]; then
 		TREE=$CACHE/$TREES/ksrc-$(printf '%s' "$KSRC" | digest)
 	fi
-	# A debug kernel is built beside the other one: neither rebuilds the other.
+	# A debug kernel has a separate build: neither kernel rebuilds the other.
 	TREE=$TREE${DEBUG:+-$DEBUG}
 	if [ ! -d "$TREE" ] || [ -n "$KSRC" ]; then
 		run_step "$TREES" "copy of the source, this checkout laid over" always step_tree
@@ -158,21 +158,21 @@ provide_tree()
 	MANIFEST=$(digest <"$TREE/.overlay/manifest.json")
 }
 
-# What is fixed here makes two builds of the same source the same.
+# These fixed values make builds reproducible.
 kernel_make()
 {
 	make -C "$TREE" LLVM="$LLVM" KBUILD_BUILD_TIMESTAMP=2026-01-01 \
 		KBUILD_BUILD_USER=rust-iommu KBUILD_BUILD_HOST=rust-iommu "$@"
 }
 
-# clippy-driver compiles what rustc does and says more.
+# clippy-driver compiles like rustc and has more warnings.
 kmake()
 {
 	kernel_make CLIPPY=1 "$@"
 }
 
-# Each symbol that a fragment asks for must have taken effect: Kconfig drops
-# one whose dependencies are missing without a word.  check_config FRAGMENT [CONFIG]
+# Each symbol that a fragment asks for must take effect: Kconfig silently drops one whose
+# dependencies are missing.  check_config FRAGMENT [CONFIG]
 check_config()
 {
 	local line symbol name=${1##*/} config=${2:-$TREE/.config}
@@ -214,7 +214,7 @@ configure_kernel()
 	printf '%s\n' "$key" >"$kept"
 }
 
-# What the compiler said in a log about our files below a folder of the tree.
+# The compiler's messages in a log about this project's files below a folder of the tree.
 our_warnings()
 {
 	awk -v folder="$2" '
@@ -225,8 +225,8 @@ our_warnings()
 	' "$1"
 }
 
-# The compiler speaks only when it compiles: what it said about our files is
-# kept until the crate that holds them is compiled again, for 'make lint'.
+# The compiler warns only when it compiles: the set-up keeps its messages about this
+# project's files for 'make lint', until their crate is compiled again.
 keep_warnings()
 {
 	local kept=$TREE/.overlay/warnings crate
@@ -254,7 +254,7 @@ step_kernel()
 	kmake modules_install INSTALL_MOD_PATH="$TREE/.overlay/modules" INSTALL_MOD_STRIP=1
 }
 
-# What a kernel is built from, but for our files, whose digest is the argument.
+# The key of a kernel's inputs; the argument is the digest of this project's files.
 kernel_inputs()
 {
 	printf '%s\n' "$1" "$SOURCE" "$LLVM" "$RUST_LIB_SRC" "$DEBUG"
@@ -264,7 +264,7 @@ kernel_inputs()
 	fragments | xargs -d '\n' cat
 }
 
-# The key of a kernel but for our files that match a pattern.
+# The key of a kernel without this project's files that match a pattern.
 kernel_key_without()
 {
 	kernel_inputs "$(grep -v "$1" "$TREE/.overlay/manifest.json" | digest)" | digest

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: GPL-2.0
 # shellcheck shell=bash
 #
-# How a set-up step is run: skipped when what it depends on has not changed,
-# shown with its progress and its duration, and complete or not there at all.
+# How a set-up step runs: skipped if its inputs have not changed, shown with
+# its progress and its duration, and either complete or absent.
 
-# One line, aligned: name, what it does, how it went.
+# One line, aligned: name, what the step does, its result.
 say_step()
 {
 	printf '%-14s %-50s %s\n' "$1" "$2" "$3"
@@ -47,7 +47,7 @@ duration()
 	fi
 }
 
-# A step with a full disk underneath leaves errors that name everything else.
+# If the disk is full, a step's own errors seldom name that cause.
 need_space()
 {
 	local free
@@ -57,7 +57,7 @@ need_space()
 			"or name a larger disk with CACHE="
 }
 
-# How far a step is: what it said last, and how much it has said.
+# The progress of a step: its last line of output, and the amount of output.
 progress()
 {
 	printf '%s lines, ' "$(wc -l <"$1")"
@@ -65,7 +65,7 @@ progress()
 		tail -n1 | tr -d '\033' | cut -c1-48 || true
 }
 
-# Waits for the process, saying now and then that it is alive.
+# Waits for the process, and regularly shows that it is alive.
 watch_step()
 {
 	local pid=$1 name=$2 what=$3 log=$4 begun=$SECONDS said=$SECONDS
@@ -95,7 +95,7 @@ stop_step()
 }
 
 # run_step NAME WHAT KEY FUNCTION: runs FUNCTION unless it succeeded with this
-# KEY before.  A KEY of "always" leaves the decision to the caller.
+# KEY before.  With a KEY of "always" the caller decides.
 run_step()
 {
 	local name=$1 what=$2 key=$3 function=$4
@@ -113,8 +113,8 @@ run_step()
 	rm -f "$STEP_SENTENCE"
 	export STEP_SENTENCE
 
-	# A process group of its own, so that an interrupted set-up can end
-	# whatever the step has started.
+	# A separate process group, so that an interrupted set-up can end all
+	# that the step has started.
 	set -m
 	( set -euo pipefail; "$function" ) >"$log" 2>&1 </dev/null 9>&- &
 	STEP_PID=$!

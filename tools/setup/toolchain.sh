@@ -1,12 +1,13 @@
 # SPDX-License-Identifier: GPL-2.0
 # shellcheck shell=bash
 #
-# Packages of the machine and the Rust tools: what there is, what is missing.
+# Packages of the host and the Rust tools: checks which exist and installs the
+# missing ones.
 
 RUSTC_MIN=1.85.0
 BINDGEN_MIN=0.71.1
 
-# Wanted whatever the release.  Firmware for QEMU comes with seabios and
+# Needed on every release.  Firmware for QEMU comes with seabios and
 # qemu-system-data; the rest builds the kernel, QEMU and the test programs.
 base_packages()
 {
@@ -28,8 +29,8 @@ version_of()
 	"$@" 2>/dev/null | grep -oE '[0-9]+\.[0-9]+\.[0-9]+' | head -n1 || true
 }
 
-# Debian 13 has every Rust tool as a package; Debian 12's are too old, and one
-# brings rustc there by rustup.
+# Debian 13 has every Rust tool as a package; Debian 12's are too old, and
+# users install rustc there with rustup.
 rust_packages()
 {
 	local have
@@ -64,7 +65,7 @@ step_packages()
 	install_packages $PACKAGES_MISSING
 }
 
-# The library source must be of the very version of the compiler.
+# The library source must have exactly the version of the compiler.
 step_rust_src()
 {
 	local suite version into=$CACHE/rust-src/$RUSTC_VERSION
@@ -88,7 +89,7 @@ step_rust_src()
 		"rustc, for instance with 'rustup component add rust-src'"
 }
 
-# Sets RUST_LIB_SRC for the kernel's build, running the step if it must.
+# Sets RUST_LIB_SRC for the kernel's build, and runs the step if needed.
 provide_rust_src()
 {
 	local own

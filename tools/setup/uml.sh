@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0
 # shellcheck shell=bash
 #
-# The kernel built as a program of this machine (ARCH=um), which runs page
-# tables at the processor's own speed, and the program that measures them there.
+# The kernel built as a program of the host (ARCH=um), which runs page tables at native
+# speed, and the program that measures them there.
 
 umake()
 {
@@ -19,7 +19,7 @@ step_uml_kernel()
 	umake -j"$JOBS" linux 2>&1 | tee "$log" ||
 		die "the UML kernel does not build:" \
 			"$(grep -m1 -E 'error(\[E[0-9]+\])?:|Error [0-9]+' "$log" | cut -c1-160)"
-	# What only this kernel compiles: a warning has to stop somebody.
+	# Files that only this kernel compiles: a warning must fail the build.
 	ours=$(grep -m1 -E '^(\./)?drivers/iommu/rust/[^ ]*: warning: ' "$log" || true)
 	if [ -n "$ours" ]; then
 		find "$TREE/drivers/iommu/rust" -name '*.o' -delete
@@ -29,7 +29,7 @@ step_uml_kernel()
 	mv "$TREE/.overlay/linux.new" "$TREE/.overlay/linux"
 }
 
-# Sets UML_TREE, a copy of the source by itself, and builds in it.
+# Sets UML_TREE, a separate copy of the source, and builds in it.
 provide_uml()
 {
 	# There is no debug kernel of this kind.
@@ -53,10 +53,10 @@ provide_uml()
 step_bench()
 {
 	local into=$CACHE/bench from=$TOP/tools/testing/iommu_pt_bench
-	# iommufd's interface as this kernel has it, not as the machine's headers know it.
+	# iommufd's interface of this kernel, not that of the host's headers.
 	mkdir -p "$into/include/linux"
 	cp "$SOURCE/include/uapi/linux/iommufd.h" "$into/include/linux/"
-	# Static: nothing else is in its root file system.
+	# Static: its root file system holds nothing else.
 	gcc -O2 -static -Wall -Wextra -Werror -I"$into/include" -I"$SOURCE/drivers/iommu/iommufd" \
 		-o "$into/bench.new" "$from/bench.c" "$from/mock.c" ||
 		die "the benchmark does not build: $(grep -m1 'error:' "$CACHE/log/bench.log")"

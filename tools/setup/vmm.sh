@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: GPL-2.0
 # shellcheck shell=bash
 #
-# What a test machine needs to run virtual machines: QEMU as Debian has it, with its
-# libraries and firmware, and the programs of tools/vm-migrate.  The kernel of the virtual
-# machine is the machine's own.  All of it is one archive, which follows the usual image.
+# What a test machine needs to run virtual machines: Debian's QEMU with its libraries and
+# firmware, and the programs of tools/vm-migrate. The virtual machine runs the same kernel
+# as the test machine. All of it is one archive, which follows the usual image.
 
-# What that QEMU reads at the start of a virtual machine with a kernel (PVH).
+# The firmware that this QEMU reads when it starts a virtual machine with a kernel (PVH).
 VMM_FIRMWARE="share/seabios/bios-256k.bin share/qemu/pvh.bin share/qemu/linuxboot_dma.bin
 		share/qemu/kvmvapic.bin"
 
@@ -25,8 +25,8 @@ fetch_with_libraries()
 	done
 }
 
-# Lays out what the test machine gets of it: the binary, its libraries, where the dynamic
-# linker looks by itself, and the firmware.
+# Lays out the files for the test machine: the binary, its libraries in the linker's
+# default path, and the firmware.
 step_vmm()
 {
 	local unpacked=$CACHE/vmm/unpacked root=$CACHE/vmm/unpacked/root/usr into=$VMM.partial
@@ -80,7 +80,7 @@ step_vmm_image()
 	rm -rf "$into"
 	mkdir -p "$into"
 	cp -r "$VMM" "$into/root"
-	# PVH needs the kernel as it was linked.
+	# PVH needs the linked kernel (vmlinux).
 	strip -o "$into/root/vm/kernel" "$TREE/vmlinux"
 	install -D "$CACHE/programs/vm-migrate" "$into/root/bin/vm-migrate"
 	{

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0
-"""Machines that each are for one case, and what is looked at there.
+"""Machines that each test one case, and the checks that run there.
 
-A case boots in seconds: with other properties of the emulated unit, with another driver in
-the kernel, or with firmware tables that lie.  Its checks are words of the guest
+A case boots in seconds: with other properties of the emulated unit, with another driver in the
+kernel, or with malformed firmware tables. Its checks are shell functions of the guest
 (tools/testing/vm/guest/refusals.sh).
 """
 
@@ -27,8 +27,8 @@ NOT_SUPPORTED = "Operation not supported"
 # Slots of the machine's functions.
 EDU, IGB, NVME, OTHER_IGB = "03", "04", "05", "06"
 
-# Memory above the first megabyte, where a program's pages are; the edu device has to
-# be told that it reaches so far.
+# Memory above the first megabyte, where a program's pages are; the edu device needs a wider DMA
+# mask to reach it.
 MEMORY_BYTES = 512 << 20
 FIRST, LAST = 1 << 20, MEMORY_BYTES - 1
 # A page of it that is not reserved.
@@ -36,7 +36,7 @@ HOLE, BEHIND = 0x07FF0000, 0x07FF1000
 REACH = ("-global", f"edu.dma_mask={2**48 - 1}")
 BEYOND = "0x40000000"
 
-# A port that people can plug things into, with a function behind it.
+# An external port, with a function behind it.
 PORT = (
     "-device", "pcie-root-port,id=outside,chassis=1,slot=1,addr=07.0",
     "-device", "igb,romfile=,bus=outside",
@@ -44,7 +44,7 @@ PORT = (
 PORT_PATH = ("_SB_", "PCI0", "S38_")
 PLUGGED = "01:00"
 
-# A device of two functions, which nothing keeps apart.
+# A device of two functions without isolation between them.
 TWO_FUNCTIONS = (
     "-device", "edu,addr=0d.0,multifunction=on",
     "-device", "edu,addr=0d.1",
@@ -53,11 +53,11 @@ TWO_FUNCTIONS = (
 # Processors whose unit has erratum 746.
 ERRATUM_746 = ("-cpu", "max,vendor=AuthenticAMD,family=21,model=19")
 
-# EFR.HASup and EFR.HDSup; and EFR.GASup, without which an image does not count.
+# EFR.HASup and EFR.HDSup; and EFR.GASup, without which the driver ignores an image.
 ACCESSED = 1 << 49 | 1 << 7
 FLAGS = ACCESSED | 1 << 52
 
-# IVinfo as usual, and with EFRSup: the images of EFR count.
+# IVinfo as usual, and with EFRSup: the driver uses the images of EFR.
 IMAGES_COUNT = 0x00203043
 
 ONE_TO_ONE = "Firmware has requested this device have a 1:1 IOMMU mapping"
@@ -65,12 +65,12 @@ ONE_TO_ONE = "Firmware has requested this device have a 1:1 IOMMU mapping"
 
 @dataclasses.dataclass(frozen=True)
 class Case:
-    """A machine and what is looked at there."""
+    """A machine and the checks that run there."""
 
     name: str
-    # What follows 'expect' in the words of the guest.
+    # The arguments of the guest's 'expect'.
     checks: tuple
-    # A machine by name, with what is different there.
+    # A machine by name, with its differences.
     machine: str
     device: str | None = None
     parameters: str = ""
@@ -79,7 +79,7 @@ class Case:
     devices: tuple = ()
 
     def make(self):
-        """Return the machine and how it is built."""
+        """Return the machine and how to build it."""
         machine = configs.machines(self.machine)[0]
         if self.device is not None:
             config = dataclasses.replace(machine.config, device=self.device)
@@ -93,7 +93,7 @@ class Case:
         return machine, build
 
     def job(self):
-        """Return the job that does the checks."""
+        """Return the job that runs the checks."""
         driver, *parameters = (self.module or self.make()[0].config.module).split()
         lines = [
             ". /lib/lib.sh",
@@ -130,7 +130,7 @@ def refusal(error, words, *parameters):
 
 
 def migrates(slot):
-    """Return the checks of a function with which a memory is migrated."""
+    """Return the checks of a migration of memory that a function writes."""
     return (
         passes(f"vfio takes {slot}", "takes", slot),
         passes(f"{slot} writes and is tracked", "migrates", slot),
@@ -148,14 +148,14 @@ def no_tracking(reason):
         passes("and all else works", "untracked", IGB),
         passes("vfio gives it back", "gives_back", IGB),
         DISK,
-        # The disk's driver is in the way of letting go as long as it is there.
+        # The driver cannot release the hardware while the disk's driver is bound.
         passes("the disk's driver goes", "rmmod", "nvme"),
         LETS_GO,
     )
 
 
 def no_snoop(reason):
-    """Return the checks of a unit whose walks read memory, and not the caches."""
+    """Return the checks of a unit whose walks do not snoop the caches."""
     return (
         LOADED,
         passes(f"says: {reason}", "says", f"no dirty tracking: {reason}"),
@@ -185,7 +185,7 @@ def outside():
 
 
 def region(first, last):
-    """Return how sysfs shows memory that a function must reach as it is."""
+    """Return how sysfs shows memory that a function must reach untranslated."""
     return (f"0x{first:016x}", f"0x{last:016x}", "direct")
 
 
@@ -207,7 +207,7 @@ def two_reserved():
 
 
 def reserved():
-    """Return the checks of memory that two functions must reach as it is."""
+    """Return the checks of memory that two functions must reach untranslated."""
     whole = region(FIRST, LAST)
     return (
         LOADED,
@@ -230,7 +230,7 @@ def reserved():
 
 
 def untrusted(*use):
-    """Return the checks of a function behind a port that people can plug things into."""
+    """Return the checks of a function behind an external port."""
     return (
         LOADED,
         passes("a device inside is passed through", "domain_is", IGB, "identity"),
@@ -243,7 +243,7 @@ def untrusted(*use):
 
 
 def odd():
-    """Return the checks of firmware that is odd, and none the worse for it."""
+    """Return the checks of firmware that is odd but usable."""
     return (
         LOADED,
         passes(
@@ -278,7 +278,7 @@ def needs_cache():
 
 
 def no_pass():
-    """Return the checks of a unit that passes nothing through, on a kernel that asks for it."""
+    """Return the checks of a unit without pass-through, on a kernel that asks for it."""
     return (
         LOADED,
         passes("DMA is translated all the same", "domain_is", IGB, "DMA\\(-FQ\\)\\?"),
@@ -292,7 +292,7 @@ def no_pass():
 
 
 def beside(other, error, words):
-    """Return the checks of a second driver for a machine that is driven."""
+    """Return the checks of a second driver on a machine that already has one."""
     return (
         LOADED,
         passes(f"{other}: {words}", "refuses_beside", other, error, words),

@@ -10,7 +10,7 @@ ENOUGH = 95.0
 
 
 def counts(lcov, folder):
-    """Return how often each line of each file ran, tests left out.
+    """Return how often each line of each file ran, without the tests.
 
     A function is compiled once for each format and each test program; a line ran
     if it did in any of them.

@@ -1,16 +1,16 @@
 # SPDX-License-Identifier: GPL-2.0
-"""Units that do not answer any more: machines in which a test stops one for good."""
+"""Units that stop answering: machines in which a test stops one permanently."""
 
 import machine as vm
 from cases import IGB, LOADED, OTHER_IGB, Case, fails, passes
 
-# What a unit is asked for when it falls silent, as the tests of dead_unit name it.
+# The operation during which a unit stops answering, as the tests of dead_unit name it.
 DEATHS = ("harvest", "unmap", "attach", "detach", "switch")
 
 # A bridge to conventional PCI, and the two functions behind it.
 BRIDGE, BEHIND_BRIDGE, NEIGHBOUR = "0c", "01:01", "01:02"
 
-# What the message says that tells what to do, of which there is one.
+# Text of the message that tells what to do; it appears once.
 ADVICE = "given up, and"
 
 
@@ -36,7 +36,7 @@ def cases(machine, deaths):
 
 
 def bridged(machine):
-    """Return the case of a function behind a bridge, which belongs to the unit as well."""
+    """Return the case of a function behind a bridge that the unit serves too."""
     return (
         Case(
             "bridge",

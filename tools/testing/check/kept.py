@@ -1,13 +1,13 @@
 # SPDX-License-Identifier: GPL-2.0
-"""Results of runs in which nothing takes part that has changed, kept between runs.
+"""Results of runs whose inputs have not changed, kept between runs.
 
-The machines of the C drivers are the oracle, and a third of the time that the
-virtual machines take.  A change of Rust files cannot change what they say, nor can
-a change of one driver change what the machines of the other say.  So results are
-kept under a key of all that can: the emulator, the kernel but for its Rust or for
-the other driver's, the tests, the image, and the runner itself.  A program of this
-machine is kept by the files that it is made of and reads.  A failure is never kept,
-and FRESH=1 runs everything.
+The machines of the C drivers are the oracle, and take a third of the time of all virtual
+machines. A change of Rust files cannot change their results, nor can a change of one
+driver change the results of the other driver's machines. So results are kept under a key
+of all that can change them: the emulator, the kernel without its Rust files or without
+those of the other driver, the tests, the image, and the runner itself. Results of a
+program of the host are kept by the files that it is made of and reads.  A failure is
+never kept, and FRESH=1 runs everything.
 """
 
 import dataclasses
@@ -28,7 +28,7 @@ KEPT_AT_MOST = 64
 
 
 def files_below(place):
-    """Return the files that `place` is or holds, but for what builds leave there."""
+    """Return the files that `place` is or holds, without build output."""
     if place.is_file():
         return [place]
     found = sorted(path for path in place.rglob("*") if path.is_file())
@@ -36,10 +36,10 @@ def files_below(place):
 
 
 class Shelf:
-    """The place of one run's results."""
+    """The location of one run's results."""
 
     def __init__(self, products, words, places):
-        """`words` and the files below `places` are all that the results depend on."""
+        """The results depend only on `words` and the files below `places`."""
         self.path = None
         if not products or products.debug or os.environ.get("FRESH"):
             return
@@ -60,9 +60,9 @@ class Shelf:
     def of_machine(
         cls, products, machine, job, parameters, *, all_drivers=False, real_time=False
     ):
-        """The shelf of a job on a machine: what it depends on is known to the set-up.
-        With `all_drivers` any of the drivers may take part. In `real_time` the result depends
-        on what else the host does, and is not kept."""
+        """The shelf of a job on a machine: the set-up knows what it depends on. With
+        `all_drivers` any of the drivers may take part. In `real_time` the result depends on
+        the load of the host, and is not kept."""
         driver = machine.config.module.split()[0] if machine.config.module else "c"
         keys = [products.keys.get(f"{driver}_key")]
         if all_drivers:
@@ -73,7 +73,7 @@ class Shelf:
 
     @classmethod
     def of_program(cls, products, suite, values):
-        """The shelf of a program of this machine, if it names what its results depend on."""
+        """The shelf of a program of the host, if it names what its results depend on."""
         if not suite.made_of:
             return cls(None, (), ())
         versions = [
@@ -81,25 +81,25 @@ class Shelf:
             for tool in TOOLCHAIN
         ]
         places = [CHECKOUT / place.format(**values) for place in suite.made_of]
-        # Whichever checkout it is.
+        # Independent of the checkout's path.
         words = [word.replace(str(CHECKOUT), "") for word in suite.command]
         return cls(products, (suite.name, *words, *versions), places)
 
     def take(self):
-        """Return the results and the time they are from, or nothing."""
+        """Return the results and their time, or nothing."""
         if not self.path or not self.path.is_file():
             return None, ""
         try:
             text = self.path.read_text()
             results = ktap.Results(**json.loads(text))
         except (ValueError, TypeError):
-            # Cut short, or of another version: run it again.
+            # Truncated, or of another version: run it again.
             return None, ""
         since = time.strftime("%Y-%m-%d %H:%M", time.localtime(self.path.stat().st_mtime))
         return results, since
 
     def put(self, results):
-        """Keep the results, if nothing failed."""
+        """Keep the results if nothing failed."""
         if not self.path or results.failures or not results.passed:
             return
         whole = self.path.with_suffix(f".{os.getpid()}")

@@ -9,16 +9,16 @@ import sys
 
 # kselftest's word for a failure that is known and expected there.
 XFAIL = re.compile(r"^\s*ok \d+ (?:- )?(?P<name>[^#]*?) # XFAIL ?(?P<reason>.*)$")
-# What stands behind a failure on its own line, which the parser leaves out.
+# What follows a failure on the same line, which the parser drops.
 NOT_OK = re.compile(r"^\s*not ok \d+ (?:- )?(?P<name>[^#]*?) # (?P<reason>.+)$")
 BAIL_OUT = re.compile(r"^\s*Bail out!\s*(?P<reason>.*)$")
-# The parser ends at such a line; the suites it has not seen would be lost.
+# The parser stops at such a line; the suites after it would be lost.
 PARSER_END = re.compile(r"\s*(List of all partitions:|reboot: System halted)")
 
 
 @dataclasses.dataclass
 class Results:
-    """What the tests of one run came to; failures and skips with the reason."""
+    """The results of one run's tests; failures and skips with the reason."""
 
     passed: int = 0
     failures: list = dataclasses.field(default_factory=list)
@@ -56,7 +56,7 @@ def _collect(test, path, results, status, reasons):
         within = [*path, test.name] if test.name not in ("", "main") else path
         for subtest in test.subtests:
             _collect(subtest, within, results, status, reasons)
-        # A program that fails by its own status, with no test of it failing.
+        # A program that fails by its exit status, without a failing test.
         if test.status in (status.FAILURE, status.TEST_CRASHED) and before == len(results.failures):
             reason = reasons.get(test.name, "it failed outside of its tests")
             results.failures.append((name, reason))
@@ -108,20 +108,21 @@ def parse(lines, tree):
         results.failures.append(("output", "it holds no test result at all"))
         return results
     _collect(root, [], results, status, reasons)
-    # The parser takes an expected failure for a pass.
+    # The parser counts an expected failure as a pass.
     results.passed -= len(results.expected)
     for line in report.getvalue().splitlines():
-        # Numbers out of order, a result line or a test that is missing.
+        # Numbers out of order, or a missing result line or test.
         if "[ERROR]" in line:
             results.failures.append(("output", line.split("[ERROR]", 1)[1].strip()))
-    # A program that died has one failure, not one for each test it still had.
+    # A program that died counts as one failure, not one for each remaining
+    # test.
     results.failures = list(dict.fromkeys(results.failures))
     return results
 
 
 CARGO_RESULT = re.compile(r"^test (?P<name>\S+)(?: - should panic)? \.\.\. (?P<status>ok|FAILED|ignored)(?:, (?P<why>.*))?")
 
-# What cargo-nextest prints for each test: one that never ended has TIMEOUT.
+# What cargo-nextest prints for each test: TIMEOUT for one that never ended.
 NEXTEST_RESULT = re.compile(r"^\s*(?P<status>PASS|LEAK|FAIL|TIMEOUT|ABORT|SIG[A-Z]+) \[[^]]*\] (?:\([ \d/]+\) )?(?P<name>\S.*)$")
 
 

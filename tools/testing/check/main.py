@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0
-"""Runs the test suites and adds up: what 'make check' and 'make list' are."""
+"""Runs the test suites and adds up the results, for 'make check' and 'make list'."""
 
 import argparse
 import concurrent.futures
@@ -31,7 +31,7 @@ MACHINE_LIMIT = 1500
 
 @dataclasses.dataclass
 class Task:
-    """One process or one virtual machine, and the results it gave."""
+    """One process or one virtual machine, and its results."""
 
     where: str
     what: str
@@ -39,7 +39,7 @@ class Task:
     results: ktap.Results = dataclasses.field(default_factory=ktap.Results)
     seconds: float = 0.0
     log: pathlib.Path = None
-    # Since when its results are kept, if it did not run this time.
+    # The time of its kept results, if it did not run this time.
     kept: str = ""
 
     def how_long(self):
@@ -65,7 +65,7 @@ def kunit_job(suite):
 
 
 def run_machine(task, products, machine, job, parameters, build=vm.Build()):
-    """Run a job in a machine; its KTAP and all that went wrong are the results."""
+    """Run a job in a machine; return its KTAP and all errors as results."""
     task.log = OUTPUT / f"{task.where.replace('/', '-')}.log"
     shelf = kept.Shelf.of_machine(products, machine, job, parameters, real_time=build.vmm)
     results, task.kept = shelf.take()
@@ -99,7 +99,7 @@ def run_cases(task, products, machine, suite, cases):
         return
     for case in cases:
         path = OUTPUT / f"{task.where.replace('/', '-')}-{case.name}.log"
-        # The first that fails is the one to look at.
+        # Shows the log of the first one that fails.
         if not task.results.failures:
             task.log = path
         varied, build = case.make()
@@ -123,7 +123,7 @@ def run_cases(task, products, machine, suite, cases):
 
 
 def run_host(task, suite, products):
-    """Run a program of this machine."""
+    """Run a program of the host."""
     task.log = OUTPUT / f"{suite.name}.log"
     values = {}
     if products:
@@ -159,7 +159,7 @@ def run_host(task, suite, products):
 
 
 def run_uml(task, suite):
-    """Run the KUnit suites of the kernel that is a program of this machine."""
+    """Run the KUnit suites of the UML kernel."""
     products = uml.Products.load()
     task.log = OUTPUT / f"{suite.name}.log"
     outcome = uml.run(
@@ -234,7 +234,7 @@ def plan(chosen, selection, products):
                     ),
                 )
             )
-    # The longest first, so that the last one to end is a short one.
+    # The longest first, so that the last one to finish is short.
     return tasks + sorted(guests, key=lambda task: -len(task.what))
 
 
@@ -253,7 +253,7 @@ def say(text):
 
 
 def run_tasks(tasks, at_once):
-    """Run the tasks, a few at once, with a line for each that is done."""
+    """Run the tasks, a few at once, with a line for each finished one."""
     say(f"{len(tasks)} runs, {at_once} at a time; logs in {OUTPUT}")
     total = ktap.Results()
     kept_count = 0

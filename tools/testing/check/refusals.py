@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0
-"""What the drivers refuse, in words and in whole, and odd firmware that they take.
+"""What the drivers refuse, with which message, and odd firmware that they accept.
 
-A refusal has an error number and a reason, leaves nothing behind, is the same the second
-time, and devices work as if nothing had been tried.
+A refusal has an error number and a reason, and leaves nothing behind. A second attempt
+gives the same refusal, and devices work as before.
 """
 
 import acpi
@@ -63,7 +63,7 @@ def vtd_cases():
         return [acpi.scope(SLOTS[slot]) for slot in slots]
 
     def second(name, words, base):
-        """Return the case of a second unit that is not there, and serves nothing."""
+        """Return the case of a second unit that does not exist and serves nothing."""
         drhd = acpi.drhd(base, acpi.scope(acpi.bdf(0x1E)), include_all=False)
         return lie(name, there, NO_DEVICE, words, acpi.dmar(acpi.drhd(), drhd))
 
@@ -111,14 +111,14 @@ def vtd_cases():
             )
             for stage, flags in (("second", "ssads=on"), ("first", "x-flts=on,coherent=on"))
         ),
-        # Flags that the unit would set in memory, while processors may hold the line.
+        # The unit would set flags in memory, while a CPU may hold the line in its cache.
         Case(
             "incoherent-flags",
             no_tracking("page walks are not coherent (ECAP.SMPWC)"),
             there,
             device="x-scalable-mode=on,ssads=on,coherent=off",
         ),
-        # The unit reads what processors have written back, and nothing else.
+        # The unit reads only what CPUs have written back.
         *(
             Case(
                 f"no-snoop-{stage}",
@@ -158,8 +158,8 @@ def vtd_cases():
             "the DMAR table is not usable: at offset 0: the table is shorter than its fixed part",
             acpi.table(b"DMAR", bytes([38, 0, 0, 0])),
         ),
-        # A record of no length at all makes Linux 7.3.4 look for its end for ever
-        # (dmar_acpi_dev_scope_init), so this one is only shorter than its header.
+        # A record of length 0 makes Linux 7.3.4 loop for ever (dmar_acpi_dev_scope_init),
+        # so this one is only shorter than its header.
         lie(
             "short-record",
             there,
@@ -175,7 +175,7 @@ def vtd_cases():
             "at offset 72: two DRHD records name the same registers",
             acpi.dmar(acpi.drhd(acpi.VTD_BASE, *scopes(IGB), include_all=False), acpi.drhd()),
         ),
-        # The first unit is left as it was, though nothing is wrong with it.
+        # The driver does not take the first unit either, although it is valid.
         second("zeros", "dmar1: the unit has no queued invalidation (ECAP.QI)", acpi.NO_REGISTERS),
         second("ones", f"dmar1: there is no unit at {acpi.ONES:#x}", acpi.ONES),
         lie("no-unit", there, NO_DEVICE, "the DMAR table names no remapping unit", acpi.dmar(unknown)),
@@ -285,7 +285,7 @@ def amdvi_cases():
             there,
             device="hd=off",
         ),
-        # Two blocks about one unit, neither of which counts: IVinfo does not say so.
+        # Two blocks about one unit: the driver ignores both, because IVinfo lacks EFRSup.
         Case(
             "flags-disagree",
             (LOADED, *migrates(IGB), LETS_GO),
@@ -309,8 +309,9 @@ def amdvi_cases():
             tables=(acpi.ivrs(unit(features=ACCESSED), info=IMAGES_COUNT),),
         ),
         Case(
-            # Not refused, but told of what it may have cached as absent. It has not, so no
-            # invalidation that was missing would be noticed: what runs is the code for it.
+            # Not refused: the driver invalidates entries that the unit may have cached as
+            # absent. This unit caches none, so a missing invalidation would not be
+            # detected; the case only runs the code.
             "np-cache",
             (LOADED, *migrates(IGB), DISK, passes("no access was refused", "no_fault")),
             nopt,
@@ -368,7 +369,7 @@ def amdvi_cases():
             there,
             NO_DEVICE,
             "ivhd1: there is no PCI function 0000:00f0",
-            # Serves nothing that is there.
+            # Serves no existing device.
             acpi.ivrs(
                 unit(),
                 acpi.ivhd(
@@ -409,14 +410,14 @@ def amdvi_cases():
                     acpi.ivhd(
                         acpi.ivhd_one(SLOTS[IGB]),
                         acpi.ivhd_one(SLOTS[NVME]),
-                        # Else the serial ports have no interrupts.
+                        # Otherwise the serial ports have no interrupts.
                         acpi.ivhd_io_apic(),
                     ),
                 ),
             ),
         ),
         Case(
-            # Firmware says that the requests of one function carry the ID of another.
+            # Firmware says that the requests of one function carry another function's ID.
             "alias",
             (
                 LOADED,
@@ -435,7 +436,8 @@ def amdvi_cases():
             ),
         ),
         Case(
-            # The function whose ID it is cannot be told from another, which is in a group.
+            # The owner of the ID cannot be isolated from another function: it already is
+            # in that function's group.
             "two-groups",
             (
                 *refusal(INVALID, "the IOMMU core refuses the units"),
@@ -453,7 +455,7 @@ def amdvi_cases():
             devices=TWO_FUNCTIONS,
         ),
         Case(
-            # The emulated registers are memory in which the bit is not set.
+            # The emulated registers are plain memory in which the bit is not set.
             "erratum-746",
             (
                 LOADED,

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0
-"""Several units: machines in which one more serves what is behind a port."""
+"""Several units: machines in which a second unit serves the devices behind a port."""
 
 import acpi
 import configs
@@ -10,7 +10,7 @@ from dead import ADVICE
 PORT = 0x08
 UNDER = "01:00"
 
-# Where the registers of the second unit are, and its function, which takes a free slot.
+# Address of the second unit's registers, and its function, which takes a free slot.
 BASE = {configs.VTD: 0xFED91000, configs.AMDVI: 0xFED84000}
 SECOND_FUNCTION = acpi.bdf(2)
 
@@ -26,7 +26,7 @@ def devices(config):
 
 
 def table(unit):
-    """Return the firmware table that names both."""
+    """Return the firmware table that names both units."""
     if unit == configs.VTD:
         behind = acpi.scope(acpi.bdf(PORT), acpi.BRIDGE)
         return acpi.dmar(acpi.drhd(BASE[unit], behind, include_all=False), acpi.drhd())

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0
-"""The test suites, as data: what there is, where it runs, what it runs."""
+"""The test suites as data: which suites exist, where they run, what they run."""
 
 import dataclasses
 import pathlib
@@ -16,17 +16,17 @@ CHECKOUT = pathlib.Path(__file__).resolve().parent.parent.parent.parent
 
 @dataclasses.dataclass(frozen=True)
 class HostSuite:
-    """A program that runs on this machine."""
+    """A program that runs on the host."""
 
     name: str
     what: str
-    # What tools/setup/setup has to have set up for it.
+    # The argument of tools/setup/setup that it needs.
     needs: str
     command: tuple
-    # How its output is read: ktap or cargo.
+    # The format of its output: ktap or cargo.
     output: str = "ktap"
-    # The files and folders, below the checkout, on which alone its results depend; of a
-    # suite that names none they are not kept.
+    # The files and folders below the checkout that its results depend on; if a suite names none,
+    # its results are not kept.
     made_of: tuple = ()
     limit: int = 900
 
@@ -36,7 +36,7 @@ class GuestTest:
     """A program that runs in a virtual machine."""
 
     name: str
-    # Arguments as a shell reads them, in the directory of the program.
+    # Arguments in shell syntax, in the directory of the program.
     command: str
     directory: str = "/"
     limit: int = 240
@@ -52,13 +52,13 @@ class GuestSuite:
     name: str
     what: str
     tests: tuple
-    # Only on these machines, by name; if empty on all but variants.
+    # Only on these machines, by name; if empty, on all except variants.
     machines: tuple = ()
-    # The default domains with which its shared memory comes in huge pages.
+    # The default domains with which its shared memory uses huge pages.
     huge_with: tuple = ()
-    # The functions that its tests use in the place of the usual ones, as VENDOR:DEVICE.
+    # The functions that its tests use instead of the usual ones, as VENDOR:DEVICE.
     functions: str = ""
-    # The driver of VFIO that they get, a module, if it is not vfio-pci.
+    # The module of their VFIO driver, if it is not vfio-pci.
     driver: str = ""
 
     needs = "vm"
@@ -74,7 +74,8 @@ class GuestSuite:
         size = "huge" if machine.domain in self.huge_with else "small"
         lines = [f"shared_memory {size}", *(test.job_line(patience) for test in self.tests)]
         if self.functions:
-            # Those that come after find the usual ones, and these without a driver.
+            # The tests after these find the usual functions, and these functions without a
+            # driver.
             head = ["usual=$VFIO_DEVICES", f"bind_vfio {self.functions} {self.driver}".rstrip()]
             lines = [*head, *lines, "unbind_vfio", "VFIO_DEVICES=$usual"]
         return lines
@@ -82,7 +83,7 @@ class GuestSuite:
 
 @dataclasses.dataclass(frozen=True)
 class KunitSuite:
-    """KUnit suites of the kernel and of a module, run at boot and when it loads."""
+    """KUnit suites of the kernel and of a module, run at boot and at module load."""
 
     name: str
     what: str
@@ -97,11 +98,11 @@ class KunitSuite:
 
 @dataclasses.dataclass(frozen=True)
 class CaseSuite:
-    """Small machines, each for one case; those of one driver run one after the other."""
+    """Small machines, each for one case; the machines of one driver run in sequence."""
 
     name: str
     what: str
-    # The cases, by the machine that they are variations of.
+    # The cases, by the machine that they vary.
     groups: tuple
     # Wall time in seconds for one.
     limit: int = 60
@@ -111,13 +112,13 @@ class CaseSuite:
 
 @dataclasses.dataclass(frozen=True)
 class UmlSuite:
-    """KUnit suites of the kernel as a program of this machine."""
+    """KUnit suites of the UML kernel."""
 
     name: str
     what: str
     # A pattern of the kernel's kunit.filter_glob.
     pattern: str
-    # The suites that must have run.
+    # The suites that must run.
     suites: tuple
     limit: int = 300
 
@@ -134,8 +135,8 @@ IOMMUFD_VARIANTS = " ".join(
     )
 )
 
-# The other ways in which vfio gives a device an address space: its container,
-# in both versions, and iommufd in the place of that.
+# The other ways in which vfio gives a device an address space: its container, in both versions,
+# and iommufd as its replacement.
 CONTAINERS = (
     "vfio_type1_iommu",
     "vfio_type1v2_iommu",
@@ -171,18 +172,17 @@ UPSTREAM_CONTAINERS = (
 )
 
 
-# They need no IOMMU: iommufd has a mock one for them, with AMD v1 tables.  Two are left
-# out: in Linux 7.3.4, iommufd_test_dmabuf_get() returns 0 in the place of the buffer's
-# descriptor, and they go on with their standard input.
+# They need no IOMMU: iommufd has a mock one for them, with AMD v1 tables. Two do not run: in
+# Linux 7.3.4, iommufd_test_dmabuf_get() returns 0 instead of the buffer's descriptor, and the
+# two continue with their standard input.
 IOMMUFD = (
     GuestTest("iommufd", "./iommufd -T dmabuf_simple -T dmabuf_revoke", "/tests/iommu"),
     GuestTest("iommufd_fail_nth", "./iommufd_fail_nth", "/tests/iommu", limit=600),
 )
 
-# Where writes are tracked: each stage driven by us, and once by each C driver,
-# which tracks in the second stage, or in host tables, only.  What is tracked is a
-# domain of iommufd; the default domain is only what a device comes from, so each
-# of the two kinds appears once or twice.
+# Machines that track writes: each stage with the Rust driver, and once with each C driver, which
+# tracks only in the second stage, or in host tables. The tracked domain is one of iommufd; a
+# device only comes from the default domain, so each of the two kinds appears once or twice.
 TRACKING = (
     "vtd-ss/pt",
     "vtd-fs/nopt",
@@ -191,8 +191,8 @@ TRACKING = (
     "amd-v2/nopt",
     "amd-v1-c/pt",
 )
-# Each of our drivers with each default domain, and each C driver once: there the tests show
-# that the emulated unit is right.
+# Each Rust driver with each default domain, and each C driver once: with the C drivers the
+# tests show that the emulated unit is correct.
 RUST_MACHINES = tuple(
     machine.name
     for machine in configs.machines()
@@ -205,16 +205,16 @@ C_MACHINES = (
     "amd-v1-c/pt",
     "amd-v2-c/pt",
 )
-# Where one property of the unit is another one.
+# Machines with one different property of the unit.
 VARIANTS = ("vtd-ss-39/pt", "vtd-ss-cm/pt")
 
 
 @dataclasses.dataclass(frozen=True)
 class VmSuite(GuestSuite):
-    """Tests that run virtual machines in a machine."""
+    """Tests that run virtual machines inside a test machine."""
 
     machines: tuple = TRACKING
-    # Whether they run only if their suite is named.
+    # Whether they run only if the user names their suite.
     named: bool = False
     functions: str = configs.WRITER_FUNCTION
     driver: str = configs.WRITER_DRIVER
@@ -227,7 +227,7 @@ class VmSuite(GuestSuite):
 
 
 def dirty_tests():
-    """Return our selftests of dirty tracking: those that the Makefile of the selftests names."""
+    """Return the selftests of dirty tracking that the Makefile of the selftests names."""
     makefile = CHECKOUT / "tools/testing/selftests/iommu_rust/Makefile"
     names = []
     for line in makefile.read_text().splitlines():
@@ -258,15 +258,15 @@ def vm_test(name, words="", limit=200):
     return GuestTest(f"vm_{name}", command, limit=limit)
 
 
-# In short: memory of each kind that differs to the IOMMU, two functions, one of them behind a
-# port, there and back; an attempt that fails, and one that succeeds then.
+# The short test: memory of each kind that differs to the IOMMU, two functions, one of them
+# behind a port, there and back; an attempt that fails, and then one that succeeds.
 VM_TESTS = (
     vm_test("4k", "--page-size 4k"),
     vm_test("2m_bounce", "--page-size 2m --devices 2 --bounce 1"),
     vm_test("cancel", "--scenario cancel"),
 )
 
-# At length, all that the program can show.
+# The long test: all that the program can show.
 VM_ALL_TESTS = (
     *(vm_test(size, f"--page-size {size}") for size in ("4k", "thp", "2m", "1g")),
     vm_test("bounce", "--scenario bounce --devices 2"),
@@ -280,7 +280,7 @@ VM_ALL_TESTS = (
 
 
 def kunit_names(folders=("rust/kernel/iommu", "drivers/iommu/rust")):
-    """Return the KUnit suites of our kernel code, each of which has to run."""
+    """Return the KUnit suites of this project's kernel code; each must run."""
     named = re.compile(r"kunit_tests\((\w+)\)\]|^\S*for_each_test!\(\w+, (\w+)", re.M)
     names = set()
     for folder in folders:
@@ -290,7 +290,7 @@ def kunit_names(folders=("rust/kernel/iommu", "drivers/iommu/rust")):
 
 
 def c_kunit_names():
-    """Return our KUnit suites that are written in C, to stand beside C tables."""
+    """Return this project's KUnit suites in C, which compare with the C tables."""
     named = re.compile(r'^\t\.name = "(rust_iommu\w+)",', re.M)
     names = set()
     for path in (CHECKOUT / "drivers/iommu/rust").rglob("*.c"):
@@ -298,7 +298,7 @@ def c_kunit_names():
     return tuple(sorted(names))
 
 
-# The kernel's own suites of its C page tables, of which one a format runs on ours as well.
+# The kernel's own suites of its C page tables; one per format also runs on the Rust tables.
 GENERIC_PT = tuple(
     f"{name}_{what}"
     for name in ("amdv1", "amdv1_mock", "vtdss", "x86_64")
@@ -310,8 +310,8 @@ CARGO_TEST = str(CHECKOUT / "tools/testing/check/cargo-test")
 
 
 def crate_sources(crate):
-    """Return the places that a crate's source is in: its own, and what it takes from
-    elsewhere by #[path], with the modules below."""
+    """Return the places of a crate's source: its own directory, and the files that it includes
+    by #[path], with the modules below."""
     places = {crate}
     for path in (CHECKOUT / crate).rglob("*.rs"):
         if "target" in path.parts:

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Names what the kernel's configuration would switch on.
+//! Names the options that the kernel's configuration
+//! would enable.
 
 fn main() {
     for name in [

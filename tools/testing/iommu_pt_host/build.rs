@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Switches on what the kernel's configuration would.
+//! Enables the options that the kernel's
+//! configuration would enable.
 
 fn main() {
     println!("cargo:rustc-check-cfg=cfg(CONFIG_KUNIT)");

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0
-"""One run of the kernel as a program of this machine, in bounded time."""
+"""One run of the kernel as a program of the host, in bounded time."""
 
 import dataclasses
 import os
@@ -19,7 +19,7 @@ import cpio  # noqa: E402
 import machine as vm  # noqa: E402
 
 MEMORY = "1G"
-# What it says goes to standard output; standard input is empty.
+# Its output goes to standard output; standard input is empty.
 PARAMETERS = ("console=tty", "con=null", "con0=fd:0,fd:1", "panic=-1", "loglevel=7")
 
 
@@ -46,7 +46,7 @@ class Products:
 
 @dataclasses.dataclass
 class Outcome:
-    """What became of a run."""
+    """The outcome of a run."""
 
     lines: list
     timed_out: bool
@@ -54,7 +54,7 @@ class Outcome:
     status: int
 
     def failures(self):
-        """Return a sentence for each thing that went wrong beside the tests."""
+        """Return a sentence for each error outside of the tests."""
         found = []
         if self.timed_out:
             found.append(f"the kernel did not finish in {self.seconds:.0f} s and was ended")
@@ -90,7 +90,7 @@ def run(products, parameters, *, log, limit, files=None, on_line=None):
                 env={**os.environ, "HOME": scratch},
                 text=True,
                 errors="replace",
-                # Its helpers end with it.
+                # Its helper processes end with it.
                 start_new_session=True,
             )
         except OSError as error:

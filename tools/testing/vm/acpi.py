@@ -1,28 +1,28 @@
 # SPDX-License-Identifier: GPL-2.0
-"""Firmware tables to boot a test machine with, in the place of those of its emulator.
+"""Firmware tables for a test machine, which replace those of its emulator.
 
 The kernel takes tables from kernel/firmware/acpi/ of an uncompressed archive in front
 of the initramfs (Documentation/admin-guide/acpi/initrd_table_override.rst). One
 replaces a table of the firmware if signature and OEM names are the same and its
 OEM revision is higher; else it is added.
 
-Records are bytes that a test may change before it puts them into a table: nothing
-here looks whether they make sense.
+Records are bytes that a test may change before it puts them into a table: this module does
+not validate them.
 """
 
 import struct
 import uuid
 
-# What QEMU names its tables; its revision is 1.
+# QEMU's names of its tables; its revision is 1.
 OEM = b"BOCHS BXPC    " + struct.pack("<I4sI", 2, b"TEST", 1)
 
-# Where QEMU puts the registers of its units.
+# The addresses of the registers of QEMU's units.
 VTD_BASE = 0xFED90000
 AMDVI_BASE = 0xFED80000
-# Where no device of the machine is: reads are zero.
+# An address without a device: reads are zero.
 NO_REGISTERS = 0xFED70000
-# Where the edu device's registers are, which reads as ones where it has none: like a
-# unit that firmware names and the machine does not have.
+# The address of the edu device's registers. Undefined ones read as ones, like a unit that
+# firmware names but the machine does not have.
 ONES = 0xFE900000
 
 # QEMU's AMD-Vi unit as a PCI function: 00:01.0, and where its capability is.
@@ -34,7 +34,7 @@ IO_APIC = 0x00A0
 
 ENDPOINT = 1
 BRIDGE = 2
-# A device that is on no PCI bus and has a name in ACPI.
+# A device that is not on a PCI bus and has a name in ACPI.
 NAMESPACE = 5
 
 # Flags of a DMAR table.
@@ -81,12 +81,12 @@ def drhd(base=VTD_BASE, *scopes, include_all=True, segment=0):
 
 
 def rmrr(first, last, *scopes, segment=0):
-    """Return memory that the devices of `scopes` must reach as it is."""
+    """Return memory that the devices of `scopes` must reach untranslated."""
     return dmar_record(1, struct.pack("<HHQQ", 0, segment, first, last) + b"".join(scopes))
 
 
 def rhsa(base, proximity):
-    """Return where a unit is."""
+    """Return the record of a unit's proximity domain (RHSA)."""
     return dmar_record(3, struct.pack("<IQI", 0, base, proximity))
 
 
@@ -137,10 +137,10 @@ def ivhd(
     features=0,
     length=None,
 ):
-    """Return a remapping unit; `length` in the place of the true one.
+    """Return a remapping unit; `length` overrides the true length.
 
-    `features` is what firmware says that the unit offers: of the old block in a format
-    of its own, else an image of the register of extended features.
+    `features` are the features of the unit according to firmware: the old block has a
+    separate format, others hold an image of the extended feature register.
     """
     body = struct.pack("<HHQHH", function, capability, base, 0, 0)
     body += struct.pack("<I", features) if kind == 0x10 else struct.pack("<IQQ", 0, features, 0)
@@ -149,22 +149,23 @@ def ivhd(
 
 
 def ivmd(source, first, size, flags=0b111):
-    """Return memory that a function must reach as it is: UNITY, may be read and written."""
+    """Return memory that a function must reach untranslated: UNITY, readable and
+    writable."""
     return struct.pack("<BBHHHH6xQQ", 0x21, flags, 32, source, 0, 0, first, size)
 
 
 def ivrs_unknown(kind=0x55, size=12):
-    """Return a block of a kind that nobody knows."""
+    """Return a block of an unknown type."""
     return struct.pack("<BBH", kind, 0xAA, size) + b"\xaa" * (size - 4)
 
 
-# AML (ACPI specification, chapter 20), as much as one property takes
+# AML (ACPI specification, chapter 20), only what one property needs
 
 EXTERNAL_FACING = uuid.UUID("efcc06cc-73ac-4bc3-bff0-76143807c389")
 
 
 def _package_length(size):
-    """Return the length of what follows it, itself included, as AML writes it."""
+    """Return a package length in AML's encoding, including its own bytes."""
     if size < 63:
         return bytes([size + 1])
     return bytes([0x40 | (size + 2) & 15, (size + 2) >> 4])
@@ -181,7 +182,7 @@ def _buffer(content):
 
 
 def external_facing_port(path):
-    """Return an SSDT that says of the port at `path` that people can plug things into it.
+    """Return an SSDT that marks the port at `path` as external.
 
     `path` has a name of four characters for each level below the root.
     """

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: GPL-2.0
-"""The machines that the tests run on: an emulated IOMMU and who drives it."""
+"""The machines that the tests run on: an emulated IOMMU and its driver."""
 
 import dataclasses
 import pathlib
 
-# What a default domain is, and the kernel parameter that asks for it.
+# The kind of a default domain, and the kernel parameter that selects it.
 DOMAINS = {"pt": "identity default domain", "nopt": "DMA-API default domain"}
 
 # The two units that QEMU emulates.
@@ -17,18 +17,18 @@ DMA_FUNCTION = "8086:10c9"
 # QEMU's edu: a transfer takes 100 ms. Two of them are behind one bridge.
 SLOW_FUNCTION = "1234:11e8"
 
-# Functions of our own that do DMA with PASIDs, in machines with AMD-Vi: as many as a
-# GCR3 table of two levels is for, and as many as fit one of one level.
+# This project's functions that do DMA with PASIDs, in machines with AMD-Vi: one with enough
+# PASIDs for a GCR3 table of two levels, and one with as many as one level holds.
 PASID_FUNCTION = "1234:11ef"
 PASID_BITS = (16, 9)
 
-# One of our own that writes memory by itself and can be migrated, two of them in every
-# machine, and the driver that does it.
+# This project's function that writes memory by itself and can be migrated, two of them in
+# every machine, and its VFIO driver.
 WRITER_FUNCTION = "1234:11f1"
 WRITER_DRIVER = "page_writer_vfio_pci"
 WRITER_SLOTS = ("10", "11")
 
-# One of our own that stops the unit, in every machine: tools/qemu/README.md.
+# This project's function that stops the unit, in every machine: tools/qemu/README.md.
 STALL_FUNCTION = "1234:11f0"
 
 
@@ -44,15 +44,15 @@ class Config:
     dirty: bool = False
     # The emulated unit that `device` holds the properties of.
     unit: str = VTD
-    # Like another one but for a property: only for the suites that name it.
+    # Differs from another machine in one property: only for the suites that name it.
     variant: bool = False
 
     def qemu_device(self):
-        """Return what QEMU's -device takes; interrupt remapping is nobody's subject."""
+        """Return the argument of QEMU's -device; no test needs interrupt remapping."""
         return f"{self.unit},intremap=off,{self.device}"
 
     def qemu_functions(self):
-        """Return QEMU's arguments for functions of our own."""
+        """Return QEMU's arguments for this project's functions."""
         arguments = ["-device", "iommu-stall,addr=0b.0"]
         for slot in WRITER_SLOTS:
             arguments += ["-device", f"page-writer,addr={slot}.0"]
@@ -62,7 +62,7 @@ class Config:
         return arguments
 
     def job_head(self):
-        """Return the shell lines that take the machine to where tests start."""
+        """Return the shell lines that prepare the machine for the tests."""
         lines = [". /lib/lib.sh"]
         if self.module:
             lines.append(f"load_module {self.module}")
@@ -86,12 +86,12 @@ class Machine:
 
 
 C_DRIVER = "intel_iommu=on,sm_on"
-# The C driver is in the kernel too, and told to leave the unit alone.
+# The C driver is in the kernel too; this tells it not to use the unit.
 NO_C_DRIVER = "intel_iommu=off"
-# A module cannot see iommu=nopt by itself: 2 lets the kernel's own choice stand.
+# A module cannot read iommu=nopt: 2 keeps the kernel's own choice.
 RUST_VTD = "rust_vtd default_domain=2"
 
-# It caches what leads to page tables, and does not ask for invalidations of what was absent.
+# It caches links to page tables, and does not ask for invalidations of absent entries.
 AS_SILICON = "walk-cache=on,np-cache=off"
 
 NO_C_AMD_DRIVER = "amd_iommu=off"
@@ -188,7 +188,7 @@ CONFIGS = (
 
 
 def debug_kernels():
-    """Return the debug kernels by name, each with what its fragment says it finds."""
+    """Return the debug kernels by name, each with the bugs that it finds."""
     found = {}
     for path in sorted((pathlib.Path(__file__).resolve().parent / "debug").glob("*.config")):
         words = [line[1:].strip() for line in path.read_text().splitlines() if line[:1] == "#"]

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0
 """Archives in the 'newc' format that the kernel unpacks as its root.
 
-The kernel unpacks archives that follow each other in one file one after the
-other: a job is appended to the image that every guest shares.
+The kernel unpacks several archives in one file in sequence: the runner
+appends a job to the image that every guest shares.
 """
 
 

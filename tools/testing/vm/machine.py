@@ -13,18 +13,18 @@ import time
 import cpio
 
 DISK_BYTES = 32 << 20
-# What the processor has, but for features that only cost an emulated one time:
-# stores of strings byte by byte where words do, and a fifth level of page tables.
+# The features of the processor, except those that only slow down an emulated one: byte-wise string
+# stores instead of words, and a fifth level of page tables.
 PROCESSOR = "max,erms=off,fsrm=off,la57=off"
-# Time passes with the instructions that the guest executes, 4 ns each, and at once
-# while it waits.  So nothing sleeps, and a limit of time that a test has, such as
-# upstream's 30 s, means the same on a busy host.
+# Each instruction that the guest executes takes 4 ns, and time jumps while the guest waits. So the
+# guest never sleeps in real time, and a time limit of a test, such as upstream's 30 s, has the same
+# effect on a busy host.
 VIRTUAL_TIME = "shift=2,sleep=off"
-# A debug kernel executes several times as many: its processor is faster.
+# A debug kernel executes several times as many instructions: its processor is faster.
 VIRTUAL_TIME_DEBUG = "shift=0,sleep=off"
 PARAMETERS = (
     "console=ttyS0 panic=-1 loglevel=7 "
-    # Interrupt remapping is off in these machines, which vfio asks about.
+    # vfio checks for interrupt remapping, which is off in these machines.
     "iommufd.allow_unsafe_interrupts=1 vfio_iommu_type1.allow_unsafe_interrupts=1"
 )
 HUGE_PAGES = "hugepagesz=1G hugepages=1 hugepagesz=2M hugepages=192"
@@ -36,8 +36,8 @@ BRIDGE = (
     "-device", "edu,bus=conventional,addr=01.0",
     "-device", "edu,bus=conventional,addr=02.0",
 )  # fmt: skip
-# Two functions that can be migrated, each behind a port: the two of every machine are on
-# the root bus.
+# Two functions that can be migrated, each behind a port; the two that every machine has are on the
+# root bus.
 WRITERS_BEHIND_PORTS = tuple(
     word
     for number in (1, 2)
@@ -48,7 +48,7 @@ WRITERS_BEHIND_PORTS = tuple(
 )  # fmt: skip
 JOB_END = re.compile(r"# job ended with status (\d+)\s*$")
 
-# What the kernel says when something is wrong that no test looks at.
+# Kernel messages about errors that no test checks.
 TROUBLE = re.compile(
     r"\b(WARNING: (?!.*[Ss]pectre)|BUG: |Oops: |general protection fault|kernel BUG at|"
     r"Kernel panic|INFO: possible |INFO: task .* blocked|suspicious RCU usage|"
@@ -69,17 +69,17 @@ class Products:
     kernel: pathlib.Path
     image: pathlib.Path
     tree: pathlib.Path
-    # Where results are kept, and what they depend on, by the driver of the machine.
+    # The place of kept results, and what they depend on, by the driver of the machine.
     results: pathlib.Path
     keys: dict
-    # The debug kernel that this is, or nothing.
+    # The name of the debug kernel, or nothing.
     debug: str = ""
-    # What follows the image in a machine that runs virtual machines, if it was set up.
+    # The archive that follows the image in a machine that runs virtual machines, if it was set up.
     vmm: pathlib.Path | None = None
 
     @property
     def patience(self):
-        """By how much a limit of time is longer: a debug kernel is slow."""
+        """The factor of time limits: a debug kernel is slow."""
         return 5 if self.debug else 1
 
     @classmethod
@@ -100,7 +100,7 @@ class Products:
 
 @dataclasses.dataclass(frozen=True)
 class Build:
-    """How a machine is built beside its IOMMU."""
+    """The parts of a machine other than its IOMMU."""
 
     memory: str = "4G"
     huge_pages: str = HUGE_PAGES
@@ -112,17 +112,17 @@ class Build:
     vmm: bool = False
 
     def parameters(self):
-        # One processor: with two, both take turns on one of the host.
+        # One processor: two would share one CPU of the host.
         return f"{PARAMETERS} {self.huge_pages} {'maxcpus=1' if self.vmm else ''}"
 
 
-# One that runs two QEMUs, a virtual machine's source and its destination.
+# For a machine that runs two QEMUs, a virtual machine's source and its destination.
 VMM_HOST = Build(memory="7G", huge_pages=VMM_HUGE_PAGES, devices=WRITERS_BEHIND_PORTS, vmm=True)
 
 
 @dataclasses.dataclass
 class Outcome:
-    """What became of a run."""
+    """The outcome of a run."""
 
     lines: list
     status: int | None
@@ -130,11 +130,11 @@ class Outcome:
     timed_out: bool
     seconds: float
     console: pathlib.Path
-    # What QEMU said when a signal ended it.
+    # QEMU's output if a signal ended it.
     crash: str = ""
 
     def failures(self):
-        """Return a sentence for each thing that went wrong beside the tests."""
+        """Return a sentence for each error outside of the tests."""
         found = []
         if self.timed_out:
             found.append(f"the machine did not finish in {self.seconds:.0f} s and was ended")
@@ -156,8 +156,8 @@ def command(products, machine, build, image, console, extra_parameters, real_tim
         "-nodefaults", "-no-reboot", "-display", "none",
         "-L", "/usr/share/qemu", "-L", "/usr/share/seabios",
         "-machine", "q35,kernel-irqchip=split",
-        # One thread for both processors: with two, QEMU 10.0 can trip over an address
-        # space that the other processor is just changing (iotlb_to_section asserts).
+        # One thread for both processors: with two, QEMU 10.0 can use an address space while the
+        # other processor changes it (iotlb_to_section asserts).
         "-accel", "tcg,thread=single", *clock, "-cpu", PROCESSOR, "-smp", "2",
         "-m", build.memory,
         "-device", machine.config.qemu_device(),
@@ -176,7 +176,7 @@ def command(products, machine, build, image, console, extra_parameters, real_tim
 
 
 def find_trouble(console):
-    """Return the lines of a kernel log that mean that something is wrong."""
+    """Return the lines of a kernel log that report an error."""
     if not console.exists():
         return ["nothing at all: it did not boot"]
     text = console.read_text(errors="replace")
@@ -190,7 +190,7 @@ def make_disk(path):
 
 
 def write_image(products, job, build, path):
-    """Write the image with `job` behind it, and firmware tables in front."""
+    """Write firmware tables, the image and `job`, in this order."""
     with path.open("wb") as image:
         if build.tables:
             names = [f"kernel/firmware/acpi/{number}.aml" for number in range(len(build.tables))]

@@ -52,8 +52,8 @@ fn unit_bytes((all, scopes): &Unit, segment: u16, base: u64) -> Vec<u8> {
     bytes
 }
 
-/// Records of other kinds: reserved memory, where a unit is, devices that need their caches; and a
-/// unit with a device that ACPI has a name for.
+/// Records of other kinds: reserved memory, the proximity domain of a unit, devices that need
+/// their caches; and a unit with a device that has a name in ACPI.
 fn other() -> impl Strategy<Value = Vec<u8>> {
     let numbers = (
         any::<u8>(),

@@ -14,7 +14,7 @@ use proptest::{
     prelude::*, //
 };
 
-/// A device entry, as the specification tells its meaning.
+/// A device entry, with its meaning according to the specification.
 #[derive(Clone, Debug)]
 enum Entry {
     All {
@@ -125,7 +125,7 @@ impl Entry {
         }
     }
 
-    /// Whether the entry names `source`, and what it says of it.
+    /// Whether the entry names `source`, and its settings for it.
     fn names(&self, block: u8, source: u16) -> Option<(Kind, Option<u16>)> {
         let (kind, alias, first, last) = match *self {
             Self::All { .. } => (Kind::Pci, None, 0, u16::MAX),
@@ -234,7 +234,7 @@ proptest! {
         let ivrs = Ivrs::parse(&bytes).unwrap();
         let unit = &ivrs.units[0];
         prop_assert_eq!(unit.segment, segment);
-        // Those that are named somewhere matter more than random ones.
+        // Prefers IDs that an entry names over random ones.
         let named = unit.scopes.iter().flat_map(|scope| [scope.first, scope.last]);
         for source in named.chain(sources) {
             let by_model = entries.iter().filter_map(|entry| entry.names(kind, source));

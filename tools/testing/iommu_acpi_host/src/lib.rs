@@ -2,13 +2,13 @@
 
 //! The parsers of DMAR and IVRS tables as a user-space crate.
 //!
-//! The files are compiled where they are, nothing is copied. They name the kernel's types by
+//! The crate compiles the files in place, without copies. They name the kernel's types by
 //! `kernel::…` paths, so this crate answers to the name `kernel` and has stand-ins at the same
 //! places.
 
 extern crate self as kernel;
 
-// What a driver reads of a table, a test need not.
+// Tests need not read all fields that a driver reads.
 #[allow(dead_code)]
 #[path = "../../../../drivers/iommu/rust/vtd"]
 mod vtd {
@@ -33,12 +33,12 @@ mod ivrs_tests;
 
 pub use std::fmt;
 
-/// The place of the reader in the `kernel` crate.
+/// The module of the reader in the `kernel` crate.
 pub mod iommu {
     pub use crate::reader;
 }
 
-/// What the kernel's prelude has of all that the parsers use.
+/// The parts of the kernel's prelude that the parsers use.
 pub mod prelude {
     pub use crate::{
         alloc::{

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What a harvest, a map and an unmap cost per entry, in user space.
+//! The cost of a harvest, a map and an unmap per entry, in user space.
 //!
-//! A first look only: the kernel's bitmap and the cost of its calls are not in it. Run with
-//! `cargo bench`; `MIB=1024 cargo bench` for another size.
+//! Only an estimate: it does not include the kernel's bitmap and the cost of its calls. Run
+//! with `cargo bench`; `MIB=1024 cargo bench` for another size.
 
 use iommu_pt_host::pt::{
     tests::{

@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Devices as threads: they walk the tables, set A and D by compare-and-swap, and remember.
+//! Devices as threads: they walk the tables, set A and D by compare-and-swap, and cache.
 //!
-//! A device keeps each translation, and whether its leaf was dirty, until it is told to forget. A
-//! write through a translation that it remembers as dirty touches no table; one through a
-//! translation that it remembers as clean walks again and sets D. It remembers what leads to a table
-//! as well, and walks by that, and the top, until it is told to use another.
+//! A device caches each translation, and whether its leaf was dirty, until an invalidation. A write
+//! through a translation that is cached as dirty touches no table; a write through a translation
+//! that is cached as clean walks again and sets D. The device also caches the links to tables and
+//! the top, and walks by them until it is told to use others.
 
 use crate::{
     memory::HostMem,
@@ -38,13 +38,13 @@ use std::{
     thread, //
 };
 
-/// What devices do before they take note of a flush: at most one access.
+/// What devices share: they check for a flush, at least after each access.
 pub struct Bus {
-    /// The number of flushes that were asked for.
+    /// The number of requested flushes.
     asked: AtomicU64,
-    /// The number that each device has seen.
+    /// The number of the last flush that each device has done.
     seen: Vec<AtomicU64>,
-    /// What the hardware was told to walk; attaching would take the lock.
+    /// The top that the hardware walks; an attach would take the lock.
     top: Mutex<Top>,
     /// Whether devices have to stop.
     pub stop: AtomicBool,
@@ -61,7 +61,7 @@ impl Bus {
         }
     }
 
-    /// Has every device forget what it knows, and waits until none has an access in flight.
+    /// Makes every device drop its cache, and waits until none has an access in flight.
     pub fn flush(&self) {
         let asked = self.asked.fetch_add(1, SeqCst) + 1;
 
@@ -72,18 +72,18 @@ impl Bus {
         }
     }
 
-    /// What the hardware was told to walk.
+    /// The top that the hardware walks.
     pub fn top(&self) -> Top {
         *self.top.lock().unwrap()
     }
 
-    /// A device that has gone answers to every flush.
+    /// A device that has ended counts as having done every flush.
     fn leave(&self, number: usize) {
         self.seen[number].store(u64::MAX, SeqCst);
     }
 }
 
-/// What a device knows.
+/// The cache of a device.
 pub struct Device<'t> {
     number: usize,
     bus: &'t Bus,
@@ -91,14 +91,14 @@ pub struct Device<'t> {
     top: Top,
     /// Translations by the first address of the leaf.
     tlb: BTreeMap<Iova, Leaf>,
-    /// What leads to tables.
+    /// Links to tables.
     links: Links,
     flushed: u64,
     random: u64,
 }
 
 impl<'t> Device<'t> {
-    /// The device with that number, which knows nothing yet.
+    /// The device with that number, with an empty cache.
     pub fn new(number: usize, bus: &'t Bus, mem: &'t HostMem) -> Self {
         Self {
             number,
@@ -120,7 +120,7 @@ impl<'t> Device<'t> {
         self.random
     }
 
-    /// Forgets everything if asked to, and only then says that it did.
+    /// Drops the cache if a flush is requested, and then confirms it.
     pub fn obey(&mut self) {
         let asked = self.bus.asked.load(SeqCst);
 
@@ -133,7 +133,7 @@ impl<'t> Device<'t> {
         }
     }
 
-    /// Takes the top that the hardware was told last, as a device does at any time.
+    /// Uses the latest top of the hardware, as a device may at any time.
     pub fn look_at_top(&mut self) {
         self.top = *self.bus.top.lock().unwrap();
     }
@@ -182,7 +182,7 @@ impl<'t> Device<'t> {
         let leaf = access_by::<S>(self.mem, self.top, iova, false, pick, links)?;
         let first = iova & !leaf.span();
 
-        // It may be dirty; a device that has not written does not rely on it.
+        // The leaf may be dirty; a device that has not written does not rely on that.
         self.tlb.insert(
             first,
             Leaf {
@@ -195,25 +195,25 @@ impl<'t> Device<'t> {
 }
 
 impl Drop for Device<'_> {
-    /// Also after a failure: a thread that waits for the device would wait for good.
+    /// Also after a failure: otherwise a thread would wait for the device for ever.
     fn drop(&mut self) {
         self.bus.leave(self.number);
     }
 }
 
-/// Frees tables after a flush of the bus, and tells it of a new top.
+/// Frees tables after a flush of the bus, and gives it a new top.
 pub struct Flusher<'t> {
     bus: &'t Bus,
     mem: &'t HostMem,
     tables: Vec<DetachedTable<&'t HostMem>>,
-    /// How often a new top was taken, and how often another map was faster.
+    /// How often a new top was used, and how often another map was faster.
     pub tops: (u64, u64),
     /// How often devices had to forget what leads to a table.
     pub forgets: u64,
 }
 
 impl<'t> Flusher<'t> {
-    /// A gather with nothing in it.
+    /// An empty gather.
     pub fn new(bus: &'t Bus, mem: &'t HostMem) -> Self {
         Self {
             bus,
@@ -224,7 +224,7 @@ impl<'t> Flusher<'t> {
         }
     }
 
-    /// Has the devices forget, and frees the tables that waited for that.
+    /// Flushes the devices, and frees the tables that waited for that.
     pub fn flush(&mut self) {
         self.bus.flush();
         for table in self.tables.drain(..) {

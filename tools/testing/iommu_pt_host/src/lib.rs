@@ -2,9 +2,9 @@
 
 //! The kernel's I/O page tables (`rust/kernel/iommu/pt`) as a user-space crate.
 //!
-//! The files are compiled where they are, nothing is copied. They name the kernel's error and
-//! atomic types by `kernel::…` paths, so this crate answers to the name `kernel` and has stand-ins
-//! at the same places.
+//! The crate compiles the files in place, without copies. They name the kernel's error and atomic
+//! types by `kernel::…` paths, so this crate answers to the name `kernel` and has stand-ins at the
+//! same places.
 
 extern crate self as kernel;
 
@@ -22,7 +22,7 @@ pub mod spec;
 pub mod sync;
 pub mod table;
 
-/// The place of the page tables in the `kernel` crate.
+/// The module of the page tables in the `kernel` crate.
 pub mod iommu {
     pub use crate::pt;
 }

@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Memory for tables that watches what is done with it.
+//! Memory for tables that checks how it is used.
 //!
-//! Each table is a separate allocation, which is really freed: AddressSanitizer sees an access that
-//! comes late. Allocations fail on demand. While an operation runs, nothing may be freed but what
-//! the same operation has allocated: all else has to wait for the flush. For hardware that does not
-//! snoop each table has a shadow, which starts as garbage and changes by flushes only.
+//! Each table is a separate allocation, which is really freed: AddressSanitizer detects a use after
+//! free. Allocations fail on demand. An operation may free only what the same operation has
+//! allocated: all else has to wait for the flush. For hardware that does not snoop each table has a
+//! shadow, which starts as garbage and changes by flushes only.
 
 use crate::{
     error::{
@@ -62,7 +62,7 @@ pub struct HostMem {
 }
 
 impl HostMem {
-    /// Memory whose tables the hardware sees as they are, or only as far as they were flushed.
+    /// Memory whose tables the hardware sees directly, or only as far as they were flushed.
     pub fn new(coherent: bool) -> Self {
         Self {
             tables: Mutex::default(),
@@ -89,7 +89,7 @@ impl HostMem {
         self.left.store(tables, SeqCst);
     }
 
-    /// Runs an operation, in which no table may be freed that was there before.
+    /// Runs an operation, which may not free a table that existed before.
     pub fn operation<R>(&self, work: impl FnOnce() -> R) -> R {
         let number = self.operations.fetch_add(1, SeqCst) + 1;
 
@@ -101,7 +101,7 @@ impl HostMem {
         result
     }
 
-    /// The word of an entry, as the hardware accesses it that snoops.
+    /// The word of an entry, as snooping hardware accesses it.
     pub fn word(&self, table: PhysAddr, index: u64) -> &AtomicU64 {
         let word = (table as usize as *const u64).wrapping_add(index as usize);
 
@@ -111,7 +111,7 @@ impl HostMem {
         unsafe { AtomicU64::from_ptr(word.cast_mut()) }
     }
 
-    /// What hardware sees that does not snoop.
+    /// What non-snooping hardware sees.
     pub fn shadows(&self) -> Shadows<'_> {
         Shadows(self)
     }
@@ -211,7 +211,7 @@ unsafe impl TableMem for &HostMem {
             .as_mut()
             .expect("incoherent tables have shadows");
 
-        // Whole cache lines, as the processor does it.
+        // Whole cache lines, as a CPU does.
         for word in offset / 64 * 8..(offset + bytes).div_ceil(64) * 8 {
             shadow[word] = self.word(table, word as u64).load(Relaxed);
         }

@@ -15,16 +15,16 @@ use crate::{
 };
 use std::collections::BTreeMap;
 
-/// A leaf, by what can be said about it without a format.
+/// A leaf, without the details of a format.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Leaf {
     /// Output address of its first byte.
     pub phys: PhysAddr,
     /// Binary logarithm of its size.
     pub lg2: u32,
-    /// What it allows.
+    /// Its permissions.
     pub prot: Prot,
-    /// Whether a device has written through it since it was made clean.
+    /// Whether a device has written through it since it was last clean.
     pub dirty: bool,
 }
 
@@ -53,7 +53,7 @@ pub fn joined(runs: &[(Iova, Iova)]) -> Runs {
     joined
 }
 
-/// What a page table should hold.
+/// The expected content of a page table.
 #[derive(Clone, Debug)]
 pub struct Model {
     /// The leaves by their first address.

@@ -149,21 +149,21 @@ impl<V: View, S: Spec, L: FnMut(Iova, Leaf)> Reader<'_, V, S, L> {
     }
 }
 
-/// Why an access came to nothing.
+/// Why an access failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fault {
     /// Nothing is mapped there, or there is no such address.
     NotMapped,
-    /// It is mapped, but not for this.
+    /// It is mapped, but without the permission.
     NotAllowed,
     /// An entry holds what the specification forbids.
     Malformed(&'static str),
 }
 
-/// Words that lead to tables, as hardware may remember them, by table and index.
+/// Words that link to tables, as hardware may cache them, by table and index.
 pub type Links = HashMap<(PhysAddr, u64), u64>;
 
-/// Reads or writes `iova` as a device does that remembers nothing: see [`access_by`].
+/// Reads or writes `iova` as a device without caches does: see [`access_by`].
 ///
 /// # Errors
 ///
@@ -180,9 +180,9 @@ pub fn access<S: Spec>(
 
 /// Reads or writes `iova` as a device does: walks, sets A on the way and D in the leaf.
 ///
-/// What led to a table when it was last looked at, `links`, is not looked at again. Hardware that
-/// finds a leaf in several entries uses any of them; `pick` chooses which. Loads acquire: what an
-/// entry leads to was there before the entry.
+/// The walk uses cached links, `links`, without reading them again. If a leaf is in several
+/// entries, hardware uses any of them; `pick` chooses which. Loads acquire: a table exists before
+/// the entry that links to it.
 ///
 /// # Errors
 ///
@@ -225,7 +225,7 @@ pub fn access_by<S: Spec>(
                 Word::Leaf { .. } => S::ACCESSED,
             };
 
-            // The word may have changed since it was read: then it is looked at anew.
+            // If the word has changed since it was read, read it again.
             if word | set != word && known.is_none() {
                 if let Err(now) = entry.compare_exchange(word, word | set, SeqCst, Acquire) {
                     word = now;

@@ -11,7 +11,7 @@ pub mod atomic {
 
     /// A memory ordering.
     pub trait MemoryOrdering {
-        /// What it is for the standard library.
+        /// The standard library's ordering.
         const ORDERING: Ordering;
     }
 
@@ -55,13 +55,13 @@ pub mod atomic {
             unsafe { &*ptr.cast() }
         }
 
-        /// Adds; returns what the value was.
+        /// Adds; returns the old value.
         #[inline(always)]
         pub fn fetch_add<O: MemoryOrdering>(&self, value: u64, _: O) -> u64 {
             self.0.fetch_add(value, O::ORDERING)
         }
 
-        /// Subtracts; returns what the value was.
+        /// Subtracts; returns the old value.
         #[inline(always)]
         pub fn fetch_sub<O: MemoryOrdering>(&self, value: u64, _: O) -> u64 {
             self.0.fetch_sub(value, O::ORDERING)
@@ -73,7 +73,7 @@ pub mod atomic {
             self.0.as_ptr()
         }
 
-        /// What serves as a pointer to the value for volatile accesses.
+        /// The type that acts as a pointer to the value for volatile accesses.
         #[cfg(tsan)]
         pub const fn as_ptr(&self) -> Word {
             Word(self.0.as_ptr())
@@ -91,18 +91,18 @@ pub mod atomic {
             self.0.store(value, O::ORDERING)
         }
 
-        /// Writes `new` if the value is `old`; returns what it was, as an error if it wasn't.
+        /// Writes `new` if the value is `old`; returns the old value, as an error if it differs.
         #[inline(always)]
         pub fn cmpxchg<O: MemoryOrdering>(&self, old: u64, new: u64, _: O) -> Result<u64, u64> {
             self.0
                 .compare_exchange(old, new, O::ORDERING, Ordering::Relaxed)
         }
     }
-    /// A word that is accessed by volatile accesses, which ThreadSanitizer takes for plain ones.
+    /// A word with volatile accesses, which ThreadSanitizer treats as plain ones.
     ///
-    /// The kernel's memory model takes them for relaxed atomic ones, so that is what they become. A
-    /// read acquires, because that model orders what depends on the value after it, and the
-    /// sanitizer knows no dependencies.
+    /// The kernel's memory model treats them as relaxed atomic ones, so they become such. A read
+    /// acquires, because that model orders dependent accesses after it, and the sanitizer does not
+    /// know dependencies.
     #[cfg(tsan)]
     pub struct Word(*mut u64);
 

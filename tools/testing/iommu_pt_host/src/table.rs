@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! A page table as most tests have one: with the claims for what they do to it, and with a gather
-//! and a sink for those that ask for nothing special.
+//! The page table of most tests: with the claims for their operations, and with a default gather
+//! and sink.
 
 use crate::{
     error::Result,
@@ -72,7 +72,7 @@ impl<S: Spec, M: TableMem<Flags = ()>> HostTable<S, M> {
         );
     }
 
-    /// Unmaps a range; returns how much.
+    /// Unmaps a range; returns the number of bytes.
     pub fn unmap(&self, iova: Iova, len: u64, gather: &mut impl Gather<M>) -> u64 {
         let range = Range::new(iova, len).unwrap();
         // SAFETY: By the type invariant.
@@ -112,7 +112,7 @@ impl<S: Spec, M: TableMem<Flags = ()>> HostTable<S, M> {
             .unwrap();
     }
 
-    /// Reports what may be written in a range.
+    /// Reports the writable pages of a range.
     pub fn writable(&self, range: Range, sink: &mut impl DirtySink) {
         // SAFETY: By the type invariant.
         let claim = unsafe { Stable::new(range, &self.table) };
@@ -121,7 +121,7 @@ impl<S: Spec, M: TableMem<Flags = ()>> HostTable<S, M> {
     }
 }
 
-/// A gather for where no table may be detached.
+/// A gather for operations that must not detach a table.
 pub struct Never;
 
 impl<M: TableMem> Gather<M> for Never {

@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Threads that play the hardware beside threads that harvest, map and unmap: no write is lost.
+//! Threads that play the hardware run with threads that harvest, map and unmap: no write is lost.
 //!
 //! The threads of a device write to pages of a "guest memory", each write a number higher than any
 //! before. A migration harvests, flushes, and copies what was reported. When the device has stopped
-//! and the last round is through, both memories must be the same. If a single dirty bit had been
-//! lost, its page would differ.
+//! and the last round is done, both memories must be the same. If one dirty bit is lost, its page
+//! differs.
 
 use iommu_pt_host::{
     device::{
@@ -46,10 +46,10 @@ use std::{
 const K4: u64 = 1 << 12;
 const DEVICES: usize = 2;
 
-/// How long each test keeps the threads at work.
+/// The running time of the threads in each test.
 const WORK: Duration = Duration::from_millis(1500);
 
-/// What varies.
+/// The parameters of a test.
 #[derive(Clone, Copy)]
 struct Scene {
     /// Binary logarithms of the leaf sizes of the memory that is migrated, in a row.
@@ -58,7 +58,7 @@ struct Scene {
     rows: u64,
     /// How many migrations run at the same time, into one copy.
     harvesters: usize,
-    /// Whether neighbours map and unmap all the while.
+    /// Whether neighbours map and unmap during the test.
     neighbours: bool,
     /// Whether some queries end inside a leaf.
     ragged: bool,
@@ -73,14 +73,14 @@ impl Scene {
         self.rows * self.row()
     }
 
-    /// Not at the start of a table, so that the neighbours share tables with the memory; aligned for
-    /// the first, which is the largest leaf.
+    /// Not at the start of a table, so that the neighbours share tables with the memory; aligned
+    /// for the first leaf, which is the largest.
     fn base(&self) -> Iova {
         (1 << 30) + (64 * K4).next_multiple_of(1 << self.leaves[0])
     }
 }
 
-/// What the threads of a test share.
+/// The state that the threads of a test share.
 struct Stage<'t, S: Spec> {
     scene: Scene,
     mem: &'t HostMem,
@@ -101,7 +101,7 @@ impl<S: Spec> Stage<'_, S> {
         let mut flusher = Flusher::new(self.bus, self.mem);
         let mut done = 0;
 
-        // Leaf by leaf, so that none is larger than it should be.
+        // Leaf by leaf, so that no leaf is larger than intended.
         for _ in 0..self.scene.rows {
             for lg2 in self.scene.leaves {
                 let iova = self.scene.base() + done;
@@ -123,7 +123,7 @@ impl<S: Spec> Stage<'_, S> {
 
             let at = self.scene.base() + device.random() % self.scene.len();
 
-            // A look before it writes, now and then.
+            // Sometimes a read before the write.
             if device.random() % 4 == 0 {
                 device.read::<S>(at).unwrap();
             }
@@ -135,7 +135,7 @@ impl<S: Spec> Stage<'_, S> {
             done += 1;
         }
         self.writes.fetch_add(done, SeqCst);
-        // A device that has stopped still answers to flushes.
+        // A stopped device still answers flushes.
         while self.harvesting.load(SeqCst) > 0 {
             device.obey();
             thread::yield_now();
@@ -149,8 +149,8 @@ impl<S: Spec> Stage<'_, S> {
         let mut rest = 2;
 
         while rest > 0 {
-            // The last rounds are those that begin when no device writes any more. One is not
-            // enough: another migration may have cleared what it has yet to copy.
+            // The last rounds begin after all devices have stopped writing. One is not enough:
+            // another migration may have cleared pages that it has not copied yet.
             if self.bus.stop.load(SeqCst) {
                 rest -= 1;
             }
@@ -187,8 +187,8 @@ impl<S: Spec> Stage<'_, S> {
         self.harvesting.fetch_sub(1, SeqCst);
     }
 
-    /// Maps and unmaps beside the memory that is migrated, in its tables and in other ones,
-    /// which the other side needs at the same moment.
+    /// Maps and unmaps next to the migrated memory, in its tables and in other ones, which the
+    /// other side needs at the same moment.
     fn disturb(&self, side: u64) {
         let mut flusher = Flusher::new(self.bus, self.mem);
         let near = if side == 0 {
@@ -304,7 +304,7 @@ const LARGE_ROWS: Scene = Scene {
     ..SMALL
 };
 
-/// The tests share the machine, and each has several threads already.
+/// The tests share the host, and each already has several threads.
 static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
 
 macro_rules! scenes {

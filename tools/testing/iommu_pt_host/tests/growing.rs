@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! A top that grows while all use the tree: devices, harvests, and maps that need it at the
+//! A top that grows while devices, harvests and maps use the tree, and several maps need it at the
 //! same moment.
 
 use iommu_pt_host::{
@@ -49,7 +49,7 @@ const PAGE: u64 = 1 << 12;
 /// How often a tree grows from its fewest levels to its most.
 const TREES: usize = 60;
 
-/// Makes one tree grow; returns how many tops were too late, and how many writes there were.
+/// Makes one tree grow; returns the number of tops that lost the race, and of writes.
 fn grow<S: Spec>(number: usize) -> (u64, u64) {
     let (fewest, most) = S::LEVELS;
     let mem = HostMem::new(true);
@@ -70,10 +70,10 @@ fn grow<S: Spec>(number: usize) -> (u64, u64) {
     let late = AtomicU64::new(0);
     let writes = AtomicU64::new(0);
     let start = Barrier::new(4);
-    // Below what the first top covers, mapped all the while.
+    // In the range of the first top, mapped during the whole test.
     host.map(0, 0, PAGES * PAGE, &mut Flusher::new(&bus, &mem));
 
-    // A page beyond each top, for either side.
+    // A page beyond each top, for each side.
     let beyond = |levels: u8, side: u64| -> Iova {
         (1 << (S::item_lg2(u32::from(levels) - 1) + 9)) + (side << 14)
     };
@@ -94,7 +94,7 @@ fn grow<S: Spec>(number: usize) -> (u64, u64) {
 
                     host.map(iova, PAGE * (side + 1), PAGE, &mut flusher);
 
-                    // What is mapped is there for hardware that is told of it from now on.
+                    // From now on the hardware must see the mapping.
                     let top = bus.top();
                     let found = reader::access::<S>(mem, top, iova, true, 0).unwrap();
 
@@ -174,7 +174,7 @@ fn grow<S: Spec>(number: usize) -> (u64, u64) {
     assert_eq!(table.top(), bus.top());
     assert_eq!(table.top().levels, most);
 
-    // The whole tree once more, by the specification.
+    // Checks the whole tree once more, with the reader.
     let mut model = Model {
         leaves: Default::default(),
         sizes: vec![S::PAGE_LG2],
@@ -209,7 +209,7 @@ fn grow<S: Spec>(number: usize) -> (u64, u64) {
     });
 
     assert!(expected.next().is_none());
-    // A top that came too late is not kept.
+    // A top that lost the race is freed.
     assert_eq!(mem.live(), tables.len());
     drop(host);
     assert_eq!(mem.live(), 0);

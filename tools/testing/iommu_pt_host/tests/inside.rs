@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! A large leaf maps memory that looks like tables: no operation goes below the leaf, whatever is
-//! asked for.
+//! A large leaf maps memory that looks like tables: no operation may descend below the leaf.
 
 use iommu_pt_host::{
     memory::HostMem,
@@ -72,7 +71,7 @@ fn look_inside<S: Spec>() {
     let mut memory = Memory::new();
     let phys = memory.0 as usize as u64;
 
-    // Real tables elsewhere, whose words are what the memory is full of: they lead to live tables and to
+    // Real tables elsewhere. The memory is full of their words, which link to live tables and to
     // dirty leaves.
     host.map(G1, 3 * G1 + K4, M2, &mut Never);
     host.set_dirty(G1 + K4).unwrap();

@@ -2,8 +2,8 @@
 
 //! Two maps that need the same table at the same moment.
 //!
-//! The memory makes each wait, before it hands out a table, until the other asks for one too: then
-//! both have seen an empty entry, and both are about to link a table there.
+//! The memory delays each allocation until the other map allocates too: then both maps have read
+//! an empty entry, and both are about to link a table there.
 
 use iommu_pt_host::{
     error::Result,
@@ -61,7 +61,7 @@ unsafe impl TableMem for &Meeting {
         if wait {
             let number = self.arrived.fetch_add(1, SeqCst) + 1;
             let pair = number.div_ceil(2) * 2;
-            // A side that is late finds a table and never asks for one.
+            // A late side finds a table and never allocates one.
             let deadline = Instant::now() + Duration::from_millis(100);
 
             while self.arrived.load(SeqCst) < pair && Instant::now() < deadline {
@@ -145,7 +145,7 @@ fn race<C: Case>(coherent: bool) {
 
             assert_eq!(table.iova_to_phys(&claim), Some((side + 1) << 12));
         }
-        // One table for each level, whichever side came first.
+        // One table for each level, whichever side wins.
         assert_eq!(memory.mem.live(), u64::from(C::F::MAX_LEVELS));
         drop(table);
         assert_eq!(memory.mem.live(), 0);

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Random operations against the model, and the raw tables against both, on every format, number of
-//! levels, set of leaf sizes and kind of hardware: see `sequence`.
+//! Compares random operations with the model, and the raw tables with both, on every format, number
+//! of levels, set of leaf sizes and kind of hardware: see `sequence`.
 
 use iommu_pt_host::{
     sequence::{
@@ -22,7 +22,7 @@ use proptest::{
     }, //
 };
 
-/// How many sequences a format and a number of levels get.
+/// The number of sequences for each format and number of levels.
 const CASES: u32 = 200;
 
 /// Sequences on trees of each number of levels in turn.
@@ -47,7 +47,7 @@ fn each_level<S: Spec>(levels: u8) {
     }
 }
 
-/// The sequences do what they are for: most operations find something to do.
+/// The sequences are effective: most operations have an effect.
 fn bytes_make_sense<S: Spec>() {
     let mut random = 1u64;
     let mut bytes = vec![0u8; 600];

@@ -2,9 +2,9 @@
 
 //! Threads that unmap and map the very range that others harvest.
 //!
-//! Tables that are freed stay in a graveyard, filled with words that a harvest would report: a
-//! harvest that comes late is found out by what it reports, and by what it writes. What is unmapped
-//! must not come back, and a page beside all that, which a device writes to, is never lost.
+//! Freed tables stay in a graveyard, filled with words that a harvest would report: a harvest that
+//! reads a freed table shows in its report and in its writes. An unmapped entry must not come back,
+//! and writes of a device to another page are never lost.
 
 use iommu_pt_host::{
     error::Result,
@@ -50,13 +50,13 @@ const K4: u64 = 1 << 12;
 const M2: u64 = 1 << 21;
 const G1: Iova = 1 << 30;
 
-/// What lies in a freed table: in each format a dirty leaf, which no test maps.
+/// The content of a freed table: in each format a dirty leaf that no test maps.
 const POISON: u64 = 0x6000_0bad_b000_0243;
 
 /// The range that is mapped and unmapped.
 const MOVING: u64 = 2 * M2;
 
-/// Memory whose tables stay when they are freed.
+/// Memory that keeps tables after they are freed.
 struct Graveyard<'m> {
     mem: &'m HostMem,
     dead: Mutex<Vec<NonNull<Table>>>,
@@ -127,7 +127,7 @@ impl<'w, 'm> Gather<&'w Graveyard<'m>> for Retire<'w, 'm> {
     }
 }
 
-/// What was reported: of the moving range, and of the page beside it.
+/// The reports: of the changing range, and of the other page.
 #[derive(Default)]
 struct Report {
     beside: bool,
@@ -145,7 +145,7 @@ impl DirtySink for Report {
     fn cleared(&mut self, _range: Range) {}
 }
 
-/// Ends the harvests, also after a failure: a thread that waits for them would wait for good.
+/// Ends the harvests, also after a failure: otherwise a thread would wait for them for ever.
 struct Stop<'a>(&'a AtomicBool);
 
 impl Drop for Stop<'_> {
@@ -177,7 +177,7 @@ fn remove<S: Spec>(lg2s: &[u32]) {
     let map = |iova, phys, len| host.map(iova, phys, len, &mut Retire(&walks));
     let unmap = |iova, len| assert_eq!(host.unmap(iova, len, &mut Retire(&walks)), len);
     let write = |iova| {
-        // A harvest may be in between.
+        // A harvest may run in between.
         while host.set_dirty(iova).is_err() {}
     };
 
@@ -212,14 +212,14 @@ fn remove<S: Spec>(lg2s: &[u32]) {
             let lg2 = lg2s[round as usize % lg2s.len()];
             let step = 1u64 << lg2;
 
-            // Turned round, so that no leaf is larger than that.
+            // In reverse order, so that no leaf is larger.
             for at in (0..MOVING).step_by(step as usize) {
                 map(G1 + at, MOVING - step - at, step);
             }
             for at in (0..MOVING).step_by((step * 3).max(8 * K4) as usize) {
                 write(G1 + at);
             }
-            // The page beside all that is written to once more when the last write was seen.
+            // The device writes the other page again once the last write was reported.
             if seen.load(SeqCst) >= written.load(SeqCst) {
                 written.fetch_add(1, SeqCst);
                 write(beside);
@@ -240,7 +240,7 @@ fn remove<S: Spec>(lg2s: &[u32]) {
 
     let seen = seen.load(SeqCst) + u64::from(report.beside);
 
-    // Two harvests may both have seen one.
+    // Two harvests may both have reported one write.
     assert!(seen >= written.load(SeqCst), "a write was lost");
     assert!(seen > 10, "only {seen} writes");
     assert!(walks.is_idle());

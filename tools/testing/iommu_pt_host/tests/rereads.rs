@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Two migrations of the same pages: what one finds dirty, the other has made clean before the first
-//! looks again. A page that no device has written is reported by neither.
+//! Two migrations of the same pages: one finds a page dirty, and the other makes it clean before
+//! the first reads it again. Neither may report a page that no device has written.
 
 use iommu_pt_host::{
     memory::HostMem,
@@ -41,11 +41,11 @@ fn is_written(page: u64) -> bool {
     page >= 64 && page % 8 == 1 + page / 8 % 7
 }
 
-/// How many pages the harvests report before the test ends, and how long it waits for that.
+/// The number of reported pages after which the test ends, and its time limit.
 const REPORTS: u64 = 40_000;
 const LIMIT: Duration = Duration::from_secs(50);
 
-/// Counts the pages that were reported, and keeps one that no device has written.
+/// Counts the reported pages, and records one that no device has written.
 #[derive(Default)]
 struct Report {
     pages: u64,
@@ -96,7 +96,7 @@ fn race<S: Spec>() {
         }
         while reported.load(SeqCst) < REPORTS && Instant::now() < deadline && !stop.load(SeqCst) {
             for page in (0..PAGES).filter(|page| is_written(*page)) {
-                // Fails where a harvest was in between.
+                // Fails if a harvest was in between.
                 let _ = host.set_dirty(BASE + page * PAGE);
             }
         }

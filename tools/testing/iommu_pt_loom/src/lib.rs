@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: GPL-2.0
 
 //! The kernel's I/O page tables (`rust/kernel/iommu/pt`) on loom's atomics: a test runs once for
-//! each order in which a few threads can meet, and for each value that the memory model lets a read
-//! have.
+//! each interleaving of a few threads, and for each value that the memory model allows a read to
+//! return.
 //!
-//! The files are compiled where they are, as in `iommu_pt_host`, whose stand-in for the kernel's
-//! errors this crate shares.
+//! The crate compiles the files in place, like `iommu_pt_host`, and shares its stand-in for the
+//! kernel's errors.
 
 extern crate self as kernel;
 
@@ -17,7 +17,7 @@ pub mod error;
 pub mod memory;
 pub mod sync;
 
-/// The place of the page tables in the `kernel` crate.
+/// The module of the page tables in the `kernel` crate.
 pub mod iommu {
     pub use crate::pt;
 }

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Memory for tables whose first entries can be used, and the hardware that walks them.
+//! Memory for tables with only a few usable entries, and the hardware that walks them.
 
 use crate::{
     error::Result,
@@ -34,10 +34,11 @@ use std::{
     }, //
 };
 
-/// How many entries of a table can be used.
+/// The number of usable entries of a table.
 pub const USED: usize = 3;
 
-/// What memory holds before it is zeroed: a table, in each format, where there is none.
+/// The content of memory before it is zeroed: in each format a link to a table that does not
+/// exist.
 const GARBAGE: u64 = 0xdead_d000 | 0x207;
 
 type Words = [Atomic<u64>; TABLE_ENTRIES];
@@ -46,8 +47,8 @@ type Words = [Atomic<u64>; TABLE_ENTRIES];
 #[derive(Default)]
 struct Tables {
     live: HashSet<PhysAddr>,
-    /// Those that were freed. Each holds garbage, so that a thread that comes late finds it, and
-    /// stays until the memory goes.
+    /// The freed tables. Each holds garbage, so that a late thread reads garbage, and stays until
+    /// the memory is dropped.
     dead: Vec<PhysAddr>,
 }
 
@@ -74,7 +75,7 @@ impl Drop for Tables {
     }
 }
 
-/// The memory. Its own book-keeping is none of loom's business.
+/// The memory. Loom does not track its bookkeeping.
 #[derive(Clone, Default)]
 pub struct Mem(Arc<Mutex<Tables>>);
 
@@ -125,7 +126,7 @@ unsafe impl TableMem for Mem {
             .live
             .insert(table.as_ptr() as usize as u64);
         for slot in 0..USED {
-            // A thread that finds the table without being ordered after this reads garbage.
+            // A thread that finds the table but is not ordered after this store reads garbage.
             // SAFETY: The word is there.
             unsafe {
                 self.word(table.as_ptr() as usize as u64, slot)
@@ -162,18 +163,19 @@ unsafe impl TableMem for Mem {
     unsafe fn flush(&self, _start: NonNull<u8>, _bytes: usize) {}
 }
 
-/// What hardware remembers: words that lead to tables, by table and index.
+/// The hardware's cache: words that link to tables, by table and index.
 pub type Links = HashMap<(PhysAddr, usize), u64>;
 
-/// Gathers for hardware that is told of new tops under a lock, and is flushed when it is dropped.
+/// Gathers for hardware that gets new tops under a lock; dropping the gather flushes the
+/// hardware.
 pub struct Waiting<'m> {
     /// The memory.
     pub mem: &'m Mem,
-    /// What an operation holds that changes the top.
+    /// The lock of an operation that changes the top.
     pub top_lock: &'m loom::sync::Mutex<()>,
-    /// What the hardware holds while it uses a translation, and what it remembers.
+    /// The lock that the hardware holds while it uses a translation, and its cache.
     pub walking: &'m loom::sync::Mutex<Links>,
-    /// What has to be over before a table is freed.
+    /// The walks that must end before a table is freed.
     pub walks: &'m Walks<Mem>,
     tables: Vec<DetachedTable<Mem>>,
 }
@@ -222,7 +224,7 @@ impl Drop for Waiting<'_> {
         if self.tables.is_empty() {
             return;
         }
-        // The flush: walks that were under way are over after it.
+        // The flush: it ends all walks that were in progress.
         self.walking.lock().unwrap().clear();
         for table in self.tables.drain(..) {
             // SAFETY: Nothing leads to the table, and the hardware has forgotten it.

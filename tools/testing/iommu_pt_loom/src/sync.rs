@@ -11,7 +11,7 @@ pub mod atomic {
 
     /// A memory ordering.
     pub trait MemoryOrdering {
-        /// What it is for loom.
+        /// Loom's ordering.
         const ORDERING: Ordering;
     }
 
@@ -55,21 +55,21 @@ pub mod atomic {
             self.0.as_ref().expect("an entry that no test uses")
         }
 
-        /// What serves as a pointer to the value for volatile accesses.
+        /// The type that acts as a pointer to the value for volatile accesses.
         pub fn as_ptr(&self) -> Word<'_> {
             Word(self)
         }
 
-        /// Writes `new` if the value is `old`; returns what it was, as an error if it wasn't.
+        /// Writes `new` if the value is `old`; returns the old value, as an error if it differs.
         pub fn cmpxchg<O: MemoryOrdering>(&self, old: u64, new: u64, _: O) -> Result<u64, u64> {
             self.used()
                 .compare_exchange(old, new, O::ORDERING, Ordering::Relaxed)
         }
     }
 
-    /// A word that is accessed by volatile accesses, which the kernel's memory model takes for relaxed
-    /// atomic ones. A read acquires: that model orders what depends on the value after it, and
-    /// loom's knows no dependencies.
+    /// A word with volatile accesses, which the kernel's memory model treats as relaxed atomic
+    /// ones. A read acquires: that model orders dependent accesses after it, and loom does not know
+    /// dependencies.
     pub struct Word<'a>(&'a Atomic<u64>);
 
     impl Word<'_> {
@@ -87,10 +87,10 @@ pub mod atomic {
 
         /// Writes the word.
         ///
-        /// By an exchange, whose old value is not looked at. Loom keeps no order of all stores to a word:
-        /// behind a compare-and-exchange in one thread and a store in another, a third could read what
-        /// the exchange has written, though the store is the last one because nothing may come between
-        /// the two sides of an exchange.
+        /// Uses an exchange, and ignores the old value. Loom does not keep a total order of the
+        /// stores to a word: after a compare-and-exchange in one thread and a store in another, a
+        /// third thread could read the value of the exchange, although the store is the last one
+        /// because nothing may come between the two sides of an exchange.
         ///
         /// # Safety
         ///

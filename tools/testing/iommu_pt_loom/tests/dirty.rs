@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Harvests beside a device that writes, in every order: what Documentation/driver-api/rust-iommu
-//! (dirty.rst) says of a load and an exchange that clear D, and of the flush behind them.
+//! Harvests while a device writes, in every order. Checks what Documentation/driver-api/rust-iommu
+//! (dirty.rst) says about the load and the exchange that clear D, and about the flush after them.
 
 use iommu_pt_loom::{
     memory::Mem,
@@ -39,10 +39,10 @@ type Cache = [bool; PAGES];
 struct Machine<F: Format> {
     mem: Mem,
     table: PageTable<F, Mem>,
-    /// The last table on the way to the pages.
+    /// The table of the pages' leaves.
     leaves: PhysAddr,
     cache: Mutex<Cache>,
-    /// What the device has written to each page: the number of the write.
+    /// The number of the last write of the device to each page.
     memory: Mutex<[u32; PAGES]>,
 }
 
@@ -121,8 +121,8 @@ impl<F: Format> Machine<F> {
         })
     }
 
-    /// A write of the device. A flush waits until it is in memory, which the lock of the cache stands
-    /// for.
+    /// A write of the device. A flush waits until the write is in memory; the lock of the cache
+    /// models that.
     fn write(&self, page: usize, number: u32) {
         let mut cache = self.cache.lock().unwrap();
 
@@ -146,7 +146,7 @@ impl<F: Format> Machine<F> {
         self.memory.lock().unwrap()[page] = number;
     }
 
-    /// A round of a migration: harvest, flush, copy what was reported.
+    /// A round of a migration: harvest, flush, copy the reported pages.
     fn round(&self, copy: &mut [u32; PAGES]) {
         // SAFETY: Nothing is mapped or unmapped any more.
         let claim = unsafe { Stable::new(Range::new(0, K4 * PAGES as u64).unwrap(), &self.table) };
@@ -169,7 +169,8 @@ impl<F: Format> Machine<F> {
     }
 }
 
-/// The device writes what `writes` says; after the last round, it standing still, the copy is true.
+/// The device makes the writes of `writes`; after it has stopped and the last round is done, the
+/// copy must be identical.
 fn migrate<F: Format>(writes: &'static [usize]) {
     let mut builder = loom::model::Builder::new();
 
@@ -204,7 +205,7 @@ fn two_pages_are_written_in_turn() {
     migrate::<X86_64>(&[1, 0, 1]);
 }
 
-/// The last page of a query is looked at by itself, those before it together.
+/// The harvest reads the last page of a query alone, and those before it together.
 #[test]
 fn the_last_page_is_one_of_them() {
     migrate::<VtdSs>(&[1, 2, 1]);

@@ -140,7 +140,7 @@ impl<F: Format> Tree<F> {
 fn model(test: impl Fn() + Sync + Send + 'static) {
     let mut builder = loom::model::Builder::new();
 
-    // How often a thread is interrupted where it need not be.
+    // The largest number of preemptions.
     builder.preemption_bound = Some(3);
     builder.check(test);
 }
@@ -300,7 +300,7 @@ impl DirtySink for Pages {
 }
 
 impl<F: Format> Tree<F> {
-    /// Harvests three pages, whatever may be changing them.
+    /// Harvests three pages, while other threads may change them.
     fn harvest(&self) -> Vec<u64> {
         let range = Range::new(0, 3 * K4).unwrap();
         // SAFETY: Tables are freed by `Waiting`.
@@ -321,7 +321,7 @@ impl<F: Format> Tree<F> {
     }
 }
 
-/// What is unmapped beside a harvest does not come back, wherever they meet.
+/// An entry that is unmapped during a harvest does not come back, in any interleaving.
 #[test]
 fn a_page_is_unmapped_beside_a_harvest() {
     model(|| {
@@ -343,8 +343,8 @@ fn a_page_is_unmapped_beside_a_harvest() {
     });
 }
 
-/// A table that is replaced beside a harvest is freed when nothing reads it any more, once, and in
-/// the end.
+/// A table that is replaced during a harvest is freed exactly once, after its last reader has
+/// left.
 #[test]
 fn a_table_is_replaced_beside_a_harvest() {
     model(|| {
@@ -368,7 +368,7 @@ fn a_table_is_replaced_beside_a_harvest() {
     });
 }
 
-/// The same with two harvests, of which either may be the last.
+/// The same with two harvests; either may be the last.
 #[test]
 fn a_table_is_replaced_beside_two_harvests() {
     let mut builder = loom::model::Builder::new();
@@ -393,7 +393,7 @@ fn a_table_is_replaced_beside_two_harvests() {
     });
 }
 
-/// A translation that is made under a walk finds the one or the other.
+/// A translation under a walk finds the old or the new leaf.
 #[test]
 fn a_table_is_replaced_beside_a_translation() {
     model(|| {

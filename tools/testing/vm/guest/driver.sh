@@ -1,13 +1,14 @@
 # SPDX-License-Identifier: GPL-2.0
 # shellcheck shell=sh
 #
-# Words of the tests that load and unload the driver: MODULE is its name and
-# MODULE_PARAMETERS what it was loaded with, both from load_module of lib.sh.
+# Functions for the tests that load and unload the driver: MODULE is its name and
+# MODULE_PARAMETERS are its parameters, both from load_module of lib.sh.
 
 RELEASE=/sys/kernel/debug/$MODULE/release
 DISK=/dev/nvme0n1
 
-# expect WORD NAME COMMAND...: WORD is pass or fail, what the command must do.
+# expect WORD NAME COMMAND...: WORD is pass or fail, the required result of the
+# command.
 expect()
 {
 	expect_word=$1
@@ -28,7 +29,7 @@ release()
 	echo "$1" >"$RELEASE"
 }
 
-# Nothing of the driver: no unit, no claim on its registers, no switch.
+# The driver left nothing: no unit, no claim on its registers, no switch.
 is_gone()
 {
 	! has_units && ! grep -q "$MODULE" /proc/iomem && ! [ -e "$RELEASE" ]
@@ -61,7 +62,7 @@ pasids_are()
 	done
 }
 
-# releases: devices that have PASIDs send them only while somebody translates them.
+# releases: devices have PASIDs enabled only while a unit translates them.
 releases()
 {
 	pasids_are 1 && release 1 && pasids_are 0
@@ -87,10 +88,10 @@ disk_is_there()
 	return 1
 }
 
-# faults: those that the log tells of, with the device that is to blame.
+# faults: those in the log, with the device that caused each.
 faults()
 {
-	# The driver may look for them every half second only.
+	# The driver may poll them only every half second.
 	sleep 1
 	dmesg | grep -E "^(\[[^]]*\] )?$MODULE: .*, device [0-9a-f]"
 }

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0
 # shellcheck shell=sh
 #
-# The words that a job in the guest is written in.  Each test prints KTAP: its
-# own output nested by two spaces, then one result line.
+# The functions for jobs in the guest. Each test prints KTAP: its own output nested by
+# two spaces, then one result line.
 
 TESTS=0
 FAILED=0
@@ -27,9 +27,9 @@ result()
 	esac
 }
 
-# nest NAME: nests what it reads, as the subtest NAME.  The name at its start lets
-# a parser tell the end of a program that died from the results around it.
-# Line by line, so that what came before a crash is there to read.
+# nest NAME: nests its input as the subtest NAME. The name at the start lets a parser
+# separate a program that died from the results around it. Line by line, so that the
+# output before a crash is not lost.
 nest()
 {
 	nest_begun=
@@ -62,8 +62,8 @@ run()
 	esac
 }
 
-# kunit_suites [NAME...]: what the suites said when they ran, at boot or when
-# their module was loaded; each of NAME must be among them.
+# kunit_suites [NAME...]: the output of the suites that ran at boot or when their module
+# was loaded; each NAME must be among them.
 kunit_suites()
 {
 	kunit_ran=
@@ -94,7 +94,7 @@ kunit_suites()
 	done
 }
 
-# A preparation that fails ends the job: no test after it would mean anything.
+# A failed preparation ends the job: the results of later tests would be meaningless.
 must()
 {
 	if ! "$@" >/tmp/must 2>&1; then
@@ -105,7 +105,7 @@ must()
 	fi
 }
 
-# shared_memory SIZE: pages that anonymous shared memory gets, small or huge.
+# shared_memory SIZE: the page size of anonymous shared memory, small or huge.
 shared_memory()
 {
 	case $1 in
@@ -117,24 +117,25 @@ shared_memory()
 
 has_units()
 {
-	# Not just any: iommufd's mock has an entry there too.
+	# Checks for the right entry: iommufd's mock has one there too.
 	set -- /sys/class/iommu/rust-*
 	test -e "$1"
 }
 
-# load_module NAME [PARAMETER...], which the tests of the driver itself know as MODULE
-# and MODULE_PARAMETERS.
+# load_module NAME [PARAMETER...]: sets MODULE and MODULE_PARAMETERS for the tests of
+# the driver itself.
 load_module()
 {
 	must modprobe "$@"
 	export MODULE="$1"
 	shift
 	export MODULE_PARAMETERS="$*"
-	# Loaded is not taken: a unit that somebody else drives stays his.
+	# Loading can succeed without taking a unit: the driver does not take a unit
+	# that another driver uses.
 	must has_units
 }
 
-# unbind_vfio takes VFIO_DEVICES away from their driver again.
+# unbind_vfio unbinds VFIO_DEVICES from their driver.
 unbind_vfio()
 {
 	for bind_bdf in $VFIO_DEVICES; do

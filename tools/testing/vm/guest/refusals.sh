@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: GPL-2.0
 # shellcheck shell=sh
 #
-# Words of the tests of what a driver refuses, and of odd firmware that it takes:
-# behind those of driver.sh, with MODULE set.  Each says nothing and succeeds, or
-# says what is wrong.
+# Functions for the tests of what a driver refuses, and of odd firmware that it
+# accepts. They need driver.sh, and MODULE set. Each one succeeds silently, or says
+# what is wrong.
 
-# module_says MODULE WORDS: its part of the log has them, since that was last cleared.
+# module_says MODULE WORDS: the module has logged them since the log was last cleared.
 module_says()
 {
 	dmesg | grep -F "$1: " | grep -qF "$2" && return
@@ -37,19 +37,19 @@ does_not_load()
 		! grep -q "^$load_module " /proc/modules
 }
 
-# refuses ERROR WORDS [PARAMETER...]: the driver is not loaded, and leaves nothing.
+# refuses ERROR WORDS [PARAMETER...]: the driver does not load, and leaves nothing.
 refuses()
 {
 	does_not_load "$MODULE" "$@" && is_gone
 }
 
-# claims MODULE: how many ranges of registers it has claimed.
+# claims MODULE: the number of register ranges that it has claimed.
 claims()
 {
 	grep -c "$1" /proc/iomem
 }
 
-# refuses_beside MODULE ERROR WORDS: another driver is not loaded, and the driver
+# refuses_beside MODULE ERROR WORDS: another driver does not load, and the driver
 # drives the units as before.
 refuses_beside()
 {
@@ -58,7 +58,7 @@ refuses_beside()
 		[ "$(claims "$MODULE")" = "$refuses_claims" ] && [ -e "$RELEASE" ]
 }
 
-# A disk is written and read by DMA, whoever translates it.
+# Writes and reads a disk by DMA, with or without a driver of the unit.
 disk_works()
 {
 	modprobe nvme && disk_is_there || return
@@ -68,8 +68,8 @@ disk_works()
 	cmp /tmp/written /tmp/read
 }
 
-# function_of SLOT: the function 0 of that slot, which has the bus in front unless it
-# is on the root bus.
+# function_of SLOT: the function 0 of that slot; SLOT begins with the bus unless it is
+# the root bus.
 function_of()
 {
 	case $1 in
@@ -78,7 +78,7 @@ function_of()
 	esac
 }
 
-# takes SLOT: vfio-pci takes the function.
+# takes SLOT: vfio-pci binds to the function.
 takes()
 {
 	takes_bdf=$(function_of "$1")
@@ -93,13 +93,13 @@ gives_back()
 	echo "$gives_bdf" >/sys/bus/pci/drivers/vfio-pci/unbind
 }
 
-# migrates SLOT: with the function at vfio-pci.
+# migrates SLOT: migrates memory that the function at vfio-pci writes.
 migrates()
 {
 	iommu-migrate --device "$(function_of "$1")" --size 4M --progress plain
 }
 
-# does_not_migrate SLOT WORDS: that program says why.
+# does_not_migrate SLOT WORDS: the migration program says why.
 does_not_migrate()
 {
 	if migrates "$1" >/tmp/migration 2>&1; then
@@ -116,7 +116,7 @@ untracked()
 	/tests/iommu_rust/untracked "$(function_of "$1")"
 }
 
-# dies TEST SLOT SLOT: a test of dead_unit, which ends the unit.
+# dies TEST SLOT SLOT: a test of dead_unit, after which the unit is dead.
 dies()
 {
 	dmesg -c >/dev/null
@@ -152,7 +152,7 @@ says_once()
 	[ "$(wc -l </tmp/said)" = 1 ]
 }
 
-# migrates_again SLOT: vfio takes it once more, and a memory is migrated.
+# migrates_again SLOT: vfio binds once more, and memory is migrated.
 migrates_again()
 {
 	takes "$1" && migrates "$1"
@@ -164,14 +164,14 @@ is_outside()
 	! [ -e "/sys/bus/pci/devices/$(function_of "$1")/iommu_group" ]
 }
 
-# units_are COUNT: so many units are driven.
+# units_are COUNT: the driver drives that many units.
 units_are()
 {
 	ls -d /sys/class/iommu/rust-*
 	[ "$(find /sys/class/iommu -name 'rust-*' | wc -l)" = "$1" ]
 }
 
-# shares SLOT SLOT: both write in one page table, and what they wrote is found.
+# shares SLOT SLOT: both write through one page table, and all their writes are found.
 shares()
 {
 	/tests/iommu_rust/dirty_shared -v leaf_4k "$(function_of "$1")" "$(function_of "$2")" \
@@ -189,7 +189,7 @@ share_group()
 	[ -n "$share_one" ] && [ "$share_one" = "$share_other" ]
 }
 
-# domain_is SLOT TYPE: what its default domain is.
+# domain_is SLOT TYPE: its default domain has this type.
 domain_is()
 {
 	domain_file=/sys/bus/pci/devices/$(function_of "$1")/iommu_group/type
@@ -197,7 +197,7 @@ domain_is()
 	grep -qx "$2" "$domain_file"
 }
 
-# domain_becomes SLOT TYPE: asks the core for another default domain.
+# domain_becomes SLOT TYPE: the core switches it to this default domain.
 domain_becomes()
 {
 	echo "$2" >"/sys/bus/pci/devices/$(function_of "$1")/iommu_group/type"
@@ -217,22 +217,22 @@ copies()
 	/tests/iommu_rust/edu_copy "$(function_of "$1")"
 }
 
-# is_stopped_at SLOT ADDRESS: an access of the edu device there is refused.
+# is_stopped_at SLOT ADDRESS: the unit refuses an access of the edu device there.
 is_stopped_at()
 {
 	dmesg -c >/dev/null
 	/tests/iommu_rust/edu_copy "$(function_of "$1")" "$2" && faults || return
-	# Nobody else is to find these.
+	# Later checks must not find these faults.
 	dmesg -c >/dev/null
 }
 
-# lets_go: leaves the units as they were found, and loads no more.
+# lets_go: the driver restores the units, and is unloaded.
 lets_go()
 {
 	release 1 && pasids_are 0 && unloads
 }
 
-# kernel_says WORDS: as says, but anybody.
+# kernel_says WORDS: as says, but for any part of the kernel.
 kernel_says()
 {
 	dmesg | grep -qF "$1"

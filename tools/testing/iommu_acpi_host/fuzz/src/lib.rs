@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What the fuzz targets have in common: bytes become a firmware table, and what a parser says of
-//! it is held against a second reading of the same bytes (`iommu_acpi_host::check`).
+//! The common part of the fuzz targets: bytes become a firmware table, and the parser's result is
+//! compared with a second reading of the same bytes (`iommu_acpi_host::check`).
 
 #[cfg(not(feature = "libfuzzer"))]
 #[path = "../../../iommu_pt_host/fuzz/src/driver.rs"]
@@ -18,8 +18,8 @@ pub use libfuzzer_sys;
 
 /// Runs one of `iommu_acpi_host::check` on the table that `bytes` stand for.
 ///
-/// They are the table from its first record on, with four bytes of the fixed part in front, and
-/// once the table itself. With `TRACE` in the environment the table is printed.
+/// Runs it twice: with the bytes as four bytes of the fixed part and the records, and with the
+/// bytes as the whole table. With `TRACE` in the environment the table is printed.
 pub fn check(signature: &[u8; 4], check: fn(&[u8]), bytes: &[u8]) {
     let table = iommu_acpi_host::check::with_fixed_part(signature, bytes);
 

@@ -30,7 +30,7 @@ struct Unit {
     acpi: Vec<u16>,
 }
 
-/// Devices that need their caches: the segment, which.
+/// Devices that need their caches: the segment, the devices.
 type Cached = (u16, Vec<Scope>);
 
 /// What the table holds.
@@ -183,7 +183,7 @@ fn compare(read: &[ReadScope], expected: &[Scope]) {
     }
 }
 
-/// Parses a table and panics unless the parser says of it what is there.
+/// Parses a table and panics if the parser's result is wrong.
 pub fn dmar(table: &[u8]) {
     let parsed = Dmar::parse(table);
     let Some(expected) = read(table) else {

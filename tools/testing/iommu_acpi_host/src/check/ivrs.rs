@@ -31,7 +31,7 @@ struct Unit {
 /// Reserved memory: segment, devices, first and last byte, whether it may be read and written.
 type Reserved = (u16, (u16, u16), (u64, u64), (bool, bool));
 
-/// The bytes of the device entry at the start of `bytes`, if it is there whole.
+/// The bytes of the device entry at the start of `bytes`, if it is complete.
 fn entry(bytes: &[u8]) -> Option<&[u8]> {
     let len = match bytes[0] {
         0x00..=0x3f => 4,
@@ -113,7 +113,7 @@ fn unit(kind: u16, block: &[u8]) -> Option<Unit> {
     })
 }
 
-/// Adds a unit, or its newer description; nothing if that contradicts what is known of it.
+/// Adds a unit, or its newer description; nothing if that contradicts the older one.
 fn add(units: &mut Vec<Unit>, unit: Unit) -> Option<()> {
     let same = |other: &Unit| (other.segment, other.source) == (unit.segment, unit.source);
 
@@ -172,8 +172,8 @@ fn read(table: &[u8]) -> Option<(Vec<Unit>, Vec<Reserved>)> {
     Some((units, reserved))
 }
 
-/// What counts for a requester ID: of the entries that want something the one with the fewest IDs,
-/// and of several the one that comes first.
+/// The settings of a requester ID: of the entries with settings, those with the fewest IDs win,
+/// and of these the first one.
 fn settings(scopes: &[Scope], source: u16) -> u8 {
     let mut best: Option<(u16, u8)> = None;
 
@@ -186,7 +186,7 @@ fn settings(scopes: &[Scope], source: u16) -> u8 {
     best.map_or(0, |(_, settings)| settings)
 }
 
-/// Parses a table and panics unless the parser says of it what is there.
+/// Parses a table and panics if the parser's result is wrong.
 pub fn ivrs(table: &[u8]) {
     let parsed = Ivrs::parse(table);
     let Some((units, reserved)) = read(table) else {

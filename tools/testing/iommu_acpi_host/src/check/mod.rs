@@ -1,10 +1,11 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What the parsers must make of any bytes, written from the specifications a second time.
+//! The required result of the parsers for any bytes: a second implementation of the
+//! specifications.
 //!
-//! Shares no code with the parsers: a table is split here by slices, judged as a whole, and then
-//! compared with what a parser says of it, whether it takes the table and what is in it. Panics
-//! where they differ. Property tests and fuzz targets call it for every table.
+//! Shares no code with the parsers: this module splits a table by slices, checks it as a whole,
+//! and compares the parser's result: whether it accepts the table, and the content. Panics if
+//! they differ. Property tests and fuzz targets call it for every table.
 
 mod dmar;
 mod ivrs;
@@ -27,7 +28,8 @@ fn u64_at(bytes: &[u8], at: usize) -> u64 {
 }
 
 /// Splits records that follow each other: `header` bytes at the start of each hold its type and
-/// length, which `read` returns. Nothing if a length leads past the end or into the header.
+/// length, which `read` returns. Nothing if a length extends past the end or ends inside the
+/// header.
 fn split(
     mut rest: &[u8],
     header: usize,
@@ -49,10 +51,10 @@ fn split(
     Some(records)
 }
 
-/// A table of `signature` whose fixed part has its first bytes that matter, the others zero, from
-/// the start of `bytes`, and all that follows in `bytes` behind it.
+/// A table of `signature`: the start of `bytes` becomes the first significant bytes of the fixed
+/// part, whose other bytes are zero; the rest of `bytes` follows the fixed part.
 ///
-/// So a fuzzer does not have to find the fixed part first.
+/// So a fuzzer need not find the fixed part first.
 pub fn with_fixed_part(signature: &[u8; 4], bytes: &[u8]) -> Vec<u8> {
     let (own, rest) = bytes.split_at(bytes.len().min(4));
     let mut table = signature.to_vec();

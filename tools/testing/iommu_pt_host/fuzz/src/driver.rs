@@ -2,9 +2,9 @@
 
 //! Random inputs without libFuzzer, for machines where it cannot be built.
 //!
-//! Takes the arguments of libFuzzer that matter: files are run one by one, files in directories
-//! are run and then changed at random until the time given by `-max_total_time=` is over, and an
-//! input that fails is left where `-artifact_prefix=` says.
+//! Accepts the most important arguments of libFuzzer: it runs each file once, runs files in
+//! directories and then mutates them at random for the time of `-max_total_time=`, and stores a
+//! failing input at the place of `-artifact_prefix=`.
 
 use std::{
     fs,
@@ -33,7 +33,7 @@ impl Random {
         (self.next() >> 16) as usize % end
     }
 
-    /// Another input made of one that there is.
+    /// A mutation of an existing input.
     fn change(&mut self, bytes: &[u8]) -> Vec<u8> {
         let mut bytes = bytes.to_vec();
 
@@ -54,7 +54,7 @@ impl Random {
     }
 }
 
-/// What the arguments say.
+/// The parsed arguments.
 #[derive(Default)]
 struct Arguments {
     files: Vec<String>,
@@ -81,7 +81,7 @@ impl Arguments {
                     "max_total_time" => read.time = Duration::from_secs(number()?),
                     "seed" => read.seed = number()?,
                     "artifact_prefix" => read.artifacts = value.into(),
-                    // The others have no meaning here.
+                    // Ignores the others.
                     _ => {}
                 }
             } else if Path::new(&argument).is_dir() {

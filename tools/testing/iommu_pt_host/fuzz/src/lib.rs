@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What the fuzz targets have in common: bytes become operations on page tables, which are held
-//! against a model and against a reader of the raw tables (`iommu_pt_host::sequence`).
+//! The common part of the fuzz targets: bytes become operations on page tables, which are
+//! compared with a model and with a reader of the raw tables (`iommu_pt_host::sequence`).
 
 #[cfg(not(feature = "libfuzzer"))]
 mod driver;

@@ -17,7 +17,7 @@ use crate::{
     }, //
 };
 
-/// More leaves than this are not asked for at once.
+/// The most leaves of one request.
 const MOST_LEAVES: u64 = 1600;
 
 /// Bytes, and zeroes behind them.
@@ -44,8 +44,8 @@ impl Bytes<'_> {
     }
 }
 
-/// The places where something can go wrong: the ends of the address spaces and the boundaries of
-/// the tables of each level. Few, so that operations meet.
+/// The critical addresses: the ends of the address spaces and the boundaries of the tables of
+/// each level. Only a few, so that operations hit the same ones.
 fn places<S: Spec>(apertures: &[(Iova, Iova)]) -> Vec<Iova> {
     let mut places = Vec::new();
 
@@ -66,14 +66,14 @@ struct Decoder<'b> {
     bytes: Bytes<'b>,
     places: Vec<Iova>,
     apertures: Vec<(Iova, Iova)>,
-    /// Sizes that are used.
+    /// The sizes in use.
     sizes: Vec<u32>,
     /// The smallest of them.
     page: u64,
 }
 
 impl Decoder<'_> {
-    /// A leaf size; the smaller half of them comes up more often.
+    /// A leaf size; smaller ones are more frequent.
     fn size(&mut self) -> u64 {
         let byte = self.bytes.byte() as usize;
         let many = self.sizes.len();
@@ -106,7 +106,7 @@ impl Decoder<'_> {
         };
 
         self.places = places;
-        // Now and then out of the address space, or odd.
+        // Sometimes outside of the address space, or unaligned.
         match kind >> 3 {
             31 => iova,
             30 => iova + amount % 5,
@@ -152,7 +152,7 @@ impl Decoder<'_> {
         }
     }
 
-    /// As long as `span`, or where as many leaves end as take a moment only.
+    /// As long as `span`, or shorter, so that the number of leaves stays small.
     fn bounded(&self, iova: Iova, phys: u64, span: u64) -> u64 {
         let mut done = 0u64;
 
@@ -163,7 +163,7 @@ impl Decoder<'_> {
             );
             let fits = |lg2: &&u32| at & mask(**lg2) == 0 && left >= mask(**lg2);
             let Some(lg2) = self.sizes.iter().rev().find(fits) else {
-                // Not aligned, so that nothing is mapped at all.
+                // Unaligned, so that the map must fail.
                 return span;
             };
 
@@ -184,7 +184,7 @@ impl Decoder<'_> {
         let phys = (phys & !low | iova & low) & mask(51);
 
         match kind {
-            // Where output addresses end.
+            // The end of the output addresses.
             0..8 => (mask(52) - span.min(mask(40))) & !low,
             8 => phys | amount,
             9 => phys | amount << 56,
@@ -271,7 +271,7 @@ impl Decoder<'_> {
     }
 }
 
-/// The hardware and the operations that `bytes` stand for.
+/// The hardware and the operations that `bytes` encode.
 pub fn decode<S: Spec>(bytes: &[u8]) -> (Setup, Vec<Op>) {
     let mut bytes = Bytes(bytes);
     let (fewest, most) = S::LEVELS;
@@ -292,7 +292,7 @@ pub fn decode<S: Spec>(bytes: &[u8]) -> (Setup, Vec<Op>) {
             .iter()
             .fold(0, |sizes, lg2| sizes | 1 << lg2),
         2 => 1 << S::SIZES[0],
-        // Any of them, and some that the format does not have.
+        // Any size, including some that the format does not have.
         _ => random | 1 << S::SIZES[0],
     };
     let setup = Setup {

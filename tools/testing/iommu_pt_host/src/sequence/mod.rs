@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Sequences of operations, made of bytes and held against the model and the raw tables.
+//! Sequences of operations, decoded from bytes and compared with the model and the raw tables.
 //!
-//! The random tests and the fuzzer make the bytes. Any bytes are a sequence, and a byte means the
-//! same wherever it stands, so that a shorter or simpler input is a shorter or simpler sequence.
+//! The random tests and the fuzzer make the bytes. Any bytes are a valid sequence, and the
+//! meaning of a byte does not depend on its position, so a shorter or simpler input is a shorter
+//! or simpler sequence.
 
 mod decode;
 mod run;
@@ -25,7 +26,7 @@ use crate::{
 pub struct Setup {
     /// Number of levels at first.
     pub levels: u8,
-    /// Number of levels that it may come to.
+    /// Number of levels that it may grow to.
     pub max_levels: u8,
     /// Whether the upper half of the address space is used.
     pub upper: bool,
@@ -44,7 +45,7 @@ pub struct Setup {
 /// An operation. Lengths are given by the last address less the first, so that none is zero.
 #[derive(Clone, Copy, Debug)]
 pub enum Op {
-    /// Maps, with memory for so many tables; undoes it if that is not enough.
+    /// Maps, with memory for that many tables; undoes the map if memory runs out.
     Map {
         /// First address.
         iova: Iova,
@@ -54,7 +55,7 @@ pub enum Op {
         span: u64,
         /// Permissions.
         prot: Prot,
-        /// How many tables there is memory for.
+        /// The number of tables that memory allows.
         tables: Option<u64>,
     },
 
@@ -78,7 +79,7 @@ pub enum Op {
         write: bool,
     },
 
-    /// Asks for the dirty pages.
+    /// Queries the dirty pages.
     Harvest {
         /// First address.
         iova: Iova,
@@ -100,11 +101,11 @@ pub enum Op {
         iova: Iova,
     },
 
-    /// The flush is done: tables may be freed.
+    /// Completes the flush: tables may be freed.
     Flush,
 }
 
-/// Runs the sequence that `bytes` are, in the format of `S`.
+/// Runs the sequence in `bytes`, in the format of `S`.
 pub fn check<S: Spec>(bytes: &[u8]) {
     let (setup, ops) = decode::<S>(bytes);
 

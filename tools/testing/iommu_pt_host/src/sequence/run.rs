@@ -52,21 +52,21 @@ use std::{
     sync::OnceLock, //
 };
 
-/// So many tables are always enough to come to a new top.
+/// This many tables are always enough for a new top.
 const STUBBORN: u64 = 7;
 
 static TRACE: OnceLock<bool> = OnceLock::new();
 
-/// Keeps tables until the flush, and checks that each came after its range.
+/// Keeps tables until the flush, and checks that the gather got the range before the table.
 struct Later<'m> {
     mem: &'m HostMem,
     /// Ranges of the operation under way.
     ranges: Runs,
-    /// Where the tables were before it.
+    /// The tables before the operation.
     places: Tables,
     /// The top that the hardware was given.
     top: Top,
-    /// Whether it cannot be given another, and whether that was tried.
+    /// Whether the hardware cannot use another top, and whether the operation tried one.
     stubborn: bool,
     refused: bool,
     setup: Setup,
@@ -98,7 +98,7 @@ impl<'m> Gather<&'m HostMem> for Later<'m> {
 
     fn change_top(&mut self, mut new: NewTop<'_>) {
         assert!(new.is_current(), "nothing else changes it");
-        // A gather that has looked at it may not give it back.
+        // A gather may also check the top and then not publish it.
         if self.stubborn {
             self.refused = true;
             return;
@@ -106,7 +106,8 @@ impl<'m> Gather<&'m HostMem> for Later<'m> {
         assert!(new.top().levels > self.top.levels);
         assert!(self.setup.skip_levels || new.top().levels == self.top.levels + 1);
         self.top = new.top();
-        // A large leaf may take its place in the same operation, after another has grown above it.
+        // A large leaf may replace it in the same operation, after another table has grown above
+        // it.
         self.places
             .insert(self.top.phys, (0, (self.reach)(self.top)));
         // SAFETY: What plays the hardware walks the top that was kept above.
@@ -154,7 +155,7 @@ impl Later<'_> {
     fn covers(&self, run: (Iova, Iova)) -> bool {
         let mut from = run.0;
 
-        // Ranges may come in any order and overlap.
+        // Ranges may come in any order and may overlap.
         while let Some(last) = self
             .ranges
             .iter()
@@ -178,7 +179,7 @@ impl Later<'_> {
     }
 }
 
-/// What a harvest says.
+/// The report of a harvest.
 #[derive(Default)]
 struct Report {
     runs: Runs,
@@ -195,7 +196,7 @@ impl DirtySink for Report {
     }
 }
 
-/// What owns the tree: a page table, or a test that wants what a page table does not offer.
+/// The owner of the tree: a page table, or a test that needs more than a page table offers.
 enum Owner<'m, S: Spec> {
     Table(PageTable<S::F, &'m HostMem>),
     Parts {
@@ -276,7 +277,7 @@ impl<'m, S: Spec> Run<'m, S> {
         self.owner.tree()
     }
 
-    /// The tree that the hardware walks against the model; no table is lost.
+    /// Compares the tree that the hardware walks with the model; no table may be lost.
     fn compare(&self) {
         let real = self.compare_view(self.mem);
 
@@ -315,7 +316,7 @@ impl<'m, S: Spec> Run<'m, S> {
 
         self.begin();
         self.mem.fail_after(tables.unwrap_or(u64::MAX));
-        // One number stands for hardware that takes no new top.
+        // One value stands for hardware that cannot use a new top.
         self.later.stubborn = tables == Some(STUBBORN);
 
         let got = self.mem.operation(|| {
@@ -347,7 +348,7 @@ impl<'m, S: Spec> Run<'m, S> {
 
         assert_eq!(got, expected);
         if got.1.is_err() && got.0 > 0 {
-            // What callers do: exactly what was there before is there again.
+            // As callers do: the tree must be exactly as before.
             if let Some(last) = run.0.checked_add(got.0 - 1) {
                 self.unmap(Range::inclusive(run.0, last).unwrap());
             }
@@ -367,7 +368,7 @@ impl<'m, S: Spec> Run<'m, S> {
         let mut claim = unsafe { Exclusive::new(range, &self.owner) };
 
         self.begin();
-        // It needs no memory.
+        // This needs no memory.
         self.mem.fail_after(0);
 
         let got = self
@@ -390,7 +391,7 @@ impl<'m, S: Spec> Run<'m, S> {
                 let (_, expected) = expected.expect("nothing is mapped there");
                 let dirty = expected.dirty;
 
-                // The entry that was picked need not be the dirty one.
+                // The picked entry need not be the dirty one.
                 assert!(dirty || !leaf.dirty);
                 assert_eq!(Leaf { dirty, ..leaf }, expected);
             }
@@ -428,8 +429,8 @@ impl<'m, S: Spec> Run<'m, S> {
             assert_eq!(got, Ok(()));
             assert_eq!(joined(&report.runs), runs);
             assert!(report.runs.iter().chain(&report.cleared).all(inside));
-            // From the first to the last of what became clean is to be flushed: told once, and only if
-            // there is any.
+            // The gather must get the range from the first to the last clean leaf: once, and only
+            // if there is any.
             let first = cleaned.iter().map(|leaf| leaf.0).min();
             let last = cleaned.iter().map(|leaf| leaf.1).max();
 
@@ -469,7 +470,7 @@ impl<'m, S: Spec> Run<'m, S> {
     }
 
     fn op(&mut self, op: &Op) {
-        // A range beyond all numbers is none.
+        // A range beyond the largest number is empty.
         let range = |iova: Iova, span: u64| {
             let range = match span.checked_add(1) {
                 Some(len) => Range::new(iova, len),
@@ -506,7 +507,7 @@ impl<'m, S: Spec> Run<'m, S> {
                 stride,
                 write,
             } => {
-                // What hardware writes that does not snoop is lost or not: nothing reads it there.
+                // A write by non-snooping hardware may be lost: nothing reads it there.
                 let count = if self.setup.coherent { count } else { 0 };
 
                 for step in 0..count {
@@ -525,7 +526,7 @@ impl<'m, S: Spec> Run<'m, S> {
                     self.translate(at);
                 }
             }
-            // What does not snoop does not see it either.
+            // Non-snooping hardware does not see it either.
             Op::Mark { iova } if self.setup.coherent => self.mark(iova),
             Op::Mark { .. } => {}
             Op::Flush => self.later.flush(),
@@ -534,7 +535,7 @@ impl<'m, S: Spec> Run<'m, S> {
 }
 
 /// Runs `ops` on a new page table; panics where it differs from the model. With `TRACE` in the
-/// environment it says what it is about to do.
+/// environment it prints each operation first.
 pub fn run<S: Spec>(setup: Setup, ops: &[Op]) {
     let trace = *TRACE.get_or_init(|| std::env::var_os("TRACE").is_some());
     let mem = HostMem::new(setup.coherent);
@@ -578,7 +579,7 @@ pub fn run<S: Spec>(setup: Setup, ops: &[Op]) {
             eprintln!("{number}: {op:x?}");
         }
         run.op(op);
-        // Often enough to find out where, and not for each of many.
+        // Often enough to locate a failure, but not for each of many.
         if number % 4 == 3 {
             run.compare();
         }

@@ -5,9 +5,9 @@
 //! The specification counts levels from 1; here they start at 0. An entry names the level of the
 //! table that it leads to ("Next Level"), 0 for a leaf of the size that the level has by itself,
 //! 7 for a leaf whose size is coded in its address: as many ones from bit 12 on, with a zero above
-//! them, as the size has bits more than 13. A leaf larger than one entry stands in each of the
-//! entries that it covers, with the same word but for what the hardware sets: it sets A and D in
-//! whichever of them it read.
+//! them, as the size has bits more than 13. A leaf larger than one entry is in each of the entries
+//! that it covers, with the same word except the bits that the hardware sets: it sets A and D in
+//! the entry that it read.
 
 use super::{
     mask,
@@ -27,7 +27,7 @@ pub struct AmdV1Pages<F, const PAGE_LG2: u32, const LEVELS: u8>(std::marker::Pha
 /// AMD v1.
 pub type AmdV1 = AmdV1Pages<fmt::AmdV1, 12, 6>;
 
-/// AMD v1 as iommufd's selftest has it, which is no hardware: pages of 2 KiB, five levels.
+/// AMD v1 of iommufd's selftest, which no hardware uses: pages of 2 KiB, five levels.
 pub type AmdV1Mock = AmdV1Pages<fmt::AmdV1Mock, 11, 5>;
 
 const PR: u64 = 1 << 0;

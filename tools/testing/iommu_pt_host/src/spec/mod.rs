@@ -2,9 +2,8 @@
 
 //! What the specifications say about the formats, for tests: bits, sizes, levels, address spaces.
 //!
-//! Written from the specifications and from nothing else. No code is shared with the formats under
-//! `pt/fmt`, nor with the tests that live beside them: what is held against each other here was
-//! written twice.
+//! Written only from the specifications. This module shares no code with the formats under `pt/fmt`
+//! or with the tests in the same files, so tests compare two independent implementations.
 
 mod amdv1;
 mod vtdss;
@@ -24,7 +23,7 @@ use crate::pt::{
     Prot, //
 };
 
-/// Bits 51:12 of an entry, which is where all formats have the address.
+/// Bits 51:12 of an entry, which hold the address in all formats.
 pub const ADDRESS: u64 = 0x000f_ffff_ffff_f000;
 
 /// Number of entries of a table.
@@ -38,7 +37,7 @@ pub const fn mask(lg2: u32) -> u64 {
     }
 }
 
-/// What an entry says.
+/// The meaning of an entry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Word {
     /// Nothing is mapped.
@@ -58,7 +57,7 @@ pub enum Word {
         phys: PhysAddr,
         /// Binary logarithm of its size.
         lg2: u32,
-        /// What it allows.
+        /// Its permissions.
         prot: Prot,
     },
 }
@@ -95,7 +94,7 @@ pub trait Spec: 'static {
     /// Binary logarithm of the output addresses.
     const OUTPUT_LG2: u32 = 52;
 
-    /// Binary logarithm of what an entry of `level` covers; level 0 has the smallest leaves.
+    /// Binary logarithm of the range of an entry of `level`; level 0 has the smallest leaves.
     fn item_lg2(level: u32) -> u32 {
         Self::PAGE_LG2 + 9 * level
     }
@@ -104,7 +103,7 @@ pub trait Spec: 'static {
     /// included.
     fn input_lg2(levels: u8) -> u32;
 
-    /// The address that the hardware takes for `iova`, of which the levels resolve the low bits.
+    /// The address that the hardware uses for `iova`; the levels resolve its low bits.
     fn canonical(iova: Iova, levels: u8) -> Iova {
         let above = 64 - Self::input_lg2(levels);
 
@@ -128,10 +127,10 @@ pub trait Spec: 'static {
         }
     }
 
-    /// What becomes of permissions in this format; `None` if it can't express them.
+    /// The permissions as this format stores them; `None` if it cannot express them.
     fn prot(prot: Prot) -> Option<Prot>;
 
-    /// What `word` says in a table of `level`.
+    /// The meaning of `word` in a table of `level`.
     ///
     /// # Errors
     ///

@@ -32,7 +32,7 @@ impl Spec for X86_64 {
         [48, 57][usize::from(levels) - 4]
     }
 
-    /// Whatever may be written may be read, and snooping is not said here.
+    /// A writable leaf is also readable, and an entry does not state snooping.
     fn prot(prot: Prot) -> Option<Prot> {
         if prot.contains(Prot::WRITE) {
             Some(Prot::READ | Prot::WRITE)
