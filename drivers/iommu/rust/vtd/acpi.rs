@@ -2,14 +2,14 @@
 
 //! The DMAR table: which remapping units there are and which devices each one serves.
 //!
-//! VT-d specification, chapter 8. Pure: works on bytes, trusts none of them. A table that lies
-//! about a length, names a unit twice or leaves an address out is refused whole, because half a
-//! description would leave devices outside of every unit. Reserved memory that ends before it begins
-//! is left out and told of, as by the C driver: such tables are in the field, and no device is
-//! worse off than without the record.
+//! VT-d specification, chapter 8. Pure: works on bytes and trusts none of them. A table with a
+//! wrong length, with a unit twice or without an address is refused as a whole, because half a
+//! description would leave devices outside of every unit. The parser ignores and reports reserved
+//! memory that ends before it begins, like the C driver: such tables exist in the field, and
+//! ignoring the record harms no device.
 //!
-//! Records that are not read: ATSR (8.5) and SIDP are about device TLBs, which this driver does not
-//! switch on; ANDD (8.7) gives a name to a device that a scope of a unit has the requester ID of.
+//! The parser does not read these records: ATSR (8.5) and SIDP are about device TLBs, which this
+//! driver does not enable; ANDD (8.7) names a device whose requester ID is in a scope of a unit.
 
 pub(crate) mod scope;
 
@@ -35,11 +35,11 @@ const FIXED_BYTES: usize = 48;
 /// Offset of the host address width in the fixed part.
 const WIDTH_OFFSET: usize = 36;
 
-/// Flag of the table: firmware has kept devices from DMA until here.
+/// Flag of the table: firmware has blocked DMA of devices until now.
 const PLATFORM_OPT_IN: u8 = 1 << 2;
 
-/// Flag of the table: firmware forces the remapping of DMA off (`DMAR_REMAP_OPT_OUT`). That of bit 1
-/// is about x2APIC mode.
+/// Flag of the table: firmware forces the remapping of DMA off (`DMAR_REMAP_OPT_OUT`). Bit 1 is the
+/// opt-out of x2APIC mode.
 const OPT_OUT: u8 = 1 << 3;
 
 /// Flag of a SATC record: its devices do not work without their translation caches.
@@ -57,11 +57,11 @@ pub(crate) struct UnitInfo {
     pub(crate) base: u64,
     /// Bytes of its register set.
     pub(crate) bytes: usize,
-    /// Whether it serves what no other unit of the segment names.
+    /// Whether it serves the devices that no other unit of the segment names.
     pub(crate) include_all: bool,
-    /// What it serves by name.
+    /// The devices that it names.
     pub(crate) scopes: KVec<Scope>,
-    /// Requester IDs of devices that are on no PCI bus, which ACPI has names for.
+    /// Requester IDs of devices that are not on a PCI bus and have names in ACPI.
     pub(crate) acpi_devices: KVec<u16>,
 }
 
@@ -87,7 +87,7 @@ pub(crate) struct CachedInfo {
     pub(crate) scopes: KVec<Scope>,
 }
 
-/// Where a unit is (RHSA, 8.6).
+/// The proximity domain of a unit (RHSA, 8.6).
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct AffinityInfo {
     /// Physical address of its registers.
@@ -96,12 +96,12 @@ pub(crate) struct AffinityInfo {
     pub(crate) proximity: u32,
 }
 
-/// What the whole table says.
+/// The content of the whole table.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Dmar {
     /// Whether firmware forces the remapping of DMA off.
     pub(crate) opt_out: bool,
-    /// Whether firmware has kept devices from DMA until here.
+    /// Whether firmware has blocked DMA of devices until now.
     pub(crate) platform_opt_in: bool,
     /// Bits of a host address.
     pub(crate) host_width: u8,
@@ -113,7 +113,7 @@ pub(crate) struct Dmar {
     pub(crate) inverted: KVec<(u64, u64)>,
     /// Devices that do not work without their translation caches.
     pub(crate) cached: KVec<CachedInfo>,
-    /// Where units are.
+    /// The proximity domains of units.
     pub(crate) affinities: KVec<AffinityInfo>,
 }
 
@@ -122,7 +122,7 @@ impl Dmar {
     ///
     /// # Errors
     ///
-    /// Says at which offset the table contradicts itself.
+    /// Returns the offset at which the table contradicts itself.
     pub(crate) fn parse(bytes: &[u8]) -> Result<Self, TableError> {
         let bad = |offset, what| TableError::Bad { offset, what };
         let mut reader = Reader::new(bytes);
@@ -250,7 +250,7 @@ impl Dmar {
         self.reserved.push(
             ReservedInfo {
                 segment,
-                // Firmware that does not align its regions gets the whole pages.
+                // If firmware does not align a region, reserve whole pages.
                 first: first & !0xfff,
                 last: last | 0xfff,
                 scopes,
@@ -375,7 +375,7 @@ mod tests {
     #[test]
     fn flags_of_the_table() -> Result {
         let mut bytes = table(&[ALL])?;
-        // Interrupt remapping, x2APIC mode and opt-in are no reason to leave DMA alone.
+        // Flags of interrupt remapping, x2APIC mode and opt-in do not matter for DMA.
         for (flags, opt_out, opt_in) in [(0b0111, false, true), (0b1000, true, false)] {
             bytes[WIDTH_OFFSET + 1] = flags;
             let dmar = Dmar::parse(&bytes)?;
@@ -397,7 +397,7 @@ mod tests {
             devfn: 0x10,
         }];
         assert!(dmar.cached[0].scopes[0].serves(&gpu));
-        // One that can do without its cache is as any other.
+        // A device that can work without its cache is like any other.
         let mut optional = [0; 16];
         optional.copy_from_slice(CACHED);
         optional[4] = 0;
@@ -426,7 +426,7 @@ mod tests {
         Ok(())
     }
 
-    /// The rest of the table is good for something.
+    /// The rest of the table is still used.
     #[test]
     fn inverted_memory_is_left_out() -> Result {
         let mut backwards = [0; 32];
@@ -452,7 +452,7 @@ mod tests {
         Ok(())
     }
 
-    /// No single byte that lies makes the parser loop, panic or read past the end.
+    /// No single wrong byte makes the parser loop, panic or read past the end.
     #[test]
     fn every_lie_is_survived() -> Result {
         let mut bytes = table(&[UNIT, ALL, RESERVED, AFFINITY, CACHED])?;

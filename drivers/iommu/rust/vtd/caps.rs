@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What a unit can do, in terms of what the driver wants to know.
+//! The capabilities of a unit, as the driver uses them.
 //!
 //! VT-d specification, 11.4.2 and 11.4.3 for the bits; 3.6 and 3.7 for the widths of first-stage
-//! and second-stage translation. Pure: the values are read once, by [`crate::unit`].
+//! and second-stage translation. Pure: [`crate::unit`] reads the values once.
 
 use kernel::{
     prelude::*,
@@ -18,9 +18,9 @@ use crate::regs::cap::{
 /// The two kinds of tables that translate the addresses of a paging domain.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Stage {
-    /// x86-64 tables; accessed and dirty flags are always live.
+    /// x86-64 tables; accessed and dirty flags are always active.
     First,
-    /// VT-d's own tables; dirty flags are live while the PASID entry says so.
+    /// VT-d's own tables; the PASID entry enables the dirty flags.
     Second,
 }
 
@@ -35,14 +35,14 @@ pub(crate) struct Shape {
     pub(crate) page_sizes: u64,
 }
 
-/// What a unit lacks, so that it cannot be driven.
+/// A missing capability, without which the driver cannot drive the unit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Missing {
     /// Queued invalidation.
     Queue,
     /// Scalable mode.
     ScalableMode,
-    /// A stage of translation that is usable.
+    /// A usable stage of translation.
     Stage,
 }
 
@@ -64,7 +64,7 @@ pub(crate) enum NoDirty {
     NoStage,
     /// The stage has no dirty flags.
     NoFlags,
-    /// Walks are incoherent: the unit's write of D and our cache flush could race.
+    /// Walks are incoherent: the unit's write of D and the driver's cache flush race.
     Incoherent,
 }
 
@@ -128,7 +128,7 @@ impl Caps {
         }
     }
 
-    /// Bits of an address that the unit accepts at all.
+    /// Bits of an address that the unit accepts.
     fn guest_width(&self) -> u8 {
         // CAST: the field is 6 bits wide.
         self.cap.guest_width().get() as u8 + 1
@@ -187,7 +187,7 @@ impl Caps {
         })
     }
 
-    /// The most levels that `SAGAW` names: what pass-through entries must be set up with (9.6).
+    /// The largest number of levels in `SAGAW`, which pass-through entries must use (9.6).
     pub(crate) fn widest(&self) -> u8 {
         let supported = self.cap.second_stage_levels().get();
         (3..=5u8)
@@ -198,8 +198,9 @@ impl Caps {
 
     /// Whether `stage` can track what devices write.
     ///
-    /// First-stage tables always carry live flags. Second-stage tables need `SSADS`. Either needs
-    /// coherent walks: an incoherent walker's set of D races with the flush of our own stores.
+    /// The flags of first-stage tables are always active. Second-stage tables need `SSADS`.
+    /// Either needs coherent walks: an incoherent walker's write of D races with the driver's
+    /// cache flush.
     ///
     /// # Errors
     ///
@@ -237,12 +238,13 @@ impl Caps {
         self.ecap.snoop_control().into_bool()
     }
 
-    /// Whether absent entries may be cached, so that making one present needs an invalidation.
+    /// Whether the unit may cache absent entries, so that making one present needs an
+    /// invalidation.
     pub(crate) fn caching_mode(&self) -> bool {
         self.cap.caching_mode().into_bool()
     }
 
-    /// Whether the write buffer must be flushed explicitly.
+    /// Whether the driver must flush the write buffer explicitly.
     pub(crate) fn write_buffer(&self) -> bool {
         self.cap.write_buffer_flush().into_bool()
     }
@@ -252,7 +254,7 @@ impl Caps {
         self.cap.enhanced_set_root().into_bool()
     }
 
-    /// Whether reads and writes in flight can be drained by an IOTLB invalidation.
+    /// Whether an IOTLB invalidation can drain reads and writes in flight.
     pub(crate) fn drain(&self) -> (bool, bool) {
         (
             self.cap.drain_reads().into_bool(),
@@ -317,7 +319,7 @@ mod tests {
         assert_eq!(caps(CAP_48, QI | SSTS).usable(), Err(Missing::ScalableMode));
         assert_eq!(caps(CAP_48, QI | SMTS).usable(), Err(Missing::Stage));
         assert_eq!(caps(CAP_48, QI | SMTS | SSTS).usable(), Ok(()));
-        // Second stage without any number of levels is no stage.
+        // A second stage without any number of levels is unusable.
         let none = CAP_48 & !(0x1f << 8);
         assert_eq!(caps(none, QI | SMTS | SSTS).usable(), Err(Missing::Stage));
     }
@@ -334,7 +336,8 @@ mod tests {
                 page_sizes: all
             })
         );
-        // A guest width of 39 bits with three and four levels on offer takes three.
+        // With a guest width of 39 bits, and three and four levels on offer, the stage has
+        // three.
         let narrow = (CAP_48 & !(0x3f << 16)) | 38 << 16;
         let shape = caps(narrow, SSTS).shape(Stage::Second);
         assert_eq!(shape.map(|s| (s.levels, s.width)), Some((3, 39)));

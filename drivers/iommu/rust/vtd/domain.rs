@@ -3,12 +3,12 @@
 //! Paging domains: tables of one stage, and the units that have cached their translations.
 //!
 //! Each domain has its own id in every unit that it is attached to, on both stages. The
-//! specification would let first-stage domains share one, since their translations are cached by
+//! specification allows first-stage domains to share one, since units cache their translations by
 //! PASID as well (6.2.5); but requests without PASID use PASID 0 on every device, and two domains
 //! must not share a tag.
 //!
 //! Lock order: the lock of a domain's ids is taken under the attach lock of the registry; under it
-//! only the locks of a unit are taken. It may be slept under.
+//! only the locks of a unit are taken. Its holder may sleep.
 
 use kernel::{
     iommu::{
@@ -123,11 +123,12 @@ macro_rules! either {
 pub(crate) struct Domain {
     table: Table,
     shape: Shape,
-    /// Whether the units' walks snoop, so that the tables are not flushed from the caches.
+    /// Whether the units' walks snoop, so that the driver need not flush tables from the caches.
     coherent: bool,
     /// Whether it was allocated to track dirty pages.
     dirty: bool,
-    /// Whether new mappings are made known to units that cache absent ones or buffer writes.
+    /// Whether the driver invalidates new mappings, for units that cache absent ones or buffer
+    /// writes.
     sync_map: bool,
     /// Whether every access snoops, whatever the device asks for: always, if the unit that the
     /// domain was allocated for can enforce it.
@@ -138,13 +139,13 @@ pub(crate) struct Domain {
     ids: DomainIds<Unit>,
 }
 
-/// What a device in a domain holds: the domain's id in the unit of the device.
+/// The state of a device in a domain: the domain's id in the unit of the device.
 pub(crate) struct Attachment {
     id: Arc<DomainId<Unit>>,
     pasid: u32,
 }
 
-/// What a flush of the domain addresses.
+/// The target of a flush of the domain.
 #[derive(Clone)]
 pub(crate) struct Tag {
     unit: Arc<Unit>,
@@ -157,7 +158,7 @@ impl PartialEq for Tag {
     }
 }
 
-/// Whether a unit needs to be told of new mappings of `stage`.
+/// Whether a unit needs an invalidation for new mappings of `stage`.
 ///
 /// A unit with caching mode caches absent second-stage entries, never absent first-stage ones
 /// (VT-d specification, 6.1).
@@ -165,10 +166,10 @@ fn needs_sync_map(caps: &Caps, stage: Stage) -> bool {
     caps.write_buffer() || (stage == Stage::Second && caps.caching_mode())
 }
 
-/// What all leaves of a domain have in common.
+/// The common bits of all leaves of a domain.
 fn leaf_flags(stage: Stage, coherent: bool, snoop: bool) -> Prot {
     let mut flags = Prot::NONE;
-    // In the first stage the PASID entry says it.
+    // In the first stage the PASID entry enforces snooping.
     if snoop && stage == Stage::Second {
         flags |= Prot::SNOOP;
     }
@@ -241,7 +242,7 @@ impl Domain {
             && (!self.coherent || caps.coherent_walk())
             && (!self.dirty || caps.dirty(stage).is_ok())
             && (self.sync_map || !needs_sync_map(caps, stage))
-            // What says so is reserved on a unit that cannot enforce it.
+            // The bit is reserved on a unit that cannot enforce snooping.
             && (!self.snoop || caps.snoop_control())
     }
 
@@ -253,7 +254,7 @@ impl Domain {
         let common = Common {
             domain: attachment.id.id,
             walk_snoop: self.coherent,
-            // In second-stage tables every leaf says it.
+            // In second-stage tables every leaf enforces snooping.
             page_snoop: stage == Stage::First && self.snoop,
         };
         match stage {
@@ -327,8 +328,8 @@ impl PagingDomain for Domain {
             })
     }
 
-    /// Second-stage entries have a switch (SSADE). First-stage dirty flags are always live: the
-    /// core has made the tables clean before this call, and there is nothing to change.
+    /// Second-stage entries have a switch (SSADE). First-stage dirty flags are always active: the
+    /// core has made the tables clean before this call, and no entry changes.
     fn set_tracking(
         &self,
         endpoint: &Arc<Endpoint>,
@@ -393,9 +394,9 @@ impl PagingDomain for Domain {
         })
     }
 
-    /// Nothing to switch: it holds from the first mapping and the first attachment on. So it holds
-    /// for whatever was mapped meanwhile, and for a container of VFIO, which asks after it has
-    /// attached.
+    /// Changes nothing: the domain enforces snooping from the first mapping and the first
+    /// attachment on. So all existing mappings snoop, also for a container of VFIO, which asks
+    /// after it has attached.
     fn enforce_cache_coherency(&self, _attachments: &Attachments<Self>) -> bool {
         self.snoop
     }
@@ -432,7 +433,7 @@ mod tests {
     #[test]
     fn a_unit_that_does_not_snoop_sets_no_flags() {
         assert!(leaf_flags(Stage::First, false, false).contains(Prot::USED));
-        // These are what dirty tracking reads.
+        // Dirty tracking reads these.
         assert_eq!(leaf_flags(Stage::First, true, false), Prot::NONE);
         assert_eq!(leaf_flags(Stage::Second, true, false), Prot::NONE);
         // Here the unit is not asked to.

@@ -78,7 +78,7 @@ static REGISTRY: Registry<Vtd> = Registry::new();
 
 /// Takes bus mastering from all devices behind the unit number `unit`, which is dead.
 ///
-/// Returns how many devices had it, [`None`] if this was done before. Context: any.
+/// Returns the number of devices that had it, [`None`] if an earlier call did this. Context: any.
 pub(crate) fn isolate(unit: usize) -> Option<usize> {
     REGISTRY.isolate(unit)
 }
@@ -104,7 +104,7 @@ impl Vtd {
     ///
     /// # Errors
     ///
-    /// Each has been reported in words. All units are as they were found then.
+    /// The log names each error. All units have their original state then.
     pub(crate) fn new(dmar: Dmar, policy: Policy) -> Result<Arc<Self>> {
         let node = |base| {
             let affinity = dmar
@@ -114,7 +114,7 @@ impl Vtd {
             affinity.and_then(|affinity| node_of(affinity.proximity))
         };
         let mut units = KVec::with_capacity(dmar.units.len(), GFP_KERNEL)?;
-        // All are looked at before any is touched.
+        // Checks all units before it writes to any.
         for (number, info) in dmar.units.into_iter().enumerate() {
             let node = node(info.base);
             units.push(Unit::take(number, info, node)?, GFP_KERNEL)?;
@@ -166,7 +166,8 @@ impl Vtd {
 
     /// The unit that serves the device at `place`, which `path` leads to.
     ///
-    /// A unit that names it, or a bridge above it, comes before the one that serves all others.
+    /// A unit that names it, or a bridge above it, takes precedence over the one that serves all
+    /// others.
     fn unit_of(&self, place: &Place, path: &Path) -> Option<usize> {
         let named = self.units.iter().position(|unit| {
             unit.info.segment == place.segment && scope::any_serves(&unit.info.scopes, &path.chain)
@@ -218,7 +219,7 @@ impl Driver for Vtd {
             cached.segment == place.segment && scope::any_serves(&cached.scopes, &path.chain)
         });
         if needs_cache && !unit.caps.pass_through() {
-            // With translation on it would do no DMA at all.
+            // With translation on it could do no DMA.
             pr_err!(
                 "dmar{}: serves the device {}, which needs its translation cache (SATC), and \
                  cannot pass it through (ECAP.PT); this driver cannot drive it\n",
@@ -322,7 +323,7 @@ impl Driver for Vtd {
     fn shutdown(&self) {
         let mut power = self.power.lock();
         let mut running = 0;
-        // The last that was started is the first to stop.
+        // Stops the units in reverse order.
         while let Some(powered) = power.pop() {
             let unit = powered.unit().clone();
             drop(powered);

@@ -2,10 +2,11 @@
 
 //! What the driver keeps for a device: its unit, its requester IDs, its PASID table.
 //!
-//! The context entries of a device are made when it is probed, with a PASID table in which nothing
-//! is present: from then on the table alone decides what the device reaches. They go when the
-//! device is released, unless it is passed through then, which is how the core leaves devices that
-//! outlive the driver: their tables stay until translation is off ([`Unit::keep`]).
+//! When the core probes a device, the driver makes its context entries, with a PASID table in which
+//! all entries are absent: from then on only the table decides what the device can reach. The
+//! driver removes the entries when the core releases the device, unless the device is passed
+//! through. The core leaves devices passed through if they outlive the driver: their tables stay
+//! until translation is off ([`Unit::keep`]).
 
 use kernel::{
     iommu::{
@@ -55,15 +56,16 @@ pub(crate) fn pasid_of(slot: Slot) -> u32 {
 pub(crate) struct Endpoint {
     /// The unit that translates for it.
     pub(crate) unit: Arc<Unit>,
-    /// Where it is.
+    /// Its place on the bus.
     pub(crate) place: Arc<Place>,
-    /// The way there.
+    /// The path to it.
     pub(crate) path: Path,
     /// Its PASIDs.
     pub(crate) table: Arc<PasidTable>,
-    /// Whether firmware says that it does not work without its translation cache (SATC, 8.8). C
-    /// switches it on (`dmar_ats_supported()`). This driver switches none on, so that such a device
-    /// can be passed through only; behind a unit that cannot, it is refused when it is found.
+    /// Whether firmware says that it does not work without its translation cache (SATC, 8.8). The C
+    /// driver enables the cache (`dmar_ats_supported()`). This driver enables none, so such a
+    /// device can only be passed through; if its unit cannot pass through, the driver refuses the
+    /// device when it finds it.
     pub(crate) needs_cache: bool,
 }
 
@@ -79,8 +81,8 @@ pub(crate) fn pass_through(caps: &Caps) -> Entry {
     )
 }
 
-/// Passes the devices of `unit` through that are on no PCI bus: the IOMMU core knows none of them as
-/// this driver's, so that they keep the memory that they have without translation.
+/// Passes through the devices of `unit` that are not on a PCI bus: the IOMMU core does not know
+/// them as devices of this driver, so they keep access to all memory, as without translation.
 ///
 /// May sleep. Translation is off.
 ///
@@ -114,8 +116,8 @@ pub(crate) fn pass_acpi_devices(unit: &Arc<Unit>) -> Result {
 }
 
 impl Endpoint {
-    /// Makes the tables of a device at `place`, which `path` leads to, and shows them to `unit`. The
-    /// device is blocked then, once translation is on.
+    /// Makes the tables of a device at `place`, which `path` leads to, and enters them in `unit`.
+    /// Once translation is on, the device is blocked.
     ///
     /// May sleep.
     ///
@@ -141,7 +143,7 @@ impl Endpoint {
             table,
             needs_cache,
         };
-        // An error drops `endpoint`, which gives up what was claimed.
+        // An error drops `endpoint`, which releases its claims.
         for source in endpoint.place.sources() {
             endpoint.unit.forget_kept(source);
             endpoint.unit.claim_source(source, endpoint.context())?;
@@ -157,7 +159,7 @@ impl Endpoint {
         }
     }
 
-    /// Changes the entry of `pasid`, and makes the unit notice.
+    /// Changes the entry of `pasid`, and invalidates the unit's caches.
     ///
     /// May sleep.
     ///
@@ -187,8 +189,8 @@ impl Endpoint {
     ///
     /// # Errors
     ///
-    /// `EIO` if the unit is dead: what it translated with an entry before is unknown then, even if
-    /// the entry is absent since a change that the unit did not confirm.
+    /// `EIO` if the unit is dead: it may still cache translations of an earlier entry, even if the
+    /// entry is absent since a change that the unit did not confirm.
     pub(crate) fn block(&self, pasid: u32) -> Result {
         self.change(pasid, |live| writer::clear(live))
             .inspect_err(|error| {
@@ -205,8 +207,8 @@ impl Endpoint {
         self.table.with(pasid, |_| Ok(()), |live| Ok(live.read()))
     }
 
-    /// Gives the context entries up, or leaves them to the unit while the device is passed
-    /// through. Does nothing the second time.
+    /// Releases the context entries, or leaves them to the unit while the device is passed through.
+    /// A second call does nothing.
     ///
     /// May sleep.
     pub(crate) fn retire(&self) {
@@ -239,7 +241,7 @@ impl Endpoint {
         Err(EOPNOTSUPP)
     }
 
-    /// Prints something about the device that no return value tells.
+    /// Prints a message about the device.
     pub(crate) fn report(&self, what: &str, error: Error) {
         pr_err!(
             "dmar{}: device {}: {}: {:?}\n",

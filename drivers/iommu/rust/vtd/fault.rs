@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Fault records: what they say, in words (VT-d specification, chapter 7 and 11.4.7).
+//! Fault records and their meaning in words (VT-d specification, chapter 7 and 11.4.7).
 //!
 //! Pure: [`crate::unit`] reads the registers.
 
@@ -15,11 +15,11 @@ pub(crate) struct Fault {
     pub(crate) source: u16,
     /// The PASID, if the request carried one.
     pub(crate) pasid: Option<u32>,
-    /// What the device asked for.
+    /// The kind of the request.
     pub(crate) request: Request,
-    /// The page that it asked for.
+    /// The page of the request.
     pub(crate) address: u64,
-    /// Why it was refused.
+    /// The reason of the refusal.
     pub(crate) reason: u8,
 }
 

@@ -52,7 +52,7 @@ impl Block {
     }
 }
 
-/// What translations are cached under in one unit.
+/// The tag of cached translations in one unit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Tag {
     /// The stage of the tables.

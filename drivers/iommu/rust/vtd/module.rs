@@ -43,7 +43,7 @@ fn parse() -> Result<Dmar> {
         return Err(ENODEV);
     }
     if dmar.opt_out {
-        // The C driver does not let the user overrule this either.
+        // In the C driver the user cannot override this either.
         pr_err!("firmware forces DMA remapping off: turn VT-d on in the firmware's set-up\n");
         return Err(ENODEV);
     }
@@ -74,7 +74,8 @@ impl Lifecycle for Vtd {
             infos.push(
                 UnitInfo {
                     name: CString::try_from_fmt(fmt!("rust-dmar{}", unit.number))?,
-                    // Requests with PASID need a switch in the device that is not touched yet.
+                    // Requests with PASID need a switch in the device, which the driver does not
+                    // set yet.
                     max_pasids: 0,
                     parent: None,
                 },
@@ -97,8 +98,8 @@ impl Lifecycle for Vtd {
             .all(|unit| mmio::is_free(unit.base, unit.bytes, Self::NAME)))
     }
 
-    /// A unit reports faults by a message-signalled interrupt that is no PCI function's, which x86
-    /// gives to no module.
+    /// A unit reports faults by a message-signalled interrupt. The unit is not a PCI function, so
+    /// on x86 a module cannot request its interrupt.
     fn needs_polling(&self) -> bool {
         true
     }

@@ -2,12 +2,12 @@
 
 //! The PASID directory and tables of one device (VT-d specification, 3.4.3, 9.5 and 9.6).
 //!
-//! Every function has its own directory; requests without PASID use PASID 0. Tables are made
-//! when the first of their 64 PASIDs is used, and freed with the directory, once the context entry
-//! that names it is gone and forgotten.
+//! Every function has its own directory; requests without PASID use PASID 0. The driver makes a
+//! table when the first of its 64 PASIDs is used. It frees the tables with the directory, after it
+//! has removed and invalidated the context entry that names the directory.
 //!
 //! Lock order: the table lock of a device is taken under the core's group lock and the domain's
-//! attachment lock; under it only the locks of the unit are taken. It may be slept under.
+//! attachment lock; under it only the locks of the unit are taken. Its holder may sleep.
 
 pub(crate) mod entry;
 pub(crate) mod flush;
@@ -98,7 +98,7 @@ impl PasidTable {
         (self.entries / SMALLEST_DIRECTORY).trailing_zeros() as u8
     }
 
-    /// Makes room for the entry of `pasid`, so that writing it cannot fail for want of memory.
+    /// Allocates room for the entry of `pasid`, so that writing it cannot fail.
     ///
     /// May sleep.
     ///
@@ -130,7 +130,7 @@ impl PasidTable {
         Ok(())
     }
 
-    /// Runs `change` on the entry of `pasid`; `forget` carries out what it asks of the hardware.
+    /// Runs `change` on the entry of `pasid`; `forget` does the invalidations that it requests.
     ///
     /// May sleep.
     ///

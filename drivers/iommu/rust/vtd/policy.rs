@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What the user decides: module parameters, and what they mean for a unit.
+//! The user's choices: module parameters, and their meaning for a unit.
 //!
-//! `stage`: 0 (automatic), 1 (first) or 2 (second). Where a unit offers one stage only, that one is
-//! used unless the other was asked for, which is refused when the module is loaded. Automatic is
-//! the first stage, as in the C driver; domains that track dirty pages take the second if it has
-//! dirty flags, since these can be switched, and the first otherwise.
+//! `stage`: 0 (automatic), 1 (first) or 2 (second). If a unit offers only one stage, the driver
+//! uses it; if the user asks for the other, the module does not load. Automatic is the first stage,
+//! as in the C driver; domains that track dirty pages use the second if it has dirty flags, since
+//! these can be switched, and the first otherwise.
 //!
 //! `default_domain`: see [`DefaultDomain::from_parameter`].
 
@@ -31,7 +31,7 @@ impl Policy {
     ///
     /// # Errors
     ///
-    /// `EINVAL` for a value that has no meaning, which has been reported.
+    /// `EINVAL` for an invalid value, which the log names.
     pub(crate) fn new(stage: u32, default_domain: u32) -> Result<Self> {
         let stage = match stage {
             0 => None,
@@ -80,11 +80,11 @@ impl Policy {
         }
     }
 
-    /// Prints what a unit will do for its devices, and why it cannot do more.
+    /// Prints what a unit offers to its devices, and what it lacks.
     ///
     /// # Errors
     ///
-    /// `EOPNOTSUPP` if the unit does not have the stage that was asked for, which has been reported.
+    /// `EOPNOTSUPP` if the unit does not have the requested stage; the log says so.
     pub(crate) fn explain(&self, number: usize, caps: &Caps) -> Result {
         let stage = self.stage(caps, false);
         let Some(shape) = caps.shape(stage) else {

@@ -2,16 +2,17 @@
 
 //! The invalidation queue: descriptors, and recovery from errors.
 //!
-//! VT-d specification, 6.5.2 and 6.5.2.10 (errors). Batches of several CPUs are under way at once:
-//! see [`ring`]. What an error costs:
+//! VT-d specification, 6.5.2 and 6.5.2.10 (errors). Batches of several CPUs are in flight at once:
+//! see [`ring`]. The effects of an error:
 //!
-//! - a descriptor that the unit refuses (IQE) stops it: the descriptor is replaced by one that does
-//!   nothing, all others run, and its batch fails with `EINVAL`. If the unit refuses that one as
-//!   well, or does not refuse a descriptor but the queue, it is dead;
+//! - a descriptor that the unit refuses (IQE) stops the unit: the driver replaces the descriptor by
+//!   one that does nothing, all others run, and the batch of the refused one fails with `EINVAL`.
+//!   If the unit refuses the replacement as well, or refuses the queue instead of a descriptor, it
+//!   is dead;
 //! - a device that does not answer (ITE) makes the unit abort the waits that it has fetched: each
-//!   CPU submits its batch again, a few times. This driver switches no device TLB on, so a unit that
-//!   goes on like that is dead;
-//! - an unexpected completion (ICE) is reported and cleared.
+//!   CPU submits its batch again, a few times. This driver enables no device TLB, so a unit that
+//!   keeps doing that is dead;
+//! - the driver reports and clears an unexpected completion (ICE).
 
 pub(crate) mod desc;
 #[cfg(CONFIG_RUST_INTEL_VTD_KUNIT_TEST)]
@@ -59,7 +60,7 @@ pub(crate) trait Port {
     fn acknowledge(&self, fault: FSTS);
     /// Details of an error.
     fn error_record(&self) -> IQERCD;
-    /// Says something about an error.
+    /// Prints a message about an error.
     fn report(&self, what: &str, descriptor: Option<Descriptor>);
     /// Waits about a microsecond, less in the first rounds.
     fn pause(&self, round: u32) {
@@ -103,12 +104,13 @@ impl<P: Port> ring::Port<WORDS> for Hardware<'_, P> {
         }
         if fault.invalidation_timeout().into_bool() {
             port.report("a device did not answer an invalidation in time", None);
-            // The unit fetches nothing until the bit is cleared, so the head stands still.
+            // The unit fetches nothing until the bit is cleared, so the head does not move.
             pending.drop_before(port.head() % SLOTS);
             port.acknowledge(FSTS::acknowledge_timeout());
         }
         if fault.invalidation_queue().into_bool() {
-            // The head stands at the culprit, and nothing is fetched until the bit is cleared.
+            // The head is at the refused descriptor, and the unit fetches nothing until the bit is
+            // cleared.
             let slot = port.head() % SLOTS;
             let error = QueueError::from(port.error_record());
             let culprit = pending.memory().load(slot).map(Descriptor);
@@ -116,7 +118,7 @@ impl<P: Port> ring::Port<WORDS> for Hardware<'_, P> {
             if !error.is_about_descriptor() || !pending.refuse(slot) {
                 return Err(EIO);
             }
-            // A wait that writes where nothing is read does nothing.
+            // A wait whose status word is never read does nothing.
             let nothing = Descriptor::wait(pending.memory().nowhere(), 0);
             pending.memory().store(slot, &nothing.0)?;
             port.acknowledge(FSTS::acknowledge_queue_error());

@@ -9,7 +9,7 @@
 //! one group, so all their directories translate alike.
 //!
 //! Lock order: the table lock is taken under the core's group lock, and no other lock is taken
-//! under it. It may be slept under.
+//! under it. Its holder may sleep.
 
 use kernel::{
     bitfield,
@@ -49,8 +49,8 @@ bitfield! {
     }
 }
 
-/// What the context entry of a requester ID says. Quadword 1 is zero: requests without PASID use
-/// PASID 0.
+/// The content of the context entry of a requester ID. Quadword 1 is zero: requests without
+/// PASID use PASID 0.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Context {
     /// Physical address of the PASID directory.
@@ -74,17 +74,17 @@ impl Context {
     }
 }
 
-/// A function's wish that a requester ID leads to its directory.
+/// A function's request that a requester ID leads to its directory.
 struct Claim {
     source: u16,
     context: Context,
 }
 
-/// What is under the table lock.
+/// The state under the table lock.
 struct Inner {
     /// Context tables by root entry half.
     tables: KVec<(usize, TablePages)>,
-    /// Claims in the order in which they came.
+    /// Claims in the order of their arrival.
     claims: KVec<Claim>,
 }
 
@@ -98,10 +98,10 @@ pub(crate) struct RootTable {
     inner: Mutex<Inner>,
 }
 
-/// What must be told to the hardware after a change.
+/// The invalidation that a change needs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Change {
-    /// Nothing: the entry is as it was.
+    /// None: the entry has not changed.
     None,
     /// An absent entry became present.
     Added,
@@ -189,7 +189,7 @@ impl RootTable {
 
     /// Claims the requester ID `source` for `context`.
     ///
-    /// May sleep. The caller makes the hardware forget what it cached, as the result says.
+    /// May sleep. The caller does the invalidation that the result names.
     ///
     /// # Errors
     ///
@@ -206,10 +206,10 @@ impl RootTable {
         Ok(Change::Added)
     }
 
-    /// Gives up the claim of `source` by the owner of `directory`.
+    /// Releases the claim of `source` by the owner of `directory`.
     ///
-    /// If the entry was this claim's it becomes absent; [`Self::promote`] hands it to the next
-    /// claim once the hardware has forgotten it.
+    /// If the entry belongs to this claim it becomes absent; [`Self::promote`] gives it to the
+    /// next claim after the caller has invalidated it.
     pub(crate) fn release(&self, source: u16, directory: u64) -> Change {
         let mut inner = self.inner.lock();
         let mine = |claim: &Claim| claim.source == source && claim.context.directory == directory;
@@ -227,7 +227,7 @@ impl RootTable {
         }
     }
 
-    /// Shows the next claim of `source`, if there is one, after [`Self::release`].
+    /// Enters the next claim of `source`, if there is one, after [`Self::release`].
     pub(crate) fn promote(&self, source: u16) -> Change {
         let inner = self.inner.lock();
         let next = inner
@@ -308,7 +308,7 @@ mod tests {
         assert_eq!(root.claim(0x0500, context(0x2000))?, Change::None);
         assert_eq!(root.claim(0x0500, context(0x3000))?, Change::None);
         assert_eq!(root.entry(0x0500), [0x1001, 0]);
-        // One that is not shown goes silently.
+        // Releasing a claim that is not entered changes nothing.
         assert_eq!(root.release(0x0500, 0x2000), Change::None);
         assert_eq!(root.release(0x0500, 0x1000), Change::Removed);
         assert_eq!(root.entry(0x0500), [0, 0]);

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The way to a PCI function from the root, by which firmware names it.
+//! The path to a PCI function from the root, by which firmware names it.
 
 use kernel::{
     device::Device,
@@ -10,19 +10,19 @@ use kernel::{
 
 use crate::acpi::scope::Node;
 
-/// What the scopes of firmware are compared with.
+/// The path that the driver compares with the scopes of firmware.
 #[derive(Default)]
 pub(crate) struct Path {
-    /// The functions from the root bus down to this one. A virtual function is found where its
-    /// physical one is: firmware does not know of it (VT-d specification, 8.3.1).
+    /// The functions from the root bus down to this one. A virtual function has the path of its
+    /// physical one: firmware does not know it (VT-d specification, 8.3.1).
     pub(crate) chain: KVec<Node>,
-    /// The same, and a virtual function is itself. What firmware says of a function is not about its
-    /// virtual ones; what it says of a bridge is about all behind it.
+    /// The same, except that a virtual function has its own path. A statement of firmware about a
+    /// function does not apply to its virtual functions; one about a bridge applies to all
+    /// functions behind it.
     pub(crate) own: KVec<Node>,
-    /// Whether it is a GPU inside the machine that hangs if the translation of its unit is switched
-    /// off.
+    /// Whether it is an internal GPU that hangs if the translation of its unit is switched off.
     pub(crate) needs_translation: bool,
-    /// Whether reserved memory is only there for what firmware did before boot.
+    /// Whether the function needs reserved memory only for firmware's use before boot.
     pub(crate) relaxable: bool,
 }
 
@@ -41,8 +41,8 @@ const FRAGILE_GPUS: [u8; 9] = [0x45, 0x46, 0x4c, 0x4e, 0x8a, 0x98, 0x9a, 0xa7, 0
 
 /// Whether a function with these IDs and this base class is one of [`FRAGILE_GPUS`].
 ///
-/// What people can plug in may claim to be anything: as in C (`risky_device()`), it does not decide
-/// what becomes of a unit.
+/// An external device can pretend to be anything: as in the C driver (`risky_device()`), it must
+/// not influence the handling of a unit.
 fn is_fragile((vendor, device): (u16, u16), base_class: u32, is_untrusted: bool) -> bool {
     // CAST: Eight bits.
     !is_untrusted
@@ -106,7 +106,7 @@ mod tests {
         assert!(!inside((INTEL, 0x9a0b), 0x01));
         assert!(!inside((0x1002, 0x9a49), BASE_CLASS_DISPLAY));
         assert!(!inside((INTEL, 0x5912), BASE_CLASS_DISPLAY));
-        // One that was plugged in.
+        // An external one.
         assert!(!is_fragile((INTEL, 0x9a49), BASE_CLASS_DISPLAY, true));
     }
 }

@@ -5,17 +5,17 @@
 //! A unit that does not answer within its time is *dead* (6.5.2.10 says what is not an answer):
 //!
 //! - each later command fails at once;
-//! - the devices behind it lose bus mastering, since what it still translates for them is unknown;
-//! - what it may still use is neither freed nor used for something else: PASID tables, context
-//!   tables, domain ids; page tables are kept by the abstractions when they learn of the failure;
+//! - the devices behind it lose bus mastering, since the unit may still translate for them;
+//! - the driver neither frees nor reuses what the unit may still use: PASID tables, context tables,
+//!   domain ids; the abstractions keep page tables when a call fails;
 //! - no device can be attached any more.
 //!
 //! Only a reset of the machine ends this.
 //!
 //! Lock order: the queue and the command register have one spinlock each, with interrupts
 //! disabled; the two are never held together. Both are innermost: they are taken in any context,
-//! under any other lock of the driver. The lock of the domain ids may be slept under and has none
-//! below it.
+//! under any other lock of the driver. The holder of the lock of the domain ids may sleep, and
+//! takes no lock under it.
 
 pub(crate) mod kept;
 pub(crate) mod power;
@@ -88,14 +88,14 @@ use kept::Kept;
 /// The id of pass-through entries. They must not share one with second-stage entries (9.6).
 pub(crate) const PASS_THROUGH: u16 = 1;
 
-/// The first id of domains. Below are the one of pass-through entries, and 0, which units with
-/// caching mode cache absent entries under (11.4.2).
+/// The first id of domains. The lower ids are that of pass-through entries, and 0, under which
+/// units with caching mode cache absent entries (11.4.2).
 const FIRST_ID: u16 = PASS_THROUGH + 1;
 
-/// How often the status of a command is looked at, ten microseconds apart: a second.
+/// The number of polls of a command's status, ten microseconds apart: one second.
 const COMMAND_ROUNDS: usize = 100_000;
 
-/// Time between two looks.
+/// Time between two polls.
 const COMMAND_DELAY: Delta = Delta::from_micros(10);
 
 /// One remapping unit.
@@ -103,15 +103,15 @@ const COMMAND_DELAY: Delta = Delta::from_micros(10);
 pub(crate) struct Unit {
     /// Its number, for messages: `dmar0` is the first of the firmware's table.
     pub(crate) number: usize,
-    /// What firmware says about it.
+    /// Firmware's description of it.
     pub(crate) info: UnitInfo,
-    /// What it can do.
+    /// Its capabilities.
     pub(crate) caps: Caps,
     regs: PhysMem<SZ_4K>,
     limit: RateLimit,
-    /// The NUMA node that it is near, for all tables that it reads.
+    /// Its NUMA node, for all tables that it reads.
     pub(crate) node: Option<u32>,
-    /// Whether devices reach memory by its tables only.
+    /// Whether devices reach memory only by its tables.
     translates: AtomicFlag,
     /// Whether its device hangs if translation is switched off.
     must_translate: AtomicFlag,
@@ -128,7 +128,7 @@ pub(crate) struct Unit {
 }
 
 impl Unit {
-    /// Issues a command: `change` sets or clears bits, `done` tells when the unit has obeyed.
+    /// Issues a command: `change` sets or clears bits, `done` checks whether the unit has obeyed.
     ///
     /// Bits of [`CommandState`] that `change` leaves set are remembered; one-shot bits are not.
     fn command(&self, change: impl FnOnce(GCMD) -> GCMD, done: impl Fn(GSTS) -> bool) -> Result {
@@ -152,22 +152,22 @@ impl Unit {
         })
     }
 
-    /// Whether the unit was given up, because it did not answer.
+    /// Whether the unit is dead, because it did not answer.
     ///
     /// Context: any.
     pub(crate) fn is_dead(&self) -> bool {
         self.queue.is_dead()
     }
 
-    /// What is left to do for a unit that is dead from now on: says so, once, and keeps the devices
-    /// behind it from memory. Before it translates, and after, devices do not depend on it.
+    /// Handles the death of a unit: prints one message, and blocks the devices behind it. Devices
+    /// do not depend on a unit before it translates and after it has stopped.
     ///
     /// Context: any, without a lock of the unit.
     fn isolate(&self, what: &str) {
         if !self.translates.load(Relaxed) {
             return;
         }
-        // A unit may be given up at the very moment at which it begins to translate.
+        // A unit may die just when it begins to translate.
         let Some(devices) = driver::isolate(self.number) else {
             return;
         };
@@ -180,9 +180,9 @@ impl Unit {
         );
     }
 
-    /// Says that a device behind the unit hangs if translation is switched off. As in the C driver
-    /// (`iommu_disable_translation()`), that counts for a unit that serves no other device and can
-    /// drain requests.
+    /// Records that a device behind the unit hangs if translation is switched off. As in the C
+    /// driver (`iommu_disable_translation()`), this matters only for a unit that serves no other
+    /// device and can drain requests.
     pub(crate) fn note_fragile_device(&self) {
         let alone = !self.info.include_all && self.info.scopes.len() == 1;
         if alone && self.caps.drain() != (false, false) {
@@ -190,7 +190,7 @@ impl Unit {
         }
     }
 
-    /// Flushes the write buffer of units that have one which needs it.
+    /// Flushes the write buffer, if the unit has one that needs it.
     ///
     /// Context: any.
     ///
@@ -212,7 +212,8 @@ impl Unit {
 
     /// Runs invalidations and waits until they are done.
     ///
-    /// A unit that refuses one forgets everything instead, so that what was to be forgotten is.
+    /// If a unit refuses one, the driver invalidates everything instead, which includes the
+    /// request.
     ///
     /// Context: any.
     ///
@@ -248,7 +249,7 @@ impl Unit {
     ///
     /// # Errors
     ///
-    /// `ENOMEM`, or `EIO` if the unit is dead. Either way the caller gives the source up again.
+    /// `ENOMEM`, or `EIO` if the unit is dead. In both cases the caller releases the source.
     pub(crate) fn claim_source(&self, source: u16, context: Context) -> Result {
         if self.is_dead() {
             return Err(EIO);
@@ -257,14 +258,14 @@ impl Unit {
         self.root_changed(source, change)
     }
 
-    /// Takes back [`Self::claim_source`], if that came so far. When this returns, the unit has
-    /// forgotten `directory`.
+    /// Undoes [`Self::claim_source`], as far as that got. When this returns, the unit no longer
+    /// caches `directory`.
     ///
     /// May sleep.
     ///
     /// # Errors
     ///
-    /// If the unit is dead: it may still use `directory`, for ever.
+    /// If the unit is dead: it may still use `directory` until a reset.
     pub(crate) fn release_source(&self, source: u16, directory: u64) -> Result {
         let change = self.root.release(source, directory);
         self.root_changed(source, change)?;
@@ -278,10 +279,10 @@ impl Unit {
     fn root_changed(&self, source: u16, change: Change) -> Result {
         match change {
             Change::None => Ok(()),
-            // A unit without caching mode never caches what is absent.
+            // A unit without caching mode never caches absent entries.
             Change::Added if !self.caps.caching_mode() => self.flush_write_buffer(),
-            // The PASID cache is looked up by domain id, and the entries' ids are gone from
-            // memory already; this is rare enough to drop all of them.
+            // The PASID cache is tagged by domain id, and memory no longer holds the entries' ids;
+            // this is rare enough to drop all of them.
             Change::Added | Change::Removed => self.submit(&[
                 Descriptor::context_device(source, 0),
                 Descriptor::pasid_cache_global(),
@@ -290,9 +291,9 @@ impl Unit {
         }
     }
 
-    /// Prints the faults that the unit has recorded and gives the records back.
+    /// Prints the faults that the unit has recorded and frees the records.
     ///
-    /// Context: any; called from the timer of [`crate::module`] only, and so never twice at once.
+    /// Context: any. Only the timer of [`crate::module`] calls it, so two calls never run at once.
     pub(crate) fn poll_faults(&self) {
         let status = self.regs.read(FSTS);
         if !status.pending().into_bool() && !status.overflow().into_bool() {

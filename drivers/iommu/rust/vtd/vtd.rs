@@ -2,12 +2,13 @@
 
 //! Driver of Intel VT-d remapping units, in scalable mode.
 //!
-//! From the outside in:
+//! The modules, outermost first:
 //!
 //! - [`module`]: loading, release, unloading; [`policy`]: the module parameters;
-//! - [`driver`]: the answers to the IOMMU core; [`domain`], [`endpoint`]: its domains and devices;
+//! - [`driver`]: the callbacks of the IOMMU core; [`domain`], [`endpoint`]: its domains and
+//!   devices;
 //! - [`unit`]: a unit's registers and commands; [`root`], [`pasid`]: the tables that it reads;
-//!   [`qi`], [`iotlb`]: making it forget;
+//!   [`qi`], [`iotlb`]: invalidation;
 //! - [`acpi`], [`topology`]: which unit serves which device;
 //! - [`regs`], [`caps`], [`fault`]: the specification's registers and what they mean.
 //!

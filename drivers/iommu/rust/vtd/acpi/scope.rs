@@ -3,8 +3,8 @@
 //! Device scopes: how a DMAR record names PCI functions (VT-d specification, 8.3.1).
 //!
 //! A scope names a function by the number of the bus that its path starts on and one pair of
-//! device and function for each bridge on the way, so that it stays true when the system numbers
-//! the buses anew. It is compared with a device's *chain*: the functions from the root bus down to
+//! device and function for each bridge on the way, so it stays valid when the system renumbers the
+//! buses. The driver compares it with a device's *chain*: the functions from the root bus down to
 //! the device. Pure.
 
 use kernel::{
@@ -24,19 +24,19 @@ pub(crate) struct Node {
     pub(crate) devfn: u8,
 }
 
-/// What a scope stands for.
+/// The kind of a scope.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Kind {
     /// The function itself.
     Endpoint,
-    /// A bridge and all that is behind it.
+    /// A bridge and all devices behind it.
     Bridge,
 }
 
 /// One device scope.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Scope {
-    /// What it stands for.
+    /// Its kind.
     pub(crate) kind: Kind,
     /// Number of the bus on which the path starts.
     bus: u8,
@@ -49,7 +49,7 @@ pub(crate) struct Scope {
 pub(crate) enum Named {
     /// A PCI function, or a bridge and all behind it.
     Function(Scope),
-    /// A device on no PCI bus, whose requests carry this requester ID.
+    /// A device that is not on a PCI bus, whose requests carry this requester ID.
     AcpiDevice(u16),
     /// An I/O APIC or a timer, whose only requests are interrupts.
     Other,

@@ -18,7 +18,7 @@ pub(crate) const ENTRIES: usize = 64;
 /// Flag of a directory entry: the table that it points to is present.
 pub(crate) const DIRECTORY_PRESENT: u64 = 1 << 0;
 
-/// What the entry makes of a request (field PGTT).
+/// How the entry translates a request (field PGTT).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Translation {
     /// First-stage tables only.
@@ -34,13 +34,13 @@ bitfield! {
     pub(crate) struct Word0(u64) {
         /// SSPTPTR: the second-stage table, in 4 KiB units.
         63:12   second_stage;
-        /// SSADE: accessed and dirty flags of second-stage tables are live.
+        /// SSADE: accessed and dirty flags of second-stage tables are active.
         9:9     dirty;
         /// PGTT: see [`Translation`].
         8:6     translation;
         /// AW: levels of the second-stage table, less two.
         4:2     width;
-        /// P: present. The hardware looks at nothing else of an absent entry.
+        /// P: present. The hardware ignores the other bits of an absent entry.
         0:0     present;
     }
 }
@@ -71,7 +71,7 @@ bitfield! {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Entry(pub(crate) [u64; WORDS]);
 
-/// What all kinds of present entries share.
+/// The fields that all kinds of present entries share.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Common {
     /// The domain id that translations are cached under.
@@ -130,7 +130,7 @@ impl Entry {
         entry
     }
 
-    /// Whether the hardware looks at the entry.
+    /// Whether the entry is present.
     pub(crate) fn is_present(&self) -> bool {
         self.word0().present().into_bool()
     }
@@ -141,7 +141,7 @@ impl Entry {
         Word1::from_raw(self.0[1]).domain().get() as u16
     }
 
-    /// Quadword 0, which holds everything that decides how an entry is used.
+    /// Quadword 0, which holds all fields that decide how the hardware uses the entry.
     pub(crate) fn word0(&self) -> Word0 {
         Word0::from_raw(self.0[0])
     }

@@ -1,10 +1,11 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What the hardware must be told when a PASID entry changes, in which order.
+//! The invalidations that a change of a PASID entry needs, and their order.
 //!
 //! VT-d specification, 6.5.3.3 and the table "Guidance to Software for Invalidations" there: first
-//! the PASID cache, then the translations that were made with the entry, which could otherwise be
-//! made anew from it. Device TLBs would come third; this driver never switches them on. Pure.
+//! the PASID cache, then the translations that were made with the entry; in the other order the
+//! unit could cache new ones from the old entry. Device TLBs would come third; this driver never
+//! enables them. Pure.
 
 use crate::{
     caps::{
@@ -26,7 +27,7 @@ use super::{
 /// The most descriptors that one change needs.
 const LONGEST: usize = 3;
 
-/// Descriptors in the order in which they are submitted.
+/// Descriptors in the order of submission.
 #[derive(Clone, Copy)]
 pub(crate) struct Batch {
     descriptors: [Descriptor; LONGEST],
@@ -55,7 +56,7 @@ impl Batch {
     }
 }
 
-/// Whose entry changes.
+/// The owner of the entry that changes.
 #[derive(Clone, Copy)]
 pub(crate) struct Owner {
     /// Requester ID of the device.
@@ -87,13 +88,13 @@ pub(crate) fn batch(caps: &Caps, owner: Owner, what: Forget) -> Batch {
             batch
                 .push(Descriptor::pasid_cache(entry.domain(), owner.pasid))
                 .push(translations(caps, &entry, owner.pasid))
-                // Hardware needs no more. QEMU before 10.2 looks at a device's way past the unit
-                // again only when its context entry is invalidated.
+                // Hardware needs no more. QEMU before 10.2 re-reads whether a device bypasses the
+                // unit only when its context entry is invalidated.
                 .push(Descriptor::context_device(owner.source, 0))
         }
         Forget::Absent(entry) => {
-            // Units that cache absent entries (CAP.CM) need the first two. QEMU needs the first
-            // and the third in any case, to notice that the device goes another way now.
+            // Units that cache absent entries (CAP.CM) need the first two. QEMU always needs the
+            // first and the third, to re-read how it translates the device.
             let batch = batch.push(Descriptor::pasid_cache(entry.domain(), owner.pasid));
             let batch = if caps.caching_mode() {
                 batch.push(translations(caps, &entry, owner.pasid))

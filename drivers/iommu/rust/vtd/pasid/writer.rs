@@ -3,11 +3,11 @@
 //! Changing a PASID entry that the hardware may read at any time.
 //!
 //! The hardware fetches an entry in pieces, so a change of more than one quadword goes through an
-//! absent entry: take P away, make the hardware forget the entry and what it translated with it,
-//! write the other words, set P last (VT-d specification, 6.5.3.3). In between the device is
-//! blocked. A change of quadword 0 alone, such as the switch of dirty tracking, is one store.
+//! absent entry: clear P, invalidate the entry and the translations made with it, write the other
+//! words, set P last (VT-d specification, 6.5.3.3). In between the device is blocked. A change of
+//! quadword 0 alone, such as the switch of dirty tracking, is one store.
 //!
-//! The steps run over [`Slot`], so that a test can look at the entry after each of them.
+//! The steps run over [`Slot`], so that a test can check the entry after each of them.
 
 use kernel::prelude::*;
 
@@ -17,7 +17,7 @@ use super::entry::{
     WORDS, //
 };
 
-/// What the hardware has to forget, or may have to notice.
+/// What to invalidate in the hardware.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Forget {
     /// The entry, now absent, and all translations that it made.
@@ -36,7 +36,7 @@ pub(crate) trait Slot {
     fn store(&mut self, word: usize, value: u64);
     /// Makes the stores visible to hardware that does not snoop.
     fn flush(&mut self);
-    /// Makes the hardware forget, and waits until it has.
+    /// Invalidates, and waits until the hardware has done so.
     fn forget(&mut self, what: Forget) -> Result;
 }
 
@@ -53,7 +53,7 @@ pub(crate) fn read(slot: &impl Slot) -> Entry {
 ///
 /// # Errors
 ///
-/// If the hardware does not answer. The entry is absent in memory all the same.
+/// If the hardware does not answer. The entry is absent in memory even then.
 pub(crate) fn clear(slot: &mut impl Slot) -> Result {
     let old = read(slot);
     if !old.is_present() {
@@ -62,7 +62,7 @@ pub(crate) fn clear(slot: &mut impl Slot) -> Result {
     slot.store(0, old.0[0] & !Word0::PRESENT_MASK);
     slot.flush();
     let forgotten = slot.forget(Forget::Old(old));
-    // The other words are not looked at any more.
+    // The hardware ignores the other words now.
     for word in 0..WORDS {
         slot.store(word, 0);
     }
@@ -74,18 +74,18 @@ pub(crate) fn clear(slot: &mut impl Slot) -> Result {
 ///
 /// # Errors
 ///
-/// If the hardware does not answer. The entry is absent then: the device is blocked, because what
-/// the hardware still remembers of the old entry is unknown.
+/// If the hardware does not answer. The entry is absent then: the device must be blocked, because
+/// the hardware may still cache the old entry.
 pub(crate) fn replace(slot: &mut impl Slot, new: Entry) -> Result {
     clear(slot)?;
     for (word, value) in new.0.iter().enumerate().skip(1) {
         slot.store(word, *value);
     }
-    // P comes last: only with it does the hardware look at the rest.
+    // P comes last: the hardware reads the rest only if P is set.
     slot.store(0, new.0[0]);
     slot.flush();
     slot.forget(Forget::Absent(new)).inspect_err(|_| {
-        // Blocked as promised; it cannot get more forgotten than by the attempt.
+        // Blocked as promised; another invalidation would not help.
         let _ = clear(slot);
     })
 }
@@ -94,7 +94,7 @@ pub(crate) fn replace(slot: &mut impl Slot, new: Entry) -> Result {
 ///
 /// # Errors
 ///
-/// If the hardware does not answer: it may or may not have noticed then.
+/// If the hardware does not answer: it may or may not use the new value then.
 pub(crate) fn set_dirty(slot: &mut impl Slot, on: bool) -> Result {
     let old = read(slot);
     let word = old.word0().with_dirty(on).into_raw();
@@ -117,7 +117,7 @@ mod tests {
     enum Step {
         /// The hardware could see this entry.
         Seen(Entry),
-        /// The hardware was told to forget.
+        /// The driver asked for an invalidation.
         Forgot(Forget),
     }
 
@@ -218,7 +218,7 @@ mod tests {
         }
     }
 
-    /// Between P going away and the hardware having forgotten, no other word changes.
+    /// Between clearing P and the end of the invalidation, no other word changes.
     #[test]
     fn nothing_changes_before_the_old_entry_is_forgotten() {
         let [_, old, new, _] = entries();
@@ -228,7 +228,7 @@ mod tests {
         absent.0[0] &= !Word0::PRESENT_MASK;
         assert_eq!(slot.steps[0], Step::Seen(absent));
         assert_eq!(slot.steps[1], Step::Forgot(Forget::Old(old)));
-        // The last thing that is seen before the end is the first with P.
+        // The last state before the end is the first one with P.
         let last = slot.steps.len() - 2;
         assert_eq!(slot.steps[last], Step::Seen(new));
         assert!(slot.steps[1..last]
@@ -257,7 +257,7 @@ mod tests {
             &slot.steps[..],
             &[Step::Seen(tracked), Step::Forgot(Forget::Dirty(clean))]
         );
-        // Switching it on again does nothing at all.
+        // Switching it on again does nothing.
         assert_eq!(set_dirty(&mut slot, true), Ok(()));
         assert_eq!(slot.steps.len(), 2);
         assert_eq!(set_dirty(&mut slot, false), Ok(()));

@@ -14,11 +14,11 @@ enum Mood {
     Well,
     /// Refuses the descriptor with this index in the ring, once.
     Refuse(usize),
-    /// Refuses whatever comes with this index in the ring.
+    /// Refuses every descriptor with this index in the ring.
     RefuseAlways(usize),
     /// Drops the wait and sets ITE, this many times.
     TimeOut(u32),
-    /// Does nothing at all.
+    /// Does nothing.
     Dead,
 }
 
@@ -31,7 +31,7 @@ struct Fake<'a> {
     fault: Cell<u32>,
     ran: Cell<usize>,
     reports: Cell<usize>,
-    /// What the error record says (IQEI).
+    /// The error code of the record (IQEI).
     reason: Cell<u64>,
 }
 
@@ -163,7 +163,7 @@ mod suite {
         Ok(())
     }
 
-    /// What refuses a wait that does nothing refuses everything.
+    /// A unit that refuses a wait that does nothing refuses everything.
     #[test]
     fn a_slot_that_is_always_refused_is_the_end() -> Result {
         let queue = queue()?;
@@ -182,7 +182,7 @@ mod suite {
             fake.reason.set(reason);
             assert_eq!(queue.submit(&Hardware(&fake), &batch()), Err(ETIMEDOUT));
             assert!(queue.is_dead());
-            // The bit stays, and with it the unit.
+            // The bit stays set, so the unit stays stopped.
             assert!(fake.fault().queue_error());
         }
         Ok(())
@@ -195,7 +195,7 @@ mod suite {
         queue.submit(&Hardware(&fake), &batch())?;
         assert_eq!(fake.ran.get(), 9);
         assert!(!queue.is_dead());
-        // One that never answers is given up.
+        // A unit that never answers is dead.
         fake.mood.set(Mood::TimeOut(100));
         assert_eq!(queue.submit(&Hardware(&fake), &batch()), Err(ETIMEDOUT));
         assert_eq!(fake.ran.get(), 18);

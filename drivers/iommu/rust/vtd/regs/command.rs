@@ -2,8 +2,8 @@
 
 //! Global command and status, root table address, protected memory (11.4.4, 11.4.5, 11.4.8).
 //!
-//! `GCMD` is write-only. A command is one write that repeats every state that shall stay as it is
-//! and changes one bit; one-shot bits must be zero in every other write. [`crate::unit`] keeps the
+//! `GCMD` is write-only. A command is one write that repeats every state that must not change and
+//! changes one bit; one-shot bits must be zero in every other write. [`crate::unit`] keeps the
 //! states in a shadow, because reading them back from `GSTS` would need every one-shot bit masked.
 
 use kernel::{
@@ -73,7 +73,7 @@ impl RTADDR {
 }
 
 bitfield! {
-    /// What the shadow of `GCMD` keeps: the states, and none of the one-shot bits.
+    /// The bits in the shadow of `GCMD`: the states, without the one-shot bits.
     pub(crate) struct CommandState(u32) {
         31:31   translation;
         26:26   queue;

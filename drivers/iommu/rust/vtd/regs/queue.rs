@@ -72,7 +72,7 @@ impl IQA {
     }
 }
 
-/// Why the unit does not go on (IQEI).
+/// Why the unit has stopped (IQEI).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct QueueError(u8);
 
@@ -84,8 +84,8 @@ impl From<IQERCD> for QueueError {
 }
 
 impl QueueError {
-    /// Whether another descriptor in the place of the one at the head lets the unit go on. Units
-    /// may give no details.
+    /// Whether the unit resumes if another descriptor replaces the one at the head. Units may
+    /// give no details.
     pub(crate) fn is_about_descriptor(self) -> bool {
         matches!(self.0, 0 | 3 | 4)
     }

@@ -2,9 +2,9 @@
 
 //! Tables of devices that were released while they are passed through.
 //!
-//! When the driver goes, the core leaves devices on the identity: they must keep working until
-//! translation is off. So their context entries stay, and with them the tables that these name,
-//! until the unit goes too, or until one of the requester IDs is used anew.
+//! When the driver releases the hardware, the core leaves devices on the identity: they must
+//! keep working until translation is off. So their context entries stay, with the tables that
+//! these name, until the unit is dropped, or until one of the requester IDs is claimed again.
 
 use kernel::{
     iommu::place::Place,
@@ -52,10 +52,10 @@ impl Unit {
         all.iter().any(|old| Arc::ptr_eq(&old.table, table))
     }
 
-    /// Gives up the claims of a device at `place`, whose directory is in `table`. If the unit is
-    /// dead, the table stays for ever, since the unit may still read it.
+    /// Releases the claims of a device at `place`, whose directory is in `table`. If the unit is
+    /// dead, the table is leaked, since the unit may still read it.
     ///
-    /// May sleep. Does nothing the second time.
+    /// May sleep. A second call does nothing.
     pub(crate) fn release_table(&self, place: &Place, table: &Arc<PasidTable>) {
         for source in place.sources() {
             if self.release_source(source, table.phys()).is_err() {
@@ -65,7 +65,7 @@ impl Unit {
         }
     }
 
-    /// Gives up the kept tables that `source` leads to. May sleep.
+    /// Releases the kept tables that `source` leads to. May sleep.
     pub(crate) fn forget_kept(&self, source: u16) {
         loop {
             let mut all = self.kept.lock();

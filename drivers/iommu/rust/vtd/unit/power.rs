@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Switching a unit on, and off again to the state in which it was found.
+//! Switching a unit on, and off again with its original state.
 //!
 //! VT-d specification, 6.5.2 (queue), 11.4.4 (commands) and 11.4.8 (protected memory).
 
@@ -43,7 +43,7 @@ use crate::{
 
 /// A unit whose queue runs and whose root table is set.
 ///
-/// Dropping it switches everything off and puts the registers back.
+/// Dropping it switches everything off and restores the registers.
 pub(crate) struct Powered {
     unit: Arc<Unit>,
     root: RTADDR,
@@ -59,7 +59,7 @@ impl Powered {
     ///
     /// # Errors
     ///
-    /// `ETIMEDOUT` if the unit does not obey; it is as it was found then.
+    /// `ETIMEDOUT` if the unit does not obey; it has its original state then.
     pub(crate) fn new(unit: Arc<Unit>) -> Result<Self> {
         let regs = &unit.regs;
         let powered = Self {
@@ -108,9 +108,9 @@ impl Powered {
         self.forget_all(true)
     }
 
-    /// Makes the unit forget what it cached under an earlier root table, which setting one does by
-    /// itself on some units. PASID caches and their descriptors are a matter of scalable mode only
-    /// (6.5.2.2).
+    /// Invalidates what the unit cached under an earlier root table; on some units, setting the
+    /// root table does that by itself. PASID caches and their descriptors exist only in scalable
+    /// mode (6.5.2.2).
     fn forget_all(&self, scalable: bool) -> Result {
         let unit = &self.unit;
         if unit.caps.enhanced_set_root() {
@@ -135,15 +135,17 @@ impl Powered {
             |command| command.with_translation(true),
             |status| status.translation().into_bool(),
         )?;
-        // Full, against `Queue::kill()`: a CPU that gives the unit up finds this, or it is found here.
+        // Full, against `Queue::kill()`: a CPU that marks the unit dead sees this store, or this
+        // CPU sees the mark.
         unit.translates.xchg(true, Full);
         if unit.is_dead() {
             unit.isolate("does not answer an invalidation");
             return Err(EIO);
         }
         if self.is_protected() {
-            // They block DMA to the kernel's own memory in part, whatever the tables say. They
-            // cover the time until here (11.4.8), so there is no moment without either.
+            // The regions block DMA to part of the kernel's own memory, whatever the tables say.
+            // They stay enabled until translation is on (11.4.8), so memory is protected at
+            // every moment.
             self.set_protected(self.protected.with_enable(false))?;
             pr_info!("dmar{}: lifted the protection of memory\n", unit.number);
         }
@@ -168,7 +170,7 @@ impl Powered {
         Ok(())
     }
 
-    /// Whether translation is on and has to stay so.
+    /// Whether translation is on and must stay on.
     fn must_stay_on(&self) -> bool {
         self.unit.must_translate.load(Relaxed) && self.unit.translates.load(Relaxed)
     }
@@ -177,7 +179,7 @@ impl Powered {
         let unit = &self.unit;
         let regs = &unit.regs;
         if unit.is_dead() && unit.translates.load(Relaxed) {
-            // Translation may be all that keeps devices from memory.
+            // Translation may be the only protection of memory from devices.
             return Err(EIO);
         }
         if self.is_protected() && !regs.read(PMEN).enable().into_bool() {
@@ -222,12 +224,12 @@ impl Powered {
 }
 
 impl Unit {
-    /// Whether the unit translates still, or fetches descriptors: it did not stop.
+    /// Whether the unit still translates or fetches descriptors, so it did not stop.
     pub(crate) fn is_powered(&self) -> bool {
         self.translates.load(Relaxed) || self.was_queue_enabled()
     }
 
-    /// Whether the queue was told to run, and not told otherwise.
+    /// Whether the driver has enabled the queue and not disabled it.
     fn was_queue_enabled(&self) -> bool {
         self.command.lock().queue().into_bool()
     }

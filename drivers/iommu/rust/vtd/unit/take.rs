@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Taking a unit over: claim its registers, look, write nothing.
+//! Taking a unit over: claims and reads its registers, writes nothing.
 //!
-//! A unit is taken only if no other driver has it. The registers tell in two ways: another driver
-//! has claimed their range, or something is switched on. A refusal names the reason and what to
-//! change at boot.
+//! The driver takes a unit only if no other driver uses it. There are two signs of use: another
+//! driver has claimed the registers, or something is switched on. A refusal names the reason and
+//! what to change at boot.
 
 use kernel::{
     io::Io,
@@ -51,7 +51,7 @@ use crate::{
     root::RootTable, //
 };
 
-/// Why a unit that is switched on is left alone.
+/// Why the driver does not take a unit that is switched on.
 fn owner(status: GSTS) -> Option<&'static str> {
     // Interrupt remapping comes first: it implies the queue.
     if status.interrupt_remapping().into_bool() {
@@ -68,7 +68,7 @@ fn owner(status: GSTS) -> Option<&'static str> {
     }
 }
 
-/// Claims the registers of a unit, all that its capabilities speak of.
+/// Claims the registers of a unit, all that its capabilities name.
 fn claim(number: usize, info: &UnitInfo) -> Result<PhysMem<SZ_4K>> {
     let request = |bytes| -> Result<PhysMem<SZ_4K>> {
         let name = CString::try_from_fmt(fmt!("rust_vtd dmar{}", number))?;
@@ -100,13 +100,13 @@ fn claim(number: usize, info: &UnitInfo) -> Result<PhysMem<SZ_4K>> {
 impl Unit {
     /// Claims the unit number `number` that firmware describes by `info`; it is near `node`.
     ///
-    /// Only reads: on any error the hardware is as it was. May sleep.
+    /// Only reads: an error leaves the hardware unchanged. May sleep.
     ///
     /// # Errors
     ///
-    /// Each has been reported in words.
+    /// The log names each error.
     /// - `EBUSY` if another driver has the unit;
-    /// - `ENODEV` if there is none, or it lacks what the driver needs;
+    /// - `ENODEV` if the unit does not exist, or lacks what the driver needs;
     /// - `ENOMEM`.
     pub(crate) fn take(number: usize, info: UnitInfo, node: Option<u32>) -> Result<Arc<Self>> {
         let regs = claim(number, &info)?;
@@ -175,7 +175,7 @@ mod tests {
     #[test]
     fn an_owner_is_named() {
         assert!(owner(GSTS::zeroed()).is_none());
-        // The root pointer alone drives nothing.
+        // The root pointer alone has no effect.
         assert!(owner(GSTS::from_raw(1 << 30)).is_none());
         for (bits, word) in [
             (1u32 << 31, "translated"),

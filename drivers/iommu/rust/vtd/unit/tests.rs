@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! A unit whose registers are memory: it obeys, or does not, as the test has written down.
+//! A unit whose registers are memory: the test decides which commands it obeys.
 //!
-//! Each command that is not obeyed costs the second after which it is given up.
+//! Each command that the unit does not obey takes a second, until the driver gives up.
 
 use super::{
     power::Powered,
@@ -37,10 +37,10 @@ use kernel::{
     }, //
 };
 
-/// Setting the root table forgets all (ESRTPS); two fault records at 0x200.
+/// Setting the root table invalidates all (ESRTPS); two fault records at 0x200.
 const CAPABILITIES: u64 = ENHANCED_SET_ROOT | 1 << 40 | 0x20 << 24;
 
-/// Setting the root table forgets all.
+/// Setting the root table invalidates all.
 const ENHANCED_SET_ROOT: u64 = 1 << 63;
 
 /// There are protected memory regions.
@@ -55,7 +55,7 @@ const PASS: u64 = 1 << 6;
 /// Offset of the first fault record.
 const RECORDS: usize = 0x200;
 
-/// What an owner before us has left.
+/// The state that an earlier owner has left.
 const OLD_ROOT: u64 = 0x1234_5000;
 const OLD_QUEUE: u64 = 0x6789_a001;
 
@@ -80,7 +80,7 @@ fn unit_with(cap: u64, ecap: u64, acpi_devices: KVec<u16>) -> Result<Arc<Unit>> 
     Ok(unit)
 }
 
-/// Has the unit say that this is so: commands that ask for it are obeyed.
+/// Sets the unit's status: commands for this state succeed.
 fn say(unit: &Unit, translation: bool, root: bool, queue: bool) {
     let status = GSTS::zeroed()
         .with_translation(translation)
@@ -89,7 +89,7 @@ fn say(unit: &Unit, translation: bool, root: bool, queue: bool) {
     unit.regs.write_reg(status);
 }
 
-/// Whether the registers are as they were found.
+/// Whether the registers have their original values.
 fn is_as_found(unit: &Unit) -> Result<bool> {
     let regs = &unit.regs;
     Ok(regs.try_read(RTADDR)?.into_raw() == OLD_ROOT
@@ -97,7 +97,7 @@ fn is_as_found(unit: &Unit) -> Result<bool> {
         && regs.read(FECTL) == FECTL::zeroed())
 }
 
-/// Whether there is a reference for ever.
+/// Whether a leaked reference exists.
 fn is_leaked<T>(object: Arc<T>) -> bool {
     Arc::into_unique_or_drop(object).is_none()
 }
@@ -131,7 +131,7 @@ mod suite {
         assert_eq!(regs.try_read(IQA)?, qi::address(unit.queue.memory()));
         assert!(regs.read(FECTL).masked().into_bool());
         powered.enable_translation()?;
-        // What was switched on before stays on.
+        // What was on before stays on.
         assert_eq!(
             regs.read(GCMD),
             GCMD::zeroed().with_translation(true).with_queue(true)
@@ -169,7 +169,7 @@ mod suite {
         Ok(())
     }
 
-    /// Hardware may read the tables still: they are there, and the registers name them.
+    /// Hardware may still read the tables: they still exist, and the registers name them.
     #[test]
     fn a_unit_that_does_not_stop_keeps_its_tables() -> Result {
         let unit = unit()?;
@@ -194,13 +194,14 @@ mod suite {
         let tail = unit.regs.read(IQT);
         assert_eq!(unit.submit(&[Descriptor::pasid_cache_global()]), Err(EIO));
         assert_eq!(unit.regs.read(IQT), tail);
-        // No device comes, and the table of one that goes stays where the unit may read it.
+        // No device is accepted, and the table of a released one stays where the unit may
+        // read it.
         assert_eq!(endpoint(&unit).err(), Some(EIO));
         let table = device.table.clone();
         device.retire();
         drop(device);
         assert!(is_leaked(table));
-        // Translation stays on, and with it the tables.
+        // Translation stays on, so the tables stay.
         drop(powered);
         assert!(!is_as_found(&unit)?);
         assert!(unit.is_powered());
@@ -209,7 +210,7 @@ mod suite {
         Ok(())
     }
 
-    /// Its entry is absent, but the unit may use the one that was there before.
+    /// The device's entry is absent, but the unit may still use the old one.
     #[test]
     fn no_device_of_a_dead_unit_counts_as_blocked() -> Result {
         let unit = unit()?;
@@ -261,7 +262,7 @@ mod suite {
         Ok(())
     }
 
-    /// The numbers that the unit writes are known, so they can be there already.
+    /// The completion values are known in advance, so the test writes them first.
     #[test]
     fn nothing_of_scalable_mode_in_legacy_mode() -> Result {
         let unit = unit_with(CAPABILITIES & !ENHANCED_SET_ROOT, 0, KVec::new())?;
@@ -273,7 +274,7 @@ mod suite {
         let powered = Powered::new(unit.clone())?;
         powered.enable_translation()?;
         say(&unit, false, true, false);
-        // It has fetched all that will have been submitted.
+        // The head already covers all descriptors that will be submitted.
         unit.regs.write_reg(IQH::from_raw(IQT::at(11).into_raw()));
         drop(powered);
         assert!(is_as_found(&unit)?);
@@ -283,7 +284,7 @@ mod suite {
             Descriptor::pasid_cache_global(),
             Descriptor::iotlb_global((false, false)),
         ];
-        // After the root table was set, before the old one is back, and after that.
+        // After the root table was set, before the old one is restored, and after that.
         for (slot, expected) in scalable.iter().enumerate() {
             assert_eq!(memory.load(slot), Some(expected.0));
             assert_eq!(memory.load(4 + slot), Some(expected.0));
@@ -294,7 +295,7 @@ mod suite {
         Ok(())
     }
 
-    /// They protect memory until tables do.
+    /// The regions protect memory until the tables do.
     #[test]
     fn regions_are_not_lifted_before_translation_is_on() -> Result {
         let protected = PMEN::zeroed().with_enable(true);
@@ -308,7 +309,7 @@ mod suite {
         let (powered, unit) = found()?;
         assert_eq!(powered.enable_translation(), Err(ETIMEDOUT));
         assert_eq!(unit.regs.read(PMEN), protected);
-        // It is given up then, whatever it says later.
+        // The unit is dead then, whatever its status becomes later.
         say(&unit, true, true, true);
         assert_eq!(powered.enable_translation(), Err(EIO));
         assert_eq!(unit.regs.read(PMEN), protected);
@@ -340,7 +341,7 @@ mod suite {
         for (caps, stays) in [(CAPABILITIES, false), (CAPABILITIES | DRAINS, true)] {
             let (unit, powered) = translating(caps, 0)?;
             unit.note_fragile_device();
-            // One that serves all other devices as well is switched off.
+            // A unit that also serves all other devices is switched off.
             assert!(!unit.must_translate.load(Relaxed));
             unit.must_translate.store(stays, Relaxed);
             if !stays {
@@ -362,18 +363,18 @@ mod suite {
         let given_back = RecordHigh::acknowledge().into_raw();
         regs.try_write64(fault, record(1))?;
 
-        // Nothing is pending: nothing is looked at.
+        // Nothing is pending: no record is read.
         unit.poll_faults();
         assert_eq!(regs.try_read64(record(1))?, fault);
 
-        // The first that is pending is the last in memory; the other one is empty.
+        // The first pending record is the last in memory; the other one is empty.
         let status = FSTS::zeroed().with_pending(true);
         regs.write_reg(status.with_const_record_index::<1>());
         unit.poll_faults();
         assert_eq!(regs.try_read64(record(1))?, given_back);
         assert_eq!(regs.try_read64(record(0))?, 0);
 
-        // Around the end, and an overflow that is acknowledged last.
+        // Wraps around the end; the overflow is acknowledged last.
         for index in 0..2 {
             regs.try_write64(fault, record(index))?;
         }
