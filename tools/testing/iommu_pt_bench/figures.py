@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0
-"""Medians and ratios of what was measured, as JSON and as a table."""
+"""Medians and ratios of the measurements, as JSON and as a table."""
 
 import dataclasses
 import json
@@ -10,7 +10,7 @@ SAMPLE = re.compile(r"^S (\S+) (\d+) (\S+) (c|rust) (\d+) (\d+)$")
 TABLES = re.compile(r"^T (\S+) (\d+) (c|rust) (\d+) (\d+)$")
 TABLE_BYTES = 4096
 
-# Rust/C at most, for the work, on every format that has both.
+# The largest allowed ratio Rust/C for each work, on every format that has both.
 GOALS = {
     "clean": 0.20,
     "random1": 0.30,
@@ -23,13 +23,13 @@ GOALS = {
     "unmap256": 0.8,
     "translate": 1.0,
 }
-# Works whose cost an entry should not grow with the size.
+# Works whose cost per entry should not grow with the size.
 GROWING = ("limit", "limit4", "clean", "random1", "run10", "random50", "all", "noclear")
 
 
 @dataclasses.dataclass
 class Figure:
-    """One work on one size of one format: nanoseconds an entry, by side."""
+    """One work on one size of one format: nanoseconds per entry, by side."""
 
     format: str
     work: str
@@ -41,11 +41,12 @@ class Figure:
         return statistics.median(values) if values else None
 
     def best(self, side):
-        """Return the quickest repetition: what others on the machine disturb least."""
+        """Return the fastest repetition, which other load on the host disturbs
+        least."""
         return min(self.samples[side]) if self.samples.get(side) else None
 
     def quartiles(self, side):
-        """Return where the middle half of the repetitions lies."""
+        """Return the bounds of the middle half of the repetitions."""
         values = self.samples.get(side)
         if not values:
             return None
@@ -59,7 +60,8 @@ class Figure:
         return rust / c if c and rust else None
 
     def spread(self):
-        """Return the wider middle half of the two, as a part of its median."""
+        """Return the wider middle half of the two, as a fraction of its
+        median."""
         widths = []
         for side in self.samples:
             low, high = self.quartiles(side)
@@ -89,7 +91,7 @@ class Figure:
 
 
 def collect(lines):
-    """Return the figures, in the order in which they were measured."""
+    """Return the figures, in the order of measurement."""
     figures = {}
     for line in lines:
         match = SAMPLE.match(line)
@@ -113,7 +115,7 @@ def memory(lines):
 
 
 def json_text(figures, tables):
-    """Return the list that build/bench.json holds, one figure a line."""
+    """Return the list that build/bench.json holds, one figure per line."""
     entries = [figure.as_json() for figure in figures]
     for name, mib in dict.fromkeys((key[0], key[1]) for key in tables):
         c, rust = tables.get((name, mib, "c")), tables.get((name, mib, "rust"))
@@ -145,7 +147,7 @@ def cell(value, form="8.2f"):
 
 
 def verdict(figure, limits):
-    """Return how a figure stands to what was asked of it, if anything was."""
+    """Return how a figure compares with its target, if it has one."""
     ratio = figure.ratio()
     goal = GOALS.get(figure.work)
     said = []
@@ -158,7 +160,7 @@ def verdict(figure, limits):
 
 
 def growth_lines(figures, small=1024, large=8192, most=1.3):
-    """Return what an entry costs where the tables are larger than the caches."""
+    """Return the cost of an entry if the tables are larger than the caches."""
     places = {(figure.format, figure.work, figure.mib): figure for figure in figures}
     lines = ["", f"cost of an entry at {size_name(large)} by that at {size_name(small)}; {most} or less is wanted"]
     for (name, work, mib), figure in places.items():
@@ -174,7 +176,7 @@ def growth_lines(figures, small=1024, large=8192, most=1.3):
 
 
 def table_text(figures, tables, note):
-    """Return the table for people."""
+    """Return the human-readable table."""
     limits = {
         (figure.format, figure.mib): figure.median("rust") or figure.median("c")
         for figure in figures

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0
 """Measure the I/O page tables, Rust against C, in one run of one kernel.
 
-Writes build/bench.json, build/bench.txt and build/bench.svg.  It judges nothing:
-it fails only if something could not be measured.
+Writes build/bench.json, build/bench.txt and build/bench.svg.  It does not judge
+figures: it fails only if something could not be measured.
 """
 
 import argparse
@@ -39,7 +39,7 @@ def parse_arguments():
 
 
 class Progress:
-    """Says what is being measured, on one line if there is a terminal."""
+    """Shows the current measurement, on one line if there is a terminal."""
 
     def __init__(self):
         self.terminal = sys.stdout.isatty()
@@ -62,7 +62,7 @@ class Progress:
 
 
 def conditions():
-    """Return what of this machine a reader of the figures wants to know."""
+    """Return the data of the host that matter for the figures."""
     model = "unknown"
     for line in pathlib.Path("/proc/cpuinfo").read_text().splitlines():
         if line.startswith("model name"):
@@ -83,7 +83,8 @@ def measure(options):
     progress = Progress()
     outcome = uml.run(
         products,
-        # The sample of /dev/random that the kernel waits for is of no use here.
+        # This run does not need the sample of /dev/random that the kernel waits
+        # for.
         ["kunit.enable=0", "random.trust_cpu=on"],
         log=options.output / "bench.log",
         limit=3600,

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0
-"""What the benchmark measures, as data."""
+"""The measurements of the benchmark, as data."""
 
 import dataclasses
 
@@ -7,15 +7,15 @@ MIB = 1 << 20
 GIB = 1 << 30
 SIZES = (64, 1024, 8192)
 FORMATS = ("vtdss", "amdv1", "x86_64")
-# Below: tables, bitmaps and addresses of no special kind.
+# An address without special properties for tables and bitmaps.
 IOVA = 4 * GIB
-# 256 leaves of 1 GiB begin at a multiple of what a table of them spans.
+# 256 leaves of 1 GiB begin at a multiple of the range of their table.
 FAR_IOVA = 1024 * GIB
 
 
 @dataclasses.dataclass(frozen=True)
 class Work:
-    """One kind of work, in the words of bench.c."""
+    """One kind of work, in the syntax of bench.c."""
 
     name: str
     what: str
@@ -45,7 +45,7 @@ IOCTLS = (
     Work("ioctl", "1 % at random", "ioctl", "random", 10),
     Work("ioctlclean", "no page written", "ioctl", "run", 0),
 )
-# A word a cycle, as each OR waits for the one before; and four at a time.
+# One word per cycle, as each OR waits for the previous one; and four at a time.
 LIMITS = (
     Work("limit", "reading the leaf tables in order", "read", number=1),
     Work("limit4", "the same, four words at a time", "read", number=4),
@@ -55,7 +55,7 @@ CLEAN_2M = Work("clean2m", "no page written, leaves of 2 MiB", "query", "run", 0
 
 
 def changes(suffix):
-    """Return map and unmap, a leaf a call and 256 leaves a call."""
+    """Return map and unmap, with one leaf and with 256 leaves per call."""
     found = []
     for action in ("map", "unmap"):
         found.append(Work(f"{action}{suffix}", f"{action}, a leaf a call", action, number=1))
@@ -67,7 +67,7 @@ def changes(suffix):
 
 @dataclasses.dataclass(frozen=True)
 class Domain:
-    """A mapped range, and the work that is done on it."""
+    """A mapped range, and the work on it."""
 
     format: str
     iova: int
@@ -86,7 +86,7 @@ class Domain:
 
 @dataclasses.dataclass(frozen=True)
 class Mock:
-    """A domain of iommufd's self-test: AMD v1 with two entries of 2 KiB to a page."""
+    """A domain of iommufd's self-test: AMD v1 with two entries of 2 KiB per page."""
 
     mib: int
     works: tuple = IOCTLS
@@ -98,7 +98,7 @@ class Mock:
 
 
 def domains(formats, sizes):
-    """Return everything that is measured, in order."""
+    """Return all measurements, in order."""
     found = []
     for name in formats:
         for mib in sizes:
@@ -112,6 +112,6 @@ def domains(formats, sizes):
 
 
 def text(formats, sizes, repetitions):
-    """Return the plan as bench.c reads it."""
+    """Return the plan in the format of bench.c."""
     lines = [line for domain in domains(formats, sizes) for line in domain.lines(repetitions)]
     return "\n".join(lines) + "\n"

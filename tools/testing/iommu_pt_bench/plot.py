@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0
-"""The plot: cost an entry against mapped size, as plain SVG."""
+"""The plot: cost per entry against mapped size, as plain
+SVG."""
 
 import math
 
@@ -93,7 +94,7 @@ def _panel(figures, name, x):
     shown = [figure for figure in figures if figure.work in SHOWN]
     chosen = [figure for figure in shown if figure.format == name]
     sizes = sorted({figure.mib for figure in chosen})
-    # Of all formats, so that the panels can be compared.
+    # Over all formats, so that the panels can be compared.
     values = [
         figure.median(side) for figure in shown for side in ("c", "rust") if figure.median(side)
     ]
@@ -122,7 +123,7 @@ def _panel(figures, name, x):
 
 def svg(figures):
     """Return the plot, a panel for each format."""
-    # Formats that can be asked for dirty pages.
+    # Formats with a dirty query.
     names = list(dict.fromkeys(figure.format for figure in figures if figure.work == "clean"))
     width = WIDTH * max(1, len(names))
     parts = [

@@ -113,7 +113,7 @@ static bool disarm(int fd)
 /*
  * Runs @_call, with one more allocation succeeding each time, until it needs no
  * more; after a failure runs @_check, after a success @_undo. Which errno it is
- * depends on what failed: iommufd has other points beside allocations.
+ * depends on what failed: iommufd has failure points other than allocations.
  */
 #define SWEEP(_call, _check, _undo) do {				\
 	bool __reached = true;						\
