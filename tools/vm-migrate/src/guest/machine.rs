@@ -205,13 +205,18 @@ impl Machine {
     ///
     /// There is no such memory, or none of it is to be had.
     pub(crate) fn add_plugged(&mut self, take: u64, seed: u64) -> Result<usize> {
-        // It is added first, and then made use of.
+        // The kernel adds it first, and uses it a little later.
+        let mut why = String::new();
         let pages = function::wait_for("memory that was plugged", || {
             let ranges = memory::plugged_ranges()?;
-            let range = ranges.first().zip(ranges.last());
-            let range = range.map(|(first, last)| first.start..last.end);
-            Ok(range.and_then(|range| Pages::plugged(&range, take).ok()))
-        })?;
+            let Some((first, last)) = ranges.first().zip(ranges.last()) else {
+                why = "the kernel has added none".into();
+                return Ok(None);
+            };
+            let pages = Pages::plugged(&(first.start..last.end), take);
+            Ok(pages.map_err(|e| why = format!("{e:#}")).ok())
+        });
+        let pages = pages.with_context(|| why)?;
         self.add_pages(pages, seed)
     }
 

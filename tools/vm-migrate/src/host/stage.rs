@@ -276,6 +276,12 @@ impl<'a> Stage<'a> {
     /// The guest does not let it go.
     pub(crate) fn unplug_dimm(&mut self) -> Result<()> {
         self.delete(qemu::DIMM)?;
+        // The guest looks at the slot once more, and must find it empty.
+        self.vm
+            .qmp
+            .wait("end of the guest's unplugging", STEP, |event| {
+                event.event == "ACPI_DEVICE_OST" && event.data["info"]["slot-type"] == "DIMM"
+            })?;
         self.dimm = false;
         Ok(())
     }
