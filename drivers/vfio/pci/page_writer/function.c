@@ -47,6 +47,13 @@ enum {
  * virtual machine that has just been started has not, and gets its state nevertheless.
  * What user space has mapped stays as it is, since its faults wait for memory_lock. A
  * read of the stream is no call of VFIO, which would wake the function.
+ *
+ * A reset that VFIO has not begun holds the device lock and not memory_lock. It takes the
+ * BARs away for its time, and end_access() must not write over what it restores. The
+ * removal of the driver holds the device lock, too, and waits for the user: so this tries.
+ *
+ * After a reset that the caller, who holds state_mutex, has waited for here, the function
+ * is in another state than the caller knows.
  */
 static int begin_access(struct page_writer_device *writer, u16 *command)
 {
@@ -55,19 +62,32 @@ static int begin_access(struct page_writer_device *writer, u16 *command)
 	if (pm_runtime_resume_and_get(&pdev->dev) < 0)
 		return -EIO;
 	down_write(&writer->core.memory_lock);
+	if (!device_trylock(&pdev->dev))
+		goto busy;
+	if (READ_ONCE(writer->reset_is_due)) {
+		device_unlock(&pdev->dev);
+		goto busy;
+	}
 	pci_read_config_word(pdev, PCI_COMMAND, command);
 	if (!(*command & PCI_COMMAND_MEMORY))
 		pci_write_config_word(pdev, PCI_COMMAND, *command | PCI_COMMAND_MEMORY);
 
 	return 0;
+busy:
+	up_write(&writer->core.memory_lock);
+	pm_runtime_put(&pdev->dev);
+
+	return -EBUSY;
 }
 
+/* VFIO's own resets wait for memory_lock, and need the device lock to be free then. */
 static void end_access(struct page_writer_device *writer, u16 command)
 {
 	struct pci_dev *pdev = writer->core.pdev;
 
 	if (!(command & PCI_COMMAND_MEMORY))
 		pci_write_config_word(pdev, PCI_COMMAND, command);
+	device_unlock(&pdev->dev);
 	up_write(&writer->core.memory_lock);
 	pm_runtime_put(&pdev->dev);
 }
@@ -77,8 +97,10 @@ static int set_mode(struct page_writer_device *writer, enum page_writer_mode mod
 	u64 now;
 
 	writeq(mode, writer->host + MODE);
-	if (!readq_poll_timeout(writer->host + MODE, now, now == mode, POLL_US, PATIENCE_US))
+	if (!readq_poll_timeout(writer->host + MODE, now, now == mode, POLL_US, PATIENCE_US)) {
+		writer->mode = mode;
 		return 0;
+	}
 
 	pci_notice_ratelimited(writer->core.pdev,
 			       "mode %d was asked for and it stays in %#llx: reset it\n",

@@ -13,11 +13,6 @@ static struct page_writer_device *to_writer(struct vfio_device *vdev)
 	return container_of(vdev, struct page_writer_device, core.vdev);
 }
 
-bool page_writer_is_pre_copy(enum vfio_device_mig_state state)
-{
-	return state == VFIO_DEVICE_STATE_PRE_COPY || state == VFIO_DEVICE_STATE_PRE_COPY_P2P;
-}
-
 static bool is_saving(enum vfio_device_mig_state state)
 {
 	return page_writer_is_pre_copy(state) || state == VFIO_DEVICE_STATE_STOP_COPY;
@@ -38,15 +33,31 @@ static enum page_writer_mode mode_of(enum vfio_device_mig_state state)
 	}
 }
 
-void page_writer_lock(struct page_writer_device *writer)
-{
-	mutex_lock(&writer->state_mutex);
-}
-
 static void become(struct page_writer_device *writer, enum vfio_device_mig_state state)
 {
 	page_writer_close_file(writer);
 	writer->state = state;
+}
+
+/* An arc that has failed half-way may have left another mode than that of the state. */
+static bool is_settled(struct page_writer_device *writer)
+{
+	return !writer->host || writer->state == VFIO_DEVICE_STATE_ERROR ||
+	       writer->mode == mode_of(writer->state);
+}
+
+/* If the device lock is taken, the next one to take state_mutex does this. */
+static void settle(struct page_writer_device *writer)
+{
+	if (page_writer_set_mode(writer, mode_of(writer->state)) == -EIO)
+		become(writer, VFIO_DEVICE_STATE_ERROR);
+}
+
+void page_writer_lock(struct page_writer_device *writer)
+{
+	mutex_lock(&writer->state_mutex);
+	if (!is_settled(writer))
+		settle(writer);
 }
 
 /* Does what a reset has left to the holder of state_mutex, however often there was one. */
@@ -60,15 +71,17 @@ void page_writer_unlock(struct page_writer_device *writer)
 		spin_unlock(&writer->reset_lock);
 
 		become(writer, VFIO_DEVICE_STATE_RUNNING);
-		/* The holder may have set a mode after the reset. */
-		if (writer->host && page_writer_set_mode(writer, PAGE_WRITER_RUNS))
-			become(writer, VFIO_DEVICE_STATE_ERROR);
+		/* The holder has not told the function anything since: see begin_access(). */
+		writer->mode = PAGE_WRITER_RUNS;
 	}
 	mutex_unlock(&writer->state_mutex);
 	spin_unlock(&writer->reset_lock);
 }
 
-/* The reset has made the function run: see page_writer.h about the locks. */
+/*
+ * The reset has made the function run, and no arc has told it anything since: the device
+ * lock is still held. See page_writer.h about the locks.
+ */
 static void page_writer_reset_done(struct pci_dev *pdev)
 {
 	struct vfio_pci_core_device *core = pci_get_drvdata(pdev);
@@ -78,12 +91,13 @@ static void page_writer_reset_done(struct pci_dev *pdev)
 	spin_lock(&writer->reset_lock);
 	is_mine = mutex_trylock(&writer->state_mutex);
 	if (!is_mine)
-		writer->reset_is_due = true;
+		WRITE_ONCE(writer->reset_is_due, true);
 	spin_unlock(&writer->reset_lock);
 	if (!is_mine)
 		return;
 
 	become(writer, VFIO_DEVICE_STATE_RUNNING);
+	writer->mode = PAGE_WRITER_RUNS;
 	page_writer_unlock(writer);
 }
 
@@ -93,7 +107,7 @@ static struct file *step(struct page_writer_device *writer, enum vfio_device_mig
 	enum vfio_device_mig_state now = writer->state;
 	int ret = 0;
 
-	if (mode_of(next) != mode_of(now))
+	if (mode_of(next) != writer->mode)
 		ret = page_writer_set_mode(writer, mode_of(next));
 	if (ret)
 		return ERR_PTR(ret);
@@ -132,6 +146,8 @@ static struct file *page_writer_set_state(struct vfio_device *vdev,
 	/* vfio_mig_get_next_state() of Linux 7.3.4 warns of any driver in this state. */
 	if (writer->state == VFIO_DEVICE_STATE_ERROR)
 		filp = ERR_PTR(-EINVAL);
+	else if (!is_settled(writer))
+		filp = ERR_PTR(-EBUSY);
 	/* No state on the way has a file: only the last one has. */
 	while (!IS_ERR(filp) && writer->state != wanted) {
 		ret = vfio_mig_get_next_state(vdev, writer->state, wanted, &next);

@@ -9,6 +9,7 @@
  *   state_mutex    what struct page_writer_device says, and the host's registers
  *   mmap_lock      by a copy from or to user space
  *   memory_lock    of the core: whether and where the BARs are
+ *   device lock    of the bus: no reset is under way. It is only tried, and -EBUSY if taken
  *
  * VFIO resets a function with memory_lock held. So what has to be done after a reset
  * takes state_mutex only if it is free, and leaves the work to its holder if not;
@@ -55,6 +56,7 @@ enum page_writer_frame_kind {
  * @core: of VFIO
  * @state_mutex: protects the members from @state to @state_size
  * @state: of migration
+ * @mode: what the function was told last; that of @state, or it is to be told
  * @file: the data transfer of @state, or NULL
  * @guest: BAR 0, NULL while the device is closed
  * @host: BAR 2, NULL while the device is closed
@@ -67,6 +69,7 @@ struct page_writer_device {
 	/* Protects all members up to @state_size. */
 	struct mutex state_mutex;
 	enum vfio_device_mig_state state;
+	enum page_writer_mode mode;
 	struct page_writer_file *file;
 	void __iomem *guest;
 	void __iomem *host;
@@ -76,13 +79,18 @@ struct page_writer_device {
 	bool reset_is_due;
 };
 
+static inline bool page_writer_is_pre_copy(enum vfio_device_mig_state state)
+{
+	return state == VFIO_DEVICE_STATE_PRE_COPY || state == VFIO_DEVICE_STATE_PRE_COPY_P2P;
+}
+
 /* main.c */
 void page_writer_lock(struct page_writer_device *writer);
 void page_writer_unlock(struct page_writer_device *writer);
-bool page_writer_is_pre_copy(enum vfio_device_mig_state state);
 
 /*
- * function.c: the registers. Each returns -EIO if the function does not obey, and the
+ * function.c: the registers. Each returns -EIO if the function does not obey, and -EBUSY
+ * if it was not asked: the device lock is taken, or the function was reset meanwhile. The
  * caller holds state_mutex.
  */
 int page_writer_start(struct page_writer_device *writer);
