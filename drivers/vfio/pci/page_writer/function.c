@@ -27,6 +27,8 @@
 enum {
 	COMMAND_SAVE = 1,
 	COMMAND_LOAD,
+	/* There is no such command. */
+	COMMAND_NONE = 0xff,
 };
 
 enum {
@@ -149,28 +151,49 @@ int page_writer_start(struct page_writer_device *writer)
 	return ret;
 }
 
+/* Looks at both BARs: where one is gone, the driver reads ones. */
 int page_writer_counter(struct page_writer_device *writer, u64 *counter)
 {
 	u16 command;
+	u64 version;
 	int ret;
 
 	ret = begin_access(writer, &command);
 	if (ret)
 		return ret;
 	*counter = readq(writer->guest + COUNTER);
+	version = readq(writer->host + STATE_VERSION);
 	end_access(writer, command);
+	if (*counter != ~0ULL && version == KNOWN_VERSION)
+		return 0;
 
-	return 0;
+	pci_notice_ratelimited(writer->core.pdev,
+			       "has made %#llx writes, and a state of version %#llx: reset it\n",
+			       *counter, version);
+	return -EIO;
 }
 
-/* Returns one of RESULT_*, or -EIO. */
+/*
+ * Returns one of RESULT_* but RESULT_MODE, which no command of the driver may have, or -EIO.
+ *
+ * RESULT keeps that of the command before until there is another one. It must not pass for
+ * that of a command which the function does not obey, so it is changed to RESULT_MODE first.
+ */
 static int do_command(struct page_writer_device *writer, u64 command)
 {
+	void __iomem *at = writer->host + RESULT;
 	u64 result;
+	int ret;
 
-	writeq(command, writer->host + COMMAND);
-	if (!readq_poll_timeout(writer->host + RESULT, result, result <= RESULT_RANGE,
-				POLL_US, PATIENCE_US))
+	writeq(COMMAND_NONE, writer->host + COMMAND);
+	ret = readq_poll_timeout(at, result, result == RESULT_MODE, POLL_US, PATIENCE_US);
+	if (!ret) {
+		writeq(command, writer->host + COMMAND);
+		ret = readq_poll_timeout(at, result,
+					 result <= RESULT_RANGE && result != RESULT_MODE,
+					 POLL_US, PATIENCE_US);
+	}
+	if (!ret)
 		return result;
 
 	pci_notice_ratelimited(writer->core.pdev,

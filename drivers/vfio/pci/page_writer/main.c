@@ -33,7 +33,7 @@ static enum page_writer_mode mode_of(enum vfio_device_mig_state state)
 	}
 }
 
-static void become(struct page_writer_device *writer, enum vfio_device_mig_state state)
+void page_writer_become(struct page_writer_device *writer, enum vfio_device_mig_state state)
 {
 	page_writer_close_file(writer);
 	writer->state = state;
@@ -50,7 +50,7 @@ static bool is_settled(struct page_writer_device *writer)
 static void settle(struct page_writer_device *writer)
 {
 	if (page_writer_set_mode(writer, mode_of(writer->state)) == -EIO)
-		become(writer, VFIO_DEVICE_STATE_ERROR);
+		page_writer_become(writer, VFIO_DEVICE_STATE_ERROR);
 }
 
 void page_writer_lock(struct page_writer_device *writer)
@@ -70,7 +70,7 @@ void page_writer_unlock(struct page_writer_device *writer)
 		writer->reset_is_due = false;
 		spin_unlock(&writer->reset_lock);
 
-		become(writer, VFIO_DEVICE_STATE_RUNNING);
+		page_writer_become(writer, VFIO_DEVICE_STATE_RUNNING);
 		/* The holder has not told the function anything since: see begin_access(). */
 		writer->mode = PAGE_WRITER_RUNS;
 	}
@@ -96,7 +96,7 @@ static void page_writer_reset_done(struct pci_dev *pdev)
 	if (!is_mine)
 		return;
 
-	become(writer, VFIO_DEVICE_STATE_RUNNING);
+	page_writer_become(writer, VFIO_DEVICE_STATE_RUNNING);
 	writer->mode = PAGE_WRITER_RUNS;
 	page_writer_unlock(writer);
 }
@@ -157,7 +157,7 @@ static struct file *page_writer_set_state(struct vfio_device *vdev,
 	}
 	/* Any other refusal leaves the function as it was. */
 	if (filp == ERR_PTR(-EIO))
-		become(writer, VFIO_DEVICE_STATE_ERROR);
+		page_writer_become(writer, VFIO_DEVICE_STATE_ERROR);
 	page_writer_unlock(writer);
 
 	return filp;
@@ -225,7 +225,7 @@ static void page_writer_close_device(struct vfio_device *vdev)
 	struct page_writer_device *writer = to_writer(vdev);
 
 	page_writer_lock(writer);
-	become(writer, VFIO_DEVICE_STATE_RUNNING);
+	page_writer_become(writer, VFIO_DEVICE_STATE_RUNNING);
 	writer->guest = NULL;
 	writer->host = NULL;
 	page_writer_unlock(writer);

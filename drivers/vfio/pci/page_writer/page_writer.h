@@ -87,6 +87,8 @@ static inline bool page_writer_is_pre_copy(enum vfio_device_mig_state state)
 /* main.c */
 void page_writer_lock(struct page_writer_device *writer);
 void page_writer_unlock(struct page_writer_device *writer);
+/* Ends the data transfer of the state before; the caller holds state_mutex. */
+void page_writer_become(struct page_writer_device *writer, enum vfio_device_mig_state state);
 
 /*
  * function.c: the registers. Each returns -EIO if the function does not obey, and -EBUSY

@@ -140,6 +140,8 @@ static ssize_t save_read(struct file *filp, char __user *buf, size_t len, loff_t
 			done = -ENOMSG;
 		if (done > 0)
 			done = page_writer_append(writer, PAGE_WRITER_PRE_COPY);
+		if (done == -EIO)
+			page_writer_become(writer, VFIO_DEVICE_STATE_ERROR);
 		if (done < 0)
 			goto unlock;
 	}
@@ -184,6 +186,8 @@ static long save_ioctl(struct file *filp, unsigned int cmd, unsigned long arg)
 			ret = unread;
 		else
 			info.dirty_bytes = unread;
+		if (ret == -EIO)
+			page_writer_become(writer, VFIO_DEVICE_STATE_ERROR);
 	}
 unlock:
 	page_writer_unlock(writer);

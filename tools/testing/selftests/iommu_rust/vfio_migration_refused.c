@@ -311,6 +311,35 @@ TEST_F(vfio_migration_refused, does_not_answer_any_more)
 	expect_usable(self, _metadata);
 }
 
+/* It falls silent when all is read that there was, and is asked for more. */
+TEST_F(vfio_migration_refused, does_not_answer_a_reader)
+{
+	for (int by_read = 0; by_read < 2; by_read++) {
+		struct mig_stream stream = {};
+		struct vfio_precopy_info info;
+		u32 upper, away = 0x7f;
+		int fd, before;
+
+		reset(self);
+		sleep(1);
+		before = said("reset it");
+		fd = mig_open(self->pci, VFIO_DEVICE_STATE_PRE_COPY);
+		mig_read_all(fd, &stream);
+		EXPECT_EQ(self->frame, stream.size);
+		config_access(false, PCI_BASE_ADDRESS_3, &upper, sizeof(upper));
+		config_access(true, PCI_BASE_ADDRESS_3, &away, sizeof(away));
+		EXPECT_EQ(-EIO, by_read ? mig_read(fd, &stream, 1000) :
+					  __mig_precopy_info(fd, &info));
+		EXPECT_EQ(VFIO_DEVICE_STATE_ERROR, mig_state(self->pci));
+		EXPECT_EQ(1, said("reset it") - before);
+		EXPECT_EQ(-ENODEV, mig_read(fd, &stream, 1000));
+		config_access(true, PCI_BASE_ADDRESS_3, &upper, sizeof(upper));
+		close(fd);
+		mig_free(&stream);
+		expect_usable(self, _metadata);
+	}
+}
+
 int main(int argc, char *argv[])
 {
 	device_bdf = vfio_selftests_get_bdf(&argc, argv);
