@@ -6,6 +6,7 @@
 #include <linux/iopoll.h>
 #include <linux/pci.h>
 #include <linux/pm_runtime.h>
+#include <linux/unaligned.h>
 
 #include "page_writer.h"
 
@@ -47,8 +48,10 @@ enum {
 /*
  * Makes the BARs answer, whether the guest has switched memory decoding on or not: a
  * virtual machine that has just been started has not, and gets its state nevertheless.
- * What user space has mapped stays as it is, since its faults wait for memory_lock. A
- * read of the stream is no call of VFIO, which would wake the function.
+ * What user space has mapped stays as it is then, since its faults wait for memory_lock.
+ * If decoding is on already they need not, nor the guest's other accesses, for the time
+ * that a copy of the state takes. A read of the stream is no call of VFIO, which would wake
+ * the function.
  *
  * A reset that VFIO has not begun holds the device lock and not memory_lock. It takes the
  * BARs away for its time, and end_access() must not write over what it restores. The
@@ -71,7 +74,9 @@ static int begin_access(struct page_writer_device *writer, u16 *command)
 		goto busy;
 	}
 	pci_read_config_word(pdev, PCI_COMMAND, command);
-	if (!(*command & PCI_COMMAND_MEMORY))
+	if (*command & PCI_COMMAND_MEMORY)
+		downgrade_write(&writer->core.memory_lock);
+	else
 		pci_write_config_word(pdev, PCI_COMMAND, *command | PCI_COMMAND_MEMORY);
 
 	return 0;
@@ -90,7 +95,10 @@ static void end_access(struct page_writer_device *writer, u16 command)
 	if (!(command & PCI_COMMAND_MEMORY))
 		pci_write_config_word(pdev, PCI_COMMAND, command);
 	device_unlock(&pdev->dev);
-	up_write(&writer->core.memory_lock);
+	if (command & PCI_COMMAND_MEMORY)
+		up_read(&writer->core.memory_lock);
+	else
+		up_write(&writer->core.memory_lock);
 	pm_runtime_put(&pdev->dev);
 }
 
@@ -137,9 +145,9 @@ int page_writer_start(struct page_writer_device *writer)
 
 	version = readq(writer->host + STATE_VERSION);
 	size = readq(writer->host + STATE_SIZE);
-	if (version != KNOWN_VERSION || !size || size > WINDOW_SIZE) {
+	if (version != KNOWN_VERSION || !size || size > WINDOW_SIZE || size % 8) {
 		pci_err(writer->core.pdev,
-			"has a state of version %llu and %llu bytes, and the driver knows version %d and %d bytes at most: bind vfio-pci to it, which does not migrate\n",
+			"has a state of version %llu and %llu bytes, and the driver knows version %d and %d bytes at most, in words of 8: bind vfio-pci to it, which does not migrate\n",
 			version, size, KNOWN_VERSION, WINDOW_SIZE);
 		ret = -ENODEV;
 	} else {
@@ -201,6 +209,19 @@ static int do_command(struct page_writer_device *writer, u64 command)
 	return -EIO;
 }
 
+/* The function is accessed by 4 or 8 bytes, which memcpy_fromio() does not promise. */
+static void read_window(struct page_writer_device *writer, void *state)
+{
+	for (size_t at = 0; at < writer->state_size; at += 8)
+		put_unaligned_le64(readq(writer->host + WINDOW + at), state + at);
+}
+
+static void write_window(struct page_writer_device *writer, const void *state)
+{
+	for (size_t at = 0; at < writer->state_size; at += 8)
+		writeq(get_unaligned_le64(state + at), writer->host + WINDOW + at);
+}
+
 /* @state gets the state, and @counter how many writes were made before it was saved. */
 int page_writer_save(struct page_writer_device *writer, void *state, u64 *counter)
 {
@@ -219,7 +240,7 @@ int page_writer_save(struct page_writer_device *writer, void *state, u64 *counte
 	if (ret == RESULT_DONE) {
 		length = readq(writer->host + STATE_LENGTH);
 		if (length == writer->state_size)
-			memcpy_fromio(state, writer->host + WINDOW, length);
+			read_window(writer, state);
 	}
 	end_access(writer, command);
 
@@ -242,7 +263,7 @@ int page_writer_load(struct page_writer_device *writer, const void *state)
 	ret = begin_access(writer, &command);
 	if (ret)
 		return ret;
-	memcpy_toio(writer->host + WINDOW, state, writer->state_size);
+	write_window(writer, state);
 	writeq(writer->state_size, writer->host + STATE_LENGTH);
 	ret = do_command(writer, COMMAND_LOAD);
 	end_access(writer, command);

@@ -54,26 +54,26 @@ enum page_writer_frame_kind {
 /**
  * struct page_writer_device - One function
  * @core: of VFIO
- * @state_mutex: protects the members from @state to @state_size
+ * @state_size: bytes that the function saves, which stay as many while it is open
+ * @state_mutex: protects the members from @state to @host
  * @state: of migration
  * @mode: what the function was told last; that of @state, or it is to be told
  * @file: the data transfer of @state, or NULL
  * @guest: BAR 0, NULL while the device is closed
  * @host: BAR 2, NULL while the device is closed
- * @state_size: bytes that the function saves
  * @reset_lock: protects @reset_is_due
  * @reset_is_due: the holder of @state_mutex does what has to be done after a reset
  */
 struct page_writer_device {
 	struct vfio_pci_core_device core;
-	/* Protects all members up to @state_size. */
+	size_t state_size;
+	/* Protects all members up to @host. */
 	struct mutex state_mutex;
 	enum vfio_device_mig_state state;
 	enum page_writer_mode mode;
 	struct page_writer_file *file;
 	void __iomem *guest;
 	void __iomem *host;
-	size_t state_size;
 	/* Protects @reset_is_due, and the decision to set it. */
 	spinlock_t reset_lock;
 	bool reset_is_due;
@@ -101,7 +101,7 @@ int page_writer_counter(struct page_writer_device *writer, u64 *counter);
 int page_writer_save(struct page_writer_device *writer, void *state, u64 *counter);
 int page_writer_load(struct page_writer_device *writer, const void *state);
 
-/* stream.c: the data transfers. The caller holds state_mutex. */
+/* stream.c: the data transfers. The caller holds state_mutex, but for their size. */
 struct file *page_writer_save_file(struct page_writer_device *writer,
 				   enum page_writer_frame_kind kind);
 struct file *page_writer_resume_file(struct page_writer_device *writer);

@@ -81,25 +81,27 @@ static u32 frame_crc(const void *data, size_t length)
 int page_writer_append(struct page_writer_device *writer, enum page_writer_frame_kind kind)
 {
 	struct page_writer_file *file = writer->file;
-	struct page_writer_frame *frame;
+	struct page_writer_frame frame = {
+		.magic = cpu_to_le64(FRAME_MAGIC),
+		.version = cpu_to_le32(FRAME_VERSION),
+		.kind = cpu_to_le32(kind),
+		.length = cpu_to_le32(writer->state_size),
+	};
+	u8 *end;
 	int ret;
 
 	file->filled -= file->pos;
 	memmove(file->data, file->data + file->pos, file->filled);
 	file->pos = 0;
 
-	frame = (void *)file->data + file->filled;
-	ret = page_writer_save(writer, frame + 1, &file->counter);
+	/* It need not be aligned. */
+	end = file->data + file->filled;
+	ret = page_writer_save(writer, end + sizeof(frame), &file->counter);
 	if (ret)
 		return ret;
 
-	*frame = (struct page_writer_frame){
-		.magic = cpu_to_le64(FRAME_MAGIC),
-		.version = cpu_to_le32(FRAME_VERSION),
-		.kind = cpu_to_le32(kind),
-		.length = cpu_to_le32(writer->state_size),
-		.crc = cpu_to_le32(frame_crc(frame + 1, writer->state_size)),
-	};
+	frame.crc = cpu_to_le32(frame_crc(end + sizeof(frame), writer->state_size));
+	memcpy(end, &frame, sizeof(frame));
 	file->filled += page_writer_frame_size(writer);
 
 	return 0;

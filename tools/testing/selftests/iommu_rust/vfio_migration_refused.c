@@ -180,7 +180,7 @@ TEST_F(vfio_migration_refused, truncated)
 			       _metadata);
 }
 
-/* What was missing may come after that was said. */
+/* What was missing comes too late after that was said. */
 TEST_F(vfio_migration_refused, late)
 {
 	int fd, none;
