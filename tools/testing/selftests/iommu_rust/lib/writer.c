@@ -17,8 +17,14 @@
 #define AREA_IOVA BIT_ULL(32)
 #define AREA_SIZE SZ_4M
 
-/* How long a test watches for writes, 500 of which are due. */
+#define WRITER_WRITES BIT(0)
+
+/*
+ * How long a test watches a function that does not write, which would have made 500 writes,
+ * and how long it waits for a write of one that does: its emulator may be busy.
+ */
 #define WATCH_US 10000
+#define PATIENCE_US 5000000
 
 struct writer *writer_of(struct dirty_dev *dev)
 {
@@ -116,13 +122,19 @@ static u64 newest(struct dirty_env *env)
 
 bool writer_is_writing(struct dirty_env *env, struct dirty_dev *dev)
 {
+	bool expected = readq(&writer_of(dev)->status) & WRITER_WRITES;
 	u64 counter = writer_counter(dev), number = newest(env);
 	bool counts, arrives;
+	int waited = 0;
 
-	usleep(WATCH_US);
-	counts = writer_counter(dev) != counter;
-	arrives = newest(env) != number;
+	do {
+		usleep(WATCH_US);
+		waited += WATCH_US;
+		counts = writer_counter(dev) != counter;
+		arrives = newest(env) != number;
+	} while (expected && !(counts && arrives) && waited < PATIENCE_US);
 	VFIO_ASSERT_EQ(counts, arrives, "%s counts writes that do not arrive\n", dev->pci->bdf);
+	VFIO_ASSERT_EQ(counts, expected, "%s has a wrong status\n", dev->pci->bdf);
 
 	return counts;
 }

@@ -66,7 +66,7 @@ u64 writer_counter(struct dirty_dev *dev);
 /* Waits, which is bounded, until it has made @count writes more. */
 void writer_wait(struct dirty_dev *dev, u64 count);
 
-/* Whether it writes now: the counter and memory agree, or the test ends. */
+/* Whether it writes now: the status, the counter and memory agree, or the test ends. */
 bool writer_is_writing(struct dirty_env *env, struct dirty_dev *dev);
 
 /* The page of write @number. */
