@@ -3,6 +3,7 @@
  * The calls of VFIO that migrate a device, one function each.
  */
 #include <errno.h>
+#include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -148,12 +149,19 @@ ssize_t mig_read(int fd, struct mig_stream *stream, size_t size)
 
 void mig_read_all(int fd, struct mig_stream *stream)
 {
+	struct vfio_precopy_info info;
+	size_t end = SIZE_MAX;
 	ssize_t got;
 
-	do {
-		got = mig_read(fd, stream, SZ_16K);
-	} while (got > 0);
-	VFIO_ASSERT_TRUE(!got || got == -ENOMSG, "read: %d\n", (int)got);
+	/* A function that writes may have the next frame ready whenever one was read. */
+	if (!__mig_precopy_info(fd, &info))
+		end = stream->size + info.initial_bytes + info.dirty_bytes;
+	while (stream->size < end) {
+		got = mig_read(fd, stream, min_t(size_t, SZ_16K, end - stream->size));
+		VFIO_ASSERT_LE(0, got, "read: %d\n", (int)got);
+		if (!got)
+			break;
+	}
 }
 
 void mig_free(struct mig_stream *stream)

@@ -53,7 +53,7 @@ int __mig_precopy_info(int fd, struct vfio_precopy_info *info);
 
 /* Up to @size bytes more; returns how many, or a negative errno. */
 ssize_t mig_read(int fd, struct mig_stream *stream, size_t size);
-/* What there is now, to the end or to what is not there yet. */
+/* To the end, or in pre-copy what there is when it is called. */
 void mig_read_all(int fd, struct mig_stream *stream);
 void mig_free(struct mig_stream *stream);
 
