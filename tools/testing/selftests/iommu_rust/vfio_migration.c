@@ -155,8 +155,9 @@ TEST_F(vfio_migration, every_arc)
 			EXPECT_EQ(0, __mig_set_state(self->pci, to, &fd));
 			EXPECT_EQ(begins(from, to), fd >= 0);
 			expect_state(self, to, _metadata);
-			if (from != VFIO_DEVICE_STATE_RESUMING)
-				EXPECT_LE(counter, writer_counter(&self->env.dev));
+			/* No arc between two states that do not run leads through one that does. */
+			if (from != VFIO_DEVICE_STATE_RESUMING && !runs(from) && !runs(to))
+				EXPECT_EQ(counter, writer_counter(&self->env.dev));
 			if (fd >= 0) {
 				close_transfer(self);
 				self->fd = fd;
@@ -260,6 +261,43 @@ TEST_F(vfio_migration, interrupts)
 		mig_set_state(self->pci, VFIO_DEVICE_STATE_RUNNING);
 	}
 	EXPECT_LT(0, interrupts(self->pci));
+	vfio_pci_msix_disable(self->pci);
+}
+
+/* One that was masked is pending, is moved as such, and raised where the function runs. */
+TEST_F(vfio_migration, pending_interrupt)
+{
+	void *bar2 = self->pci->bars[2].vaddr;
+	struct mig_stream stream = {};
+	int fd;
+
+	vfio_pci_msix_enable(self->pci, 0, 1);
+	fcntl_set_nonblock(self->pci->msi_eventfds[0]);
+	writel(PCI_MSIX_ENTRY_CTRL_MASKBIT, bar2 + PCI_MSIX_ENTRY_VECTOR_CTRL);
+	writeq(0, &self->writer->control);
+	writeq(1, &self->writer->progress);
+	writeq(1, &self->writer->control);
+	writer_wait(&self->env.dev, 100);
+	writeq(0, &self->writer->control);
+	EXPECT_EQ(0, interrupts(self->pci));
+	EXPECT_EQ(1, readq(bar2 + WRITER_PBA));
+	stream = saved(self);
+
+	/* That forgets it, and has the vector unmasked. */
+	vfio_pci_device_reset(self->pci);
+	vfio_pci_cmd_set(self->pci, PCI_COMMAND_MEMORY | PCI_COMMAND_MASTER);
+	EXPECT_EQ(0, readl(bar2 + PCI_MSIX_ENTRY_VECTOR_CTRL));
+	EXPECT_EQ(0, readq(bar2 + WRITER_PBA));
+	EXPECT_EQ(0, interrupts(self->pci));
+
+	fd = mig_open(self->pci, VFIO_DEVICE_STATE_RESUMING);
+	EXPECT_EQ(0, __mig_write(fd, stream.data, stream.size, SZ_1M));
+	mig_set_state(self->pci, VFIO_DEVICE_STATE_RUNNING_P2P);
+	EXPECT_EQ(0, interrupts(self->pci));
+	mig_set_state(self->pci, VFIO_DEVICE_STATE_RUNNING);
+	EXPECT_EQ(1, interrupts(self->pci));
+	close(fd);
+	mig_free(&stream);
 	vfio_pci_msix_disable(self->pci);
 }
 

@@ -13,6 +13,7 @@
 /* Behind the registers of BAR 0 are those for the host, in the upper half of BAR 2. */
 #define WRITER_GUEST_SIZE SZ_128K
 #define WRITER_BAR2_SIZE SZ_256K
+#define WRITER_PBA 0x8000
 #define WRITER_JOURNAL 0x10000
 #define WRITER_JOURNAL_ENTRIES 8192
 
