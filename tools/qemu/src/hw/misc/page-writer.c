@@ -57,6 +57,7 @@
 #include "qapi/error.h"
 #include "hw/pci/msix.h"
 #include "hw/pci/pcie.h"
+#include "migration/vmstate.h"
 #include "page-writer.h"
 
 /* Of QEMU's vendor ID, next to edu, pasid-dma and iommu-stall */
@@ -318,6 +319,12 @@ static void page_writer_instance_init(Object *obj)
     PCI_DEVICE(obj)->cap_present |= QEMU_PCI_CAP_EXPRESS;
 }
 
+/* Its host moves its state, by BAR 2; QEMU's own migration would lose it. */
+static const VMStateDescription page_writer_vmstate = {
+    .name = TYPE_PAGE_WRITER,
+    .unmigratable = 1,
+};
+
 static void page_writer_class_init(ObjectClass *klass, void *data)
 {
     DeviceClass *dc = DEVICE_CLASS(klass);
@@ -330,6 +337,7 @@ static void page_writer_class_init(ObjectClass *klass, void *data)
     k->device_id = PAGE_WRITER_DEVICE_ID;
     k->class_id = PCI_CLASS_OTHERS;
     dc->desc = "Writes memory and can be migrated, for tests of IOMMUs";
+    dc->vmsd = &page_writer_vmstate;
     device_class_set_legacy_reset(dc, page_writer_reset);
     set_bit(DEVICE_CATEGORY_MISC, dc->categories);
 }
