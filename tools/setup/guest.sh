@@ -104,7 +104,6 @@ image_list()
 	printf 'file /lib/driver.sh %s 644 0 0\n' "$guest/driver.sh"
 	printf 'file /lib/refusals.sh %s 644 0 0\n' "$guest/refusals.sh"
 	printf 'file /bin/test-module %s 755 0 0\n' "$guest/module"
-	printf 'file /bin/test-skip %s 755 0 0\n' "$guest/skip"
 	printf 'file /bin/test-dma-api %s 755 0 0\n' "$guest/dma-api"
 	printf 'file /bin/busybox %s 755 0 0\n' "$(command -v busybox)"
 	busybox --list | while read -r applet; do

@@ -537,12 +537,6 @@ def all_suites():
             machines=("amd-v1/pt", "amd-v1-c/pt"),
         ),
         GuestSuite(
-            "skip",
-            "page tables that grow by two levels at once, and get one between",
-            (GuestTest("skip", "test-skip $VFIO_DEVICES"),),
-            machines=("amd-v1/pt",),
-        ),
-        GuestSuite(
             "module",
             "loading a driver, letting go, unloading, loading again",
             (GuestTest("module", "test-module $VFIO_DEVICES"),),

@@ -46,9 +46,5 @@ kernel::prelude::module! {
             default: 0,
             description: "Default domains: 0 identity, 1 DMA API, 2 as the kernel was booted",
         },
-        skip_levels: u32 {
-            default: 0,
-            description: "Host tables that grow by several levels: 0 get each, 1 skip those between",
-        },
     },
 }

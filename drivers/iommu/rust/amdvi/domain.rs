@@ -102,7 +102,7 @@ enum Table {
 
 impl Table {
     /// Tables that map nothing, near the NUMA node `node`. May sleep.
-    fn new(tables: Tables, shape: Shape, skip_levels: bool, node: Option<u32>) -> Result<Self> {
+    fn new(tables: Tables, shape: Shape, node: Option<u32>) -> Result<Self> {
         let config = Config {
             levels: shape.levels,
             max_levels: shape.max_levels,
@@ -110,7 +110,7 @@ impl Table {
             input_lg2: u32::from(shape.width),
             output_lg2: OUTPUT_WIDTH,
             coherent: true,
-            skip_levels,
+            skip_levels: false,
         };
         let memory = KernelTables::new(node);
         Ok(match tables {
@@ -186,8 +186,7 @@ impl PartialEq for Tag {
 }
 
 impl Domain {
-    /// Makes a domain with tables of a kind that devices of `unit` can be attached to. Host tables may
-    /// skip levels.
+    /// Makes a domain with tables of a kind that devices of `unit` can be attached to.
     ///
     /// May sleep.
     ///
@@ -198,7 +197,6 @@ impl Domain {
         unit: Arc<Unit>,
         tables: Tables,
         flags: AllocFlags,
-        skip_levels: bool,
     ) -> impl PinInit<Self, Error> {
         pin_init::pin_init_scope(move || {
             let caps = &unit.caps;
@@ -208,7 +206,7 @@ impl Domain {
                 return Err(EOPNOTSUPP);
             }
             let sync_map = caps.cache_absent();
-            let table = Table::new(tables, shape, skip_levels, unit.node)?;
+            let table = Table::new(tables, shape, unit.node)?;
             let users = Users::new()?;
             Ok(try_pin_init!(Self {
                 table,

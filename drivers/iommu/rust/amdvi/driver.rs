@@ -275,8 +275,7 @@ impl Driver for AmdVi {
         } else {
             Ok(self.policy.tables(&unit.caps, flags.dirty_tracking))
         };
-        let skip_levels = self.policy.skips_levels();
-        pin_init::pin_init_scope(move || Ok(Domain::new(unit, tables?, flags, skip_levels)))
+        pin_init::pin_init_scope(move || Ok(Domain::new(unit, tables?, flags)))
     }
 
     fn attach_identity(&self, endpoint: &Arc<Endpoint>, slot: Slot) -> Result {

@@ -56,7 +56,6 @@ impl Lifecycle for AmdVi {
         let policy = Policy::new(
             *module_parameters::tables.value_ref(),
             *module_parameters::default_domain.value_ref(),
-            *module_parameters::skip_levels.value_ref(),
         )?;
         let ivrs = parse()?;
         quirks::check()?;

@@ -9,10 +9,6 @@
 //! tables asked for no PASID is offered.
 //!
 //! `default_domain`: see [`DefaultDomain::from_parameter`].
-//!
-//! `skip_levels`: 1 lets host tables that grow by several levels at once leave out those between. The
-//! specification has always had such tables, but Linux has never made any, so that it is unknown
-//! which units get them wrong: 0, none, is the default.
 
 use kernel::{
     iommu::device::DefaultDomain,
@@ -29,7 +25,6 @@ use crate::caps::{
 pub(crate) struct Policy {
     tables: Option<Tables>,
     default_domain: DefaultDomain,
-    skip_levels: bool,
 }
 
 impl Policy {
@@ -38,7 +33,7 @@ impl Policy {
     /// # Errors
     ///
     /// `EINVAL` for a value that has no meaning, which has been reported.
-    pub(crate) fn new(tables: u32, default_domain: u32, skip_levels: u32) -> Result<Self> {
+    pub(crate) fn new(tables: u32, default_domain: u32) -> Result<Self> {
         let tables = match tables {
             0 => None,
             1 => Some(Tables::Host),
@@ -58,27 +53,10 @@ impl Policy {
                 DefaultDomain::PARAMETER_VALUES
             );
         })?;
-        let skip_levels = match skip_levels {
-            0 => false,
-            1 => true,
-            other => {
-                pr_err!(
-                    "skip_levels={}: use 0 (host tables get each level) or 1 (skip some)\n",
-                    other
-                );
-                return Err(EINVAL);
-            }
-        };
         Ok(Self {
             tables,
             default_domain,
-            skip_levels,
         })
-    }
-
-    /// Whether host tables that grow by several levels at once leave out those between.
-    pub(crate) fn skips_levels(&self) -> bool {
-        self.skip_levels
     }
 
     /// The default domains of devices that do not need a particular one.
@@ -150,18 +128,12 @@ impl Policy {
             );
             return Err(EOPNOTSUPP);
         };
-        let skipped = if self.skip_levels && tables == Tables::Host {
-            ", some skipped"
-        } else {
-            ""
-        };
         pr_info!(
-            "ivhd{}: {} tables, {} to {} levels{}, {} bits\n",
+            "ivhd{}: {} tables, {} to {} levels, {} bits\n",
             number,
             name(tables),
             shape.levels,
             shape.max_levels,
-            skipped,
             shape.width
         );
         let tracking = self.tables(caps, true);
@@ -218,7 +190,7 @@ mod tests {
 
     #[test]
     fn automatic_tables() -> Result {
-        let policy = Policy::new(0, 0, 0)?;
+        let policy = Policy::new(0, 0)?;
         for dirty in [false, true] {
             assert_eq!(policy.tables(&caps(0), dirty), Tables::Host);
             assert_eq!(policy.tables(&caps(NO_HOST | GUEST), dirty), Tables::Guest);
@@ -240,33 +212,25 @@ mod tests {
     #[test]
     fn tables_that_were_asked_for() -> Result {
         let both = caps(GUEST | FLAGS);
-        assert_eq!(Policy::new(1, 0, 0)?.tables(&both, true), Tables::Host);
-        assert_eq!(Policy::new(1, 0, 0)?.tables_for_pasid(), Err(EOPNOTSUPP));
-        assert_eq!(Policy::new(1, 0, 0)?.pasids(&both), 0);
-        assert_eq!(Policy::new(2, 0, 0)?.pasids(&both), 2);
-        assert_eq!(Policy::new(0, 0, 0)?.pasids(&both), 2);
-        assert!(Policy::new(1, 0, 0)?.always_snoops(&caps(GUEST), false));
-        assert!(!Policy::new(2, 0, 0)?.always_snoops(&both, false));
-        assert_eq!(Policy::new(2, 0, 0)?.tables(&both, false), Tables::Guest);
-        assert!(Policy::new(2, 0, 0)?.explain(9, &caps(0)).is_err());
-        assert!(Policy::new(1, 0, 0)?
+        assert_eq!(Policy::new(1, 0)?.tables(&both, true), Tables::Host);
+        assert_eq!(Policy::new(1, 0)?.tables_for_pasid(), Err(EOPNOTSUPP));
+        assert_eq!(Policy::new(1, 0)?.pasids(&both), 0);
+        assert_eq!(Policy::new(2, 0)?.pasids(&both), 2);
+        assert_eq!(Policy::new(0, 0)?.pasids(&both), 2);
+        assert!(Policy::new(1, 0)?.always_snoops(&caps(GUEST), false));
+        assert!(!Policy::new(2, 0)?.always_snoops(&both, false));
+        assert_eq!(Policy::new(2, 0)?.tables(&both, false), Tables::Guest);
+        assert!(Policy::new(2, 0)?.explain(9, &caps(0)).is_err());
+        assert!(Policy::new(1, 0)?
             .explain(9, &caps(NO_HOST | GUEST))
             .is_err());
-        assert!(Policy::new(2, 0, 0)?.explain(9, &both).is_ok());
-        Ok(())
-    }
-
-    #[test]
-    fn levels_are_skipped_if_asked_for() -> Result {
-        assert!(!Policy::new(0, 0, 0)?.skips_levels());
-        assert!(Policy::new(0, 0, 1)?.skips_levels());
+        assert!(Policy::new(2, 0)?.explain(9, &both).is_ok());
         Ok(())
     }
 
     #[test]
     fn values_without_meaning() {
-        assert!(Policy::new(3, 0, 0).is_err());
-        assert!(Policy::new(0, 3, 0).is_err());
-        assert!(Policy::new(0, 0, 2).is_err());
+        assert!(Policy::new(3, 0).is_err());
+        assert!(Policy::new(0, 3).is_err());
     }
 }

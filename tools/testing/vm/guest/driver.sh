@@ -40,11 +40,10 @@ is_refused()
 	! modprobe "$MODULE" "$1" && is_gone
 }
 
-# is_loaded [PARAMETER...], beside those that it was loaded with at first.
 is_loaded()
 {
 	# shellcheck disable=SC2086 # a list of words
-	modprobe "$MODULE" $MODULE_PARAMETERS "$@" && has_units
+	modprobe "$MODULE" $MODULE_PARAMETERS && has_units
 }
 
 unloads()

@@ -2,8 +2,8 @@
 
 //! The users of a domain, whose device entries change when its host table grows.
 //!
-//! A domain starts with few levels, and a mapping that needs more puts a table on top, or between two,
-//! in any context. The device entries of all users are given the new top before the domain has it. A
+//! A domain starts with few levels, and a mapping that needs more puts a table on top, in any
+//! context. The device entries of all users are given the new top before the domain has it. A
 //! device may be on its way to another domain meanwhile; the id in its entry tells whose it is.
 //!
 //! Lock order: the list is under a spinlock with interrupts disabled. A CPU that points a device
@@ -31,11 +31,7 @@ use kernel::{
 
 use crate::{
     dte::writer,
-    endpoint::Endpoint,
-    iotlb::{
-        Block,
-        Tag, //
-    }, //
+    endpoint::Endpoint, //
 };
 
 /// A device that has the domain, or is about to have it.
@@ -124,20 +120,5 @@ impl Gather<KernelTables> for Growing<'_, '_> {
         // does not answer any more: then no flush succeeds, and nothing that it may use is freed. A
         // device is attached under the lock that is held.
         unsafe { new.publish() };
-    }
-
-    /// A user that comes later has nothing cached. A unit of several users is told several times:
-    /// that is simpler than to find out, and rare.
-    fn forget_tables(&mut self, range: Range) {
-        let block = Block::around(range.first(), range.last());
-        let list = self.users.list.lock();
-        for user in list.iter() {
-            let tag = Tag {
-                domain: user.id,
-                pasid: None,
-            };
-            let forgotten = user.endpoint.unit.submit(&[tag.pages(block, true)]);
-            self.noticed = self.noticed.and(forgotten);
-        }
     }
 }
