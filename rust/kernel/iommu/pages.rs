@@ -289,7 +289,6 @@ unsafe fn flush_cache(mut virt: *mut u8, mut len: usize) {
 ///     input_lg2: 48,
 ///     output_lg2: 46,
 ///     coherent: true,
-///     skip_levels: false,
 /// };
 /// let table = PageTable::<VtdSs, _>::new(KernelTables::new(None), config, Gfp::KERNEL)?;
 /// # let _ = table;

@@ -110,7 +110,6 @@ impl Table {
             input_lg2: u32::from(shape.width),
             output_lg2: OUTPUT_WIDTH,
             coherent: true,
-            skip_levels: false,
         };
         let memory = KernelTables::new(node);
         Ok(match tables {

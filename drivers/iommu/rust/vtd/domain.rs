@@ -98,7 +98,6 @@ impl Table {
             input_lg2: u32::from(shape.width),
             output_lg2: OUTPUT_WIDTH,
             coherent,
-            skip_levels: false,
         };
         let memory = KernelTables::new(node);
         Ok(match stage {

@@ -129,16 +129,10 @@ impl Level {
         self.0.checked_sub(1).map(Level)
     }
 
-    /// The level above, or the highest.
+    /// The level that tables which link to this one have, if it is at most `highest`.
     #[inline]
-    pub(super) fn above(self) -> Self {
-        Level::new(self.number() + 1)
-    }
-
-    /// The lowest level whose tables cover `iova` if they begin at address 0.
-    #[inline(always)]
-    pub(super) fn to_reach(page_lg2: u32, iova: Iova) -> Self {
-        Self::of_size(page_lg2, iova.checked_ilog2().unwrap_or(0))
+    pub(super) fn above(self, highest: Self) -> Option<Self> {
+        (self < highest).then_some(Level::new(self.number() + 1))
     }
 }
 

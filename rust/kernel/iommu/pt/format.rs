@@ -24,9 +24,6 @@ pub enum Entry {
     /// The address of a table of the level below.
     Table(PhysAddr),
 
-    /// A table that takes a closer look: see [`Link`]. Only of a format that [skips](Format::SKIPS).
-    Link(Link),
-
     /// A translation.
     Leaf {
         /// Output address of the first byte of the leaf, aligned to its size.
@@ -36,21 +33,6 @@ pub enum Entry {
         /// the format spreads over contiguous entries.
         lg2: u32,
     },
-}
-
-/// An entry that names the level of the table that it leads to.
-///
-/// Between the two the address has zeros: the entry translates no other address.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Link {
-    /// The address of the table.
-    pub phys: PhysAddr,
-
-    /// The level of the table, any below that of the entry.
-    pub level: Level,
-
-    /// Whether no hardware can have cached what the entry said before: see `node/link.rs`.
-    pub settled: bool,
 }
 
 /// What a mapping allows the device to do, independent of any format.
@@ -118,14 +100,11 @@ pub struct Attrs(pub(super) u64);
 /// - for a word made by [`Format::table`] for a level, whatever accessed and dirty bits the hardware
 ///   adds to it, `decode` must return, at that level, [`Entry::Table`] with the address that the
 ///   word was made from;
-/// - for a word made by [`Format::link`], likewise, it must return [`Entry::Link`] with that link, or
-///   [`Entry::Table`] with its address if the link is settled and leads to the level below;
 /// - for a word made by [`Format::leaf`] for a size of [`Format::PAGE_SIZES`] at
 ///   the level of that size, changed likewise or by taking [`Format::DIRTY`] out, `decode` must
-///   return neither [`Entry::Table`] nor [`Entry::Link`];
-/// - whatever the word, the level of an [`Entry::Link`] that it returns must be below that which it
-///   was asked for, and an [`Entry::Leaf`] must be as large as an entry of that level, or smaller than
-///   one of the level above;
+///   never return [`Entry::Table`];
+/// - whatever the word, an [`Entry::Leaf`] that it returns must be as large as an entry of the level
+///   that it was asked for, or smaller than one of the level above;
 /// - for a word whose 12 lowest bits are 0 it must return [`Entry::Empty`]: 0 is such a word, and the
 ///   address of a table in limbo (see `walks.rs`), which is why [`Format::DIRTY`] and
 ///   [`Format::CONTIGUOUS`] must be among these bits as well.
@@ -174,10 +153,6 @@ pub unsafe trait Format: Send + Sync + 'static {
     /// Whether the hardware can be given a top with more levels while it uses the tree.
     const GROWS: bool = false;
 
-    /// Whether an entry can lead to a table that is not of the level below, and [`Format::link`] makes
-    /// the word for it.
-    const SKIPS: bool = false;
-
     /// Whether input addresses are sign-extended, so that there is an upper half as well.
     const SIGN_EXTENDS: bool = false;
 
@@ -205,11 +180,6 @@ pub unsafe trait Format: Send + Sync + 'static {
 
     /// The word for the table at `phys`, in an entry of `level`; the table is of the level below.
     fn table(phys: PhysAddr, level: Level) -> u64;
-
-    /// The word for `link` in an entry of `level`. Never called for a format that does not skip.
-    fn link(link: Link, level: Level) -> u64 {
-        Self::table(link.phys, level)
-    }
 
     /// Whether a harvest of dirty leaves can pass by a cache line of entries at once.
     ///

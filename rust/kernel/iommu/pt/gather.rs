@@ -37,16 +37,6 @@ pub trait Gather<M: TableMem> {
     ///
     /// The default is for a tree that does not grow: the hardware is not told, and gets no new top.
     fn change_top(&mut self, _new: NewTop<'_>) {}
-
-    /// Has the hardware drop its copies of table entries on the way to `range`, before it returns: one
-    /// of them leads to another table now, through which more is translated than before.
-    ///
-    /// For a tree that grows and [skips levels](super::Config::skip_levels); called at most a few times
-    /// in the life of one. Must not fail: hardware that does not answer may not see new mappings. Does
-    /// not sleep if the map that needs it does not.
-    ///
-    /// The default is for a tree that no hardware walks.
-    fn forget_tables(&mut self, _range: Range) {}
 }
 
 /// Takes the dirty runs that a harvest finds.

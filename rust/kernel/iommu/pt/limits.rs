@@ -40,10 +40,6 @@ pub struct Config {
 
     /// Whether the hardware's walks snoop the processor's caches.
     pub coherent: bool,
-
-    /// Whether a tree that grows by several levels at once leaves out the tables between, if the format
-    /// can. Walks of the hardware are shorter then, and it is told of one new top.
-    pub skip_levels: bool,
 }
 
 /// What can be mapped, and how.
@@ -68,9 +64,6 @@ pub struct Limits {
 
     /// The highest level that the top may come to.
     pub top_level: Level,
-
-    /// Whether a tree that grows by several levels leaves out those between.
-    pub skip_levels: bool,
 }
 
 impl Limits {
@@ -109,7 +102,6 @@ impl Limits {
             page_sizes,
             output_last: low_mask(config.output_lg2.min(F::OUTPUT_LG2)),
             top_level,
-            skip_levels: F::SKIPS && config.skip_levels,
         })
     }
 

@@ -8,7 +8,8 @@ use super::{
         Iova,
         Level,
         PhysAddr,
-        TABLE_ENTRIES, //
+        TABLE_ENTRIES,
+        TABLE_LG2, //
     },
     claim::{
         Claim,
@@ -161,8 +162,7 @@ impl<F: Format, M: TableMem> Tree<'_, F, M> {
         {
             return false;
         }
-        // Tables that another map has linked may not be flushed yet: see `Node::make`. That its
-        // link may not be settled is no matter where all tables are there: see `node/link.rs`.
+        // Tables that another map has linked may not be flushed yet: see `Node::make`.
         if !self.limits.coherent {
             return false;
         }
@@ -211,8 +211,7 @@ impl<F: Format, M: TableMem> Tree<'_, F, M> {
         let root = self.root_to_map(claim, run.level::<F>(), flags, mapping.gather)?;
 
         loop {
-            let way = root.toward(mapping.iova);
-            let node = way.make(run.level::<F>(), flags, mapping.gather)?;
+            let node = root.toward(mapping.iova).make(run.level::<F>(), flags)?;
 
             node.fill(&run, claim, mapping)?;
             left = size - mapping.iova.wrapping_sub(range.first());
@@ -239,15 +238,14 @@ impl<F: Format, M: TableMem> Tree<'_, F, M> {
         gather: &mut impl Gather<M>,
     ) -> Result<Node<'c, F, M>> {
         if F::GROWS {
-            let needed = Level::to_reach(F::PAGE_LG2, claim.range().last()).max(level);
-
             loop {
                 let (top, at) = self.top_table();
+                let reach = low_mask(at.item_lg2(F::PAGE_LG2) + TABLE_LG2);
 
-                if at >= needed {
+                if at >= level && claim.range().last() <= reach {
                     break;
                 }
-                self.grow(top, at, needed, flags, gather)?;
+                self.grow(top, at, flags, gather)?;
             }
         }
         self.root(claim)?.ok_or(ERANGE)
@@ -265,17 +263,17 @@ impl Run {
 impl<F: Format, M: TableMem> Node<'_, F, M> {
     /// The table of `level` on the chosen way, made if it isn't there.
     #[inline(always)]
-    fn make(mut self, level: Level, flags: M::Flags, gather: &mut impl Gather<M>) -> Result<Self> {
+    fn make(mut self, level: Level, flags: M::Flags) -> Result<Self> {
         while self.level() > level {
             match self.get_on_way() {
-                Slot::Table(child) if child.level() >= level && child.is_settled() => {
+                Slot::Table(child) => {
                     // It was linked just now, or by another map that may not have come to its flush
                     // yet; and this walk is going to promise that the hardware can follow it.
                     self.flush(self.slot(), self.slot());
                     self = child;
                 }
                 // Nothing takes the table away again: the way is claimed.
-                Slot::Empty | Slot::Table(_) => self.install(level, flags, gather)?,
+                Slot::Empty => self.install(flags)?,
                 Slot::Leaf { .. } => return Err(EADDRINUSE),
             }
         }

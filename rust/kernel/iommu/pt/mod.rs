@@ -8,8 +8,7 @@
 //! (`Documentation/driver-api/generic_pt.rst`):
 //!
 //! - **iova**: the input address; **phys**: the output address.
-//! - **table**: 512 **entries**, each empty, a link to a table of the level below, or a **leaf**; in one
-//!   format also a link to a table further below.
+//! - **table**: 512 **entries**, each empty, a link to a table of the level below, or a **leaf**.
 //! - **level**: 0 is that of the smallest leaves; the **top** has the highest.
 //! - **item**: what one entry stands for. A leaf has one item or, spread over contiguous entries,
 //!   several with the same content.
@@ -37,7 +36,6 @@
 //! - A harvest makes a leaf clean by a compare-and-exchange, which leaves alone what is no such leaf
 //!   any more.
 //! - A top above the top is published only after the hardware has it, see `top.rs`.
-//! - An entry that leads past levels may come to lead to a table between: see `node/link.rs`.
 //! - The hardware changes entries too, but only their accessed and dirty bits.
 //!
 //! # In use
@@ -99,7 +97,6 @@ pub use format::{
     Attrs,
     Entry,
     Format,
-    Link,
     Prot, //
 };
 pub use gather::{

@@ -5,9 +5,6 @@
 //! The operations are written on [`Node`] and need no `unsafe`: that a table which an entry names
 //! is still there is shown here, once, from what the walk claims.
 
-mod descend;
-mod link;
-
 use super::{
     addr::{
         Iova,
@@ -21,10 +18,8 @@ use super::{
     },
     format::{
         Entry,
-        Format,
-        Link, //
+        Format, //
     },
-    gather::Gather,
     table::{
         DetachedTable,
         Table,
@@ -46,7 +41,7 @@ pub(super) enum Slot<'t, F, M> {
     /// Nothing is mapped.
     Empty,
 
-    /// A table of the level below, or further below.
+    /// A table of the level below.
     Table(Node<'t, F, M>),
 
     /// A leaf: its output address and its size.
@@ -64,14 +59,12 @@ pub(super) enum Slot<'t, F, M> {
 ///
 /// - `table` belongs to the memory `tables.mem`, has `level`, and is the one that the walk for `at`
 ///   passes through. Its entries are written through nodes of the format `F`.
-/// - `settled` says whether the entry that leads to the table is settled: see `node/link.rs`.
 /// - `at` is an address of `range`. All of `range` is claimed for `'t`, in one way or another, so that
 ///   the table is not freed during `'t`; the table may cover a part of it only.
 pub(super) struct Node<'t, F, M> {
     tables: Tables<'t, M>,
     table: &'t Table,
     level: Level,
-    settled: bool,
     at: Iova,
     range: Range,
     format: PhantomData<F>,
@@ -107,7 +100,6 @@ impl<'t, F: Format, M: TableMem> Node<'t, F, M> {
             // SAFETY: The table lives for `'t`, and its words are only accessed as atomics.
             table: unsafe { top.as_ref() },
             level,
-            settled: true,
             at: range.first(),
             range,
             format: PhantomData,
@@ -118,13 +110,6 @@ impl<'t, F: Format, M: TableMem> Node<'t, F, M> {
     #[inline(always)]
     pub(super) fn level(self) -> Level {
         self.level
-    }
-
-    /// Whether hardware that looks up an address of this table comes here now, whatever it knows of the
-    /// entry that leads here.
-    #[inline(always)]
-    pub(super) fn is_settled(self) -> bool {
-        self.settled
     }
 
     /// The same node if it is one of level 0, with a level that the compiler knows.
@@ -262,80 +247,39 @@ impl<'t, F: Format, M: TableMem> Node<'t, F, M> {
         match F::decode(word, self.level) {
             Entry::Empty => Slot::Empty,
             Entry::Leaf { phys, lg2 } => Slot::Leaf { phys, lg2 },
-            // A table of the level below covers all of the item.
-            Entry::Table(phys) => self.child_in(self.to_below(phys), self.item(slot)),
-            Entry::Link(link) => self.child_in(Some(link), self.reach(slot, link.level)),
-        }
-    }
+            Entry::Table(phys) => {
+                let item = self.item(slot);
+                let at = self.range.first().max(item.first());
 
-    /// What the entry on the chosen way holds; a table of it has the same way chosen.
-    ///
-    /// A table that the way does not lead to, because the entry skips levels, reads as empty.
-    #[inline(always)]
-    pub(super) fn get_on_way(self) -> Slot<'t, F, M> {
-        self.follow(self.entry())
-    }
-
-    /// The entry on the chosen way.
-    #[inline(always)]
-    fn entry(self) -> Entry {
-        F::decode(self.table.load(self.slot()), self.level)
-    }
-
-    /// What `entry` holds, which was read on the chosen way.
-    #[inline(always)]
-    fn follow(self, entry: Entry) -> Slot<'t, F, M> {
-        match entry {
-            Entry::Empty => Slot::Empty,
-            Entry::Leaf { phys, lg2 } => Slot::Leaf { phys, lg2 },
-            Entry::Table(phys) => self.child(self.to_below(phys), self.at),
-            Entry::Link(link) => {
-                self.child(Some(link).filter(|link| self.leads_to(*link)), self.at)
+                if at <= item.last() && at <= self.range.last() {
+                    // It was just checked that the entry is for `at`, and that `at` is claimed.
+                    self.child(phys, at)
+                } else {
+                    Slot::Empty
+                }
             }
         }
     }
 
-    /// The link to a table of the level below, if there is one.
+    /// What the entry on the chosen way holds; a table of it has the same way chosen.
     #[inline(always)]
-    fn to_below(self, phys: PhysAddr) -> Option<Link> {
-        self.level.below().map(|level| Link {
-            phys,
-            level,
-            settled: true,
-        })
+    pub(super) fn get_on_way(self) -> Slot<'t, F, M> {
+        match F::decode(self.table.load(self.slot()), self.level) {
+            Entry::Empty => Slot::Empty,
+            Entry::Leaf { phys, lg2 } => Slot::Leaf { phys, lg2 },
+            Entry::Table(phys) => self.child(phys, self.at),
+        }
     }
 
-    /// The addresses that a table of `level` covers, if the entry `slot` leads to it.
+    /// The table at `phys`, which was read from the entry for `at`, a claimed address.
     #[inline(always)]
-    pub(super) fn reach(self, slot: usize, level: Level) -> Range {
-        Range::with_mask(self.item(slot).first(), level.table_mask(F::PAGE_LG2))
-    }
-
-    /// The table that `link` leads to, which covers `reach`; empty if none of these addresses is claimed.
-    #[inline(always)]
-    fn child_in(self, link: Option<Link>, reach: Range) -> Slot<'t, F, M> {
-        let at = self.range.first().max(reach.first());
-        let claimed = at <= reach.last() && at <= self.range.last();
-
-        self.child(link.filter(|_| claimed), at)
-    }
-
-    /// The table that `link` leads to, which was read from the entry for `at`, a claimed address that the
-    /// table covers.
-    #[inline(always)]
-    fn child(self, link: Option<Link>, at: Iova) -> Slot<'t, F, M> {
-        let Some(Link {
-            phys,
-            level,
-            settled,
-        }) = link
-        else {
+    fn child(self, phys: PhysAddr, at: Iova) -> Slot<'t, F, M> {
+        let Some(level) = self.level.below() else {
             return Slot::Empty;
         };
-
         // SAFETY:
-        // - `phys` was read from an entry that only `install`, `Tree::grow` and `link.rs` make a table
-        //   of, by the contract of `Format`; there it came from `phys()` of the same memory.
+        // - `phys` was read from an entry that only `install` and `Tree::grow` make a table of, by
+        //   the contract of `Format`; there it came from `phys()` of the same memory.
         // - The entry lies on the way to an address that is claimed for `'t`. If it is claimed as
         //   exclusive or stable, no other operation has the claim that it takes to unlink the
         //   table. If it is claimed for a walk, the table was not unlinked when the walk began, so
@@ -349,11 +293,85 @@ impl<'t, F: Format, M: TableMem> Node<'t, F, M> {
             tables: self.tables,
             table,
             level,
-            settled,
             at,
             range: self.range,
             format: PhantomData,
         })
+    }
+
+    /// Goes down while there is only one way: past the tables that all claimed addresses pass through
+    /// and whose entry they don't use up.
+    ///
+    /// Most ranges are small, and this is cheaper than the recursion of an operation.
+    #[inline(always)]
+    pub(super) fn narrow(self) -> Self {
+        let (first, last) = (self.range.first(), self.range.last());
+        let differ = first ^ last;
+        // Above this level first and last use the same entry.
+        let mut stop = Level::of_size(F::PAGE_LG2, differ.checked_ilog2().unwrap_or(0));
+
+        // A range that is all of an entry, no more and no less, ends at that entry.
+        if differ.trailing_ones() + differ.leading_zeros() == u64::BITS && first & differ == 0 {
+            stop = Level::of_size(F::PAGE_LG2, differ.trailing_ones());
+        }
+
+        self.descend(stop, |node, _| node)
+    }
+
+    /// Follows the chosen way down to the table of level `stop`, or to the first whose entry on the
+    /// way is not a table; returns what `end` makes of that table and that entry.
+    ///
+    /// The loop is over numbers that are known when it is compiled, and a walk enters it at the level
+    /// that it is at. So each step is compiled for its level: shifts and masks are constants, and
+    /// what a format asks of a level is decided. That halves the instructions of a step.
+    #[inline(always)]
+    pub(super) fn descend<R>(self, stop: Level, end: impl Fn(Self, Slot<'t, F, M>) -> R) -> R {
+        let mut node = self;
+
+        for number in (0..F::MAX_LEVELS).rev() {
+            if node.level == Level::new(number) {
+                match node.get_on_way() {
+                    Slot::Table(child) if node.level > stop => node = child,
+                    slot => return end(node, slot),
+                }
+            }
+        }
+        // Not reached: level 0, the last of the loop, has no tables in it.
+        end(node, Slot::Empty)
+    }
+
+    /// What `end` makes of the entry on the chosen way that is not a table.
+    ///
+    /// As [`Node::descend`], but `end` is compiled for each level as well, and finds the size of a leaf
+    /// decided: a loop would leave through one `end` for all levels.
+    #[inline(always)]
+    pub(super) fn descend_to_end<R>(self, end: impl Fn(Slot<'t, F, M>) -> R) -> R {
+        let mut node = self;
+
+        node.step_at(5, &end)
+            .or_else(|| node.step_at(4, &end))
+            .or_else(|| node.step_at(3, &end))
+            .or_else(|| node.step_at(2, &end))
+            .or_else(|| node.step_at(1, &end))
+            .or_else(|| node.step_at(0, &end))
+            // Not reached: level 0 has no tables in it.
+            .unwrap_or_else(|| end(Slot::Empty))
+    }
+
+    /// A step of [`Node::descend_to_end`], if the walk is at the level with that number: down the chosen
+    /// way, or what `end` makes of what is there instead.
+    #[inline(always)]
+    fn step_at<R>(&mut self, number: u8, end: &impl Fn(Slot<'t, F, M>) -> R) -> Option<R> {
+        if number >= F::MAX_LEVELS || self.level != Level::new(number) {
+            return None;
+        }
+        match self.get_on_way() {
+            Slot::Table(child) => {
+                *self = child;
+                None
+            }
+            slot => Some(end(slot)),
+        }
     }
 
     /// Links a fresh table into the entry on the chosen way if that is still empty. Hardware that does
@@ -362,30 +380,13 @@ impl<'t, F: Format, M: TableMem> Node<'t, F, M> {
     /// Others may do the same for their part of the item; the one that comes second uses the first
     /// one's table. The entry is not empty after that.
     ///
-    /// An entry that leads past what is needed, a table of `level` or one on the way to it, is brought
-    /// closer to it. The caller looks at the entry again in any case.
-    ///
     /// # Errors
     ///
     /// Those of [`TableMem::alloc`], `EIO` if other code has written to the table; the entry is as
     /// it was.
     #[cold]
-    pub(super) fn install(
-        self,
-        level: Level,
-        flags: M::Flags,
-        gather: &mut impl Gather<M>,
-    ) -> Result {
+    pub(super) fn install(self, flags: M::Flags) -> Result {
         let slot = self.slot();
-
-        if F::SKIPS {
-            let word = self.table.load(slot);
-
-            if let Entry::Link(link) = F::decode(word, self.level) {
-                return self.pass(word, link, level, flags, gather);
-            }
-        }
-
         let table = self.tables.alloc::<F>(flags)?;
         let word = F::table(self.tables.mem.phys(table), self.level);
 
@@ -412,10 +413,7 @@ impl<'t, F: Format, M: TableMem> Node<'t, F, M> {
     /// Writes the leaf `word` to the entry `slot`, which is empty and claimed for changes.
     #[inline(always)]
     pub(super) fn set_leaf(self, slot: usize, word: u64) {
-        debug_assert!(!matches!(
-            F::decode(word, self.level),
-            Entry::Table(_) | Entry::Link(_)
-        ));
+        debug_assert!(!matches!(F::decode(word, self.level), Entry::Table(_)));
         self.set(slot, word);
     }
 
@@ -501,9 +499,7 @@ impl<'t, F: Format, M: TableMem> Node<'t, F, M> {
     /// Returns `None`, and changes nothing, if there is no table, or if the claim is not for all
     /// addresses of the entry: others may pass through the table then. Walks may do so in any case.
     pub(super) fn detach(self, slot: usize, claim: &Exclusive) -> Option<DetachedTable<M>> {
-        let (Entry::Table(phys) | Entry::Link(Link { phys, .. })) =
-            F::decode(self.table.load(slot), self.level)
-        else {
+        let Entry::Table(phys) = F::decode(self.table.load(slot), self.level) else {
             return None;
         };
 

@@ -3,9 +3,8 @@
 //! The memory of tables: words that the processor and the hardware both change.
 //!
 //! What is `unsafe` in the page tables is here, in `node.rs`, where an entry is followed to the
-//! table that it names, in `node/link.rs`, where it is exchanged for another, in `tree.rs` and
-//! `top.rs`, where the top table is, and in `walks.rs`, where tables wait to be freed; but for the
-//! promises that `claim.rs` and the formats stand for.
+//! table that it names, in `tree.rs` and `top.rs`, where the top table is, and in `walks.rs`, where
+//! tables wait to be freed; but for the promises that `claim.rs` and the formats stand for.
 
 use super::{
     addr::{
@@ -16,8 +15,7 @@ use super::{
     },
     format::{
         Entry,
-        Format,
-        Link, //
+        Format, //
     }, //
 };
 use core::{
@@ -417,25 +415,6 @@ impl<M: TableMem> Tables<'_, M> {
         Ok(table)
     }
 
-    /// Allocates a table whose first entry is `first`, and that the hardware sees so.
-    ///
-    /// # Errors
-    ///
-    /// Those of [`Tables::alloc`].
-    pub(super) fn alloc_above<F: Format>(
-        &self,
-        first: u64,
-        flags: M::Flags,
-    ) -> Result<NonNull<Table>> {
-        let table = self.alloc::<F>(flags)?;
-
-        // SAFETY: The table was just allocated and no other code has it yet.
-        unsafe { table.as_ref() }.store(0, first);
-        // SAFETY: The table is one of this memory.
-        unsafe { self.flush(table, 0, 0) }
-        Ok(table)
-    }
-
     /// Shows the entries from `first` to `last` to hardware that does not snoop.
     ///
     /// # Safety
@@ -479,15 +458,12 @@ impl<M: TableMem> Tables<'_, M> {
             for slot in 0..TABLE_ENTRIES {
                 // SAFETY: A table of this memory is valid until freed, which is below.
                 let word = unsafe { top.as_ref() }.load(slot);
-                let (phys, level) = match F::decode(word, level) {
-                    Entry::Table(phys) => (phys, below),
-                    Entry::Link(Link { phys, level, .. }) => (phys, level),
-                    Entry::Empty | Entry::Leaf { .. } => continue,
-                };
 
-                // SAFETY: Entries of the format `F` name tables of this memory, with their levels, see
-                // `Node::install`; nothing uses them, and each is named by one entry only.
-                unsafe { self.free_tree::<F>(self.mem.virt(phys), level) }
+                if let Entry::Table(phys) = F::decode(word, level) {
+                    // SAFETY: Entries of the format `F` name tables of this memory, see
+                    // `Node::install`; nothing uses them, and each is named by one entry only.
+                    unsafe { self.free_tree::<F>(self.mem.virt(phys), below) }
+                }
             }
         }
         // SAFETY: Nothing uses the table, and the tables that it names are gone.

@@ -3,12 +3,11 @@
 //! A top above the top: trees that get more levels while they are in use.
 //!
 //! The new table has the old top in its first entry, so that it translates all that the old one
-//! does: by a link that skips levels, if they are far apart and the owner wants that. The hardware
-//! is told first, and the word that walks begin with is changed after that. In between, the
-//! hardware walks one more table than we do and comes to the same: what only the new top covers
-//! cannot be mapped yet. A walk that finds the new top in the word can rely on the hardware to have
-//! it, without a lock; and the old top can be unlinked, by an unmap of all that it covers, only
-//! through the new one.
+//! does. The hardware is told first, and the word that walks begin with is changed after that. In
+//! between, the hardware walks one more table than we do and comes to the same: what only the new
+//! top covers cannot be mapped yet. A walk that finds the new top in the word can rely on the
+//! hardware to have it, without a lock; and the old top can be unlinked, by an unmap of all that it
+//! covers, only through the new one.
 //!
 //! Telling the hardware is for the caller, under the lock that keeps the devices which are attached
 //! to the tree together with the top that they were given: see
@@ -16,10 +15,7 @@
 
 use super::{
     addr::Level,
-    format::{
-        Format,
-        Link, //
-    },
+    format::Format,
     gather::Gather,
     table::{
         read_once,
@@ -98,43 +94,30 @@ impl NewTop<'_> {
 }
 
 impl<F: Format, M: TableMem> Tree<'_, F, M> {
-    /// Puts a table above `top`, which has `level`: on the way to a top of the level `needed`, or such a
-    /// one at once where levels are skipped. Or finds that another map has done so.
+    /// Puts a table above `top`, which has `level`; or finds that another map has done so.
     ///
     /// # Errors
     ///
-    /// `ERANGE` if there is no such level, those of [`TableMem::alloc`], `EIO` if the
-    /// hardware was not given the new top.
+    /// `ERANGE` if there is no higher level, those of [`TableMem::alloc`], `EIO` if the hardware was
+    /// not given the new top.
     #[cold]
     pub(super) fn grow(
         &self,
         top: NonNull<Table>,
         level: Level,
-        needed: Level,
         flags: M::Flags,
         gather: &mut impl Gather<M>,
     ) -> Result {
-        if needed <= level || needed > self.limits.top_level {
-            return Err(ERANGE);
-        }
-
+        let above = level.above(self.limits.top_level).ok_or(ERANGE)?;
         let tables = self.tables();
-        let phys = self.mem.phys(top);
-        let (above, first) = if F::SKIPS && self.limits.skip_levels {
-            let link = Link {
-                phys,
-                level,
-                settled: true,
-            };
-
-            (needed, F::link(link, needed))
-        } else {
-            (level.above(), F::table(phys, level.above()))
-        };
-        let table = tables.alloc_above::<F>(first, flags)?;
+        let table = tables.alloc::<F>(flags)?;
         let old = top_word(top, level);
         let mut fate = Fate::Unknown;
 
+        // SAFETY: The table was just allocated and no other code has it yet.
+        unsafe { table.as_ref() }.store(0, F::table(self.mem.phys(top), above));
+        // SAFETY: The table is one of this memory.
+        unsafe { tables.flush(table, 0, 0) }
         gather.change_top(NewTop {
             word: self.top,
             old,

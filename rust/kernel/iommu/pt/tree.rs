@@ -69,7 +69,7 @@ pub(super) fn top_word(table: NonNull<Table>, level: Level) -> u64 {
 ///   `'t`.
 /// - `limits` suit the format: its page sizes are among [`Format::PAGE_SIZES`], and its addresses
 ///   use entries of a top of `limits.top_level` only, which is the level of the top if the format
-///   does not grow; levels are skipped only if the format does.
+///   does not grow.
 pub struct Tree<'t, F, M> {
     pub(super) mem: &'t M,
     pub(super) top: &'t Atomic<u64>,
@@ -110,7 +110,7 @@ impl<'t, F: Format, M: TableMem> Tree<'t, F, M> {
     /// - `limits.page_sizes` are among [`Format::PAGE_SIZES`] and smaller than a tree whose top is of
     ///   `limits.top_level`, and such a tree covers `limits.aperture_last`; with
     ///   `limits.sign_extend` it covers one bit more. If the format does not grow,
-    ///   `limits.top_level` is that of the top, and if it does not skip, `limits.skip_levels` is false.
+    ///   `limits.top_level` is that of the top.
     /// - [`Tree::free`] is not called for the tree during `'t`.
     #[inline(always)]
     pub unsafe fn from_parts(mem: &'t M, top: &'t Atomic<u64>, limits: Limits) -> Self {

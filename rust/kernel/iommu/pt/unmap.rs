@@ -131,8 +131,6 @@ impl<F: Format, M: TableMem> Node<'_, F, M> {
                         changed = true;
                         gather.queue_free(table);
                     }
-                    // Behind what a table of a lower level covers there is a hole, unless the range ends.
-                    progress.stopped = F::SKIPS && self.level().below() != Some(child.level());
                     slot += 1;
                 }
             }

@@ -246,8 +246,6 @@ impl<C: CFormat> Table<'_, C> {
             page_sizes: self.page_sizes(),
             output_last: low_mask(self.output_lg2()),
             top_level: Level::top_of(level + 1).unwrap_or(Level::MAX),
-            // Nor does C: the trees are the same, entry by entry.
-            skip_levels: false,
         }
     }
 

@@ -107,7 +107,6 @@ fn bench<C: Case>(mib: u64) {
         input_lg2: 48,
         output_lg2: 52,
         coherent: true,
-        skip_levels: false,
     };
     let table = PageTable::<C::F, _>::new(&mem, config, ()).unwrap();
     let mut drain = Drain(&mem, Vec::new());

@@ -208,8 +208,6 @@ pub struct Flusher<'t> {
     tables: Vec<DetachedTable<&'t HostMem>>,
     /// How often a new top was used, and how often another map was faster.
     pub tops: (u64, u64),
-    /// How often devices had to forget what leads to a table.
-    pub forgets: u64,
 }
 
 impl<'t> Flusher<'t> {
@@ -220,7 +218,6 @@ impl<'t> Flusher<'t> {
             mem,
             tables: Vec::new(),
             tops: (0, 0),
-            forgets: 0,
         }
     }
 
@@ -255,10 +252,5 @@ impl<'t> Gather<&'t HostMem> for Flusher<'t> {
         } else {
             self.tops.1 += 1;
         }
-    }
-
-    fn forget_tables(&mut self, _range: Range) {
-        self.bus.flush();
-        self.forgets += 1;
     }
 }

@@ -209,14 +209,14 @@ pub fn access_by<S: Spec>(
         let known = links.get(&(table, index)).copied();
         let mut word = known.unwrap_or_else(|| entry.load(Acquire));
 
-        if let Ok(Word::Leaf { lg2, .. }) = S::read(word & !S::IGNORED, level) {
+        if let Ok(Word::Leaf { lg2, .. }) = S::read(word, level) {
             let others = (1 << (lg2 - shift)) - 1;
 
             entry = mem.word(table, index & !others | pick & others);
             word = entry.load(Acquire);
         }
         loop {
-            let said = S::read(word & !S::IGNORED, level).map_err(Fault::Malformed)?;
+            let said = S::read(word, level).map_err(Fault::Malformed)?;
             let set = match said {
                 Word::Empty => return Err(Fault::NotMapped),
                 Word::Table { .. } => S::ACCESSED,

@@ -42,7 +42,6 @@ impl<S: Spec, M: TableMem<Flags = ()>> HostTable<S, M> {
             input_lg2: 64,
             output_lg2: 64,
             coherent: true,
-            skip_levels: false,
         }
     }
 

@@ -213,10 +213,6 @@ impl Gather<Mem> for Waiting<'_> {
             unsafe { new.publish() };
         }
     }
-
-    fn forget_tables(&mut self, _range: Range) {
-        self.walking.lock().unwrap().clear();
-    }
 }
 
 impl Drop for Waiting<'_> {

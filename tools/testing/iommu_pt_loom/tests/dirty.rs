@@ -87,7 +87,6 @@ impl<F: Format> Machine<F> {
             input_lg2: 47,
             output_lg2: 48,
             coherent: true,
-            skip_levels: false,
         };
         let table = PageTable::<F, _>::new(mem.clone(), config, ()).unwrap();
         let size = K4 * PAGES as u64;

@@ -38,7 +38,6 @@ use loom::{
 
 const K4: u64 = 4096;
 const M2: u64 = 512 * K4;
-const G1: u64 = 512 * M2;
 const PHYS: u64 = 1 << 32;
 
 struct Tree<F: Format> {
@@ -51,19 +50,14 @@ struct Tree<F: Format> {
 
 impl<F: Format> Tree<F> {
     fn new(levels: u8, max_levels: u8) -> Arc<Self> {
-        Self::with(levels, max_levels, false)
-    }
-
-    fn with(levels: u8, max_levels: u8, skip_levels: bool) -> Arc<Self> {
         let mem = Mem::default();
         let config = Config {
             levels,
             max_levels,
             page_sizes: K4 | M2,
-            input_lg2: 48,
+            input_lg2: 39,
             output_lg2: 48,
             coherent: true,
-            skip_levels,
         };
 
         Arc::new(Self {
@@ -109,31 +103,27 @@ impl<F: Format> Tree<F> {
     fn walk(&self, iova: Iova) -> Option<PhysAddr> {
         let mut links = self.walking.lock().unwrap();
         let top = self.table.top();
-        let (mut table, mut number) = (top.phys, top.levels - 1);
+        let mut table = top.phys;
 
-        loop {
-            let below = |number: u8| (K4 << (9 * number)) - 1;
-            let slot = (iova / (below(number) + 1)) as usize % 512;
+        for number in (0..top.levels).rev() {
+            let slot = (iova >> (12 + 9 * u32::from(number))) as usize % 512;
             let word = links.get(&(table, slot)).copied().unwrap_or_else(|| {
                 let word = self.mem.word(table, slot);
 
                 // SAFETY: The word is there.
                 unsafe { word.as_ptr().read_volatile() }
             });
-            let (phys, next) = match F::decode(word, Level::top_of(number + 1).unwrap()) {
+
+            match F::decode(word, Level::top_of(number + 1).unwrap()) {
                 Entry::Empty => return None,
                 Entry::Leaf { phys, .. } => return Some(phys),
-                Entry::Table(phys) => (phys, number - 1),
-                Entry::Link(link) => (link.phys, link.level.number()),
-            };
-
-            links.insert((table, slot), word);
-            // Where levels are skipped the address has zeros.
-            if iova & below(number) & !below(next + 1) != 0 {
-                return None;
+                Entry::Table(phys) => {
+                    links.insert((table, slot), word);
+                    table = phys;
+                }
             }
-            (table, number) = (phys, next);
         }
+        unreachable!()
     }
 }
 
@@ -227,63 +217,6 @@ fn hardware_walks_while_the_top_grows() {
         tree.map(M2, K4);
         assert_eq!(thread.join().unwrap(), Some(PHYS));
         assert_eq!(tree.walk(M2), Some(PHYS + M2));
-    });
-}
-
-/// Two put a table between a link and the old top, or need what is put there, while the hardware
-/// remembers the link. What either has mapped is there for the hardware when the map returns.
-#[test]
-fn two_need_a_table_between() {
-    // From the new top the table between is one level down, or two: skipped as well.
-    for (far, beside) in [(G1, K4), (G1, M2), (512 * G1, K4), (512 * G1, M2)] {
-        model(move || {
-            let tree = Tree::<AmdV1>::with(1, 4, true);
-
-            tree.map(0, K4);
-            tree.map(far, K4);
-            assert_eq!(tree.walk(0), Some(PHYS));
-
-            let other = tree.clone();
-            let thread = thread::spawn(move || {
-                other.map(M2 + beside, K4);
-                assert_eq!(other.walk(M2 + beside), Some(PHYS + M2 + beside));
-            });
-
-            tree.map(M2, K4);
-            assert_eq!(tree.walk(M2), Some(PHYS + M2));
-            assert_eq!(tree.walk(0), Some(PHYS));
-            thread.join().unwrap();
-            assert_eq!(tree.translate(M2), Some(PHYS + M2));
-            // Both tops, the way to the far page, the table between, and one or two of leaves.
-            let way = if far == G1 { 2 } else { 3 };
-            let leaves = if beside == K4 { 1 } else { 2 };
-
-            assert_eq!(tree.mem.live(), 2 + way + 1 + leaves);
-        });
-    }
-}
-
-/// One needs a table between, another one further up.
-#[test]
-fn tables_come_between_at_two_levels() {
-    model(|| {
-        let tree = Tree::<AmdV1>::with(1, 4, true);
-
-        tree.map(0, K4);
-        tree.map(512 * G1, K4);
-        assert_eq!(tree.walk(0), Some(PHYS));
-
-        let other = tree.clone();
-        let thread = thread::spawn(move || {
-            other.map(G1, K4);
-            assert_eq!(other.walk(G1), Some(PHYS + G1));
-        });
-
-        tree.map(M2, K4);
-        assert_eq!(tree.walk(M2), Some(PHYS + M2));
-        assert_eq!(tree.walk(0), Some(PHYS));
-        thread.join().unwrap();
-        assert_eq!(tree.translate(G1), Some(PHYS + G1));
     });
 }
 

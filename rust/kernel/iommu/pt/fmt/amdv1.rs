@@ -11,9 +11,10 @@
 //! the size of the entry, 7 for a leaf whose size is coded in its address.
 //!
 //! A table may be several levels below the entry, which then translates addresses with zeros in the
-//! bits of the levels between; for any other address the hardware finds nothing. Trees that grow by
-//! several levels at once get such an entry, if their owner wants that: see `node/link.rs`. A next
-//! level that is not below is a word that this code did not write: nothing is mapped, and to map
+//! bits of the levels between. No such entry is made here, as in C: it would save a table where a tree
+//! grows by more than one level at once, be taken apart again by the first mapping in between, and
+//! have every walk find out where it is. A walk that comes across one, or across a next level that is
+//! not below, takes it for a word that this code did not write: nothing is mapped, and to map
 //! something is `EIO`.
 //!
 //! # Size-coded leaves
@@ -43,7 +44,6 @@ use super::super::{
         Attrs,
         Entry,
         Format,
-        Link,
         Prot, //
     }, //
 };
@@ -55,9 +55,6 @@ use kernel::error::{
 
 /// PR: the entry is present.
 const PR: u64 = 1 << 0;
-
-/// One of the bits that the hardware ignores (4:1): a link that is not settled.
-const UNSETTLED: u64 = 1 << 1;
 
 /// D: a write went through this entry of a leaf.
 const D: u64 = 1 << 6;
@@ -120,23 +117,6 @@ impl<const PAGE_LG2: u32, const LEVELS: u8> AmdV1Pages<PAGE_LG2, LEVELS> {
         }
     }
 
-    /// What a present word says that is no leaf, nor a settled link to the level below.
-    #[inline(always)]
-    fn closer_look(word: u64, level: Level) -> Entry {
-        // CAST: Three bits.
-        let next = ((word & NEXT_LEVEL) >> NEXT_LEVEL_SHIFT) as u8;
-
-        // The specification's number of the level below is ours of this one.
-        if next == 0 || next > level.number() {
-            return Entry::Empty;
-        }
-        Entry::Link(Link {
-            phys: Self::address(word),
-            level: Level::new(next - 1),
-            settled: word & UNSETTLED == 0,
-        })
-    }
-
     /// The leaf sizes: each power of two up to the largest that an address can be aligned to in a
     /// table below the highest, which has no leaves; but for 512 GiB.
     const fn page_sizes() -> u64 {
@@ -147,13 +127,12 @@ impl<const PAGE_LG2: u32, const LEVELS: u8> AmdV1Pages<PAGE_LG2, LEVELS> {
     }
 }
 
-// SAFETY: `link()` sets PR and the number of the level, 1 to 5 since it is below another, and what
-// `table()` sets is what it sets for a settled link to the level below. `decode` reads the same
-// fields back, and none of the bits that hardware adds (A and D, 5 and 6) is in them; it takes no
-// level for a link's that is not below, and no size that is not between that of the level and the
-// next. `leaf()` sets next level 0 or 7. PR, D and the next level are among the 12 lowest bits, and a
-// word without PR is empty. The address field holds whole pages of at most 4 KiB, so the address of a table, which is aligned to 4 KiB,
-// reads back.
+// SAFETY: `table()` sets PR and a next level of 1 to 5, since no table is made at level 0, and the
+// bits that hardware adds (A and D, 5 and 6) are none of those that `decode` tells tables and
+// addresses by; it takes no size that is not between that of the level and the next. `leaf()` sets
+// next level 0 or 7. PR, D and the next level are among the 12 lowest bits, and a word without PR is
+// empty. The address field holds whole pages of at most 4 KiB, so the address of a table, which is
+// aligned to 4 KiB, reads back.
 unsafe impl<const PAGE_LG2: u32, const LEVELS: u8> Format for AmdV1Pages<PAGE_LG2, LEVELS> {
     const NAME: &'static str = "amdv1";
     const PAGE_LG2: u32 = PAGE_LG2;
@@ -165,7 +144,6 @@ unsafe impl<const PAGE_LG2: u32, const LEVELS: u8> Format for AmdV1Pages<PAGE_LG
     const WRITABLE: u64 = IW;
     const CONTIGUOUS: u64 = NEXT_LEVEL;
     const GROWS: bool = true;
-    const SKIPS: bool = true;
 
     /// Six levels resolve more bits than an address has.
     #[inline]
@@ -178,7 +156,7 @@ unsafe impl<const PAGE_LG2: u32, const LEVELS: u8> Format for AmdV1Pages<PAGE_LG
         if word & PR == 0 {
             return Entry::Empty;
         }
-        match word & (NEXT_LEVEL | UNSETTLED) {
+        match word & NEXT_LEVEL {
             0 => Entry::Leaf {
                 phys: Self::address(word) & !level.item_mask(PAGE_LG2),
                 lg2: level.item_lg2(PAGE_LG2),
@@ -188,8 +166,7 @@ unsafe impl<const PAGE_LG2: u32, const LEVELS: u8> Format for AmdV1Pages<PAGE_LG
             next if next == u64::from(level.number()) << NEXT_LEVEL_SHIFT => {
                 Entry::Table(Self::address(word))
             }
-            _ if level == Level::LEAF => Entry::Empty,
-            _ => Self::closer_look(word, level),
+            _ => Entry::Empty,
         }
     }
 
@@ -227,13 +204,6 @@ unsafe impl<const PAGE_LG2: u32, const LEVELS: u8> Format for AmdV1Pages<PAGE_LG
     #[inline]
     fn table(phys: PhysAddr, level: Level) -> u64 {
         Self::field(phys) | u64::from(level.number()) << NEXT_LEVEL_SHIFT | IR | IW | PR
-    }
-
-    fn link(link: Link, _level: Level) -> u64 {
-        let next = u64::from(link.level.number() + 1) << NEXT_LEVEL_SHIFT;
-        let unsettled = if link.settled { 0 } else { UNSETTLED };
-
-        Self::field(link.phys) | next | unsettled | IR | IW | PR
     }
 
     /// Above level 0, a line without a next level has no tables, and neither has one in which every

@@ -45,8 +45,8 @@ pub struct Hardware {
 
 /// What an entry points to.
 enum Target {
-    /// A table of that level.
-    Table(u32),
+    /// A table of the level below.
+    Table,
     /// A page with so many address bits.
     Page(u32),
 }
@@ -61,11 +61,6 @@ pub struct Found {
     pub phys: PhysAddr,
     /// Binary logarithm of the size of the leaf.
     pub lg2: u32,
-}
-
-/// The bits that an address has for so many levels.
-fn mask(levels: u32) -> u64 {
-    (1 << (9 * levels)) - 1
 }
 
 impl Hardware {
@@ -85,9 +80,7 @@ impl Hardware {
                     }
                     Ok(Target::Page(lg2))
                 }
-                // Levels count from 1 there.
-                // CAST: Three bits.
-                next if next <= u64::from(level) => Ok(Target::Table(next as u32 - 1)),
+                next if level > 0 && next == u64::from(level) => Ok(Target::Table),
                 _ => Err(EIO),
             };
         }
@@ -100,7 +93,7 @@ impl Hardware {
         Ok(if leaf {
             Target::Page(shift)
         } else {
-            Target::Table(level - 1)
+            Target::Table
         })
     }
 
@@ -118,10 +111,8 @@ impl Hardware {
     fn walk(&self, mem: &TestMem, top: Top, iova: Iova, mark: Option<bool>) -> Result<Found> {
         let mut table = top.phys;
         let mut allowed = u64::MAX;
-        let mut level = u32::from(top.levels) - 1;
 
-        // Each round is at a lower level.
-        loop {
+        for level in (0..u32::from(top.levels)).rev() {
             let shift = 12 + 9 * level;
             let entry = self.entry(mem, table, iova, shift);
             // SAFETY: A word of a table; all access to it is atomic.
@@ -156,28 +147,20 @@ impl Hardware {
 
                 let address = old & 0x000f_ffff_ffff_f000;
 
-                match target {
-                    Target::Page(lg2) => {
-                        return Ok(Found {
-                            word: old,
-                            entry,
-                            phys: address & !((1 << lg2) - 1),
-                            lg2,
-                        });
-                    }
-                    // An entry that skips levels translates zeros there only.
-                    Target::Table(next)
-                        if iova >> (21 + 9 * next) & mask(level - 1 - next) != 0 =>
-                    {
-                        return Err(ENOENT);
-                    }
-                    Target::Table(next) => level = next,
+                if let Target::Page(lg2) = target {
+                    return Ok(Found {
+                        word: old,
+                        entry,
+                        phys: address & !((1 << lg2) - 1),
+                        lg2,
+                    });
                 }
                 allowed = rights;
                 table = address;
                 break;
             }
         }
+        Err(EIO)
     }
 
     /// Finds the leaf for `iova` and changes nothing.

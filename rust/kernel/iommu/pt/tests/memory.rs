@@ -159,15 +159,11 @@ pub struct TestGather<'m> {
     pub hull: Option<Range>,
     /// Whether a table came before any range, or found no room.
     pub broken: bool,
-    /// What the hardware was asked to forget last.
-    pub forgotten: Option<Range>,
-    /// How often.
-    pub forgets: usize,
     /// How many times it was asked to change the top.
     pub tops: usize,
     /// The last top that it was given in time: what hardware would have.
     pub top: Option<Top>,
-    /// What another does just before that, or before the hardware forgets.
+    /// What another does just before that.
     pub rival: Option<&'m dyn Fn() -> Result>,
     /// Whether it leaves the hardware with the top that it has.
     pub refuses: bool,
@@ -186,8 +182,6 @@ impl<'m> TestGather<'m> {
             queued: 0,
             hull: None,
             broken: false,
-            forgotten: None,
-            forgets: 0,
             tops: 0,
             top: None,
             rival: None,
@@ -251,14 +245,6 @@ impl<'m> Gather<&'m TestMem> for TestGather<'m> {
             // SAFETY: The tests' hardware walks what it is told at each access.
             unsafe { new.publish() };
         }
-    }
-
-    fn forget_tables(&mut self, range: Range) {
-        if let Some(rival) = self.rival {
-            self.broken |= rival().is_err();
-        }
-        self.forgotten = Some(range);
-        self.forgets += 1;
     }
 }
 
@@ -367,7 +353,6 @@ impl<'m, C: Case> TestTable<'m, C> {
             input_lg2: 64,
             output_lg2: 64,
             coherent: true,
-            skip_levels: false,
         }
     }
 

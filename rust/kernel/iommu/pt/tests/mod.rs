@@ -21,7 +21,6 @@ pub mod memory;
 pub mod range;
 pub mod removal;
 pub mod shape;
-pub mod skip;
 pub mod top;
 pub mod writable;
 
@@ -107,14 +106,6 @@ macro_rules! iommu_pt_for_each_test {
             top::whole_address_space
             top::all_addresses_dirty
             top::upper_half
-            skip::grows_at_once
-            skip::only_if_wanted
-            skip::tables_come_between
-            skip::a_leaf_between
-            skip::unmap_ends_with_the_table
-            skip::out_of_memory_between
-            skip::somebody_else_between
-            skip::incoherent_tables_between
         }
     };
 }

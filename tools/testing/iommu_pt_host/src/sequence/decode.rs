@@ -303,7 +303,6 @@ pub fn decode<S: Spec>(bytes: &[u8]) -> (Setup, Vec<Op>) {
         input_lg2: [64, 64, 36, 57][kind as usize / 2 % 4],
         output_lg2: [64, 52, 48, 52][kind as usize / 8 % 4],
         coherent: kind < 192,
-        skip_levels: S::GROWS && kind & 32 != 0,
     };
     let apertures = S::apertures(max_levels, setup.input_lg2, upper);
     let mut decoder = Decoder {

@@ -38,8 +38,6 @@ pub struct Setup {
     pub output_lg2: u32,
     /// Whether the hardware snoops.
     pub coherent: bool,
-    /// Whether a tree that grows skips levels.
-    pub skip_levels: bool,
 }
 
 /// An operation. Lengths are given by the last address less the first, so that none is zero.

@@ -69,9 +69,6 @@ struct Later<'m> {
     /// Whether the hardware cannot use another top, and whether the operation tried one.
     stubborn: bool,
     refused: bool,
-    setup: Setup,
-    /// What it was asked to forget in the operation under way.
-    forgotten: Runs,
     /// The last address that a top is for.
     reach: fn(Top) -> Iova,
     waiting: Vec<NonNull<crate::pt::Table>>,
@@ -103,8 +100,7 @@ impl<'m> Gather<&'m HostMem> for Later<'m> {
             self.refused = true;
             return;
         }
-        assert!(new.top().levels > self.top.levels);
-        assert!(self.setup.skip_levels || new.top().levels == self.top.levels + 1);
+        assert_eq!(new.top().levels, self.top.levels + 1);
         self.top = new.top();
         // A large leaf may replace it in the same operation, after another table has grown above
         // it.
@@ -113,44 +109,9 @@ impl<'m> Gather<&'m HostMem> for Later<'m> {
         // SAFETY: What plays the hardware walks the top that was kept above.
         unsafe { new.publish() };
     }
-
-    fn forget_tables(&mut self, range: Range) {
-        assert!(self.setup.skip_levels);
-        // What it reads again is what is there.
-        if !self.setup.coherent {
-            for table in self.places.keys() {
-                assert_eq!(self.mem.words(*table), self.mem.shadows().words(*table));
-            }
-        }
-        self.forgotten.push((range.first(), range.last()));
-    }
 }
 
 impl Later<'_> {
-    /// Hardware that had cached what led to the tables before has forgotten it where another table
-    /// came between, and nowhere else.
-    fn check_forgotten(&mut self, now: &Tables) {
-        let between: Vec<_> = now
-            .iter()
-            .filter(|(table, place)| {
-                let above = |old: &(Iova, Iova)| place.0 <= old.0 && old.1 <= place.1;
-
-                !self.places.contains_key(table) && self.places.values().any(above)
-            })
-            .map(|(_, place)| *place)
-            .collect();
-        let forgotten = std::mem::take(&mut self.forgotten);
-
-        assert_eq!(
-            forgotten.len(),
-            between.len(),
-            "{forgotten:x?} {between:x?}"
-        );
-        for (first, last) in between {
-            assert!(forgotten.iter().any(|all| all.0 <= first && last <= all.1));
-        }
-    }
-
     /// Whether all of `run` will be flushed.
     fn covers(&self, run: (Iova, Iova)) -> bool {
         let mut from = run.0;
@@ -223,7 +184,6 @@ impl<'m, S: Spec> Owner<'m, S> {
                     page_sizes,
                     output_last: model.output_last,
                     top_level: Level::top_of(setup.max_levels).unwrap(),
-                    skip_levels: setup.skip_levels,
                 },
             };
         }
@@ -235,7 +195,6 @@ impl<'m, S: Spec> Owner<'m, S> {
             input_lg2: setup.input_lg2,
             output_lg2: setup.output_lg2,
             coherent: setup.coherent,
-            skip_levels: setup.skip_levels,
         };
         let table = PageTable::<S::F, _>::new(mem, config, ()).unwrap();
 
@@ -327,11 +286,6 @@ impl<'m, S: Spec> Run<'m, S> {
 
         self.mem.fail_after(u64::MAX);
         self.later.stubborn = false;
-        if self.setup.skip_levels {
-            let now = reader::tables::<S>(self.mem, self.later.top);
-
-            self.later.check_forgotten(&now);
-        }
         if std::mem::take(&mut self.later.refused) {
             assert_eq!(got, (0, Err(EIO)));
             return self.compare();
@@ -558,8 +512,6 @@ pub fn run<S: Spec>(setup: Setup, ops: &[Op]) {
         top: owner.tree().top(),
         stubborn: false,
         refused: false,
-        setup,
-        forgotten: Runs::new(),
         reach: |top| mask(S::item_lg2(u32::from(top.levels) - 1) + 9),
         waiting: Vec::new(),
     };

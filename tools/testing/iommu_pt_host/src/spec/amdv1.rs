@@ -74,7 +74,6 @@ impl<F: Format, const PAGE_LG2: u32, const LEVELS: u8> Spec for AmdV1Pages<F, PA
     };
     const ACCESSED: u64 = A;
     const DIRTY: u64 = D;
-    const IGNORED: u64 = 0xf << 1;
     const GROWS: bool = true;
     const OUTPUT_LG2: u32 = 40 + PAGE_LG2;
 

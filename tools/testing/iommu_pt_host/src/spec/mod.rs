@@ -82,9 +82,6 @@ pub trait Spec: 'static {
     /// The bit that it sets in a leaf that is written through.
     const DIRTY: u64;
 
-    /// Bits that the hardware ignores, and that are clear in a tree at rest.
-    const IGNORED: u64 = 0;
-
     /// Whether a tree can get another top while it is used.
     const GROWS: bool = false;
 
