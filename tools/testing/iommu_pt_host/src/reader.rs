@@ -115,8 +115,8 @@ impl<V: View, S: Spec, L: FnMut(Iova, Leaf)> Reader<'_, V, S, L> {
 
             match said {
                 Word::Empty => index += 1,
-                Word::Table { phys, level } => {
-                    self.table(phys, level, iova);
+                Word::Table(phys) => {
+                    self.table(phys, level - 1, iova);
                     index += 1;
                 }
                 Word::Leaf { phys, lg2, prot } => {
@@ -219,7 +219,7 @@ pub fn access_by<S: Spec>(
             let said = S::read(word, level).map_err(Fault::Malformed)?;
             let set = match said {
                 Word::Empty => return Err(Fault::NotMapped),
-                Word::Table { .. } => S::ACCESSED,
+                Word::Table(_) => S::ACCESSED,
                 Word::Leaf { prot, .. } if !prot.contains(needed) => return Err(Fault::NotAllowed),
                 Word::Leaf { .. } if write => S::ACCESSED | S::DIRTY,
                 Word::Leaf { .. } => S::ACCESSED,
@@ -233,14 +233,10 @@ pub fn access_by<S: Spec>(
                 }
             }
             match said {
-                Word::Table { phys, level: next } => {
-                    // Levels that are skipped translate the address 0 only.
-                    if iova & mask(shift) & !mask(S::item_lg2(next + 1)) != 0 {
-                        return Err(Fault::NotMapped);
-                    }
+                Word::Table(phys) => {
                     links.insert((table, index), word);
                     table = phys;
-                    level = next;
+                    level -= 1;
                     break;
                 }
                 Word::Leaf { phys, lg2, prot } => {

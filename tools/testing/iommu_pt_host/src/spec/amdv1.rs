@@ -124,15 +124,13 @@ impl<F: Format, const PAGE_LG2: u32, const LEVELS: u8> Spec for AmdV1Pages<F, PA
                     })
                 }
             }
-            next if next > level => Err("the next level is not below this one"),
+            // Hardware follows it to any level below, but nothing here makes such an entry.
+            next if next != level => Err("the next level is not the one below"),
             // Every access passes: the leaf decides.
             _ if prot != Prot::READ | Prot::WRITE || word & D != 0 => {
                 Err("a link to a table restricts, or is dirty")
             }
-            next => Ok(Word::Table {
-                phys: address,
-                level: next - 1,
-            }),
+            _ => Ok(Word::Table(address)),
         }
     }
 }
@@ -164,7 +162,8 @@ mod tests {
         assert!(leaf(0x4000, 7, 1).is_err());
         assert!(leaf(0x1000, 0, 1).is_err());
         assert!(leaf(0, 2, 1).is_err());
-        assert!(AmdV1::read(1 << 9 | PR | IR | IW, 1) == Ok(Word::Table { phys: 0, level: 0 }));
+        assert!(AmdV1::read(1 << 9 | PR | IR | IW, 1) == Ok(Word::Table(0)));
+        assert!(AmdV1::read(1 << 9 | PR | IR | IW, 2).is_err());
         assert!(AmdV1::read(1 << 9 | PR | IR, 1).is_err());
         assert!(AmdV1::read(1 << 1 | PR | IR, 0).is_err());
     }

@@ -43,13 +43,8 @@ pub enum Word {
     /// Nothing is mapped.
     Empty,
 
-    /// A table at `phys`, of the level `level`.
-    Table {
-        /// Address of the table.
-        phys: PhysAddr,
-        /// Its level, which may be lower than the next.
-        level: u32,
-    },
+    /// The address of a table of the level below.
+    Table(PhysAddr),
 
     /// A leaf of `1 << lg2` bytes, or a piece of it.
     Leaf {
@@ -164,8 +159,5 @@ fn read_page_size(
     if word & !ADDRESS != table_bits {
         return Err("a link to a table has other bits");
     }
-    Ok(Word::Table {
-        phys: word & ADDRESS,
-        level: level - 1,
-    })
+    Ok(Word::Table(word & ADDRESS))
 }
