@@ -159,7 +159,7 @@ impl<F: Format, M: TableMem> Tree<'_, F, M> {
 
         let mut harvest = Harvest::new(claim.range(), clear, sink);
 
-        if let Some(root) = self.root(claim)? {
+        if let Slot::Table(root) = self.root(claim)? {
             let node = root.narrow();
 
             node.harvest(node, &mut harvest);
@@ -182,7 +182,9 @@ impl<F: Format, M: TableMem> Tree<'_, F, M> {
             return Err(EOPNOTSUPP);
         }
 
-        let mut node = self.root(claim)?.ok_or(ENOENT)?;
+        let Slot::Table(mut node) = self.root(claim)? else {
+            return Err(ENOENT);
+        };
 
         loop {
             match node.get_on_way() {

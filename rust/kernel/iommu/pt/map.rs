@@ -167,7 +167,7 @@ impl<F: Format, M: TableMem> Tree<'_, F, M> {
             return false;
         }
 
-        let (Ok(attrs), Ok(Some(root))) = (F::attrs(prot), self.root(claim)) else {
+        let (Ok(attrs), Ok(Slot::Table(root))) = (F::attrs(prot), self.root(claim)) else {
             return false;
         };
 
@@ -248,7 +248,10 @@ impl<F: Format, M: TableMem> Tree<'_, F, M> {
                 self.grow(top, at, flags, gather)?;
             }
         }
-        self.root(claim)?.ok_or(ERANGE)
+        match self.root(claim)? {
+            Slot::Table(root) => Ok(root),
+            _ => Err(ERANGE),
+        }
     }
 }
 

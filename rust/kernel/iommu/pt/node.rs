@@ -37,6 +37,10 @@ use kernel::error::{
 };
 
 /// What an entry holds, seen from a walk.
+///
+/// The tag is a byte of its own. The compiler would else use the spare values of a flag in the node,
+/// which was read from memory, and each step of a walk would look at that flag.
+#[repr(u8)]
 pub(super) enum Slot<'t, F, M> {
     /// Nothing is mapped.
     Empty,

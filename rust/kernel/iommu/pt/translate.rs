@@ -35,7 +35,7 @@ impl<F: Format, M: TableMem> Tree<'_, F, M> {
         found: impl Fn(Option<PhysAddr>) -> R,
     ) -> R {
         let iova = claim.range().first();
-        let Ok(Some(root)) = self.root(claim) else {
+        let Ok(Slot::Table(root)) = self.root(claim) else {
             return found(None);
         };
 

@@ -15,7 +15,10 @@ use super::{
     format::Format,
     limits::Limits,
     low_mask,
-    node::Node,
+    node::{
+        Node,
+        Slot, //
+    },
     table::{
         read_once,
         Table,
@@ -169,14 +172,14 @@ impl<'t, F: Format, M: TableMem> Tree<'t, F, M> {
         claim.is_about(self.top)
     }
 
-    /// The top table, for a walk to the claimed addresses; `None` if they all lie beyond what it
+    /// The top table, for a walk to the claimed addresses; empty if they all lie beyond what it
     /// covers, so that nothing is mapped there.
     ///
     /// # Errors
     ///
     /// `EINVAL` if the claim is about another tree, `ERANGE` if it reaches beyond the aperture.
     #[inline(always)]
-    pub(super) fn root<'c>(&self, claim: &'c impl Claim) -> Result<Option<Node<'c, F, M>>>
+    pub(super) fn root<'c>(&self, claim: &'c impl Claim) -> Result<Slot<'c, F, M>>
     where
         't: 'c,
     {
@@ -195,14 +198,14 @@ impl<'t, F: Format, M: TableMem> Tree<'t, F, M> {
             let last = low_mask(level.item_lg2(F::PAGE_LG2) + TABLE_LG2);
 
             if range.first() > last {
-                return Ok(None);
+                return Ok(Slot::Empty);
             }
             range = range.until(range.last().min(last));
         }
         // SAFETY: By the type invariants this is the top table of this tree, with its level, and it
         // lives for `'t`. The claim is about this tree. The range was cut to what it covers, or is held by the limits, which it
         // covers.
-        Ok(Some(unsafe {
+        Ok(Slot::Table(unsafe {
             Node::top(self.tables(), top, level, range, claim)
         }))
     }

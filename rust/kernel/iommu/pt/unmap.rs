@@ -60,7 +60,7 @@ impl<F: Format, M: TableMem> Tree<'_, F, M> {
             removed: 0,
             stopped: false,
         };
-        let Ok(Some(root)) = self.root(claim) else {
+        let Ok(Slot::Table(root)) = self.root(claim) else {
             return 0;
         };
         let range = claim.range();

@@ -34,7 +34,7 @@ impl<F: Format, M: TableMem> Tree<'_, F, M> {
     pub fn report_writable(&self, claim: &impl Claim, sink: &mut impl DirtySink) -> Result {
         let mut harvest = Harvest::new(claim.range(), false, sink);
 
-        if let Some(root) = self.root(claim)? {
+        if let Slot::Table(root) = self.root(claim)? {
             root.narrow().report_writable(&mut harvest);
             harvest.finish();
         }

@@ -164,7 +164,9 @@ pub fn walks_keep_to_the_claim<C: Case>() -> Result {
     // SAFETY: One thread.
     let claim = unsafe { Stable::new(Range::inclusive(M2 + 0x1000, 3 * M2 - 1)?, &table.table) };
     let tree = table.table.tree();
-    let root = tree.root(&claim)?.ok_or(EINVAL)?;
+    let Slot::Table(root) = tree.root(&claim)? else {
+        return Err(EINVAL);
+    };
     let node = root.descend(Level::new(1), |node, _| node);
 
     check!(node.level() == Level::new(1));
@@ -180,7 +182,9 @@ pub fn walks_keep_to_the_claim<C: Case>() -> Result {
 
     // SAFETY: One thread.
     let claim = unsafe { Stable::new(Range::inclusive(0, 2 * G1 - 1)?, &table.table) };
-    let root = tree.root(&claim)?.ok_or(EINVAL)?;
+    let Slot::Table(root) = tree.root(&claim)? else {
+        return Err(EINVAL);
+    };
     let node = root.descend(Level::new(1), |node, _| node);
 
     check_eq!(node.toward(M2).slot(), 1);
