@@ -203,8 +203,8 @@ impl<'t, F: Format, M: TableMem> Tree<'t, F, M> {
             range = range.until(range.last().min(last));
         }
         // SAFETY: By the type invariants this is the top table of this tree, with its level, and it
-        // lives for `'t`. The claim is about this tree. The range was cut to what it covers, or is held by the limits, which it
-        // covers.
+        // lives for `'t`. The claim is about this tree. The range was cut to what the table covers,
+        // or the limits hold it, and the table covers them.
         Ok(Slot::Table(unsafe {
             Node::top(self.tables(), top, level, range, claim)
         }))

@@ -15,15 +15,16 @@
 //! | `aim`     | `unit area span seed rate progress`: write there|                                   |
 //! | `release` | `unit`                                          |                                   |
 //! | `run`     | `rate` of the processor (optional)              |                                   |
-//! | `listen`  |                                                 |, once each function has written   |
-//! |           |                                                 | more, and interrupted             |
+//! | `listen`  |                                                 |                                   |
 //! | `status`  |                                                 | totals                            |
 //! | `check`   | everything is held up until `run`               | totals, `pages same`, difference  |
 //!
-//! Totals are `writes processor interrupts`, and `counters` of the functions at work. A difference is `different` pages, and of the first of
-//! them its `address` in the guest's memory, its number `page` in its area, the byte `offset`, `found`
-//! and `expected`, and, where known, `by` (who wrote there last) with `number` (of that write),
-//! `function`, and `holds`: the number of the older write that is still there.
+//! `listen` is answered when each function has written more and has interrupted. Totals are
+//! `writes processor interrupts`, and `counters` of the functions at work. A difference is
+//! `different` pages, and of the first of them its `address` in the guest's memory, its number
+//! `page` in its area, the byte `offset`, `found` and `expected`, and, where known, `by` (the writer
+//! that wrote there last) with `number` (of that write), `function`, and `holds`: the number of the
+//! older write that is still there.
 
 use anyhow::{
     bail,

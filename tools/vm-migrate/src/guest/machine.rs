@@ -43,7 +43,7 @@ use crate::{
 };
 
 /// How long an interrupt may take to arrive.
-const INTERRUPT: Duration = Duration::from_secs(2);
+const INTERRUPT: Duration = Duration::from_secs(20);
 
 /// A piece of memory that is written.
 struct Piece {

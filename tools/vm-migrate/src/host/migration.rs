@@ -90,9 +90,10 @@ pub(crate) struct Attempt {
     /// The last pass that was shown, and the pages that had been reported then.
     shown: u64,
     reported: u64,
-    /// The guest at pass `TRACKED`, and at the first one that may be the last.
+    /// The guest at pass `TRACKED`, and the pass in which it was seen to have gone on: from there on
+    /// the virtual machine may be stopped.
     early: Option<Check>,
-    late: Option<Check>,
+    late: Option<u64>,
 }
 
 impl Stage<'_> {
@@ -258,10 +259,9 @@ impl Stage<'_> {
             if now.status == "active" {
                 self.question(pass)?;
             }
-            let wanted = match pass.checked_sub(rounds) {
-                Some(_) if self.attempt.late.is_none() => NO_DOWNTIME,
+            let wanted = match self.attempt.late {
                 None => NO_DOWNTIME,
-                Some(more) if more < rounds => Limits::downtime(self.options.downtime),
+                Some(late) if pass < late + rounds => Limits::downtime(self.options.downtime),
                 Some(_) => Limits::any(),
             };
             if wanted != limits {
@@ -285,7 +285,7 @@ impl Stage<'_> {
             if let Some(early) = &self.attempt.early {
                 // It may come so soon that nothing has been written: then the next look shows it.
                 if now.all_moved(early) {
-                    self.attempt.late = Some(now);
+                    self.attempt.late = Some(pass);
                 }
             }
         }
@@ -305,13 +305,15 @@ impl Stage<'_> {
             "{} calls to iommufd failed",
             trace.failed
         );
-        let mut destination = self.destination.take().context("there is no destination")?;
+        let destination = self.destination.as_mut();
+        let destination = destination.context("there is no destination")?;
         destination.wait_status("paused", STEP)?;
         destination.guest.follow(&self.vm.guest);
         // What a function writes before the comparison covers what was lost. So the command is there
         // when the guest comes to life.
         let line = destination.guest.tell("check", Words::new(), COMMAND)?;
         destination.qmp.execute(&cont {})?;
+        let destination = self.destination.take().context("there is no destination")?;
         let source = std::mem::replace(&mut self.vm, destination);
         self.side = 1 - self.side;
         let answer = self.vm.guest.answer("check", &line, COMMAND)?;

@@ -241,11 +241,10 @@ fn memory(stage: &mut Stage<'_>) -> Result<Outcome> {
     track(stage)?;
     let before = stage.vm.trace()?;
     let area = plug_memory(stage)?;
-    stage.check()?;
     unplug_memory(stage, area)?;
     let area = plug_memory(stage)?;
-    stage.check()?;
     is_measuring(stage)?;
+    stage.check()?;
     stage
         .report
         .note("memory plugged, unplugged and plugged while tracked");

@@ -321,7 +321,13 @@ pub(crate) fn wait<T>(
 
 /// The first line on a guest's console that says that something is wrong.
 fn trouble(console: &str) -> Option<String> {
-    const WORDS: [&str; 5] = ["BUG: ", "WARNING: ", "Oops: ", "Kernel panic", "stall"];
+    const WORDS: [&str; 5] = [
+        "BUG: ",
+        "WARNING: ",
+        "Oops: ",
+        "Kernel panic",
+        "rcu: INFO: ",
+    ];
     let text = fs::read(console).ok()?;
     let text = String::from_utf8_lossy(&text);
     let line = text
