@@ -67,12 +67,17 @@ pub(crate) fn writer(index: usize) -> String {
 
 /// The properties of an assigned function: driver, bus, and the rest.
 pub(crate) fn function(options: &Options, index: usize, host: &str) -> Vec<(String, String)> {
+    // "on" migrates without tracking too, by sending everything again and again; QEMU does not count
+    // what the type1 container reports as tracking.
+    let migration = match options.container {
+        true => "on",
+        false => "auto",
+    };
     let mut all = vec![
         ("id", writer(index)),
         ("bus", format!("port{index}")),
         ("host", host.into()),
-        // "on" migrates without tracking too, by sending everything again and again.
-        ("enable-migration", "auto".into()),
+        ("enable-migration", migration.into()),
         // So nothing but the IOMMU tracks.
         ("x-device-dirty-page-tracking", "off".into()),
     ];
