@@ -38,8 +38,8 @@ use kernel::error::{
 
 /// What an entry holds, seen from a walk.
 ///
-/// The tag is a byte of its own. The compiler would else use the spare values of a flag in the node,
-/// which was read from memory, and each step of a walk would look at that flag.
+/// The tag has a separate byte. Without `repr(u8)` the compiler encodes it in spare values of a flag
+/// of the node, and each step of a walk loads and compares that flag.
 #[repr(u8)]
 pub(super) enum Slot<'t, F, M> {
     /// Nothing is mapped.

@@ -114,7 +114,7 @@ pub(crate) struct Options {
           value_parser = clap::value_parser!(u64).range(1..=2_000_000))]
     pub(crate) downtime: u64,
 
-    /// Use the type1 container instead of iommufd.
+    /// Use the type1 container instead of iommufd. It reports every mapped page, and asks no IOMMU.
     #[arg(long)]
     pub(crate) container: bool,
 

@@ -14,8 +14,8 @@
 //! bits of the levels between. No such entry is made here, as in C: it would save a table where a tree
 //! grows by more than one level at once, be taken apart again by the first mapping in between, and
 //! have every walk find out where it is. A walk that comes across one, or across a next level that is
-//! not below, takes it for a word that this code did not write: nothing is mapped, and to map
-//! something is `EIO`.
+//! not below, takes it for a word that this code did not write: nothing is mapped, and a map that
+//! needs a table there fails with `EIO`.
 //!
 //! # Size-coded leaves
 //!
