@@ -55,7 +55,7 @@ pub(crate) struct Report {
     bar: ProgressBar,
 }
 
-/// Prints a line. That nobody reads the output any more is no reason to stop.
+/// Prints a line. The migration goes on if the reader of the output has closed it.
 fn say(line: &str) {
     let mut out = io::stdout().lock();
     let _ = writeln!(out, "{line}").and_then(|()| out.flush());

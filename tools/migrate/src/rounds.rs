@@ -41,7 +41,7 @@ pub(crate) trait Source {
     fn read(&self, page: usize, to: &mut [u8; PAGE_SIZE]) -> Result<()>;
 }
 
-/// Whoever knows which pages the device has written.
+/// The source of dirty bitmaps: which pages the device has written.
 pub(crate) trait Tracker {
     /// Turns tracking on or off; all pages are clean when it comes on.
     ///
@@ -78,7 +78,7 @@ pub(crate) trait Device {
     fn stop(&mut self) -> Result<()>;
 }
 
-/// Whoever wants to see how it goes.
+/// The display of a migration in progress.
 pub(crate) trait Observer {
     /// The device has not written while tracked: the migration waits for it, at most so long.
     fn wait(&mut self, limit: Duration);

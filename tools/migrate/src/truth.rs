@@ -2,8 +2,8 @@
 
 //! The ground truth: which pages the device is known to have written, and when.
 //!
-//! Whoever drives the device announces each write before it starts and after it is over. Whoever reads
-//! the dirty bitmap brackets each reading. A write happened at an unknown moment between its two
+//! The thread that drives the device announces each write before it starts and after it is over. The
+//! thread that reads the dirty bitmap brackets each reading. A write happened at an unknown moment between its two
 //! announcements, so the readings that are allowed to report it are known:
 //!
 //! ```text

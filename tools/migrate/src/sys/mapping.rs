@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Memory that somebody else changes while we look at it: pages that a device writes by DMA, and a
-//! device's registers.
+//! Memory that changes while the program reads it: pages that a device writes by DMA, and a device's
+//! registers.
 //!
 //! No reference to such memory may exist in Rust, so this type hands out values only: relaxed atomic
 //! accesses for memory, volatile ones for registers.
@@ -61,7 +61,7 @@ impl Mapping {
         if fd < 0 {
             return Err(io::Error::last_os_error());
         }
-        // SAFETY: The kernel has just returned this descriptor, and nobody else has it.
+        // SAFETY: The kernel has just returned this descriptor, and nothing else owns it.
         let fd = unsafe { OwnedFd::from_raw_fd(fd) };
         let length = libc::off_t::try_from(len).map_err(io::Error::other)?;
         // SAFETY: The call changes the size of a file that we own, which is not mapped yet.
@@ -95,7 +95,7 @@ impl Mapping {
             )
         };
         match NonNull::new(base.cast::<u8>()) {
-            // INVARIANT: mmap has just made this mapping, and nobody else knows its address.
+            // INVARIANT: mmap has just made this mapping, and nothing else uses its address.
             Some(base) if base.as_ptr().cast() != libc::MAP_FAILED => Ok(Self { base, len }),
             _ => Err(io::Error::last_os_error()),
         }
