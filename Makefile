@@ -18,28 +18,28 @@ vm:
 	@tools/setup/run --vm
 
 check:
-	@tools/testing/check/check check
+	@tools/testing/harness/run harness.check check
 
 bench:
-	@tools/testing/iommu_pt_bench/run $(ARGS)
+	@tools/testing/harness/run iommu_pt_bench $(ARGS)
 
 list:
-	@tools/testing/check/check list
+	@tools/testing/harness/run harness.check list
 
 lint:
-	@SUITE=lint tools/testing/check/check check
+	@SUITE=lint tools/testing/harness/run harness.check check
 
 fuzz:
 	@tools/setup/setup host
-	@tools/testing/check/fuzz
+	@tools/testing/harness/host/fuzz
 
 sanitize:
 	@tools/setup/setup tree
-	@tools/testing/check/sanitize
+	@tools/testing/harness/host/sanitize
 
 coverage:
 	@tools/setup/setup host
-	@tools/testing/check/coverage
+	@tools/testing/harness/host/coverage
 
 tree:
 	@tools/setup/setup tree

@@ -10,7 +10,7 @@ import tempfile
 import threading
 import time
 
-import cpio
+from . import cpio
 
 DISK_BYTES = 32 << 20
 # The features of the processor, except those that only slow down an emulated one: byte-wise string

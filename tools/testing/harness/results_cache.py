@@ -18,10 +18,9 @@ import pathlib
 import subprocess
 import time
 
-import ktap
+from . import ktap
 
 HERE = pathlib.Path(__file__).resolve().parent
-RUNNER = (HERE, HERE.parent / "vm")
 CHECKOUT = HERE.parent.parent.parent
 TOOLCHAIN = (("rustc", "-vV"), ("cargo", "nextest", "--version"), ("python3", "--version"))
 KEPT_AT_MOST = 64
@@ -46,9 +45,8 @@ class Shelf:
         key = hashlib.sha256()
         for word in words:
             key.update(word.encode() + b"\0")
-        for folder in RUNNER:
-            for path in sorted(folder.glob("*.py")):
-                key.update(path.read_bytes())
+        for path in sorted(HERE.rglob("*.py")):
+            key.update(path.read_bytes())
         for place in places:
             for path in files_below(place):
                 name = path.relative_to(place.parent)

@@ -190,7 +190,7 @@ CONFIGS = (
 def debug_kernels():
     """Return the debug kernels by name, each with the bugs that it finds."""
     found = {}
-    for path in sorted((pathlib.Path(__file__).resolve().parent / "debug").glob("*.config")):
+    for path in sorted((pathlib.Path(__file__).resolve().parent.parent / "vm/debug").glob("*.config")):
         words = [line[1:].strip() for line in path.read_text().splitlines() if line[:1] == "#"]
         found[path.stem] = " ".join(words[2:]).split(": ", 1)[1].rstrip(".")
     return found

@@ -11,16 +11,12 @@ import pathlib
 import subprocess
 import sys
 
-HERE = pathlib.Path(__file__).resolve().parent
-CHECKOUT = HERE.parent.parent.parent
-sys.path[:0] = [str(HERE), str(CHECKOUT / "tools/testing/uml")]
-sys.dont_write_bytecode = True
+from harness import uml
 
-# pylint: disable=wrong-import-position
-import figures as results  # noqa: E402
-import plan  # noqa: E402
-import plot  # noqa: E402
-import uml  # noqa: E402
+from . import figures as results
+from . import plan, plot
+
+CHECKOUT = pathlib.Path(__file__).resolve().parent.parent.parent.parent
 
 FEWEST = 15
 

@@ -6,17 +6,14 @@ import os
 import pathlib
 import signal
 import subprocess
-import sys
 import tempfile
 import threading
 import time
 
-CHECKOUT = pathlib.Path(__file__).resolve().parent.parent.parent.parent
-sys.path.insert(0, str(CHECKOUT / "tools/testing/vm"))
+from . import cpio
+from . import machine as vm
 
-# pylint: disable=wrong-import-position
-import cpio  # noqa: E402
-import machine as vm  # noqa: E402
+CHECKOUT = pathlib.Path(__file__).resolve().parent.parent.parent.parent
 
 MEMORY = "1G"
 # Its output goes to standard output; standard input is empty.

@@ -1,10 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0
 """Several units: machines in which a second unit serves the devices behind a port."""
 
-import acpi
-import configs
-from cases import IGB, LETS_GO, LOADED, OTHER_IGB, Case, fails, migrates, passes
-from dead import ADVICE
+from .. import acpi, configs
+from .case import IGB, LETS_GO, LOADED, OTHER_IGB, Case, fails, migrates, passes
+from .dead import ADVICE
 
 # The port, which comes before the other bridges, and the function behind it.
 PORT = 0x08

@@ -5,8 +5,8 @@ A refusal has an error number and a reason, and leaves nothing behind. A second 
 gives the same refusal, and devices work as before.
 """
 
-import acpi
-from cases import (
+from .. import acpi
+from .case import (
     ACCESSED,
     BEHIND,
     BUSY,

@@ -5,13 +5,11 @@ import dataclasses
 import pathlib
 import re
 
-import configs
-import dead
-import machine as vm
-import refusals
-import several
+from .. import configs
+from .. import machine as vm
+from ..cases import dead, refusals, several
 
-CHECKOUT = pathlib.Path(__file__).resolve().parent.parent.parent.parent
+CHECKOUT = pathlib.Path(__file__).resolve().parent.parent.parent.parent.parent
 
 
 @dataclasses.dataclass(frozen=True)
@@ -307,7 +305,7 @@ GENERIC_PT = tuple(
 )
 
 
-CARGO_TEST = str(CHECKOUT / "tools/testing/check/cargo-test")
+CARGO_TEST = str(CHECKOUT / "tools/testing/harness/host/cargo-test")
 
 
 def crate_sources(crate):
@@ -345,7 +343,7 @@ def all_suites():
             "pt-loom",
             "the page tables in every order in which a few threads can meet",
             "host",
-            (str(CHECKOUT / "tools/testing/check/cargo-test"), "tools/testing/iommu_pt_loom"),
+            (str(CHECKOUT / "tools/testing/harness/host/cargo-test"), "tools/testing/iommu_pt_loom"),
             output="cargo",
         ),
         HostSuite(
@@ -360,10 +358,10 @@ def all_suites():
             "fuzz",
             "page tables and parsers of firmware tables, fuzzed for a minute",
             "host",
-            (str(CHECKOUT / "tools/testing/check/fuzz"),),
+            (str(CHECKOUT / "tools/testing/harness/host/fuzz"),),
             output="cargo",
             made_of=(
-                "tools/testing/check/fuzz",
+                "tools/testing/harness/host/fuzz",
                 *crate_sources("tools/testing/iommu_pt_host"),
                 *crate_sources("tools/testing/iommu_acpi_host"),
             ),
@@ -388,7 +386,7 @@ def all_suites():
             "cross",
             "the kernel crate for arm64 and riscv64, and a 32-bit one without ours",
             "host",
-            (str(CHECKOUT / "tools/testing/check/cross"),),
+            (str(CHECKOUT / "tools/testing/harness/host/cross"),),
             limit=1800,
         ),
         HostSuite(

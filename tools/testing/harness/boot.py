@@ -1,10 +1,9 @@
-#!/usr/bin/env python3
 # SPDX-License-Identifier: GPL-2.0
 """Boot a test machine and run one job in it.
 
 Without --job it migrates memory while a device writes to it, as 'make run' does; with --vm a
 virtual machine, as 'make vm' does. A job is a shell script that uses the functions of
-guest/lib.sh.
+tools/testing/vm/guest/lib.sh.
 """
 
 import argparse
@@ -12,15 +11,10 @@ import pathlib
 import shlex
 import sys
 
-HERE = pathlib.Path(__file__).resolve().parent
-sys.path.insert(0, str(HERE))
-sys.dont_write_bytecode = True
+from . import configs
+from . import machine as vm
 
-# pylint: disable=wrong-import-position
-import configs  # noqa: E402
-import machine as vm  # noqa: E402
-
-CHECKOUT = HERE.parent.parent.parent
+CHECKOUT = pathlib.Path(__file__).resolve().parent.parent.parent.parent
 
 
 def parse_arguments():

@@ -11,17 +11,11 @@ import subprocess
 import sys
 import time
 
-CHECKOUT = pathlib.Path(__file__).resolve().parent.parent.parent.parent
-sys.path[:0] = [str(CHECKOUT / "tools/testing/vm"), str(CHECKOUT / "tools/testing/uml")]
-sys.dont_write_bytecode = True
+from . import configs, ktap, results_cache, uml
+from . import machine as vm
+from . import suites as table
 
-# pylint: disable=wrong-import-position
-import configs  # noqa: E402
-import kept  # noqa: E402
-import ktap  # noqa: E402
-import machine as vm  # noqa: E402
-import suites as table  # noqa: E402
-import uml  # noqa: E402
+CHECKOUT = pathlib.Path(__file__).resolve().parent.parent.parent.parent
 
 OUTPUT = CHECKOUT / "build" / "check"
 LEVELS = ("host", "uml", "vm", "vmm")
@@ -69,7 +63,7 @@ def kunit_job(suite):
 def run_machine(task, products, machine, job, parameters, build=vm.Build()):
     """Run a job in a machine; return its KTAP and all errors as results."""
     task.log = OUTPUT / f"{task.where.replace('/', '-')}.log"
-    shelf = kept.Shelf.of_machine(products, machine, job, parameters, real_time=build.vmm)
+    shelf = results_cache.Shelf.of_machine(products, machine, job, parameters, real_time=build.vmm)
     results, task.kept = shelf.take()
     if results:
         task.results = results
@@ -94,7 +88,7 @@ def run_machine(task, products, machine, job, parameters, build=vm.Build()):
 def run_cases(task, products, machine, suite, cases):
     """Run small machines one after the other; their results go under the cases' names."""
     jobs = "".join(case.job() for case in cases)
-    shelf = kept.Shelf.of_machine(products, machine, jobs, repr(cases), all_drivers=True)
+    shelf = results_cache.Shelf.of_machine(products, machine, jobs, repr(cases), all_drivers=True)
     results, task.kept = shelf.take()
     if results:
         task.results = results
@@ -130,7 +124,7 @@ def run_host(task, suite, products):
     values = {}
     if products:
         values = {"qemu": products.qemu, "tree": products.tree}
-    shelf = kept.Shelf.of_program(products, suite, values)
+    shelf = results_cache.Shelf.of_program(products, suite, values)
     results, task.kept = shelf.take()
     if results:
         task.results = results

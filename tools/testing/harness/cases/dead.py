@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0
 """Units that stop answering: machines in which a test stops one permanently."""
 
-import machine as vm
-from cases import IGB, LOADED, OTHER_IGB, Case, fails, passes
+from .. import machine as vm
+from .case import IGB, LOADED, OTHER_IGB, Case, fails, passes
 
 # The operation during which a unit stops answering, as the tests of dead_unit name it.
 DEATHS = ("harvest", "unmap", "attach", "detach", "switch")

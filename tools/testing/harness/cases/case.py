@@ -7,16 +7,10 @@ kernel, or with malformed firmware tables. Its checks are shell functions of the
 """
 
 import dataclasses
-import pathlib
 import shlex
-import sys
 
-sys.path.append(str(pathlib.Path(__file__).resolve().parent.parent / "vm"))
-
-# pylint: disable=wrong-import-position
-import acpi  # noqa: E402
-import configs  # noqa: E402
-import machine as vm  # noqa: E402
+from .. import acpi, configs
+from .. import machine as vm
 
 INVALID = "Invalid argument"
 NO_DEVICE = "No such device"

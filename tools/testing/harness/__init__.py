@@ -1,0 +1,2 @@
+# SPDX-License-Identifier: GPL-2.0
+"""Runs the tests: machines, suites, their results and the cache of results."""
