@@ -11,10 +11,10 @@ import pathlib
 import shlex
 import sys
 
-from . import configs
+from . import CHECKOUT, configs
 from . import machine as vm
-
-CHECKOUT = pathlib.Path(__file__).resolve().parent.parent.parent.parent
+from .errors import MachineError, UnknownName
+from .products import Products
 
 
 def parse_arguments():
@@ -88,13 +88,13 @@ def main():
         machine = configs.machines(options.iommu)[0]
         if options.check_name:
             return 0
-        products = vm.Products.load(CHECKOUT)
+        products = Products.load()
         lines = [". /lib/lib.sh"] if options.bare else machine.config.job_head()
         if options.job:
             lines.append(options.job.read_text())
         else:
             if not machine.config.dirty:
-                raise vm.MachineError(
+                raise MachineError(
                     f"{machine.config.name} tracks no writes: choose another with IOMMU="
                 )
             lines += migration(options, machine)
@@ -111,7 +111,7 @@ def main():
             real_time=True,
             build=vm.VMM_HOST if options.vm else vm.Build(),
         )
-    except (vm.MachineError, configs.UnknownName, OSError) as error:
+    except (MachineError, UnknownName, OSError) as error:
         print(f"run: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:

@@ -11,11 +11,11 @@ import subprocess
 import sys
 import time
 
-from . import configs, ktap, results_cache, uml
+from . import CHECKOUT, configs, ktap, results_cache, uml
 from . import machine as vm
 from . import suites as table
-
-CHECKOUT = pathlib.Path(__file__).resolve().parent.parent.parent.parent
+from .errors import MachineError, UnknownName
+from .products import Products, UmlProducts
 
 OUTPUT = CHECKOUT / "build" / "check"
 LEVELS = ("host", "uml", "vm", "vmm")
@@ -156,7 +156,7 @@ def run_host(task, suite, products):
 
 def run_uml(task, suite):
     """Run the KUnit suites of the UML kernel."""
-    products = uml.Products.load()
+    products = UmlProducts.load()
     task.log = OUTPUT / f"{suite.name}.log"
     outcome = uml.run(
         products,
@@ -238,7 +238,7 @@ def run_task(task):
     begun = time.monotonic()
     try:
         task.function(task)
-    except (vm.MachineError, OSError) as error:
+    except (MachineError, OSError) as error:
         task.results.failures.append(("machine", str(error)))
     task.seconds = time.monotonic() - begun
     return task
@@ -315,7 +315,7 @@ def choose(everything, name):
     chosen = [suite for suite in everything if suite.name == name]
     if not chosen:
         names = ", ".join(suite.name for suite in everything)
-        raise configs.UnknownName(f"there is no suite '{name}': {names} exist")
+        raise UnknownName(f"there is no suite '{name}': {names} exist")
     return chosen
 
 
@@ -369,17 +369,17 @@ def main():
             left_out = (table.HostSuite, table.VmSuite)
             chosen = [suite for suite in chosen if not isinstance(suite, left_out)]
         if not plan(chosen, selection, None):
-            raise configs.UnknownName(
+            raise UnknownName(
                 f"suite {chosen[0].name} does not run on {selection}: 'make list' says where it does"
             )
         if set_up(chosen) != 0:
             return 1
         needs_vm = any(suite.needs in ("vm", "vmm") for suite in chosen)
-        products = vm.Products.load(CHECKOUT) if needs_vm else None
+        products = Products.load() if needs_vm else None
         OUTPUT.mkdir(parents=True, exist_ok=True)
         at_once = max(1, min(4, os.cpu_count() or 1))
         return report(run_tasks(plan(chosen, selection, products), at_once))
-    except (vm.MachineError, configs.UnknownName) as error:
+    except (MachineError, UnknownName) as error:
         print(f"check: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:

@@ -2,7 +2,9 @@
 """The machines that the tests run on: an emulated IOMMU and its driver."""
 
 import dataclasses
-import pathlib
+
+from . import CHECKOUT
+from .errors import UnknownName
 
 # The kind of a default domain, and the kernel parameter that selects it.
 DOMAINS = {"pt": "identity default domain", "nopt": "DMA-API default domain"}
@@ -190,14 +192,10 @@ CONFIGS = (
 def debug_kernels():
     """Return the debug kernels by name, each with the bugs that it finds."""
     found = {}
-    for path in sorted((pathlib.Path(__file__).resolve().parent.parent / "vm/debug").glob("*.config")):
+    for path in sorted((CHECKOUT / "tools/testing/vm/debug").glob("*.config")):
         words = [line[1:].strip() for line in path.read_text().splitlines() if line[:1] == "#"]
         found[path.stem] = " ".join(words[2:]).split(": ", 1)[1].rstrip(".")
     return found
-
-
-class UnknownName(Exception):
-    """A name that is not in the table, as one sentence."""
 
 
 def machines(selection=None):

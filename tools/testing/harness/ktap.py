@@ -2,10 +2,12 @@
 """Results of tests: parsed by the kernel's own KTAP parser, and added up."""
 
 import dataclasses
+import importlib.util
 import io
 import pathlib
 import re
 import sys
+import threading
 
 # kselftest's word for a failure that is known and expected there.
 XFAIL = re.compile(r"^\s*ok \d+ (?:- )?(?P<name>[^#]*?) # XFAIL ?(?P<reason>.*)$")
@@ -81,14 +83,26 @@ def _last_words(log):
     return (telling or words or ["no reason given"])[-1]
 
 
+# Runs end in several threads.
+_LOADING = threading.Lock()
+
+
+def _kernel_module(name, tree):
+    """Return a module of the kernel's tools/testing/kunit, which is no package."""
+    with _LOADING:
+        if name not in sys.modules:
+            path = pathlib.Path(tree, "tools/testing/kunit", f"{name}.py")
+            spec = importlib.util.spec_from_file_location(name, path)
+            sys.modules[name] = importlib.util.module_from_spec(spec)
+            spec.loader.exec_module(sys.modules[name])
+        return sys.modules[name]
+
+
 def parse(lines, tree):
     """Parse the KTAP of one run with the parser of the kernel tree `tree`."""
-    folder = str(pathlib.Path(tree, "tools", "testing", "kunit"))
-    if folder not in sys.path:
-        sys.path.insert(0, folder)
-    # pylint: disable=import-outside-toplevel,import-error
-    import kunit_parser
-    import kunit_printer
+    # In this order: the parser imports the printer.
+    kunit_printer = _kernel_module("kunit_printer", tree)
+    kunit_parser = _kernel_module("kunit_parser", tree)
 
     results = Results()
     reasons = {}

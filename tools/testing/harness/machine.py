@@ -11,6 +11,7 @@ import threading
 import time
 
 from . import cpio
+from .errors import MachineError
 
 DISK_BYTES = 32 << 20
 # The features of the processor, except those that only slow down an emulated one: byte-wise string
@@ -55,47 +56,6 @@ TROUBLE = re.compile(
     r"Invalid wait context|inconsistent lock state|rcu: INFO: .*stall|UBSAN: |KASAN: |"
     r"sleeping function called from invalid|refcount_t: )"
 )
-
-
-class MachineError(Exception):
-    """The machine could not be run, as one sentence."""
-
-
-@dataclasses.dataclass
-class Products:
-    """What the set-up built."""
-
-    qemu: pathlib.Path
-    kernel: pathlib.Path
-    image: pathlib.Path
-    tree: pathlib.Path
-    # The place of kept results, and what they depend on, by the driver of the machine.
-    results: pathlib.Path
-    keys: dict
-    # The name of the debug kernel, or nothing.
-    debug: str = ""
-    # The archive that follows the image in a machine that runs virtual machines, if it was set up.
-    vmm: pathlib.Path | None = None
-
-    @property
-    def patience(self):
-        """The factor of time limits: a debug kernel is slow."""
-        return 5 if self.debug else 1
-
-    @classmethod
-    def load(cls, checkout):
-        path = checkout / "build" / "products"
-        if not path.is_file():
-            raise MachineError("nothing is set up yet: run 'make check' or 'make run'")
-        pairs = (line.split("=", 1) for line in path.read_text().splitlines())
-        values = dict(pairs)
-        debug = values.pop("debug", "")
-        keys = {name: values.pop(name) for name in list(values) if name.endswith("_key")}
-        values = {key: pathlib.Path(value) for key, value in values.items()}
-        missing = [str(value) for value in values.values() if not value.exists()]
-        if missing:
-            raise MachineError(f"{missing[0]} is gone: run 'make check' to build it again")
-        return cls(**values, keys=keys, debug=debug)
 
 
 @dataclasses.dataclass(frozen=True)

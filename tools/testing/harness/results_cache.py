@@ -18,10 +18,9 @@ import pathlib
 import subprocess
 import time
 
-from . import ktap
+from . import CHECKOUT, ktap
 
 HERE = pathlib.Path(__file__).resolve().parent
-CHECKOUT = HERE.parent.parent.parent
 TOOLCHAIN = (("rustc", "-vV"), ("cargo", "nextest", "--version"), ("python3", "--version"))
 KEPT_AT_MOST = 64
 

@@ -11,34 +11,12 @@ import threading
 import time
 
 from . import cpio
-from . import machine as vm
-
-CHECKOUT = pathlib.Path(__file__).resolve().parent.parent.parent.parent
+from .errors import MachineError
+from .machine import TROUBLE
 
 MEMORY = "1G"
 # Its output goes to standard output; standard input is empty.
 PARAMETERS = ("console=tty", "con=null", "con0=fd:0,fd:1", "panic=-1", "loglevel=7")
-
-
-@dataclasses.dataclass
-class Products:
-    """What the set-up built."""
-
-    kernel: pathlib.Path
-    bench: pathlib.Path
-    tree: pathlib.Path
-
-    @classmethod
-    def load(cls):
-        path = CHECKOUT / "build" / "products.uml"
-        if not path.is_file():
-            raise vm.MachineError("nothing is set up yet: run 'make check' or 'make bench'")
-        pairs = (line.split("=", 1) for line in path.read_text().splitlines())
-        values = {key: pathlib.Path(value) for key, value in pairs}
-        missing = [str(value) for value in values.values() if not value.exists()]
-        if missing:
-            raise vm.MachineError(f"{missing[0]} is gone: run 'make check' to build it again")
-        return cls(**values)
 
 
 @dataclasses.dataclass
@@ -57,7 +35,7 @@ class Outcome:
             found.append(f"the kernel did not finish in {self.seconds:.0f} s and was ended")
         elif self.status != 0:
             found.append(f"the kernel ended with status {self.status}")
-        found += [f"the kernel said: {line.strip()}" for line in self.lines if vm.TROUBLE.search(line)]
+        found += [f"the kernel said: {line.strip()}" for line in self.lines if TROUBLE.search(line)]
         return found
 
 
@@ -91,7 +69,7 @@ def run(products, parameters, *, log, limit, files=None, on_line=None):
                 start_new_session=True,
             )
         except OSError as error:
-            raise vm.MachineError(f"{products.kernel} cannot be run: {error.strerror}") from error
+            raise MachineError(f"{products.kernel} cannot be run: {error.strerror}") from error
 
         def end():
             ended.set()

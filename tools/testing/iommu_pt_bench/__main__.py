@@ -11,12 +11,12 @@ import pathlib
 import subprocess
 import sys
 
-from harness import uml
+from harness import CHECKOUT, uml
+from harness.errors import MachineError
+from harness.products import UmlProducts
 
 from . import figures as results
 from . import plan, plot
-
-CHECKOUT = pathlib.Path(__file__).resolve().parent.parent.parent.parent
 
 FEWEST = 15
 
@@ -74,7 +74,7 @@ def conditions():
 
 
 def measure(options):
-    products = uml.Products.load()
+    products = UmlProducts.load()
     text = plan.text(options.format or plan.FORMATS, options.size or plan.SIZES, options.repetitions)
     progress = Progress()
     outcome = uml.run(
@@ -93,7 +93,7 @@ def measure(options):
     if not failures and "END 0" not in outcome.lines:
         failures = ["the program ended before it was through"]
     if failures:
-        raise uml.vm.MachineError(f"{failures[0]} (log: {options.output / 'bench.log'})")
+        raise MachineError(f"{failures[0]} (log: {options.output / 'bench.log'})")
     return outcome.lines
 
 
@@ -105,7 +105,7 @@ def main():
                 return 1
         note = conditions()
         lines = measure(options)
-    except (uml.vm.MachineError, OSError) as error:
+    except (MachineError, OSError) as error:
         print(f"bench: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:

@@ -2,14 +2,11 @@
 """The test suites as data: which suites exist, where they run, what they run."""
 
 import dataclasses
-import pathlib
 import re
 
-from .. import configs
+from .. import CHECKOUT, configs
 from .. import machine as vm
 from ..cases import dead, refusals, several
-
-CHECKOUT = pathlib.Path(__file__).resolve().parent.parent.parent.parent.parent
 
 
 @dataclasses.dataclass(frozen=True)
