@@ -13,9 +13,9 @@ import time
 
 from . import CHECKOUT, configs, ktap, results_cache, uml
 from . import machine as vm
-from . import suites as table
 from .errors import MachineError, UnknownName
 from .products import Products, UmlProducts
+from .suites import all_suites, kinds
 
 OUTPUT = CHECKOUT / "build" / "check"
 LEVELS = ("host", "uml", "vm", "vmm")
@@ -176,15 +176,15 @@ def plan(chosen, selection, products):
     """Return the tasks that the chosen suites need on the chosen machines."""
     tasks = []
     for suite in chosen:
-        if isinstance(suite, table.UmlSuite) and not selection:
+        if isinstance(suite, kinds.UmlSuite) and not selection:
             tasks.append(Task("host", suite.name, lambda task, s=suite: run_uml(task, s)))
-        if isinstance(suite, table.HostSuite) and not selection:
+        if isinstance(suite, kinds.HostSuite) and not selection:
             tasks.append(
                 Task("host", suite.name, lambda task, s=suite: run_host(task, s, products))
             )
     machines = configs.machines(selection)
     for suite in chosen:
-        if not isinstance(suite, table.KunitSuite):
+        if not isinstance(suite, kinds.KunitSuite):
             continue
         for machine in machines:
             if machine.name == suite.machine:
@@ -199,7 +199,7 @@ def plan(chosen, selection, products):
                     )
                 )
     for suite in chosen:
-        if not isinstance(suite, table.CaseSuite):
+        if not isinstance(suite, kinds.CaseSuite):
             continue
         for name, cases in suite.groups:
             tasks += [
@@ -216,7 +216,7 @@ def plan(chosen, selection, products):
         there = [
             suite
             for suite in chosen
-            if isinstance(suite, table.GuestSuite)
+            if isinstance(suite, kinds.GuestSuite)
             and suite.build == build
             and suite.runs_on(machine)
         ]
@@ -324,13 +324,13 @@ def show_list(everything):
     say("suites (make check SUITE=...)")
     for suite in everything:
         where = "host"
-        if isinstance(suite, table.GuestSuite):
+        if isinstance(suite, kinds.GuestSuite):
             where = " ".join(suite.machines) or "every machine"
             if getattr(suite, "named", False):
                 where += " (only if named)"
-        elif isinstance(suite, table.KunitSuite):
+        elif isinstance(suite, kinds.KunitSuite):
             where = suite.machine
-        elif isinstance(suite, table.CaseSuite):
+        elif isinstance(suite, kinds.CaseSuite):
             where = " ".join(name for name, _ in suite.groups)
         say(f"  {suite.name:<14} {suite.what:<66} {where}")
     say("")
@@ -359,14 +359,14 @@ def main():
     parser.add_argument("command", choices=("check", "list"))
     options = parser.parse_args()
     try:
-        everything = table.all_suites()
+        everything = all_suites()
         if options.command == "list":
             return show_list(everything)
         selection = os.environ.get("IOMMU", "")
         chosen = choose(everything, os.environ.get("SUITE", ""))
         if os.environ.get("DEBUG") and not os.environ.get("SUITE"):
             # The virtual machines would have the debug kernel too, which takes minutes to boot.
-            left_out = (table.HostSuite, table.VmSuite)
+            left_out = (kinds.HostSuite, kinds.VmSuite)
             chosen = [suite for suite in chosen if not isinstance(suite, left_out)]
         if not plan(chosen, selection, None):
             raise UnknownName(

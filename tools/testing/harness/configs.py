@@ -215,3 +215,32 @@ def machines(selection=None):
             f"each also with /{' or /'.join(DOMAINS)} behind it"
         )
     return chosen
+
+
+# Machines that track writes: each stage with the Rust driver, and once with each C driver, which
+# tracks only in the second stage, or in host tables. The tracked domain is one of iommufd; a
+# device only comes from the default domain, so each of the two kinds appears once or twice.
+TRACKING = (
+    "vtd-ss/pt",
+    "vtd-fs/nopt",
+    "vtd-ss-c/nopt",
+    "amd-v1/pt",
+    "amd-v2/nopt",
+    "amd-v1-c/pt",
+)
+# Each Rust driver with each default domain, and each C driver once: with the C drivers the
+# tests show that the emulated unit is correct.
+RUST_MACHINES = tuple(
+    machine.name
+    for machine in machines()
+    if machine.config.module and not machine.config.variant
+)
+C_MACHINES = (
+    "vtd-ss-c/nopt",
+    "vtd-fs-c/pt",
+    "vtd-legacy-c/nopt",
+    "amd-v1-c/pt",
+    "amd-v2-c/pt",
+)
+# Machines with one different property of the unit.
+VARIANTS = ("vtd-ss-39/pt", "vtd-ss-cm/pt")

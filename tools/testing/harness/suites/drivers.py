@@ -1,0 +1,29 @@
+# SPDX-License-Identifier: GPL-2.0
+"""The suites about the drivers: loading, refusing, units that die, kernel drivers on top."""
+
+from ..cases import dead, refusals_amdvi, refusals_vtd, several
+from .kinds import CaseSuite, GuestSuite, GuestTest
+
+
+def suites():
+    return (
+        GuestSuite(
+            "module",
+            "loading a driver, letting go, unloading, loading again",
+            (GuestTest("module", "test-module $VFIO_DEVICES"),),
+            machines=("vtd-ss/pt", "amd-v1/pt"),
+        ),
+        CaseSuite(
+            "refusals",
+            "what a driver refuses: firmware that lies, lacking units, owners",
+            (("vtd-ss/pt", refusals_vtd.cases()), ("amd-v1/pt", refusals_amdvi.cases())),
+        ),
+        CaseSuite("dead", "a unit that does not answer any more", dead.groups()),
+        CaseSuite("several", "two units in a machine", several.groups()),
+        GuestSuite(
+            "dma-api",
+            "a disk whose driver does DMA through a DMA-API domain",
+            (GuestTest("dma-api", "test-dma-api $VFIO_DEVICES"),),
+            machines=("vtd-ss/nopt", "vtd-fs/nopt", "amd-v1/nopt", "amd-v2/nopt"),
+        ),
+    )

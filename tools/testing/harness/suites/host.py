@@ -1,0 +1,101 @@
+# SPDX-License-Identifier: GPL-2.0
+"""The suites that run on the host, without the kernel."""
+
+import re
+
+from .. import CHECKOUT
+from .kinds import HostSuite
+
+HOST = CHECKOUT / "tools/testing/harness/host"
+CARGO_TEST = str(HOST / "cargo-test")
+
+
+def crate_sources(crate):
+    """Return the places of a crate's source: its own directory, and the files that it includes
+    by #[path], with the modules below."""
+    places = {crate}
+    for path in (CHECKOUT / crate).rglob("*.rs"):
+        if "target" in path.parts:
+            continue
+        for named in re.findall(r'^\s*#\[path = "([^"]+)"\]', path.read_text(), re.M):
+            there = (path.parent / named).resolve()
+            places.add(there.parent if there.name == "mod.rs" else there)
+            if there.suffix == ".rs" and there.name != "mod.rs":
+                places.add(there.with_suffix(""))
+    return tuple(sorted(str(place) for place in places))
+
+
+def suites():
+    return (
+        HostSuite(
+            "lint",
+            "rustc, clippy, rustfmt, shellcheck, checkpatch, python",
+            "vm",
+            (str(CHECKOUT / "tools/lint/lint"),),
+        ),
+        HostSuite(
+            "pt-host",
+            "the page tables as a host crate: properties, threads as hardware",
+            "host",
+            (CARGO_TEST, "tools/testing/iommu_pt_host"),
+            output="cargo",
+            made_of=(CARGO_TEST, *crate_sources("tools/testing/iommu_pt_host")),
+        ),
+        HostSuite(
+            "pt-loom",
+            "the page tables in every order in which a few threads can meet",
+            "host",
+            (CARGO_TEST, "tools/testing/iommu_pt_loom"),
+            output="cargo",
+        ),
+        HostSuite(
+            "acpi-host",
+            "the parsers of firmware tables as a host crate: DMAR and IVRS, random and lying",
+            "host",
+            (CARGO_TEST, "tools/testing/iommu_acpi_host"),
+            output="cargo",
+            made_of=(CARGO_TEST, *crate_sources("tools/testing/iommu_acpi_host")),
+        ),
+        HostSuite(
+            "fuzz",
+            "page tables and parsers of firmware tables, fuzzed for a minute",
+            "host",
+            (str(HOST / "fuzz"),),
+            output="cargo",
+            made_of=(
+                "tools/testing/harness/host/fuzz",
+                *crate_sources("tools/testing/iommu_pt_host"),
+                *crate_sources("tools/testing/iommu_acpi_host"),
+            ),
+        ),
+        HostSuite(
+            "migrate-host",
+            "the migration program's own tests, on a made-up device",
+            "host",
+            (CARGO_TEST, "tools/migrate"),
+            output="cargo",
+            made_of=(CARGO_TEST, "tools/migrate"),
+        ),
+        HostSuite(
+            "vm-migrate-host",
+            "the own tests of the programs that migrate a virtual machine",
+            "host",
+            (CARGO_TEST, "tools/vm-migrate"),
+            output="cargo",
+            made_of=(CARGO_TEST, "tools/vm-migrate"),
+        ),
+        HostSuite(
+            "cross",
+            "the kernel crate for arm64 and riscv64, and a 32-bit one without ours",
+            "host",
+            (str(HOST / "cross"),),
+            limit=1800,
+        ),
+        HostSuite(
+            "qemu-ad",
+            "accessed and dirty bits of the emulator, case by case",
+            "vm",
+            ("python3", str(CHECKOUT / "tools/qemu/ad_matrix"), "--qemu", "{qemu}"),
+            made_of=("tools/qemu/ad_matrix", "{qemu}"),
+        ),
+    )

@@ -1,0 +1,68 @@
+# SPDX-License-Identifier: GPL-2.0
+"""The KUnit suites: in a virtual machine, and in the kernel as a program of the host."""
+
+import re
+
+from .. import CHECKOUT
+from .kinds import KunitSuite, UmlSuite
+
+
+def kunit_names(folders=("rust/kernel/iommu", "drivers/iommu/rust")):
+    """Return the KUnit suites of this project's kernel code; each must run."""
+    named = re.compile(r"kunit_tests\((\w+)\)\]|^\S*for_each_test!\(\w+, (\w+)", re.M)
+    names = set()
+    for folder in folders:
+        for path in (CHECKOUT / folder).rglob("*.rs"):
+            names |= {name for pair in named.findall(path.read_text()) for name in pair if name}
+    return tuple(sorted(names))
+
+
+def c_kunit_names():
+    """Return this project's KUnit suites in C, which compare with the C tables."""
+    named = re.compile(r'^\t\.name = "(rust_iommu\w+)",', re.M)
+    names = set()
+    for path in (CHECKOUT / "drivers/iommu/rust").rglob("*.c"):
+        names |= set(named.findall(path.read_text()))
+    return tuple(sorted(names))
+
+
+# The kernel's own suites of its C page tables; one per format also runs on the Rust tables.
+GENERIC_PT = tuple(
+    f"{name}_{what}"
+    for name in ("amdv1", "amdv1_mock", "vtdss", "x86_64")
+    for what in ("fmt_test", "iommu_test", "rust_iommu_test")
+)
+
+
+def suites():
+    return (
+        KunitSuite(
+            "kunit",
+            "KUnit suites of the page tables and of the VT-d driver",
+            "rust_*",
+            kunit_names(("rust/kernel/iommu", "drivers/iommu/rust/vtd")),
+            "vtd-ss/pt",
+            module="rust_vtd",
+        ),
+        KunitSuite(
+            "kunit-amdvi",
+            "KUnit suites of the AMD-Vi driver",
+            "rust_amdvi_*",
+            kunit_names(("drivers/iommu/rust/amdvi",)),
+            "amd-v1/pt",
+            module="rust_amdvi",
+        ),
+        UmlSuite(
+            "kunit-uml",
+            "KUnit of the page tables at native speed, Rust beside C",
+            # All but rust_doctests_kernel: KUnit takes one pattern, and no exceptions.
+            "*[!l]",
+            kunit_names(("rust/kernel/iommu",)) + c_kunit_names() + GENERIC_PT,
+        ),
+        UmlSuite(
+            "doctests",
+            "the examples of the kernel crate's documentation, those about IOMMUs",
+            "rust_doctests_kernel.rust_doctest_kernel_iommu*",
+            ("rust_doctests_kernel",),
+        ),
+    )

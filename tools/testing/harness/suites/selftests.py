@@ -1,0 +1,160 @@
+# SPDX-License-Identifier: GPL-2.0
+"""The suites of kselftests: the kernel's own, and this project's."""
+
+from .. import CHECKOUT, configs
+from .kinds import GuestSuite, GuestTest
+
+IOMMUFD_VARIANTS = " ".join(
+    f"-v {variant}"
+    for variant in (
+        "iommufd",
+        "iommufd_anonymous",
+        "iommufd_anonymous_hugetlb_2mb",
+        "iommufd_anonymous_hugetlb_1gb",
+    )
+)
+
+# The other ways in which vfio gives a device an address space: its container, in both versions,
+# and iommufd as its replacement.
+CONTAINERS = (
+    "vfio_type1_iommu",
+    "vfio_type1v2_iommu",
+    "iommufd_compat_type1",
+    "iommufd_compat_type1v2",
+)
+CONTAINER_VARIANTS = " ".join(f"-v {name}" for name in CONTAINERS)
+CONTAINER_MAPPING_VARIANTS = " ".join(
+    f"-v {name}{memory}"
+    for name in CONTAINERS
+    for memory in ("", "_anonymous", "_anonymous_hugetlb_2mb", "_anonymous_hugetlb_1gb")
+)
+
+UPSTREAM = (
+    GuestTest("vfio_pci_driver_test", "./vfio_pci_driver_test -v iommufd", "/tests/vfio"),
+    GuestTest("vfio_dma_mapping_test", f"./vfio_dma_mapping_test {IOMMUFD_VARIANTS}", "/tests/vfio"),
+    GuestTest("vfio_iommufd_setup_test", "./vfio_iommufd_setup_test", "/tests/vfio"),
+    GuestTest("vfio_pci_device_test", "./vfio_pci_device_test", "/tests/vfio"),
+)
+
+
+UPSTREAM_CONTAINERS = (
+    GuestTest(
+        "vfio_pci_driver_test_containers",
+        f"./vfio_pci_driver_test {CONTAINER_VARIANTS}",
+        "/tests/vfio",
+    ),
+    GuestTest(
+        "vfio_dma_mapping_test_containers",
+        f"./vfio_dma_mapping_test {CONTAINER_MAPPING_VARIANTS}",
+        "/tests/vfio",
+    ),
+)
+
+
+# They need no IOMMU: iommufd has a mock one for them, with AMD v1 tables. Two do not run: in
+# Linux 7.3.4, iommufd_test_dmabuf_get() returns 0 instead of the buffer's descriptor, and the
+# two continue with their standard input.
+IOMMUFD = (
+    GuestTest("iommufd", "./iommufd -T dmabuf_simple -T dmabuf_revoke", "/tests/iommu"),
+    GuestTest("iommufd_fail_nth", "./iommufd_fail_nth", "/tests/iommu", limit=600),
+)
+
+
+def dirty_tests():
+    """Return the selftests of dirty tracking that the Makefile of the selftests names."""
+    makefile = CHECKOUT / "tools/testing/selftests/iommu_rust/Makefile"
+    names = []
+    for line in makefile.read_text().splitlines():
+        left, _, right = line.partition("+=")
+        if left.strip() == "TEST_GEN_PROGS":
+            names += (name for name in right.split() if name.startswith("dirty_"))
+    return tuple(
+        GuestTest(name, f"./{name} $VFIO_DEVICES", "/tests/iommu_rust") for name in names
+    )
+
+
+def migration_tests():
+    """Return the tests of a function that can be migrated: ours, and two of upstream's."""
+    ours = ("", "_move", "_refused", "_reset", "_dirty")
+    tests = [
+        GuestTest(f"vfio_migration{end}", f"./vfio_migration{end} $VFIO_DEVICES", "/tests/iommu_rust")
+        for end in ours
+    ]
+    for command in ("vfio_pci_device_test", f"vfio_dma_mapping_test {IOMMUFD_VARIANTS}"):
+        name = f"{command.split()[0]}_page_writer"
+        tests.append(GuestTest(name, f"./{command} ${{VFIO_DEVICES%% *}}", "/tests/vfio"))
+    return tuple(tests)
+
+
+def suites():
+    return (
+        GuestSuite(
+            "upstream",
+            "the kernel's own vfio selftests, unmodified",
+            UPSTREAM,
+            # They map a gigabyte each: by 4 KiB and by 2 MiB, each of our drivers both ways.
+            machines=configs.RUST_MACHINES + configs.C_MACHINES,
+            huge_with=("nopt",),
+        ),
+        GuestSuite(
+            "containers",
+            "two of them in containers: type1, and what iommufd has instead",
+            UPSTREAM_CONTAINERS,
+            # Once for each configuration: what the device comes from is tested by the above.
+            machines=tuple(f"{config.name}/nopt" for config in configs.CONFIGS if not config.variant),
+            huge_with=("nopt",),
+        ),
+        GuestSuite(
+            "iommufd",
+            "the kernel's own iommufd selftests, unmodified",
+            IOMMUFD,
+            machines=("vtd-legacy-c/pt",),
+        ),
+        GuestSuite(
+            "dirty",
+            "dirty tracking held against what a device wrote",
+            dirty_tests(),
+            machines=configs.TRACKING + configs.VARIANTS,
+        ),
+        GuestSuite(
+            "rows",
+            "leaves that are a row of entries, one of which is written",
+            (GuestTest("leaf_rows", "./leaf_rows $VFIO_DEVICES", "/tests/iommu_rust"),),
+            machines=("amd-v1/pt", "amd-v1-c/pt"),
+        ),
+        GuestSuite(
+            "untracked",
+            "where nothing is tracked, which is said and refused",
+            (GuestTest("untracked", "./untracked $VFIO_DEVICES", "/tests/iommu_rust"),),
+            machines=("vtd-fs-c/pt", "vtd-legacy-c/nopt", "amd-v2-c/pt"),
+        ),
+        GuestSuite(
+            "pasid",
+            "PASIDs of a device, each in a separate page table",
+            tuple(
+                GuestTest(
+                    f"pasid_dma_{bits}_bits",
+                    f"./pasid_dma $(echo $VFIO_DEVICES | cut -d ' ' -f {number})",
+                    "/tests/iommu_rust",
+                )
+                for number, bits in enumerate(configs.PASID_BITS, 1)
+            ),
+            machines=("amd-v1/pt", "amd-v2/pt", "amd-v2/nopt"),
+            functions=configs.PASID_FUNCTION,
+        ),
+        GuestSuite(
+            "group",
+            "two devices behind a bridge, which are one to the IOMMU",
+            (GuestTest("shared_group", "./shared_group $VFIO_DEVICES", "/tests/iommu_rust"),),
+            machines=configs.TRACKING,
+            functions=configs.SLOW_FUNCTION,
+        ),
+        GuestSuite(
+            "vfio-migration",
+            "a function's states of migration, and its state moved to another one",
+            migration_tests(),
+            machines=("vtd-ss/pt", "vtd-fs/nopt", "vtd-ss-c/nopt", "amd-v1/nopt", "amd-v2/pt"),
+            functions=configs.WRITER_FUNCTION,
+            driver=configs.WRITER_DRIVER,
+        ),
+    )
