@@ -13,7 +13,7 @@ import time
 
 from . import CHECKOUT, configs, ktap, results_cache, uml
 from . import machine as vm
-from .errors import MachineError, UnknownName
+from .errors import ListsDiffer, MachineError, UnknownName
 from .products import Products, UmlProducts
 from .suites import all_suites, kinds
 
@@ -379,7 +379,7 @@ def main():
         OUTPUT.mkdir(parents=True, exist_ok=True)
         at_once = max(1, min(4, os.cpu_count() or 1))
         return report(run_tasks(plan(chosen, selection, products), at_once))
-    except (MachineError, UnknownName) as error:
+    except (ListsDiffer, MachineError, UnknownName) as error:
         print(f"check: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:

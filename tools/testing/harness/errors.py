@@ -8,3 +8,7 @@ class MachineError(Exception):
 
 class UnknownName(Exception):
     """The user named a suite or a configuration that does not exist."""
+
+
+class ListsDiffer(Exception):
+    """A list that the suites must agree with names something else."""

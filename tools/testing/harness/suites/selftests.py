@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0
 """The suites of kselftests: the kernel's own, and this project's."""
 
-from .. import CHECKOUT, configs
+from .. import configs
 from .kinds import GuestSuite, GuestTest
+from .programs import INSTALLED, selftests
 
 IOMMUFD_VARIANTS = " ".join(
     f"-v {variant}"
@@ -31,7 +32,9 @@ CONTAINER_MAPPING_VARIANTS = " ".join(
 
 UPSTREAM = (
     GuestTest("vfio_pci_driver_test", "./vfio_pci_driver_test -v iommufd", "/tests/vfio"),
-    GuestTest("vfio_dma_mapping_test", f"./vfio_dma_mapping_test {IOMMUFD_VARIANTS}", "/tests/vfio"),
+    GuestTest(
+        "vfio_dma_mapping_test", f"./vfio_dma_mapping_test {IOMMUFD_VARIANTS}", "/tests/vfio"
+    ),
     GuestTest("vfio_iommufd_setup_test", "./vfio_iommufd_setup_test", "/tests/vfio"),
     GuestTest("vfio_pci_device_test", "./vfio_pci_device_test", "/tests/vfio"),
 )
@@ -60,30 +63,16 @@ IOMMUFD = (
 )
 
 
-def dirty_tests():
-    """Return the selftests of dirty tracking that the Makefile of the selftests names."""
-    makefile = CHECKOUT / "tools/testing/selftests/iommu_rust/Makefile"
-    names = []
-    for line in makefile.read_text().splitlines():
-        left, _, right = line.partition("+=")
-        if left.strip() == "TEST_GEN_PROGS":
-            names += (name for name in right.split() if name.startswith("dirty_"))
+def page_writer_tests():
+    """Return upstream's tests of a device, on a function that can be migrated."""
     return tuple(
-        GuestTest(name, f"./{name} $VFIO_DEVICES", "/tests/iommu_rust") for name in names
+        GuestTest(
+            f"{command.split()[0]}_page_writer",
+            f"./{command} ${{VFIO_DEVICES%% *}}",
+            "/tests/vfio",
+        )
+        for command in ("vfio_pci_device_test", f"vfio_dma_mapping_test {IOMMUFD_VARIANTS}")
     )
-
-
-def migration_tests():
-    """Return the tests of a function that can be migrated: ours, and two of upstream's."""
-    ours = ("", "_move", "_refused", "_reset", "_dirty")
-    tests = [
-        GuestTest(f"vfio_migration{end}", f"./vfio_migration{end} $VFIO_DEVICES", "/tests/iommu_rust")
-        for end in ours
-    ]
-    for command in ("vfio_pci_device_test", f"vfio_dma_mapping_test {IOMMUFD_VARIANTS}"):
-        name = f"{command.split()[0]}_page_writer"
-        tests.append(GuestTest(name, f"./{command} ${{VFIO_DEVICES%% *}}", "/tests/vfio"))
-    return tuple(tests)
 
 
 def suites():
@@ -101,7 +90,9 @@ def suites():
             "two of them in containers: type1, and what iommufd has instead",
             UPSTREAM_CONTAINERS,
             # Once for each configuration: what the device comes from is tested by the above.
-            machines=tuple(f"{config.name}/nopt" for config in configs.CONFIGS if not config.variant),
+            machines=tuple(
+                f"{config.name}/nopt" for config in configs.CONFIGS if not config.variant
+            ),
             huge_with=("nopt",),
         ),
         GuestSuite(
@@ -113,19 +104,19 @@ def suites():
         GuestSuite(
             "dirty",
             "dirty tracking held against what a device wrote",
-            dirty_tests(),
+            selftests("dirty_*"),
             machines=configs.TRACKING + configs.VARIANTS,
         ),
         GuestSuite(
             "rows",
             "leaves that are a row of entries, one of which is written",
-            (GuestTest("leaf_rows", "./leaf_rows $VFIO_DEVICES", "/tests/iommu_rust"),),
+            selftests("leaf_rows"),
             machines=("amd-v1/pt", "amd-v1-c/pt"),
         ),
         GuestSuite(
             "untracked",
             "where nothing is tracked, which is said and refused",
-            (GuestTest("untracked", "./untracked $VFIO_DEVICES", "/tests/iommu_rust"),),
+            selftests("untracked"),
             machines=("vtd-fs-c/pt", "vtd-legacy-c/nopt", "amd-v2-c/pt"),
         ),
         GuestSuite(
@@ -135,7 +126,7 @@ def suites():
                 GuestTest(
                     f"pasid_dma_{bits}_bits",
                     f"./pasid_dma $(echo $VFIO_DEVICES | cut -d ' ' -f {number})",
-                    "/tests/iommu_rust",
+                    INSTALLED,
                 )
                 for number, bits in enumerate(configs.PASID_BITS, 1)
             ),
@@ -145,14 +136,14 @@ def suites():
         GuestSuite(
             "group",
             "two devices behind a bridge, which are one to the IOMMU",
-            (GuestTest("shared_group", "./shared_group $VFIO_DEVICES", "/tests/iommu_rust"),),
+            selftests("shared_group"),
             machines=configs.TRACKING,
             functions=configs.SLOW_FUNCTION,
         ),
         GuestSuite(
             "vfio-migration",
             "a function's states of migration, and its state moved to another one",
-            migration_tests(),
+            (*selftests("vfio_migration*"), *page_writer_tests()),
             machines=("vtd-ss/pt", "vtd-fs/nopt", "vtd-ss-c/nopt", "amd-v1/nopt", "amd-v2/pt"),
             functions=configs.WRITER_FUNCTION,
             driver=configs.WRITER_DRIVER,
