@@ -101,6 +101,8 @@ image_list()
 	printf 'nod /dev/console 600 0 0 c 5 1\n'
 	printf 'file /init %s 755 0 0\n' "$guest/init"
 	printf 'file /lib/lib.sh %s 644 0 0\n' "$guest/lib.sh"
+	printf 'file /lib/ktap_helpers.sh %s 644 0 0\n' \
+		"$TREE/tools/testing/selftests/kselftest/ktap_helpers.sh"
 	printf 'file /lib/driver.sh %s 644 0 0\n' "$guest/driver.sh"
 	printf 'file /lib/refusals.sh %s 644 0 0\n' "$guest/refusals.sh"
 	printf 'file /bin/test-module %s 755 0 0\n' "$guest/module"

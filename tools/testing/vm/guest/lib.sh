@@ -4,26 +4,24 @@
 # The functions for jobs in the guest. Each test prints KTAP: its own output nested by
 # two spaces, then one result line.
 
-TESTS=0
-FAILED=0
+# The kernel's own, from tools/testing/selftests/kselftest.
+# shellcheck source=/dev/null
+. /lib/ktap_helpers.sh
 
+# begin COUNT: what follows is the results of so many tests.
 begin()
 {
-	echo "KTAP version 1"
-	echo "1..$1"
+	ktap_print_header
+	ktap_set_plan "$1"
 }
 
-# result STATUS NAME: status by the convention of kselftest, 4 for a skip.
+# result STATUS NAME [REASON]: status by the convention of kselftest, 4 for a skip.
 result()
 {
-	TESTS=$((TESTS + 1))
 	case $1 in
-	0) echo "ok $TESTS $2" ;;
-	4) echo "ok $TESTS $2 # SKIP ${3:-it said so}" ;;
-	*)
-		echo "not ok $TESTS $2 # exit=$1${3:+ $3}"
-		FAILED=$((FAILED + 1))
-		;;
+	0) ktap_test_pass "$2" ;;
+	4) ktap_test_skip "$2" ;;
+	*) ktap_test_fail "$2 # exit=$1${3:+ $3}" ;;
 	esac
 }
 
@@ -44,7 +42,8 @@ nest()
 	done
 }
 
-# run SECONDS NAME PROGRAM [ARGUMENT...]
+# run SECONDS NAME PROGRAM [ARGUMENT...]. Not kselftest's runner.sh: it makes comments of a
+# program's own results, so that programs would be counted, and not their tests.
 run()
 {
 	run_limit=$1
@@ -100,8 +99,7 @@ must()
 	if ! "$@" >/tmp/must 2>&1; then
 		sed 's/^/# /' /tmp/must
 		dmesg | tail -n 5 | sed 's/^/# /'
-		echo "Bail out! '$*' failed in the guest"
-		exit 1
+		ktap_exit_fail_msg "'$*' failed in the guest"
 	fi
 }
 
