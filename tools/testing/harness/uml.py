@@ -1,5 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0
-"""One run of the kernel as a program of the host, in bounded time."""
+"""One run of the kernel as a program of the host, in bounded time.
+
+Not by 'kunit.py exec': it keeps kernel and log in one build folder, which checkouts share here,
+and does not report what the kernel warns about outside of a test. Its parser reads the output.
+"""
 
 import dataclasses
 import os
