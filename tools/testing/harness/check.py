@@ -63,8 +63,8 @@ def kunit_job(suite):
 def run_machine(task, products, machine, job, parameters, build=vm.Build()):
     """Run a job in a machine; return its KTAP and all errors as results."""
     task.log = OUTPUT / f"{task.where.replace('/', '-')}.log"
-    shelf = results_cache.Shelf.of_machine(products, machine, job, parameters, real_time=build.vmm)
-    results, task.kept = shelf.take()
+    entry = results_cache.Entry.of_machine(products, machine, job, parameters, real_time=build.vmm)
+    results, task.kept = entry.load()
     if results:
         task.results = results
         return
@@ -82,14 +82,14 @@ def run_machine(task, products, machine, job, parameters, build=vm.Build()):
     task.results = ktap.parse(outcome.lines, products.tree)
     for sentence in outcome.failures():
         task.results.failures.append(("machine", f"{sentence} ({outcome.console})"))
-    shelf.put(task.results)
+    entry.store(task.results)
 
 
 def run_cases(task, products, machine, suite, cases):
     """Run small machines one after the other; their results go under the cases' names."""
     jobs = "".join(case.job() for case in cases)
-    shelf = results_cache.Shelf.of_machine(products, machine, jobs, repr(cases), all_drivers=True)
-    results, task.kept = shelf.take()
+    entry = results_cache.Entry.of_machine(products, machine, jobs, repr(cases), all_drivers=True)
+    results, task.kept = entry.load()
     if results:
         task.results = results
         return
@@ -115,7 +115,7 @@ def run_cases(task, products, machine, suite, cases):
             ("machine", f"{sentence} ({outcome.console})") for sentence in outcome.failures()
         ]
         task.results.add(results.under(case.name))
-    shelf.put(task.results)
+    entry.store(task.results)
 
 
 def run_host(task, suite, products):
@@ -124,8 +124,8 @@ def run_host(task, suite, products):
     values = {}
     if products:
         values = {"qemu": products.qemu, "tree": products.tree}
-    shelf = results_cache.Shelf.of_program(products, suite, values)
-    results, task.kept = shelf.take()
+    entry = results_cache.Entry.of_program(products, suite, values)
+    results, task.kept = entry.load()
     if results:
         task.results = results
         return
@@ -151,7 +151,7 @@ def run_host(task, suite, products):
         task.results.failures.append(("program", f"it ended with {status}"))
     if task.results.ran() == 0:
         task.results.failures.append(("program", "it ran no test"))
-    shelf.put(task.results)
+    entry.store(task.results)
 
 
 def run_uml(task, suite):
@@ -165,7 +165,8 @@ def run_uml(task, suite):
         limit=suite.limit,
     )
     task.results = ktap.parse(outcome.lines, products.tree)
-    ran = {line.split("# Subtest: ", 1)[1].strip() for line in outcome.lines if "# Subtest: " in line}
+    begun = (line.partition("# Subtest: ")[2].strip() for line in outcome.lines)
+    ran = set(filter(None, begun))
     for name in suite.suites:
         if name not in ran:
             task.results.failures.append((name, "the kernel did not run this suite"))
@@ -370,7 +371,8 @@ def main():
             chosen = [suite for suite in chosen if not isinstance(suite, left_out)]
         if not plan(chosen, selection, None):
             raise UnknownName(
-                f"suite {chosen[0].name} does not run on {selection}: 'make list' says where it does"
+                f"suite {chosen[0].name} does not run on {selection}: "
+                "'make list' says where it does"
             )
         if set_up(chosen) != 0:
             return 1

@@ -134,10 +134,16 @@ def parse(lines, tree):
     return results
 
 
-CARGO_RESULT = re.compile(r"^test (?P<name>\S+)(?: - should panic)? \.\.\. (?P<status>ok|FAILED|ignored)(?:, (?P<why>.*))?")
+CARGO_RESULT = re.compile(
+    r"^test (?P<name>\S+)(?: - should panic)? \.\.\. "
+    r"(?P<status>ok|FAILED|ignored)(?:, (?P<why>.*))?"
+)
 
 # What cargo-nextest prints for each test: TIMEOUT for one that never ended.
-NEXTEST_RESULT = re.compile(r"^\s*(?P<status>PASS|LEAK|FAIL|TIMEOUT|ABORT|SIG[A-Z]+) \[[^]]*\] (?:\([ \d/]+\) )?(?P<name>\S.*)$")
+NEXTEST_RESULT = re.compile(
+    r"^\s*(?P<status>PASS|LEAK|FAIL|TIMEOUT|ABORT|SIG[A-Z]+) \[[^]]*\] "
+    r"(?:\([ \d/]+\) )?(?P<name>\S.*)$"
+)
 
 
 def parse_cargo(lines):

@@ -43,7 +43,9 @@ WRITERS_BEHIND_PORTS = tuple(
     word
     for number in (1, 2)
     for word in (
-        "-device", f"pcie-root-port,id=writers{number},chassis={number},slot={number},addr={17 + number:02x}.0",
+        "-device",
+        f"pcie-root-port,id=writers{number},chassis={number},slot={number},"
+        f"addr={17 + number:02x}.0",
         "-device", f"page-writer,bus=writers{number}",
     )
 )  # fmt: skip
@@ -173,10 +175,10 @@ def run(
     real_time=False,
     build=Build(),
 ):
-    """Boot `machine`, built like `build`, let it run the shell script `job`, and return the Outcome.
+    """Boot `machine`, built like `build`, and let it run the shell script `job`.
 
-    `log` names the kernel's log, `limit` is the wall time in seconds on the usual
-    kernel, and `on_output` sees each piece of the job's output as it comes.  With
+    Return the Outcome. `log` names the kernel's log, `limit` is the wall time in seconds on
+    the usual kernel, and `on_output` sees each piece of the job's output as it comes. With
     `real_time` the guest's clock is the host's.
     """
     log.parent.mkdir(parents=True, exist_ok=True)
@@ -221,9 +223,8 @@ def run(
                 process.wait()
     errors = log.with_suffix(".stderr").read_text(errors="replace").strip()
     if process.returncode > 0:
-        raise MachineError(
-            f"QEMU ended with status {process.returncode}: {errors.splitlines()[-1] if errors else log}"
-        )
+        said = errors.splitlines()[-1] if errors else log
+        raise MachineError(f"QEMU ended with status {process.returncode}: {said}")
     lines = b"".join(pieces).decode(errors="replace").replace("\r\n", "\n").split("\n")
     status = None
     for line in lines:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0
-"""Results of runs whose inputs have not changed, kept between runs.
+"""The cache of results: of runs whose inputs have not changed since.
 
 The machines of the C drivers are the oracle, and take a third of the time of all virtual
 machines. A change of Rust files cannot change their results, nor can a change of one
@@ -33,8 +33,8 @@ def files_below(place):
     return [path for path in found if not {"target", "__pycache__"} & set(path.parts)]
 
 
-class Shelf:
-    """The location of one run's results."""
+class Entry:
+    """The place of one run's results."""
 
     def __init__(self, products, words, places):
         """The results depend only on `words` and the files below `places`."""
@@ -57,7 +57,7 @@ class Shelf:
     def of_machine(
         cls, products, machine, job, parameters, *, all_drivers=False, real_time=False
     ):
-        """The shelf of a job on a machine: the set-up knows what it depends on. With
+        """The entry of a job on a machine: the set-up knows what it depends on. With
         `all_drivers` any of the drivers may take part. In `real_time` the result depends on
         the load of the host, and is not kept."""
         driver = machine.config.module.split()[0] if machine.config.module else "c"
@@ -70,7 +70,7 @@ class Shelf:
 
     @classmethod
     def of_program(cls, products, suite, values):
-        """The shelf of a program of the host, if it names what its results depend on."""
+        """The entry of a program of the host, if it names what its results depend on."""
         if not suite.made_of:
             return cls(None, (), ())
         versions = [
@@ -82,7 +82,7 @@ class Shelf:
         words = [word.replace(str(CHECKOUT), "") for word in suite.command]
         return cls(products, (suite.name, *words, *versions), places)
 
-    def take(self):
+    def load(self):
         """Return the results and their time, or nothing."""
         if not self.path or not self.path.is_file():
             return None, ""
@@ -95,7 +95,7 @@ class Shelf:
         since = time.strftime("%Y-%m-%d %H:%M", time.localtime(self.path.stat().st_mtime))
         return results, since
 
-    def put(self, results):
+    def store(self, results):
         """Keep the results if nothing failed."""
         if not self.path or results.failures or not results.passed:
             return

@@ -142,7 +142,11 @@ def cases():
                 "ivhd0: its PCI function has no capability of such units at 0x40",
             ),
             there,
-            tables=(acpi.ivrs(acpi.ivhd(acpi.ivhd_all(), function=SLOTS[EDU], base=acpi.VTD_BASE)),),
+            tables=(
+                acpi.ivrs(
+                    acpi.ivhd(acpi.ivhd_all(), function=SLOTS[EDU], base=acpi.VTD_BASE),
+                ),
+            ),
         ),
         lie(
             "short-table",
@@ -171,7 +175,13 @@ def cases():
         # The driver does not take the first unit either, although it is valid.
         second("zeros", "dmar1: the unit has no queued invalidation (ECAP.QI)", acpi.NO_REGISTERS),
         second("ones", f"dmar1: there is no unit at {acpi.ONES:#x}", acpi.ONES),
-        lie("no-unit", there, NO_DEVICE, "the DMAR table names no remapping unit", acpi.dmar(unknown)),
+        lie(
+            "no-unit",
+            there,
+            NO_DEVICE,
+            "the DMAR table names no remapping unit",
+            acpi.dmar(unknown),
+        ),
         lie(
             "opt-out",
             there,
@@ -219,13 +229,22 @@ def cases():
             "outside",
             outside(),
             there,
-            tables=(acpi.dmar(unknown, acpi.drhd(acpi.VTD_BASE, *scopes(IGB, NVME), include_all=False)),),
+            tables=(
+                acpi.dmar(
+                    unknown,
+                    acpi.drhd(acpi.VTD_BASE, *scopes(IGB, NVME), include_all=False),
+                ),
+            ),
         ),
         Case(
             "reserved",
             reserved(),
             nopt,
-            tables=(acpi.dmar(acpi.drhd(), acpi.rmrr(FIRST, LAST, *scopes(EDU, OTHER_IGB)), unknown),),
+            tables=(
+                acpi.dmar(
+                    acpi.drhd(), acpi.rmrr(FIRST, LAST, *scopes(EDU, OTHER_IGB)), unknown
+                ),
+            ),
             devices=REACH,
         ),
         Case(

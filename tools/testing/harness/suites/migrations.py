@@ -71,7 +71,8 @@ def suites():
             (
                 GuestTest(
                     "grow",
-                    'iommu-migrate --device "$VFIO_SELFTESTS_BDF" --iova 0x8000000000 --iova 0x1000000000000',
+                    'iommu-migrate --device "$VFIO_SELFTESTS_BDF" '
+                    "--iova 0x8000000000 --iova 0x1000000000000",
                 ),
             ),
             machines=("amd-v1/pt", "amd-v1-c/pt"),
