@@ -191,23 +191,23 @@ check_config()
 	done <"$1"
 }
 
-# configure_kernel MAKE FRAGMENT...: MAKE is the function that builds in TREE.
+# configure_kernel MAKE FRAGMENT...: MAKE is the function that builds in TREE. What no
+# fragment names is off: no default brings it in.
 configure_kernel()
 {
-	local make=$1 kept=$TREE/.overlay/config.key key fragment
+	local make=$1 wanted=$TREE/.overlay/wanted.config kept=$TREE/.overlay/config.key key fragment
 	shift
+	cat "$@" >"$wanted"
 	key=$(
 		{
-			cat "$@"
+			cat "$wanted"
 			find "$TREE/drivers/iommu" "$TREE/rust" -name 'Kconfig*' -exec cat {} +
 		} | digest
 	)
 	if [ "$(cat "$kept" 2>/dev/null)" = "$key" ] && [ -f "$TREE/.config" ]; then
 		return 0
 	fi
-	"$make" allnoconfig
-	( cd "$TREE" && scripts/kconfig/merge_config.sh -m .config "$@" )
-	"$make" olddefconfig
+	"$make" KCONFIG_ALLCONFIG="$wanted" allnoconfig
 	for fragment; do
 		check_config "$fragment"
 	done
