@@ -5,6 +5,12 @@
 # suites that are only downloaded and unpacked.  For the latter, apt gets lists
 # of its own below the cache: the machine's apt configuration stays as it is.
 
+# A field of the machine's release, for instance VERSION_CODENAME.
+os_release()
+{
+	( . /etc/os-release 2>/dev/null && printf '%s' "${!1:-}" )
+}
+
 # Where this machine's main archive is, and the keys that it is signed with,
 # as apt itself understands the configured sources, in either of their formats.
 # shellcheck disable=SC2016 # the words in $() are apt-get's, not the shell's
@@ -56,9 +62,10 @@ apt_private()
 # Makes the lists of a suite, of kind deb or deb-src, readable to apt_private.
 private_lists()
 {
-	local kind=$1 suite=$2 archive uri keys option=
-	archive=$(archive_of_machine "$OS_CODENAME") ||
-		die "apt has no source for Debian $OS_CODENAME main: add the archive" \
+	local kind=$1 suite=$2 codename archive uri keys option=
+	codename=$(os_release VERSION_CODENAME)
+	archive=$(archive_of_machine "$codename") ||
+		die "apt has no source for Debian $codename main: add the archive" \
 			"to /etc/apt/sources.list.d"
 	read -r uri keys <<<"$archive"
 	if [ -n "$keys" ]; then

@@ -9,12 +9,12 @@ UPSTREAM_TESTS="vfio/vfio_pci_driver_test vfio/vfio_dma_mapping_test
 		iommu/iommufd iommu/iommufd_fail_nth"
 IMAGES_KEPT=4
 
-# Builds one directory of selftests of the tree, static, out of the tree.
-# tools/include goes before the installed headers, which hide its helpers.
+# build_selftests NAME TREE INTO: builds one directory of selftests of the tree, static, out
+# of the tree. tools/include goes before the installed headers, which hide its helpers.
 build_selftests()
 {
-	make -s -C "$TREE/tools/testing/selftests/$1" OUTPUT="$SELFTESTS/$1" LLVM="$LLVM" \
-		KHDR_INCLUDES="-I$TREE/tools/include -isystem $TREE/usr/include" \
+	make -s -C "$2/tools/testing/selftests/$1" OUTPUT="$3/$1" LLVM="$LLVM" \
+		KHDR_INCLUDES="-I$2/tools/include -isystem $2/usr/include" \
 		LDFLAGS=-static EXTRA_CFLAGS=-O2 -j"$JOBS" ||
 		die "the selftests of $1 do not build:" \
 			"$(grep -m1 -E 'error:|Error ' "$CACHE/log/selftests.log")"
@@ -22,31 +22,33 @@ build_selftests()
 
 step_selftests()
 {
-	local name
-	rm -rf "$SELFTESTS"
+	local tree=$1 into=$CACHE/selftests name
+	rm -rf "$into"
 	for name in vfio iommu iommu_rust; do
-		mkdir -p "$SELFTESTS/$name" "$SELFTESTS/bin/$name"
-		build_selftests "$name"
+		mkdir -p "$into/$name" "$into/bin/$name"
+		build_selftests "$name" "$tree" "$into"
 	done
 	for name in $UPSTREAM_TESTS; do
-		cp "$SELFTESTS/$name" "$SELFTESTS/bin/${name%/*}/"
+		cp "$into/$name" "$into/bin/${name%/*}/"
 	done
-	find "$SELFTESTS/iommu_rust" -maxdepth 1 -type f -perm -u+x \
-		-exec cp {} "$SELFTESTS/bin/iommu_rust/" \;
+	find "$into/iommu_rust" -maxdepth 1 -type f -perm -u+x \
+		-exec cp {} "$into/bin/iommu_rust/" \;
+}
+
+selftests_key()
+{
+	{
+		printf '%s\n' "$(kernel_source)" "$LLVM"
+		cat "$1/.overlay/sync.serial" 2>/dev/null || true
+		digest_of "$1/tools/testing/selftests/iommu_rust"
+		digest_of "$HERE/guest.sh"
+	} | digest
 }
 
 provide_selftests()
 {
-	SELFTESTS=$CACHE/selftests
-	SELFTESTS_KEY=$(
-		{
-			printf '%s\n' "$SOURCE" "$LLVM"
-			cat "$TREE/.overlay/sync.serial" 2>/dev/null || true
-			digest_of "$TREE/tools/testing/selftests/iommu_rust"
-			digest_of "$HERE/guest.sh"
-		} | digest
-	)
-	run_step selftests "kernel selftests, upstream's and ours" "$SELFTESTS_KEY" step_selftests
+	run_step selftests "kernel selftests, upstream's and ours" "$(selftests_key "$1")" \
+		step_selftests "$1"
 }
 
 # static_program CRATE BINARY...: builds a crate of tools/, and leaves its binaries in
@@ -79,22 +81,16 @@ program_key()
 	} | digest
 }
 
-step_migrate()
-{
-	static_program migrate iommu-migrate
-}
-
 provide_migrate()
 {
-	MIGRATE=$CACHE/programs/iommu-migrate
-	MIGRATE_KEY=$(program_key migrate)
-	run_step migrate "migration program" "$MIGRATE_KEY" step_migrate
+	run_step migrate "migration program" "$(program_key migrate)" \
+		static_program migrate iommu-migrate
 }
 
-# The list of files that the kernel's gen_init_cpio makes an archive of.
+# image_list TREE STAGING: the files that the kernel's gen_init_cpio makes an archive of.
 image_list()
 {
-	local guest=$TOP/tools/testing/vm/guest staging=$1 path directory applet
+	local guest=$TOP/tools/testing/vm/guest tree=$1 staging=$2 path directory applet
 	for directory in bin dev proc sys tmp run lib tests lib/modules; do
 		printf 'dir /%s 755 0 0\n' "$directory"
 	done
@@ -102,7 +98,7 @@ image_list()
 	printf 'file /init %s 755 0 0\n' "$guest/init"
 	printf 'file /lib/lib.sh %s 644 0 0\n' "$guest/lib.sh"
 	printf 'file /lib/ktap_helpers.sh %s 644 0 0\n' \
-		"$TREE/tools/testing/selftests/kselftest/ktap_helpers.sh"
+		"$tree/tools/testing/selftests/kselftest/ktap_helpers.sh"
 	printf 'file /lib/driver.sh %s 644 0 0\n' "$guest/driver.sh"
 	printf 'file /lib/refusals.sh %s 644 0 0\n' "$guest/refusals.sh"
 	printf 'file /bin/test-module %s 755 0 0\n' "$guest/module"
@@ -111,7 +107,7 @@ image_list()
 	busybox --list | while read -r applet; do
 		[ "$applet" = busybox ] || printf 'slink /bin/%s busybox 777 0 0\n' "$applet"
 	done
-	printf 'file /bin/iommu-migrate %s 755 0 0\n' "$MIGRATE"
+	printf 'file /bin/iommu-migrate %s 755 0 0\n' "$CACHE/programs/iommu-migrate"
 	find "$staging" -mindepth 1 -printf '%y %P\n' | LC_ALL=C sort -k2 |
 		while read -r applet path; do
 			case $applet in
@@ -123,19 +119,19 @@ image_list()
 
 step_image()
 {
-	local into=$CACHE/image/$IMAGE_KEY staging=$CACHE/image/staging
+	local tree=$1 into=$2 staging=$CACHE/image/staging
 	need_space 1
 	file_is_static "$(command -v busybox)" ||
 		die "the busybox of this machine is not static: install the package busybox-static"
 	rm -rf "$into.partial" "$staging"
 	mkdir -p "$into.partial" "$staging/lib" "$staging/tests"
-	cp -r "$TREE/.overlay/modules/lib/modules" "$staging/lib/"
+	cp -r "$tree/.overlay/modules/lib/modules" "$staging/lib/"
 	find "$staging/lib" -type l -delete
-	cp -r "$SELFTESTS"/bin/* "$staging/tests/"
+	cp -r "$CACHE"/selftests/bin/* "$staging/tests/"
 	strip --strip-debug "$staging"/tests/*/*
-	image_list "$staging" >"$into.partial/list"
-	( cd "$TREE" && usr/gen_initramfs.sh -o "$into.partial/image.cpio" "$into.partial/list" )
-	cp "$TREE/arch/x86/boot/bzImage" "$into.partial/bzImage"
+	image_list "$tree" "$staging" >"$into.partial/list"
+	( cd "$tree" && usr/gen_initramfs.sh -o "$into.partial/image.cpio" "$into.partial/list" )
+	cp "$tree/arch/x86/boot/bzImage" "$into.partial/bzImage"
 	rm -rf "$into" "$staging"
 	mv "$into.partial" "$into"
 	# shellcheck disable=SC2012 # names that this script made
@@ -147,47 +143,58 @@ file_is_static()
 	! LC_ALL=C ldd "$1" 2>&1 | grep -q '=>'
 }
 
-# The key of all inputs of an image; the argument is the kernel's key.
+# image_inputs TREE [PATTERN]: all inputs of an image; the pattern is kernel_key's.
 image_inputs()
 {
-	printf '%s\n' "$1" "$SELFTESTS_KEY" "$MIGRATE_KEY"
+	kernel_key "$@"
+	selftests_key "$1"
+	program_key migrate
 	digest_of "$TOP/tools/testing/vm/guest"
 	digest_of "$HERE/guest.sh"
 }
 
+# Where the image of a tree is.
+image_of()
+{
+	printf '%s\n' "$CACHE/image/$(image_inputs "$1" | digest)"
+}
+
+# provide_image TREE INTO
 provide_image()
 {
-	IMAGE_KEY=$(image_inputs "$KERNEL_KEY" | digest)
-	if [ ! -f "$CACHE/image/$IMAGE_KEY/image.cpio" ]; then
-		run_step image "initramfs with tests and migration program" always step_image
+	if [ ! -f "$2/image.cpio" ]; then
+		run_step image "initramfs with tests and migration program" always \
+			step_image "$1" "$2"
 	fi
 }
 
-# The key of a machine that runs none of this project's files that match a pattern.
-machine_key_without()
+# machine_key TREE QEMU PATTERN: the key of a machine that runs none of this project's files
+# that match the pattern.
+machine_key()
 {
-	{ image_inputs "$(kernel_key_without "$1")"; sha256sum <"$QEMU"; } | digest
+	{ image_inputs "$1" "$3"; sha256sum <"$2"; } | digest
 }
 
-# Tells the runner where everything is, and what the machines of each driver, including the
-# C drivers, depend on: while that is unchanged, their results stay valid.
+# write_products TREE IMAGE QEMU [VMM]: tells the runner where everything is, and what the
+# machines of each driver, including the C drivers, depend on: while that is unchanged, their
+# results stay valid.
 write_products()
 {
-	local into=$TOP/build/products
+	local tree=$1 image=$2 qemu=$3 vmm=${4:-} into=$TOP/build/products
 	mkdir -p "$CACHE/results"
 	mkdir -p "$TOP/build" || die "$TOP/build cannot be written: make the checkout writable"
 	{
-		printf 'qemu=%s\n' "$QEMU"
-		printf 'kernel=%s\n' "$CACHE/image/$IMAGE_KEY/bzImage"
-		printf 'image=%s\n' "$CACHE/image/$IMAGE_KEY/image.cpio"
-		printf 'tree=%s\n' "$TREE"
+		printf 'qemu=%s\n' "$qemu"
+		printf 'kernel=%s\n' "$image/bzImage"
+		printf 'image=%s\n' "$image/image.cpio"
+		printf 'tree=%s\n' "$tree"
 		printf 'results=%s\n' "$CACHE/results"
-		printf 'c_key=%s\n' "$(machine_key_without '\.rs": ')"
-		printf 'rust_vtd_key=%s\n' "$(machine_key_without 'iommu/rust/amdvi/')"
-		printf 'rust_amdvi_key=%s\n' "$(machine_key_without 'iommu/rust/vtd/')"
+		printf 'c_key=%s\n' "$(machine_key "$tree" "$qemu" '\.rs": ')"
+		printf 'rust_vtd_key=%s\n' "$(machine_key "$tree" "$qemu" 'iommu/rust/amdvi/')"
+		printf 'rust_amdvi_key=%s\n' "$(machine_key "$tree" "$qemu" 'iommu/rust/vtd/')"
 		printf 'debug=%s\n' "$DEBUG"
-		if [ -n "${VMM_IMAGE:-}" ]; then
-			printf 'vmm=%s\n' "$VMM_IMAGE"
+		if [ -n "$vmm" ]; then
+			printf 'vmm=%s\n' "$vmm"
 		fi
 	} >"$into.new"
 	mv "$into.new" "$into"

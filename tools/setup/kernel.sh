@@ -28,7 +28,7 @@ pick_source_package()
 
 step_kernel_source()
 {
-	local suite package='' into=$CACHE/source/linux work=$CACHE/source/work
+	local into=$1 suite package='' work=$CACHE/source/work
 	need_space 5
 	for suite in trixie-backports sid; do
 		private_lists deb "$suite"
@@ -46,23 +46,28 @@ step_kernel_source()
 	mv "$into.partial" "$into"
 }
 
-# Sets SOURCE, the pristine tree.
+# Where the pristine tree is.
+kernel_source()
+{
+	printf '%s\n' "${KSRC:-$CACHE/source/linux}"
+}
+
 provide_source()
 {
+	local source
 	if [ -n "$KSRC" ]; then
-		SOURCE=$KSRC
 		return 0
 	fi
-	SOURCE=$CACHE/source/linux
-	if [ ! -d "$SOURCE" ]; then
-		run_step kernel-source "Linux $KERNEL_SERIES source, from Debian" \
-			always step_kernel_source
+	source=$(kernel_source)
+	if [ ! -d "$source" ]; then
+		run_step kernel-source "Linux $KERNEL_SERIES source, from Debian" always \
+			step_kernel_source "$source"
 	fi
-	case $(kernel_version "$SOURCE") in
+	case $(kernel_version "$source") in
 	"$KERNEL_SERIES".*) ;;
 	*)
 		printf 'setup: Linux %s is gone from the Debian archive, using %s: %s\n' \
-			"$KERNEL_SERIES" "$(kernel_version "$SOURCE")" "KSRC= takes another"
+			"$KERNEL_SERIES" "$(kernel_version "$source")" "KSRC= takes another"
 		;;
 	esac
 }
@@ -88,39 +93,31 @@ check_ksrc()
 # output in KSRC.
 sync_ksrc()
 {
-	local laid=$TREE/.overlay/laid.list
-	sed -nE 's/^ "(.*)": "[0-9a-f]+",?$/\/\1/p' "$TREE/.overlay/manifest.json" >"$laid"
+	local tree=$1 laid=$1/.overlay/laid.list
+	sed -nE 's/^ "(.*)": "[0-9a-f]+",?$/\/\1/p' "$tree/.overlay/manifest.json" >"$laid"
 	rsync -ai --exclude-from="$laid" --exclude='/.git' --exclude='/.overlay' \
 		--exclude='*.o' --exclude='*.cmd' --exclude='*.a' --exclude='*.ko' \
 		--exclude='/.config*' --exclude='/include/generated' --exclude='/include/config' \
 		--exclude='/arch/*/include/generated' --exclude='/vmlinux*' \
-		"$KSRC/" "$TREE/" >"$TREE/.overlay/sync.list"
-	if grep -q '^>f' "$TREE/.overlay/sync.list"; then
-		date +%s%N >"$TREE/.overlay/sync.serial"
+		"$KSRC/" "$tree/" >"$tree/.overlay/sync.list"
+	if grep -q '^>f' "$tree/.overlay/sync.list"; then
+		date +%s%N >"$tree/.overlay/sync.serial"
 	fi
 }
 
 lay_over()
 {
-	"$TOP/tools/overlay/overlay" --tree "$TREE" --source "$SOURCE"
+	"$TOP/tools/overlay/overlay" --tree "$1" --source "$(kernel_source)"
 }
 
 step_tree()
 {
+	local tree=$1 log=$2
 	need_space 4
-	if [ -n "$KSRC" ] && [ -d "$TREE" ]; then
-		sync_ksrc
+	if [ -n "$KSRC" ] && [ -d "$tree" ]; then
+		sync_ksrc "$tree"
 	fi
-	lay_over || die "$(grep '^overlay: ' "$CACHE/log/$TREES.log" | tail -n1)"
-}
-
-# The fragments of the configuration; later ones override earlier ones.
-fragments()
-{
-	printf '%s\n' "$TOP/tools/testing/vm/kernel.config"
-	if [ -n "$DEBUG" ]; then
-		printf '%s\n' "$DEBUG_FRAGMENTS/$DEBUG.config"
-	fi
+	lay_over "$tree" || die "$(grep '^overlay: ' "$log" | tail -n1)"
 }
 
 check_debug()
@@ -134,84 +131,95 @@ check_debug()
 	fi
 }
 
-# Sets TREE, the copy of the source with this checkout on top. Each architecture has a
-# separate copy: a tree holds one build.
-provide_tree()
+# tree_of KIND [DEBUG]: where the copy of the source is that has this checkout on top. A tree
+# holds one build: each architecture and each debug kernel has its own, and none rebuilds
+# another.
+tree_of()
 {
-	TREES=${1:-tree}
-	TREE=$CACHE/$TREES/linux-$(kernel_version "$SOURCE")
+	local source name
+	source=$(kernel_source)
+	name=linux-$(kernel_version "$source")
 	if [ -n "$KSRC" ]; then
-		TREE=$CACHE/$TREES/ksrc-$(printf '%s' "$KSRC" | digest)
+		name=ksrc-$(printf '%s' "$KSRC" | digest)
 	fi
-	# A debug kernel has a separate build: neither kernel rebuilds the other.
-	TREE=$TREE${DEBUG:+-$DEBUG}
-	if [ ! -d "$TREE" ] || [ -n "$KSRC" ]; then
-		run_step "$TREES" "copy of the source, this checkout laid over" always step_tree
-	else
-		local said
-		said=$(lay_over 2>&1) || die "$TREES: $(tail -n1 <<<"$said")"
-		case $said in
-		*' 0 changed') ;;
-		*) say_step "$TREES" "this checkout laid over the source" "${said##*: }" ;;
-		esac
-	fi
-	MANIFEST=$(digest <"$TREE/.overlay/manifest.json")
+	printf '%s\n' "$CACHE/$1/$name${2:+-$2}"
 }
 
-# These fixed values make builds reproducible.
+provide_tree()
+{
+	local tree=$1 said kind
+	kind=$(basename "$(dirname "$tree")")
+	if [ ! -d "$tree" ] || [ -n "$KSRC" ]; then
+		run_step "$kind" "copy of the source, this checkout laid over" always \
+			step_tree "$tree" "$CACHE/log/$kind.log"
+		return 0
+	fi
+	said=$(lay_over "$tree" 2>&1) || die "$kind: $(tail -n1 <<<"$said")"
+	case $said in
+	*' 0 changed') ;;
+	*) say_step "$kind" "this checkout laid over the source" "${said##*: }" ;;
+	esac
+}
+
+# kernel_make TREE ARGUMENT...: the fixed values make builds reproducible.
 kernel_make()
 {
-	make -C "$TREE" LLVM="$LLVM" KBUILD_BUILD_TIMESTAMP=2026-01-01 \
+	local tree=$1
+	shift
+	make -C "$tree" LLVM="$LLVM" KBUILD_BUILD_TIMESTAMP=2026-01-01 \
 		KBUILD_BUILD_USER=rust-iommu KBUILD_BUILD_HOST=rust-iommu "$@"
 }
 
-# clippy-driver compiles like rustc and has more warnings.
-kmake()
-{
-	kernel_make CLIPPY=1 "$@"
-}
-
-# Each symbol that a fragment asks for must take effect: Kconfig silently drops one whose
-# dependencies are missing.  check_config FRAGMENT [CONFIG]
+# check_config WANTED CONFIG: each symbol that is asked for must take effect. Kconfig silently
+# drops one whose dependencies are missing.
 check_config()
 {
-	local line symbol name=${1##*/} config=${2:-$TREE/.config}
+	local line symbol
 	while IFS= read -r line; do
 		symbol=${line%%=*}
 		case $line in
 		CONFIG_*=n)
-			! grep -q "^$symbol=" "$config" ||
-				die "$name asks for $line but something selects it"
+			! grep -q "^$symbol=" "$2" ||
+				die "$1 asks for $line but something selects it"
 			;;
 		CONFIG_*=*)
-			grep -qxF "$line" "$config" ||
-				die "$name asks for $line but its dependencies are not met"
+			grep -qxF "$line" "$2" ||
+				die "$1 asks for $line but its dependencies are not met"
 			;;
 		esac
 	done <"$1"
 }
 
-# configure_kernel MAKE FRAGMENT...: MAKE is the function that builds in TREE. What no
-# fragment names is off: no default brings it in.
+# configure_kernel TREE OUT WANTED ARGUMENT...: with the arguments, make builds in OUT. What
+# the file does not name is off: no default brings it in.
 configure_kernel()
 {
-	local make=$1 wanted=$TREE/.overlay/wanted.config kept=$TREE/.overlay/config.key key fragment
-	shift
-	cat "$@" >"$wanted"
+	local tree=$1 out=$2 wanted=$3 kept=$2/.config.key key
+	shift 3
+	kernel_make "$tree" "$@" rustavailable ||
+		die "this toolchain cannot build Rust in the kernel: see the end of the log"
 	key=$(
 		{
 			cat "$wanted"
-			find "$TREE/drivers/iommu" "$TREE/rust" -name 'Kconfig*' -exec cat {} +
+			find "$tree/drivers/iommu" "$tree/rust" -name 'Kconfig*' -exec cat {} +
 		} | digest
 	)
-	if [ "$(cat "$kept" 2>/dev/null)" = "$key" ] && [ -f "$TREE/.config" ]; then
+	if [ "$(cat "$kept" 2>/dev/null)" = "$key" ] && [ -f "$out/.config" ]; then
 		return 0
 	fi
-	"$make" KCONFIG_ALLCONFIG="$wanted" allnoconfig
-	for fragment; do
-		check_config "$fragment"
-	done
+	kernel_make "$tree" "$@" KCONFIG_ALLCONFIG="$wanted" allnoconfig
+	check_config "$wanted" "$out/.config"
 	printf '%s\n' "$key" >"$kept"
+}
+
+# build_kernel LOG TREE ARGUMENT...: the log is kept apart, for what the compilers say.
+build_kernel()
+{
+	local log=$1
+	shift
+	kernel_make "$@" -j"$JOBS" 2>&1 | tee "$log" ||
+		die "it does not build:" \
+			"$(grep -m1 -E 'error(\[E[0-9]+\])?:|Error [0-9]+' "$log" | cut -c1-160)"
 }
 
 # The compiler's messages in a log about this project's files below a folder of the tree.
@@ -229,50 +237,57 @@ our_warnings()
 # project's files for 'make lint', until their crate is compiled again.
 keep_warnings()
 {
-	local kept=$TREE/.overlay/warnings crate
+	local kept=$1/.overlay/warnings log=$2 crate
 	mkdir -p "$kept"
 	for crate in rust/kernel drivers/iommu/rust; do
-		grep -qE "^ *(CLIPPY|RUSTC|CC) .* ${crate}[^ ]*\.o$" "$1" || continue
-		our_warnings "$1" "$crate/" >"$kept/${crate//\//-}"
+		grep -qE "^ *(CLIPPY|RUSTC|CC) .* ${crate}[^ ]*\.o$" "$log" || continue
+		our_warnings "$log" "$crate/" >"$kept/${crate//\//-}"
 	done
+}
+
+# The usual kernel's configuration; a debug kernel's has one fragment more.
+vm_config()
+{
+	cat "$TOP/tools/testing/vm/kernel.config" ${DEBUG:+"$DEBUG_FRAGMENTS/$DEBUG.config"}
 }
 
 step_kernel()
 {
+	local tree=$1 log=$CACHE/log/kernel-build.log wanted=$1/.overlay/wanted.config
 	need_space 3
-	kmake rustavailable ||
-		die "this toolchain cannot build Rust in the kernel: see the end of the log"
-	local log=$CACHE/log/kernel-build.log list
-	mapfile -t list < <(fragments)
-	configure_kernel kmake "${list[@]}"
-	kmake -j"$JOBS" bzImage modules 2>&1 | tee "$log" ||
-		die "the kernel does not build:" \
-			"$(grep -m1 -E 'error(\[E[0-9]+\])?:|Error [0-9]+' "$log" | cut -c1-160)"
-	keep_warnings "$log"
-	kmake -j"$JOBS" headers
-	rm -rf "$TREE/.overlay/modules"
-	kmake modules_install INSTALL_MOD_PATH="$TREE/.overlay/modules" INSTALL_MOD_STRIP=1
+	vm_config >"$wanted"
+	# clippy-driver compiles like rustc and has more warnings.
+	configure_kernel "$tree" "$tree" "$wanted" CLIPPY=1
+	build_kernel "$log" "$tree" CLIPPY=1 bzImage modules
+	keep_warnings "$tree" "$log"
+	kernel_make "$tree" CLIPPY=1 -j"$JOBS" headers
+	rm -rf "$tree/.overlay/modules"
+	kernel_make "$tree" CLIPPY=1 modules_install INSTALL_MOD_STRIP=1 \
+		INSTALL_MOD_PATH="$tree/.overlay/modules"
 }
 
-# The key of a kernel's inputs; the argument is the digest of this project's files.
-kernel_inputs()
+# What each build depends on, besides its configuration and this project's files.
+build_inputs()
 {
-	printf '%s\n' "$1" "$SOURCE" "$LLVM" "$RUST_LIB_SRC" "$DEBUG"
-	cat "$TREE/.overlay/sync.serial" 2>/dev/null || true
+	printf '%s\n' "$(kernel_source)" "$LLVM" "$RUST_LIB_SRC"
+	cat "$1/.overlay/sync.serial" 2>/dev/null || true
 	rustc --version
 	bindgen --version
-	fragments | xargs -d '\n' cat
 }
 
-# The key of a kernel without this project's files that match a pattern.
-kernel_key_without()
+# kernel_key TREE [PATTERN]: the key of a kernel, without this project's files that match the
+# pattern.
+kernel_key()
 {
-	kernel_inputs "$(grep -v "$1" "$TREE/.overlay/manifest.json" | digest)" | digest
+	{
+		build_inputs "$1"
+		vm_config
+		grep -v "${2:-^$}" "$1/.overlay/manifest.json"
+	} | digest
 }
 
 provide_kernel()
 {
-	KERNEL_KEY=$(kernel_inputs "$MANIFEST" | digest)
-	run_step "kernel${DEBUG:+-$DEBUG}" "Linux $(kernel_version "$TREE") and modules" \
-		"$KERNEL_KEY" step_kernel
+	run_step "kernel${DEBUG:+-$DEBUG}" "Linux $(kernel_version "$1") and modules" \
+		"$(kernel_key "$1")" step_kernel "$1"
 }

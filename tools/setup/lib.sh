@@ -94,13 +94,14 @@ stop_step()
 	fi
 }
 
-# run_step NAME WHAT KEY FUNCTION: runs FUNCTION unless it succeeded with this
-# KEY before.  With a KEY of "always" the caller decides.
+# run_step NAME WHAT KEY COMMAND...: runs the command, a function, unless it succeeded with
+# this KEY before.  With a KEY of "always" the caller decides.
 run_step()
 {
-	local name=$1 what=$2 key=$3 function=$4
+	local name=$1 what=$2 key=$3
 	local stamp=$CACHE/stamps/$name log=$CACHE/log/$name.log rc=0 begun=$SECONDS
 
+	shift 3
 	if [ "$key" != always ] && [ "$(cat "$stamp" 2>/dev/null)" = "$key" ]; then
 		if [ "$V" = 1 ]; then
 			say_step "$name" "$what" "done before"
@@ -116,7 +117,7 @@ run_step()
 	# A separate process group, so that an interrupted set-up can end all
 	# that the step has started.
 	set -m
-	( set -euo pipefail; "$function" ) >"$log" 2>&1 </dev/null 9>&- &
+	( set -euo pipefail; "$@" ) >"$log" 2>&1 </dev/null 9>&- &
 	STEP_PID=$!
 	set +m
 	watch_step "$STEP_PID" "$name" "$what" "$log"

@@ -33,13 +33,14 @@ version_of()
 # users install rustc there with rustup.
 rust_packages()
 {
-	local have
+	local have release
 	have=$(version_of rustc --version)
+	release=$(os_release VERSION_ID)
 	if [ -n "$have" ] && version_at_least "$have" "$RUSTC_MIN" &&
 		! installed rustc; then
 		return 0
 	fi
-	if [ "${OS_VERSION%%.*}" -ge 13 ]; then
+	if [ "${release%%.*}" -ge 13 ]; then
 		printf '%s\n' rustc cargo rustfmt rust-clippy rust-src bindgen
 	elif [ -n "$have" ]; then
 		die "rustc is $have and this needs $RUSTC_MIN or later: run 'rustup update stable'"
@@ -59,48 +60,62 @@ check_rust_tools()
 	done
 }
 
-step_packages()
+provide_packages()
 {
+	local wanted missing
+	wanted=$(base_packages) || exit 1
+	wanted="$wanted $(rust_packages)" || exit 1
 	# shellcheck disable=SC2086 # a list of words
-	install_packages $PACKAGES_MISSING
+	mapfile -t missing < <(missing_packages $wanted)
+	if [ ${#missing[@]} -eq 0 ]; then
+		return 0
+	fi
+	if [ "$(id -u)" -ne 0 ] && [ -t 0 ] && command -v sudo >/dev/null; then
+		sudo -v || die "packages are missing and sudo was refused; as root, run:" \
+			"apt-get install ${missing[*]}"
+	fi
+	run_step packages "${#missing[@]} packages of Debian" always \
+		install_packages "${missing[@]}"
 }
 
 # The library source must have exactly the version of the compiler.
 step_rust_src()
 {
-	local suite version into=$CACHE/rust-src/$RUSTC_VERSION
+	local rustc=$1 into=$2 suite version
 	need_space 1
-	for suite in "$OS_CODENAME" trixie trixie-backports sid; do
+	for suite in "$(os_release VERSION_CODENAME)" trixie trixie-backports sid; do
 		private_lists deb "$suite"
 		version=$(apt_private apt-cache madison rust-src |
-			awk -v want="$RUSTC_VERSION" 'index($3, want) == 1 { print $3; exit }')
+			awk -v want="$rustc" 'index($3, want) == 1 { print $3; exit }')
 		[ -n "$version" ] || continue
 		rm -rf "$into.partial"
 		mkdir -p "$into.partial"
 		fetch_package "rust-src=$version" "$into.partial"
-		mv "$into.partial/usr/src/rustc-$RUSTC_VERSION" "$into"
+		mv "$into.partial/usr/src/rustc-$rustc" "$into"
 		rm -rf "$into.partial"
 		return 0
 	done
 	if command -v rustup && rustup component add rust-src; then
 		return 0
 	fi
-	die "no Debian suite has rust-src $RUSTC_VERSION: install the library source of this" \
+	die "no Debian suite has rust-src $rustc: install the library source of this" \
 		"rustc, for instance with 'rustup component add rust-src'"
 }
 
-# Sets RUST_LIB_SRC for the kernel's build, and runs the step if needed.
+# Exports RUST_LIB_SRC to the kernel's build, and runs the step if needed.
 provide_rust_src()
 {
-	local own
+	local own rustc into
 	own=$(rustc --print sysroot)/lib/rustlib/src/rust/library
 	if [ ! -e "$own/core/src/lib.rs" ]; then
-		if [ ! -d "$CACHE/rust-src/$RUSTC_VERSION" ]; then
-			run_step rust-src "library source of rustc $RUSTC_VERSION" \
-				always step_rust_src
+		rustc=$(version_of rustc --version)
+		into=$CACHE/rust-src/$rustc
+		if [ ! -d "$into" ]; then
+			run_step rust-src "library source of rustc $rustc" always \
+				step_rust_src "$rustc" "$into"
 		fi
-		if [ -d "$CACHE/rust-src/$RUSTC_VERSION" ]; then
-			own=$CACHE/rust-src/$RUSTC_VERSION/library
+		if [ -d "$into" ]; then
+			own=$into/library
 		fi
 	fi
 	export RUST_LIB_SRC=$own

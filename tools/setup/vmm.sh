@@ -5,6 +5,8 @@
 # firmware, and the programs of tools/vm-migrate. The virtual machine runs the same kernel
 # as the test machine. All of it is one archive, which follows the usual image.
 
+VMM_SUITE=trixie
+
 # The firmware that this QEMU reads when it starts a virtual machine with a kernel (PVH).
 VMM_FIRMWARE="share/seabios/bios-256k.bin share/qemu/pvh.bin share/qemu/linuxboot_dma.bin
 		share/qemu/kvmvapic.bin"
@@ -25,14 +27,14 @@ fetch_with_libraries()
 	done
 }
 
-# Lays out the files for the test machine: the binary, its libraries in the linker's
+# step_vmm INTO: lays out the files for the test machine: the binary, its libraries in the linker's
 # default path, and the firmware.
 step_vmm()
 {
-	local unpacked=$CACHE/vmm/unpacked root=$CACHE/vmm/unpacked/root/usr into=$VMM.partial
+	local unpacked=$CACHE/vmm/unpacked root=$CACHE/vmm/unpacked/root/usr into=$1.partial
 	local linker=lib64/ld-linux-x86-64.so.2 libraries file
 	need_space 1
-	private_lists deb "$QEMU_SUITE"
+	private_lists deb "$VMM_SUITE"
 	rm -rf "$unpacked" "$into"
 	fetch_with_libraries qemu-system-x86 "$unpacked"
 	mkdir -p "$into/vm" "$into/lib64" "$into/lib/x86_64-linux-gnu" "$into/usr/share/qemu"
@@ -50,63 +52,57 @@ step_vmm()
 		cp -L "$root/$file" "$into/usr/share/qemu/"
 	done
 	strip "$into/vm/qemu" "$into"/lib/x86_64-linux-gnu/*
-	rm -rf "$unpacked" "$VMM"
-	mv "$into" "$VMM"
+	rm -rf "$unpacked" "$1"
+	mv "$into" "$1"
 }
 
 provide_vmm()
 {
-	local key
-	VMM=$CACHE/vmm/qemu
-	key=$({ printf '%s\n' "$VMM" "$QEMU_SUITE"; cat "$HERE/vmm.sh"; } | digest)
-	run_step vmm "QEMU as Debian $QEMU_SUITE has it, with libraries" "$key" step_vmm
-}
-
-step_vm_migrate()
-{
-	static_program vm-migrate vm-migrate vm-guest
+	local into=$1 key
+	key=$({ printf '%s\n' "$into" "$VMM_SUITE"; cat "$HERE/vmm.sh"; } | digest)
+	run_step vmm "QEMU as Debian $VMM_SUITE has it, with libraries" "$key" step_vmm "$into"
 }
 
 provide_vm_migrate()
 {
-	VM_MIGRATE_KEY=$(program_key vm-migrate)
-	run_step vm-migrate "programs that migrate a virtual machine" "$VM_MIGRATE_KEY" \
-		step_vm_migrate
+	run_step vm-migrate "programs that migrate a virtual machine" "$(program_key vm-migrate)" \
+		static_program vm-migrate vm-migrate vm-guest
 }
 
 step_vmm_image()
 {
-	local into=$CACHE/vmm/image.partial
+	local tree=$1 vmm=$2 image=$3 into=$CACHE/vmm/image.partial
 	rm -rf "$into"
 	mkdir -p "$into"
-	cp -r "$VMM" "$into/root"
+	cp -r "$vmm" "$into/root"
 	# PVH needs the linked kernel (vmlinux).
-	strip -o "$into/root/vm/kernel" "$TREE/vmlinux"
+	strip -o "$into/root/vm/kernel" "$tree/vmlinux"
 	install -D "$CACHE/programs/vm-migrate" "$into/root/bin/vm-migrate"
 	{
 		printf 'dir /dev 755 0 0\n'
 		printf 'nod /dev/console 600 0 0 c 5 1\n'
 		printf 'file /init %s 755 0 0\n' "$CACHE/programs/vm-guest"
 	} >"$into/list"
-	( cd "$TREE" && usr/gen_initramfs.sh -o "$into/root/vm/initrd" "$into/list" )
-	( cd "$TREE" && usr/gen_initramfs.sh -u squash -g squash -o "$into/vmm.cpio" "$into/root" )
-	mv "$into/vmm.cpio" "$VMM_IMAGE"
+	( cd "$tree" && usr/gen_initramfs.sh -o "$into/root/vm/initrd" "$into/list" )
+	( cd "$tree" && usr/gen_initramfs.sh -u squash -g squash -o "$into/vmm.cpio" "$into/root" )
+	mv "$into/vmm.cpio" "$image"
 	rm -rf "$into"
 }
 
-# Sets VMM_IMAGE, the archive.
+# provide_vmm_image TREE IMAGE: the archive.
 provide_vmm_image()
 {
-	local key
-	provide_vmm
+	local tree=$1 image=$2 vmm=$CACHE/vmm/qemu key
+	provide_vmm "$vmm"
 	provide_vm_migrate
-	VMM_IMAGE=$CACHE/vmm/vmm${DEBUG:+-$DEBUG}.cpio
 	key=$(
 		{
-			printf '%s\n' "$VM_MIGRATE_KEY" "$KERNEL_KEY" "$VMM_IMAGE"
+			program_key vm-migrate
+			kernel_key "$tree"
+			printf '%s\n' "$image"
 			cat "$CACHE/stamps/vmm" "$HERE/vmm.sh"
 		} | digest
 	)
 	run_step "vmm-image${DEBUG:+-$DEBUG}" "archive of that for the test machines" "$key" \
-		step_vmm_image
+		step_vmm_image "$tree" "$vmm" "$image"
 }
