@@ -55,7 +55,7 @@ provide_selftests()
 # the cache.
 static_program()
 {
-	local crate=$1 target=$CACHE/cargo/$1 binary
+	local crate=$1 target=$CACHE/cargo/crates binary
 	shift
 	"$HERE/own-target" "$target"
 	# Static: the guest has no libraries.  With --target the flag does not
