@@ -6,10 +6,13 @@
 export CACHE KSRC QEMU LLVM JOBS SUITE IOMMU DEBUG FRESH ARGS V
 export FUZZ_TIME FORMAT INPUT
 
-.PHONY: help run vm check bench list lint fuzz sanitize coverage tree clean distclean
+.PHONY: help setup run vm check bench list lint fuzz sanitize coverage tree clean distclean
 
 help:
 	@cat tools/setup/help.txt
+
+setup:
+	@tools/setup/setup all
 
 run:
 	@tools/setup/run
