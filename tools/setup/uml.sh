@@ -57,7 +57,7 @@ provide_bench()
 		{
 			gcc -dumpfullversion
 			cat "$TOP"/tools/testing/iommu_pt_bench/*.[ch] \
-				"$TOP/drivers/iommu/rust/bench/abi.h" \
+				"$TOP/drivers/iommu/rust/testing/bench/abi.h" \
 				"$source/include/uapi/linux/iommufd.h" \
 				"$source/drivers/iommu/iommufd/iommufd_test.h"
 		} | digest

@@ -28,7 +28,7 @@
 #include <time.h>
 #include <unistd.h>
 
-#include "../../../drivers/iommu/rust/bench/abi.h"
+#include "../../../drivers/iommu/rust/testing/bench/abi.h"
 #include "mock.h"
 
 #define NR_SIDES 2

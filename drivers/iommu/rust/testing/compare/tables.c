@@ -10,7 +10,7 @@
 #include <linux/rust_iommu_pt.h>
 #endif
 
-#include "../../iommu-pages.h"
+#include "../../../iommu-pages.h"
 #include "tables.h"
 
 PT_IOMMU_CHECK_DOMAIN(struct tables, as_vtdss.iommu, domain);

@@ -14,7 +14,7 @@
 #define PT_BENCH_DEVICE "iommu_pt_bench"
 
 enum pt_bench_op {
-	/* Makes the domain: @format and @side as in tests/tables.h. */
+	/* Makes the domain: @format and @side as in compare/tables.h. */
 	PT_BENCH_INIT,
 	/* iommu_map() of leaves of @leaf bytes, @step bytes a call. */
 	PT_BENCH_MAP,

@@ -15,8 +15,8 @@
 #define PTPFX_RAW CONCATENATE(CONCATENATE(PT_FMT, _), PT_FMT_VARIANT)
 #define PTPFX CONCATENATE(PTPFX_RAW, _)
 
-#include "../../../generic_pt/pt_common.h"
-#include "../../../generic_pt/kunit_iommu_pt.h"
+#include "../../../../generic_pt/pt_common.h"
+#include "../../../../generic_pt/kunit_iommu_pt.h"
 
 /* The suite declares it and has it from kunit_generic_pt.h. */
 static void do_map(struct kunit *test, pt_vaddr_t va, pt_oaddr_t pa, pt_vaddr_t len)

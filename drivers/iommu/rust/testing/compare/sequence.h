@@ -3,8 +3,8 @@
  * A random sequence of maps, unmaps, translations, writes and dirty queries, each
  * done to the C and to the Rust tables.
  */
-#ifndef _IOMMU_RUST_TESTS_SEQUENCE_H
-#define _IOMMU_RUST_TESTS_SEQUENCE_H
+#ifndef _IOMMU_RUST_COMPARE_SEQUENCE_H
+#define _IOMMU_RUST_COMPARE_SEQUENCE_H
 
 #include <kunit/test.h>
 #include <linux/prandom.h>
@@ -36,4 +36,4 @@ void sequence_start(struct sequence *diff);
 void sequence_step(struct kunit *test, struct sequence *diff);
 void sequence_assert_equal(struct kunit *test, struct sequence *diff);
 
-#endif /* _IOMMU_RUST_TESTS_SEQUENCE_H */
+#endif /* _IOMMU_RUST_COMPARE_SEQUENCE_H */

@@ -21,7 +21,7 @@
 #include <os.h>
 #endif
 
-#include "../tests/tables.h"
+#include "../compare/tables.h"
 #include "abi.h"
 #include "mock.h"
 

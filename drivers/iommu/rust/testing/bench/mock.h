@@ -5,7 +5,7 @@
 #ifndef _IOMMU_RUST_BENCH_MOCK_H
 #define _IOMMU_RUST_BENCH_MOCK_H
 
-#include "../tests/tables.h"
+#include "../compare/tables.h"
 
 #ifdef CONFIG_RUST_IOMMU_PT_BENCH_MOCK
 void bench_mock_use(enum tables_side side);

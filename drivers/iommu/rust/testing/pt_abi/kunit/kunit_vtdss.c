@@ -8,5 +8,5 @@
 	(BIT(PT_FEAT_FLUSH_RANGE) | BIT(PT_FEAT_VTDSS_FORCE_COHERENCE) | \
 	 BIT(PT_FEAT_VTDSS_FORCE_WRITEABLE) | BIT(PT_FEAT_DMA_INCOHERENT))
 
-#include "../../../generic_pt/fmt/vtdss.h"
+#include "../../../../generic_pt/fmt/vtdss.h"
 #include "template.h"

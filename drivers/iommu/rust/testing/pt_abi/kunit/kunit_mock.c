@@ -7,5 +7,5 @@
 #define PT_FMT_VARIANT mock_rust
 #define PT_SUPPORTED_FEATURES 0
 
-#include "../../../generic_pt/fmt/amdv1.h"
+#include "../../../../generic_pt/fmt/amdv1.h"
 #include "template.h"

@@ -3,8 +3,8 @@
  * Two domains of one format, over the C and over the Rust tables, and a model
  * of what a dirty query has to say about them.
  */
-#ifndef _IOMMU_RUST_TESTS_PAIR_H
-#define _IOMMU_RUST_TESTS_PAIR_H
+#ifndef _IOMMU_RUST_COMPARE_PAIR_H
+#define _IOMMU_RUST_COMPARE_PAIR_H
 
 #include <linux/bits.h>
 #include <linux/iommu.h>
@@ -57,4 +57,4 @@ bool pair_reported_as_expected(struct pair *pair, const struct pair_query *query
 bool pair_is_clean(const struct pair *pair, enum tables_side side,
 		   const struct pair_query *query, u64 *iova);
 
-#endif /* _IOMMU_RUST_TESTS_PAIR_H */
+#endif /* _IOMMU_RUST_COMPARE_PAIR_H */

@@ -2,7 +2,7 @@
 /*
  * Random calls by the C ABI, each made to both tables: see abi.h.
  */
-#include "../../iommu-pages.h"
+#include "../../../iommu-pages.h"
 #include "abi.h"
 
 /**

@@ -10,8 +10,8 @@
  * An *item* is one 64-bit word of a table.  A leaf is one item, or in AMD's
  * format a run of equal items.  Level 0 is the lowest.
  */
-#ifndef _IOMMU_RUST_TESTS_RAW_H
-#define _IOMMU_RUST_TESTS_RAW_H
+#ifndef _IOMMU_RUST_COMPARE_RAW_H
+#define _IOMMU_RUST_COMPARE_RAW_H
 
 #include <linux/generic_pt/common.h>
 #include <linux/types.h>
@@ -85,4 +85,4 @@ bool raw_next(const struct raw_format *format, const struct pt_common *common,
 void raw_count(const struct raw_format *format, const struct pt_common *common,
 	       struct raw_count *count);
 
-#endif /* _IOMMU_RUST_TESTS_RAW_H */
+#endif /* _IOMMU_RUST_COMPARE_RAW_H */

@@ -9,5 +9,5 @@
 	 BIT(PT_FEAT_FLUSH_RANGE_NO_GAPS) |                    \
 	 BIT(PT_FEAT_X86_64_AMD_ENCRYPT_TABLES) | BIT(PT_FEAT_DMA_INCOHERENT))
 
-#include "../../../generic_pt/fmt/x86_64.h"
+#include "../../../../generic_pt/fmt/x86_64.h"
 #include "template.h"

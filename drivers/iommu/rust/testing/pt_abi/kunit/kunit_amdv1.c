@@ -13,5 +13,5 @@
 	(BIT(PT_FEAT_DYNAMIC_TOP) | BIT(PT_FEAT_AMDV1_ENCRYPT_TABLES) | \
 	 BIT(PT_FEAT_AMDV1_FORCE_COHERENCE))
 
-#include "../../../generic_pt/fmt/amdv1.h"
+#include "../../../../generic_pt/fmt/amdv1.h"
 #include "template.h"

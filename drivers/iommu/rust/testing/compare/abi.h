@@ -3,8 +3,8 @@
  * The same calls by the C ABI of the page tables, on a C table and on a Rust one:
  * what they return, what they ask of their driver, and every entry.
  */
-#ifndef _IOMMU_RUST_TESTS_ABI_H
-#define _IOMMU_RUST_TESTS_ABI_H
+#ifndef _IOMMU_RUST_COMPARE_ABI_H
+#define _IOMMU_RUST_COMPARE_ABI_H
 
 #include <kunit/test.h>
 #include <linux/prandom.h>
@@ -50,4 +50,4 @@ void abi_assert_same(struct kunit *test, struct abi *abi);
 void abi_sync(struct abi *abi);
 void abi_call(struct kunit *test, struct abi *abi);
 
-#endif /* _IOMMU_RUST_TESTS_ABI_H */
+#endif /* _IOMMU_RUST_COMPARE_ABI_H */

@@ -6,8 +6,8 @@
  * drives either through the calls of the IOMMU core.  Only the function that
  * makes it differs.
  */
-#ifndef _IOMMU_RUST_TESTS_TABLES_H
-#define _IOMMU_RUST_TESTS_TABLES_H
+#ifndef _IOMMU_RUST_COMPARE_TABLES_H
+#define _IOMMU_RUST_COMPARE_TABLES_H
 
 #include <linux/generic_pt/iommu.h>
 #include <linux/iommu.h>
@@ -99,4 +99,4 @@ bool tables_hw_info(struct tables *tables, struct tables_top *top);
 unsigned long tables_waiting(struct iommu_iotlb_gather *gather);
 void tables_destroy(struct tables *tables);
 
-#endif /* _IOMMU_RUST_TESTS_TABLES_H */
+#endif /* _IOMMU_RUST_COMPARE_TABLES_H */
