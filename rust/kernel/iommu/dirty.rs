@@ -48,10 +48,7 @@ impl DirtyBitmap<'_> {
     /// `raw` points to a valid dirty bitmap. Its `bitmap` is null, or valid and covers `query`; its
     /// `gather` is null or initialised. The caller has all three for itself during `'a`.
     #[inline]
-    pub(super) unsafe fn from_raw(
-        raw: NonNull<bindings::iommu_dirty_bitmap>,
-        query: Range,
-    ) -> Self {
+    pub unsafe fn from_raw(raw: NonNull<bindings::iommu_dirty_bitmap>, query: Range) -> Self {
         // INVARIANT: `raw` and what it points to are as the type asks, and the caller has them for
         // itself during `'a` (contract).
         Self {

@@ -27,7 +27,7 @@ use super::{
     }, //
 };
 
-/// A `struct iommu_iotlb_gather` of the core, or of a `LocalGather`.
+/// A `struct iommu_iotlb_gather` of the core, or of a [`LocalGather`].
 ///
 /// It holds one range: the hull of all that was added. Tables wait on its free list until the
 /// flush.
@@ -47,7 +47,7 @@ impl<'a> IotlbGather<'a> {
     ///
     /// `raw` points to an initialised gather, which the caller has for itself during `'a`.
     #[inline]
-    pub(super) unsafe fn from_raw(raw: NonNull<bindings::iommu_iotlb_gather>) -> Self {
+    pub unsafe fn from_raw(raw: NonNull<bindings::iommu_iotlb_gather>) -> Self {
         // INVARIANT: `raw` is initialised, and the caller has it for itself during `'a` (contract).
         Self {
             raw,
@@ -56,9 +56,8 @@ impl<'a> IotlbGather<'a> {
     }
 
     /// The gather as C knows it.
-    #[cfg(any(CONFIG_RUST_IOMMU_PT_ABI, CONFIG_RUST_IOMMU_KUNIT_TEST))]
     #[inline]
-    pub(super) fn as_ptr(&self) -> *mut bindings::iommu_iotlb_gather {
+    pub fn as_ptr(&self) -> *mut bindings::iommu_iotlb_gather {
         self.raw.as_ptr()
     }
 
@@ -185,7 +184,7 @@ unsafe fn init_list(head: *mut bindings::list_head) {
 ///
 /// `raw` is initialised, and its free list points to itself: it must not move.
 #[pin_data]
-pub(super) struct LocalGather {
+pub struct LocalGather {
     #[pin]
     raw: kernel::types::Opaque<bindings::iommu_iotlb_gather>,
     #[pin]
@@ -195,7 +194,7 @@ pub(super) struct LocalGather {
 impl LocalGather {
     /// An empty gather.
     #[inline]
-    pub(super) fn new() -> impl PinInit<Self> {
+    pub fn new() -> impl PinInit<Self> {
         pin_init!(Self {
             raw <- kernel::types::Opaque::ffi_init(|raw: *mut bindings::iommu_iotlb_gather| {
                 // SAFETY: `raw` is valid for writes; a gather of zeroes is valid except for its
@@ -212,7 +211,7 @@ impl LocalGather {
 
     /// Borrows it.
     #[inline]
-    pub(super) fn borrow(self: Pin<&mut Self>) -> IotlbGather<'_> {
+    pub fn borrow(self: Pin<&mut Self>) -> IotlbGather<'_> {
         // SAFETY: The field is initialised and pinned, and borrowed mutably with `self`. The
         // pointer of an `Opaque` is never null.
         unsafe { IotlbGather::from_raw(NonNull::new_unchecked(self.raw.get())) }

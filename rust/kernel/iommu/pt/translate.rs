@@ -29,11 +29,7 @@ impl<F: Format, M: TableMem> Tree<'_, F, M> {
     /// For callers that say "not mapped" in another way: `found` is compiled into the walk once a
     /// level.
     #[inline(always)]
-    pub(in super::super) fn translate<R>(
-        &self,
-        claim: &impl Claim,
-        found: impl Fn(Option<PhysAddr>) -> R,
-    ) -> R {
+    pub fn translate<R>(&self, claim: &impl Claim, found: impl Fn(Option<PhysAddr>) -> R) -> R {
         let iova = claim.range().first();
         let Ok(Slot::Table(root)) = self.root(claim) else {
             return found(None);

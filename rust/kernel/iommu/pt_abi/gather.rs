@@ -6,7 +6,6 @@ use kernel::bindings;
 
 use super::{
     super::{
-        ffi,
         gather::IotlbGather,
         pt::{
             DetachedTable,
@@ -27,12 +26,12 @@ use super::{
 fn queue(gather: &IotlbGather<'_>, table: DetachedTable<DomainTables>) {
     // SAFETY:
     // - The list of a gather is initialised, and only its borrower uses it.
-    // - `DomainTables` gets its tables from `ffi::alloc_pages()`; a detached one has no other owner
-    //   and is on no list.
+    // - `DomainTables` gets its tables from the allocator of table pages; a detached one has no
+    //   other owner and is on no list.
     unsafe {
-        ffi::pages_list_add(
+        bindings::iommu_pages_list_add(
             &raw mut (*gather.as_ptr()).freelist,
-            table.into_raw().cast(),
+            table.into_raw().as_ptr().cast(),
         );
     }
 }
@@ -196,11 +195,9 @@ impl<C: CFormat> Gather<DomainTables> for MapGather<'_, '_, C> {
             if new.is_current() {
                 let top = new.top();
 
-                if let Ok(phys) = ffi::to_phys(top.phys) {
-                    // A top has at least one level.
-                    change_top(iommu, phys, u32::from(top.levels).saturating_sub(1));
-                    new.publish();
-                }
+                // A top has at least one level.
+                change_top(iommu, top.phys, u32::from(top.levels).saturating_sub(1));
+                new.publish();
             }
             bindings::spin_unlock_irq_enable(lock);
         }

@@ -13,7 +13,10 @@ use kernel::{
 
 use super::{
     super::{
-        pages::Gfp,
+        pages::{
+            self,
+            Gfp, //
+        },
         pt::{
             Format,
             Tree, //
@@ -203,7 +206,7 @@ pub(super) unsafe fn init<C: CFormat>(
     if incoherent && warn_on!(device.is_null()) {
         return Err(EINVAL);
     }
-    if has.has(C::ENCRYPT) && is_encrypted() {
+    if has.has(C::ENCRYPT) && pages::are_encrypted() {
         pr_err_once!("iommu: Rust page tables cannot be encrypted: build without RUST_IOMMU_PT\n");
         return Err(EOPNOTSUPP);
     }
@@ -227,10 +230,4 @@ pub(super) unsafe fn init<C: CFormat>(
         (*raw).iommu.ops = &Ops::<C>::TABLE;
     }
     Ok(())
-}
-
-/// Whether addresses in tables need a bit that marks the memory as encrypted.
-fn is_encrypted() -> bool {
-    // SAFETY: The function reads a number that is set early at boot.
-    unsafe { bindings::__sme_set(0) != 0 }
 }

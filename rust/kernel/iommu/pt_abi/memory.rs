@@ -11,12 +11,13 @@ use kernel::{
 };
 
 use super::super::{
-    ffi,
-    pages::Gfp,
+    pages::{
+        Gfp,
+        KernelTables, //
+    },
     pt::{
         Table,
-        TableMem,
-        TABLE_BYTES, //
+        TableMem, //
     }, //
 };
 
@@ -29,7 +30,7 @@ use super::super::{
 ///
 /// `incoherent` is null or a valid device.
 pub(super) struct DomainTables {
-    nid: i32,
+    pages: KernelTables,
     incoherent: *mut bindings::device,
 }
 
@@ -53,7 +54,7 @@ impl DomainTables {
         // INVARIANT: If `incoherent`, the device is null, or stays valid while this value is used
         // (contract).
         Self {
-            nid,
+            pages: KernelTables::new(u32::try_from(nid).ok()),
             incoherent: if incoherent {
                 device
             } else {
@@ -78,39 +79,37 @@ impl DomainTables {
 }
 
 // SAFETY:
-// - Pages of the allocator are in the linear map, are valid until freed, and are reached by the
-//   hardware through their physical addresses; `iommu_pages_start_incoherent()` refuses a device
-//   for which that is not so.
-// - `virt()` and `phys()` are the linear map and its inverse.
-// - Pages are aligned to their size, which is that of a table.
+// - All tables are those of a `KernelTables`, which also translates their addresses.
+// - A device that does not snoop reaches them through their physical addresses as well:
+//   `iommu_pages_start_incoherent()` refuses one for which that is not so.
 unsafe impl TableMem for DomainTables {
     type Flags = Gfp;
 
     #[inline]
     fn alloc(&self, flags: Gfp) -> Result<NonNull<Table>> {
-        let node = u32::try_from(self.nid).ok();
-        let virt = ffi::alloc_pages(node, flags.as_raw(), TABLE_BYTES).ok_or(ENOMEM)?;
+        let table = self.pages.alloc(flags)?;
 
         if !self.incoherent.is_null() {
             // SAFETY: The page is fresh, and the device is valid by the type invariants.
             let begun = to_result(unsafe {
-                bindings::iommu_pages_start_incoherent(virt.as_ptr().cast(), self.incoherent)
+                bindings::iommu_pages_start_incoherent(table.as_ptr().cast(), self.incoherent)
             });
 
             if let Err(error) = begun {
-                // SAFETY: The page came from the allocator, and no other code has it.
-                unsafe { ffi::free_pages(virt) };
+                // SAFETY: The table came from `pages`, and no other code has it.
+                unsafe { self.pages.free(table) };
                 return Err(error);
             }
         }
-        Ok(virt.cast())
+        Ok(table)
     }
 
     #[inline]
     unsafe fn free(&self, table: NonNull<Table>) {
         if self.incoherent.is_null() {
-            // SAFETY: By the contract of the trait, nothing uses the table; it came from `alloc()`.
-            unsafe { ffi::free_pages(table.cast()) }
+            // SAFETY: By the contract of the trait, nothing uses the table; it came from `alloc()`,
+            // which has it from `pages`.
+            unsafe { self.pages.free(table) }
         } else {
             // SAFETY: As above; the device is valid by the type invariants, and is the one that
             // `alloc()` prepared the page for.
@@ -122,14 +121,13 @@ unsafe impl TableMem for DomainTables {
 
     #[inline]
     fn phys(&self, table: NonNull<Table>) -> u64 {
-        // SAFETY: A table of this memory is in the linear map.
-        unsafe { ffi::virt_to_phys(table.cast()) }
+        self.pages.phys(table)
     }
 
     #[inline(always)]
     unsafe fn virt(&self, phys: u64) -> NonNull<Table> {
-        // SAFETY: By the contract of the trait, `phys` is that of a page in the linear map.
-        unsafe { ffi::phys_to_virt(phys) }.cast()
+        // SAFETY: By the contract of the trait, `phys` came from `phys()`, which asks `pages`.
+        unsafe { self.pages.virt(phys) }
     }
 
     #[inline]

@@ -23,13 +23,11 @@ use kernel::{
 use super::{
     super::{
         dirty::DirtyBitmap,
-        ffi,
         gather::{
             IotlbGather,
             LocalGather, //
         },
         pages::Gfp,
-        prot,
         pt::{
             Exclusive,
             PhysAddr,
@@ -49,6 +47,20 @@ use super::{
         Table, //
     }, //
 };
+
+/// The access rights among the bits of the IOMMU API.
+#[inline(always)]
+fn prot_of(bits: c_uint) -> Prot {
+    let mut prot = Prot::NONE;
+
+    if bits & bindings::IOMMU_READ != 0 {
+        prot |= Prot::READ;
+    }
+    if bits & bindings::IOMMU_WRITE != 0 {
+        prot |= Prot::WRITE;
+    }
+    prot
+}
 
 /// The operations on tables of the format `C`.
 pub(super) struct Ops<C: CFormat>(PhantomData<C>);
@@ -91,8 +103,7 @@ impl<C: CFormat> Ops<C> {
         len: u64,
         prot: c_uint,
     ) -> Result<(Range, Prot)> {
-        // CAST: The bits of a set.
-        let prot = prot::from_raw(prot as c_int);
+        let prot = prot_of(prot);
 
         if warn_on!(prot == Prot::NONE) {
             return Err(EINVAL);
@@ -135,21 +146,15 @@ impl<C: CFormat> Ops<C> {
     ) -> c_int {
         // SAFETY: `iommu` is that of a live table of the format `C` (contract).
         let table = unsafe { Table::<C>::from_raw(iommu) };
-        // CAST: The bits of a set.
-        let rights = Self::leaf_prot(&table, prot::from_raw(prot as c_int));
+        let rights = Self::leaf_prot(&table, prot_of(prot));
 
         // Most calls map one page, and do not need what `map()` prepares.
-        if let (Some(rights), Ok(range)) =
-            (rights, Range::new(ffi::from_dma(iova), ffi::from_dma(len)))
-        {
+        if let (Some(rights), Ok(range)) = (rights, Range::new(iova, len)) {
             // SAFETY: No other caller works on the range, or on a leaf that begins in it
             // (contract): the IOMMU API gives both to the caller of `iommu_map()`.
             let mut claim = unsafe { Exclusive::new(range, table.owner()) };
 
-            if table
-                .tree()
-                .map_page(&mut claim, ffi::from_phys(paddr), rights)
-            {
+            if table.tree().map_page(&mut claim, paddr, rights) {
                 // SAFETY: `mapped` is valid for reads and writes (contract).
                 // CAST: A page.
                 unsafe { *mapped += len as usize };
@@ -178,16 +183,14 @@ impl<C: CFormat> Ops<C> {
     ) -> Result {
         // SAFETY: `iommu` is that of a live table of the format `C` (contract).
         let table = unsafe { Table::<C>::from_raw(iommu) };
-        let (iova, len) = (ffi::from_dma(iova), ffi::from_dma(len));
-        let phys = ffi::from_phys(paddr);
-        let (range, prot) = Self::check(&table, iova, phys, len, prot)?;
+        let (range, prot) = Self::check(&table, iova, paddr, len, prot)?;
         // SAFETY: No other caller works on the range, or on a leaf that begins in it (contract):
         // the IOMMU API gives both to the caller of `iommu_map()`.
         let mut claim = unsafe { Exclusive::new(range, table.owner()) };
         pin_init::stack_pin_init!(let local = LocalGather::new());
         let mut gather = MapGather::new(local.borrow(), &table);
         let gfp = Gfp::from_raw(gfp);
-        let (done, result) = table.tree().map(&mut claim, phys, prot, gfp, &mut gather);
+        let (done, result) = table.tree().map(&mut claim, paddr, prot, gfp, &mut gather);
 
         gather.finish();
         // SAFETY: `mapped` is valid for reads and writes (contract).
@@ -215,10 +218,7 @@ impl<C: CFormat> Ops<C> {
     ) -> usize {
         // SAFETY: `iommu` is that of a live table of the format `C` (contract).
         let table = unsafe { Table::<C>::from_raw(iommu) };
-        let (Ok(range), Some(gather)) = (
-            Range::new(ffi::from_dma(iova), ffi::from_dma(len)),
-            NonNull::new(gather),
-        ) else {
+        let (Ok(range), Some(gather)) = (Range::new(iova, len), NonNull::new(gather)) else {
             return 0;
         };
         if !table.is_reached(&range) {
@@ -253,7 +253,7 @@ impl<C: CFormat> Ops<C> {
         // SAFETY: `iommu` is that of a live table of the format `C` (contract).
         let table = unsafe { Table::<C>::from_raw(iommu) };
         // SAFETY: No caller maps or unmaps the address meanwhile (contract).
-        let claim = unsafe { Stable::at(ffi::from_dma(iova), table.owner()) };
+        let claim = unsafe { Stable::at(iova, table.owner()) };
 
         from_result(|| table.tree().set_dirty(&claim).map(|()| 0))
     }
@@ -304,11 +304,9 @@ impl<C: CFormat> Ops<C> {
         // SAFETY: `domain` is that of a live table of the format `C` (contract).
         let table = unsafe { Table::<C>::from_domain(domain) };
         // SAFETY: No caller maps or unmaps the address meanwhile (contract).
-        let claim = unsafe { Stable::at(ffi::from_dma(iova), table.owner()) };
+        let claim = unsafe { Stable::at(iova, table.owner()) };
 
-        table.tree().translate(&claim, |phys| {
-            phys.and_then(|phys| ffi::to_phys(phys).ok()).unwrap_or(0)
-        })
+        table.tree().translate(&claim, |phys| phys.unwrap_or(0))
     }
 
     /// `pt_iommu_<format>_read_and_clear_dirty()`: records the pages that were written to.
