@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0
 # shellcheck shell=bash
 #
-# The kernel crate compiled for other architectures than the host's. The result
-# does not run: it must compile without a warning about this project's files.
+# The kernel crate, and the crate of the tests on top of it, compiled for other
+# architectures than the host's. The result does not run: it must compile without
+# a warning about this project's files.
 
 step_cross()
 {
@@ -11,10 +12,11 @@ step_cross()
 	mkdir -p "$out"
 	configure_kernel "$tree" "$out" "$fragment" O="$out" ARCH="$arch"
 	# Of the whole kernel, the crates and the helpers only.
-	build_kernel "$log" "$tree" O="$out" ARCH="$arch" rust/
+	build_kernel "$log" "$tree" O="$out" ARCH="$arch" rust/ drivers/iommu/rust/
 	said=$(our_warnings "$log" rust/; grep -E '^[^ ]*iommu[^ ]*: warning: ' "$log" || true)
 	if [ -n "$said" ]; then
 		rm -f "$out"/rust/{kernel,helpers/helpers}.o
+		find "$out/drivers/iommu/rust" -name '*.o' -delete
 		die "$(grep -m1 . <<<"$said")"
 	fi
 	# Optional, depending on the configuration.
@@ -31,7 +33,8 @@ provide_cross()
 	key=$(
 		{
 			build_inputs "$tree"
-			grep -E '"(rust|include)/|Kconfig|Makefile' "$tree/.overlay/manifest.json"
+			grep -E '"(rust|include|drivers/iommu/rust/testing)/|Kconfig|Makefile' \
+				"$tree/.overlay/manifest.json"
 			cat "$fragment" "$HERE/cross.sh"
 		} | digest
 	)

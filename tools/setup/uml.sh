@@ -12,10 +12,11 @@ step_uml_kernel()
 	configure_kernel "$tree" "$tree" "$TOP/tools/testing/uml/kernel.config" ARCH=um
 	build_kernel "$log" "$tree" ARCH=um linux
 	# Files that only this kernel compiles: a warning must fail the build.
-	ours=$(grep -m1 -E '^(\./)?drivers/iommu/rust/[^ ]*: warning: ' "$log" || true)
+	ours=$(our_warnings "$log" drivers/iommu/rust/
+		grep -m1 -E '^(\./)?drivers/iommu/rust/[^ ]*: warning: ' "$log" || true)
 	if [ -n "$ours" ]; then
 		find "$tree/drivers/iommu/rust" -name '*.o' -delete
-		die "$ours"
+		die "$(head -n1 <<<"$ours")"
 	fi
 	cp "$tree/linux" "$tree/.overlay/linux.new"
 	mv "$tree/.overlay/linux.new" "$tree/.overlay/linux"

@@ -28,7 +28,6 @@
 //! | `unflushed` | what hardware may write unseen since a flush has failed |
 //! | [`resv`] | `struct iommu_resv_region` |
 //! | [`pt`] | I/O page tables in Rust, for several formats |
-//! | `pt_abi` | the same under the C ABI of `struct pt_iommu`, for C drivers |
 //! | [`pages`], [`ring`] | memory that hardware walks or fetches: tables, rings of commands |
 //! | [`mmio`] | registers at a physical address |
 //! | [`acpi`], [`reader`] | firmware tables, which are not to be trusted |
@@ -95,8 +94,6 @@ pub mod pasid;
 pub mod pci;
 #[cfg(all(CONFIG_RUST_IOMMU, CONFIG_PCI))]
 pub mod place;
-#[cfg(CONFIG_RUST_IOMMU_PT_ABI)]
-pub mod pt_abi;
 #[cfg(CONFIG_RUST_IOMMU)]
 pub mod ratelimit;
 #[cfg(CONFIG_RUST_IOMMU)]

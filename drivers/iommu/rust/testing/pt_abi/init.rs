@@ -6,13 +6,7 @@ use core::mem::offset_of;
 
 use kernel::{
     bindings,
-    pr_err_once,
-    prelude::*,
-    warn_on, //
-};
-
-use super::{
-    super::{
+    iommu::{
         pages::{
             self,
             Gfp, //
@@ -22,6 +16,12 @@ use super::{
             Tree, //
         }, //
     },
+    pr_err_once,
+    prelude::*,
+    warn_on, //
+};
+
+use super::{
     format::{
         CFormat,
         Features, //
@@ -207,7 +207,7 @@ pub(super) unsafe fn init<C: CFormat>(
         return Err(EINVAL);
     }
     if has.has(C::ENCRYPT) && pages::are_encrypted() {
-        pr_err_once!("iommu: Rust page tables cannot be encrypted: build without RUST_IOMMU_PT\n");
+        pr_err_once!("Rust page tables cannot be encrypted: build without RUST_IOMMU_PT\n");
         return Err(EOPNOTSUPP);
     }
 

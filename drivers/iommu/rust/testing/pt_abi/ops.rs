@@ -15,13 +15,7 @@ use kernel::{
         c_uint,
         c_ulong, //
     },
-    pr_err_once,
-    prelude::*,
-    warn_on, //
-};
-
-use super::{
-    super::{
+    iommu::{
         dirty::DirtyBitmap,
         gather::{
             IotlbGather,
@@ -36,6 +30,12 @@ use super::{
             Stable, //
         }, //
     },
+    pr_err_once,
+    prelude::*,
+    warn_on, //
+};
+
+use super::{
     format::CFormat,
     gather::{
         MapGather,
@@ -112,7 +112,7 @@ impl<C: CFormat> Ops<C> {
             return Err(ERANGE);
         }
         let Some(prot) = Self::leaf_prot(table, prot) else {
-            pr_err_once!("iommu: no read-only mappings where others nest (ERRATA_772415_SPR17)\n");
+            pr_err_once!("no read-only mappings where others nest (ERRATA_772415_SPR17)\n");
             return Err(EINVAL);
         };
 

@@ -7,18 +7,17 @@ use core::ptr::NonNull;
 use kernel::{
     bindings,
     error::to_result,
-    prelude::*, //
-};
-
-use super::super::{
-    pages::{
-        Gfp,
-        KernelTables, //
+    iommu::{
+        pages::{
+            Gfp,
+            KernelTables, //
+        },
+        pt::{
+            Table,
+            TableMem, //
+        }, //
     },
-    pt::{
-        Table,
-        TableMem, //
-    }, //
+    prelude::*, //
 };
 
 /// Tables near the node of a `struct pt_iommu`, prepared for the device that walks them.

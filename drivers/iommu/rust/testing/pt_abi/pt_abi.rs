@@ -4,13 +4,13 @@
 //!
 //! C drivers ask the kernel's generic page tables (`include/linux/generic_pt/iommu.h`) for a table
 //! of a format and get a struct that they embed in their domain, with operations. This module fills
-//! the same structs from [`pt`](super::pt). C code reads the same values in them and gets the same
+//! the same structs from [`kernel::iommu::pt`]. C code reads the same values in them and gets the same
 //! results as from the C implementation (`drivers/iommu/generic_pt/iommu_pt.h`).
 //!
 //! | C | here |
 //! | --- | --- |
 //! | `PT_SUPPORTED_FEATURES` and the limits of a format | `format.rs`, one trait |
-//! | `struct pt_iommu_<format>`, `struct pt_common` | `table.rs`: the [`Tree`](super::pt::Tree) in it |
+//! | `struct pt_iommu_<format>`, `struct pt_common` | `table.rs`: the [`kernel::iommu::pt::Tree`] in it |
 //! | `pt_iommu_<format>_init()` | `init.rs` |
 //! | `struct pt_iommu_ops` and the rest of the functions | `ops.rs` |
 //! | `struct iommu_iotlb_gather`, `struct pt_iommu_driver_ops` | `gather.rs` |
@@ -52,6 +52,9 @@ use format::{
 };
 use ops::Ops;
 use table::Table;
+
+/// Stands before the messages of this crate.
+const __LOG_PREFIX: &[u8] = b"iommu\0";
 
 /// Defines the functions that C calls for tables of one format.
 macro_rules! c_functions {

@@ -8,11 +8,7 @@ use core::ops::RangeInclusive;
 
 use kernel::{
     bindings,
-    prelude::*, //
-};
-
-use super::{
-    super::pt::{
+    iommu::pt::{
         fmt,
         Attrs,
         Entry,
@@ -21,11 +17,13 @@ use super::{
         PhysAddr,
         Prot, //
     },
-    table::{
-        RawConfig,
-        RawTable,
-        ENTRIES_LG2, //
-    }, //
+    prelude::*, //
+};
+
+use super::table::{
+    RawConfig,
+    RawTable,
+    ENTRIES_LG2, //
 };
 
 /// A set of features: of `enum pt_features`, and of those that a format adds.

@@ -10,18 +10,18 @@ use core::{
 use kernel::{
     bindings,
     ffi::c_uint,
-    prelude::*,
-    sync::atomic::Atomic, //
-};
-
-use super::{
-    super::pt::{
+    iommu::pt::{
         Format,
         Level,
         Limits,
         Range,
         Tree, //
     },
+    prelude::*,
+    sync::atomic::Atomic, //
+};
+
+use super::{
     format::{
         CFormat,
         Features, //

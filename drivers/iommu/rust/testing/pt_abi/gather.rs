@@ -2,10 +2,9 @@
 
 //! Gathers what an operation leaves to flush, as C does; and changes a top.
 
-use kernel::bindings;
-
-use super::{
-    super::{
+use kernel::{
+    bindings,
+    iommu::{
         gather::IotlbGather,
         pt::{
             DetachedTable,
@@ -13,7 +12,10 @@ use super::{
             NewTop,
             Range, //
         }, //
-    },
+    }, //
+};
+
+use super::{
     format::{
         CFormat,
         Features, //
