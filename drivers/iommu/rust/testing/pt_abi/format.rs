@@ -21,6 +21,7 @@ use kernel::{
 };
 
 use super::table::{
+    resolved_lg2,
     RawConfig,
     RawTable,
     ENTRIES_LG2, //
@@ -120,14 +121,24 @@ pub(super) unsafe trait CFormat: 'static {
     /// The feature that refuses read-only leaves.
     const FORCE_WRITEABLE: Features = Features::NONE;
 
-    /// `PT_MAX_VA_ADDRESS_LG2`.
-    const INPUT_LG2: u8;
+    /// `PT_MAX_VA_ADDRESS_LG2`: all that the highest top resolves, of 64 bits at most.
+    const INPUT_LG2: u32 = {
+        let resolved = resolved_lg2::<Self::Format>(Self::Format::MAX_LEVELS - 1);
 
-    /// `PT_MAX_OUTPUT_ADDRESS_LG2`.
-    const OUTPUT_LG2: u8;
+        if resolved < u64::BITS {
+            resolved
+        } else {
+            u64::BITS
+        }
+    };
+
+    /// The lowest level that a table may start with.
+    const LOWEST_TOP: u8 = Self::Format::MIN_LEVELS - 1;
 
     /// The levels that a table may start with.
-    const TOPS: RangeInclusive<u32>;
+    // CAST: From 8 bits to 32.
+    const TOPS: RangeInclusive<u32> =
+        Self::LOWEST_TOP as u32..=(Self::Format::MAX_LEVELS - 1) as u32;
 
     /// The error for a driver that asks for another.
     const BAD_TOP: Error;
@@ -231,9 +242,7 @@ c_format!(
             .with(Self::FORCE_COHERENCE);
         const ENCRYPT: Features = Features::AMDV1_ENCRYPT;
         const FORCE_COHERENCE: Features = Features::AMDV1_COHERENCE;
-        const INPUT_LG2: u8 = 64;
-        const OUTPUT_LG2: u8 = 52;
-        const TOPS: RangeInclusive<u32> = 1..=5;
+        const LOWEST_TOP: u8 = 1;
         const BAD_TOP: Error = EINVAL;
         const CUT_TO_TOP: bool = true;
     }
@@ -245,9 +254,7 @@ c_format!(
         const OFFERED: Features = Features::NONE;
         const ENCRYPT: Features = Features::AMDV1_ENCRYPT;
         const FORCE_COHERENCE: Features = Features::AMDV1_COHERENCE;
-        const INPUT_LG2: u8 = 56;
-        const OUTPUT_LG2: u8 = 51;
-        const TOPS: RangeInclusive<u32> = 1..=4;
+        const LOWEST_TOP: u8 = 1;
         const BAD_TOP: Error = EINVAL;
         const CUT_TO_TOP: bool = true;
     }
@@ -262,9 +269,6 @@ c_format!(
             .with(Self::FORCE_WRITEABLE);
         const FORCE_COHERENCE: Features = Features::VTDSS_COHERENCE;
         const FORCE_WRITEABLE: Features = Features::VTDSS_WRITEABLE;
-        const INPUT_LG2: u8 = 57;
-        const OUTPUT_LG2: u8 = 52;
-        const TOPS: RangeInclusive<u32> = 2..=4;
         const BAD_TOP: Error = EOPNOTSUPP;
     }
 );
@@ -278,9 +282,6 @@ c_format!(
             .with(Features::DMA_INCOHERENT)
             .with(Self::ENCRYPT);
         const ENCRYPT: Features = Features::X86_64_ENCRYPT;
-        const INPUT_LG2: u8 = 57;
-        const OUTPUT_LG2: u8 = 52;
-        const TOPS: RangeInclusive<u32> = 3..=4;
         const BAD_TOP: Error = EOPNOTSUPP;
         const TRACKS: bool = false;
     }
@@ -293,14 +294,8 @@ c_format!(
 /// hardware whose walks do not snoop writes nothing to memory that the CPU has cached.
 pub(super) enum UsedX86_64 {}
 
-/// R/W: writes are allowed.
-const RW: u64 = 1 << 1;
-
 /// A: the entry was used.
 const A: u64 = 1 << 5;
-
-/// D: a write went through this leaf.
-const D: u64 = 1 << 6;
 
 // SAFETY: The words are those of `fmt::X86_64`; leaves also have bits that the hardware may set,
 // which do not change what `decode()` returns.
@@ -333,8 +328,8 @@ unsafe impl Format for UsedX86_64 {
     fn leaf(phys: PhysAddr, lg2: u32, level: Level, attrs: Attrs) -> u64 {
         let word = fmt::X86_64::leaf(phys, lg2, level, attrs);
 
-        if word & RW != 0 {
-            word | A | D
+        if word & fmt::X86_64::WRITABLE != 0 {
+            word | A | fmt::X86_64::DIRTY
         } else {
             word | A
         }

@@ -51,7 +51,7 @@ impl Shape {
         let asked = Features::from_raw(common.features);
         let has = C::effective(asked);
 
-        if common.hw_max_vasz_lg2 > C::INPUT_LG2
+        if u32::from(common.hw_max_vasz_lg2) > C::INPUT_LG2
             || common.hw_max_vasz_lg2 == 0
             || common.hw_max_oasz_lg2 == 0
         {
@@ -60,7 +60,7 @@ impl Shape {
         if !C::TOPS.contains(top_level) {
             return Err(C::BAD_TOP);
         }
-        if common.hw_max_oasz_lg2 > C::OUTPUT_LG2 {
+        if u32::from(common.hw_max_oasz_lg2) > C::Format::OUTPUT_LG2 {
             return Err(EINVAL);
         }
 

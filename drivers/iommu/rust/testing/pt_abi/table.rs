@@ -56,8 +56,9 @@ pub(super) const fn low_mask(lg2: u32) -> u64 {
 pub(super) const ENTRIES_LG2: u32 = 9;
 
 /// The bits of an address that a top table of `level` resolves, with what is below it.
-pub(super) fn resolved_lg2<F: Format>(level: u8) -> u32 {
-    F::PAGE_LG2 + ENTRIES_LG2 * (u32::from(level) + 1)
+pub(super) const fn resolved_lg2<F: Format>(level: u8) -> u32 {
+    // CAST: From 8 bits to 32.
+    F::PAGE_LG2 + ENTRIES_LG2 * (level as u32 + 1)
 }
 
 /// The level in a word of the top table.
@@ -238,7 +239,7 @@ impl<C: CFormat> Table<'_, C> {
             coherent: !self.features.has(Features::DMA_INCOHERENT),
             sign_extend,
             // `init()` refuses more than `INPUT_LG2`.
-            aperture_last: if u32::from(C::INPUT_LG2) < u64::BITS {
+            aperture_last: if C::INPUT_LG2 < u64::BITS {
                 !u64::MAX.wrapping_shl(aperture_lg2)
             } else {
                 low_mask(aperture_lg2)
