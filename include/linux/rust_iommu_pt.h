@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0 */
 /*
  * The Rust I/O page tables (rust/kernel/iommu/pt) under the C ABI of
- * <linux/generic_pt/iommu.h>: the same structs, ops and functions, with _rust
- * behind the name of the format.
+ * <linux/generic_pt/iommu.h>: the same structs, operations and functions, with _rust
+ * appended to the name of the format.  For tests: drivers/iommu/rust/testing.
  */
 #ifndef _LINUX_RUST_IOMMU_PT_H
 #define _LINUX_RUST_IOMMU_PT_H

@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: GPL-2.0 */
 /*
- * What the benchmark's program and its kernel side say to each other.
+ * The interface between the kernel side of the benchmark and its program.
  *
- * Each open file of the device is one domain.  The program makes one over the C
- * tables and one over the Rust tables, and asks both for the same work in turn.
+ * Each open file of the device is one domain.  The program creates one on the C
+ * tables and one on the Rust tables, and has both do the same work in turn.
  */
 #ifndef _IOMMU_RUST_BENCH_ABI_H
 #define _IOMMU_RUST_BENCH_ABI_H
@@ -14,7 +14,7 @@
 #define PT_BENCH_DEVICE "iommu_pt_bench"
 
 enum pt_bench_op {
-	/* Makes the domain: @format and @side as in compare/tables.h. */
+	/* Creates the domain: @format and @side as in compare/tables.h. */
 	PT_BENCH_INIT,
 	/* iommu_map() of leaves of @leaf bytes, @step bytes a call. */
 	PT_BENCH_MAP,

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * The kernel side of the benchmark of the I/O page tables: does one piece of
- * work on one domain and says how long it took.  What is measured, how often
- * and in which order is up to the program (tools/testing/iommu_pt_bench).
+ * The kernel side of the benchmark of the I/O page tables: runs one operation on
+ * one domain and returns the time it took.  The program decides what to measure,
+ * how often and in which order (tools/testing/iommu_pt_bench).
  *
  * It runs in the caller's address space, because a dirty bitmap is user memory.
  * Nothing is timed that only prepares: D is set in the raw tables.
@@ -262,7 +262,7 @@ static noinline u64 read_table_wide(const u64 *table)
 	return a | b | c | d;
 }
 
-/* The least that any scan has to do: it cannot know an item without reading it. */
+/* The lower bound of any scan: it has to read every item. */
 static int bench_read(struct bench *bench, struct pt_bench_run *run)
 {
 	bool wide = run->flags & PT_BENCH_WIDE;
@@ -304,7 +304,7 @@ static int check_range(const struct pt_bench_run *run)
 	return 0;
 }
 
-/* About domains that others make: needs none here. */
+/* Chooses the tables of domains that iommufd creates: needs no domain of this file. */
 static int bench_mock(const struct pt_bench_run *run)
 {
 #ifdef CONFIG_RUST_IOMMU_PT_BENCH_MOCK

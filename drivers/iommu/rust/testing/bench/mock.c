@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * What the domains of iommufd's self-test are made of in a kernel with the
- * benchmark: the C tables or the Rust tables, as was asked for last.
+ * The tables of the domains of iommufd's self-test in a kernel with the benchmark:
+ * the C tables or the Rust tables, as the benchmark chose last.
  *
- * selftest.c calls its format by the names "amdv1_mock"; Makefile.mock has it
- * call "amdv1_either" instead, which is here.  Every other caller of
- * "amdv1_mock" gets the C tables, without a detour.
+ * selftest.c calls the functions of "amdv1_mock"; Makefile.mock has it call those
+ * of "amdv1_either" instead, which are here.  Every other caller of "amdv1_mock"
+ * calls the C tables directly.
  */
 #include <linux/compiler.h>
 #include <linux/rust_iommu_pt.h>
@@ -14,12 +14,12 @@
 
 static enum tables_side next_side;
 
-/* Each side has one table of functions for all of its tables. */
+/* The operations that all Rust tables of this format share. */
 static const struct pt_iommu_ops *rust_ops;
 
 /**
- * bench_mock_use() - Choose the tables of the domains that are made from now on
- * @side: Whose tables
+ * bench_mock_use() - Choose the tables of the domains that are created from now on
+ * @side: C or Rust
  */
 void bench_mock_use(enum tables_side side)
 {

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0 */
 /*
- * The domains of iommufd's self-test, over the tables of C or over those of Rust.
+ * The domains of iommufd's self-test, on the C or on the Rust tables.
  */
 #ifndef _IOMMU_RUST_BENCH_MOCK_H
 #define _IOMMU_RUST_BENCH_MOCK_H

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * The Rust page tables under the C ABI, held against the C ones: the same calls
- * must give the same answers, the same flushes and the same entries.
+ * Compares the Rust page tables under the C ABI with the C ones: the same calls
+ * must return the same, flush the same and leave the same entries.
  */
 #include <kunit/device.h>
 #include <linux/module.h>
@@ -91,8 +91,8 @@ static void compare_structs(struct kunit *test, struct abi *abi)
 }
 
 /*
- * C computes the size of a top that it never uses part of, and takes nonsense
- * for an answer, where the addresses do not even fill one entry of it.
+ * C cannot compute the size of the top if the addresses do not fill one of its
+ * entries, and accepts the wrong result.
  */
 static bool c_can_take(enum tables_format format, const struct tables_config *config)
 {
@@ -103,7 +103,7 @@ static bool c_can_take(enum tables_format format, const struct tables_config *co
 	return config->common.hw_max_vasz_lg2 > granule_lg2 + 9 * config->level;
 }
 
-/* What is refused, and with which error, and what comes of what is not. */
+/* Which configurations are refused, with which error, and what the others give. */
 static void test_init(struct kunit *test)
 {
 	static const u8 vasz[] = { 0, 1, 12, 30, 32, 39, 47, 48, 56, 57, 63, 64, 65 };
@@ -155,7 +155,7 @@ static void test_init(struct kunit *test)
 	KUNIT_EXPECT_GT(test, refused, 100);
 }
 
-/* The domain's driver takes leaf sizes away, as AMD's and VT-d's do. */
+/* A driver may remove leaf sizes from its domain; those of AMD-Vi and VT-d do. */
 static void restrict_sizes(struct abi *abi)
 {
 	unsigned long sizes = abi->side[TABLES_C].domain.pgsize_bitmap;
@@ -181,7 +181,7 @@ static void make_tables(struct kunit *test, const struct abi_shape *what)
 	}
 }
 
-/* Any sequence of calls. */
+/* A random sequence of calls. */
 static void test_random(struct kunit *test)
 {
 	const struct abi_shape *what = test->param_value;
@@ -201,7 +201,7 @@ static void test_random(struct kunit *test)
 	abi_sync(abi);
 }
 
-/* Beside a page that is mapped, another one is not, once its size is taken away. */
+/* Once a leaf size is removed, a page of that size is no longer mapped. */
 static void test_smallest_size_gone(struct kunit *test)
 {
 	const struct abi_shape *what = test->param_value;
@@ -231,7 +231,7 @@ static void test_smallest_size_gone(struct kunit *test)
 	abi_assert_same(test, abi);
 }
 
-/* A comparison that cannot fail shows nothing: each bit of an entry is looked at. */
+/* Checks that the comparison can fail: it must notice each bit of an entry. */
 static void test_one_bit_is_noticed(struct kunit *test)
 {
 	const struct abi_shape *what = test->param_value;
@@ -254,7 +254,7 @@ static void test_one_bit_is_noticed(struct kunit *test)
 	}
 	KUNIT_ASSERT_TRUE(test, raw_next(rust->raw, rust->common, window, U64_MAX, &item));
 	for (bit = 0; bit < 64; bit++) {
-		/* Of the leaf, and of an empty entry far behind it. */
+		/* Of the leaf, and of an empty entry of the same table. */
 		for (i = 0; i < 512; i += 256) {
 			u64 *word = item.word + i;
 			u64 value = READ_ONCE(*word);
@@ -279,7 +279,7 @@ static int abi_init(struct kunit *test)
 	abi->dev = kunit_device_register(test, "iommu_pt_abi");
 	if (IS_ERR(abi->dev))
 		return PTR_ERR(abi->dev);
-	/* The same each time, so that what fails once fails again. */
+	/* A fixed seed: a failure can be reproduced. */
 	prandom_seed_state(&abi->random, 0x70742d70616972);
 	test->priv = abi;
 	return 0;
@@ -311,5 +311,5 @@ static struct kunit_suite abi_suite = {
 
 kunit_test_suite(abi_suite);
 
-MODULE_DESCRIPTION("The Rust page tables held against the C ones");
+MODULE_DESCRIPTION("Comparison of the Rust page tables with the C ones");
 MODULE_LICENSE("GPL");

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0 */
 /*
- * The same calls by the C ABI of the page tables, on a C table and on a Rust one:
- * what they return, what they ask of their driver, and every entry.
+ * Makes the same calls through the C ABI on a C and on a Rust page table, and
+ * compares the results, the calls to the driver, and every entry.
  */
 #ifndef _IOMMU_RUST_COMPARE_ABI_H
 #define _IOMMU_RUST_COMPARE_ABI_H
@@ -16,7 +16,7 @@
 #define ABI_NR_WINDOWS 3
 
 /**
- * struct abi_shape - A table that some driver wants
+ * struct abi_shape - The configuration of a table
  * @name: Of the test
  * @format: Its format
  * @config: What is asked for
@@ -30,12 +30,12 @@ struct abi_shape {
 };
 
 /**
- * struct abi - Two tables and what is done to them
+ * struct abi - Two tables and the state of the test
  * @side: The tables
- * @gather: What an unmap has left to be flushed, of each
- * @what: Which tables they are
+ * @gather: The pending flush of each
+ * @what: Their configuration
  * @dev: A device, for tables of one that does not snoop
- * @random: What comes next
+ * @random: State of the random numbers
  */
 struct abi {
 	struct tables side[TABLES_NR_SIDES];

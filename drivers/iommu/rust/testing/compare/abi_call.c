@@ -7,8 +7,8 @@
 
 /**
  * abi_draw() - Draw a random number
- * @abi: Whose sequence it is
- * @below: What it is below; 0 for any
+ * @abi: The tables; their state of random numbers advances
+ * @below: The bound; 0 returns 0
  *
  * Returns: The number.
  */
@@ -52,7 +52,8 @@ static void compare_flushes(struct kunit *test, struct abi *abi)
  * abi_sync() - Have both flush what unmaps have left
  * @abi: The tables
  *
- * The gathers are empty then, and now and then wait for a flush of everything.
+ * The gathers are empty afterwards. Some are marked as queued, for a flush of the
+ * whole domain.
  */
 void abi_sync(struct abi *abi)
 {
@@ -227,7 +228,7 @@ static void do_dirty(struct kunit *test, struct abi *abi)
 }
 
 /**
- * abi_call() - Make any call to both, and compare what comes of it
+ * abi_call() - Make a random call on both tables, and compare the results
  * @test: The test that fails if it is not the same
  * @abi: The tables
  */

@@ -130,8 +130,8 @@ static void bad_arguments(struct kunit *test)
 }
 
 /*
- * What is known to be wrong in C, so that it is noticed when it is mended: asked
- * about the second half of a dirty leaf, it reports nothing and clears D.
+ * A known bug of C, tested so that a fix in C is noticed: for a query of the
+ * second half of a dirty leaf, C reports nothing and clears D.
  */
 static void c_loses_pages_inside_a_leaf(struct kunit *test)
 {
@@ -167,7 +167,7 @@ static void c_loses_pages_inside_a_leaf(struct kunit *test)
 	KUNIT_EXPECT_TRUE(test, pair_is_clean(pair, TABLES_C, &query, &iova));
 }
 
-/* A comparison that cannot fail shows nothing: each bit of a leaf is looked at. */
+/* Checks that the comparison can fail: it must notice each bit of a leaf. */
 static void one_bit_is_noticed(struct kunit *test)
 {
 	struct diff_priv *priv = test->priv;

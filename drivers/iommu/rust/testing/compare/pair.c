@@ -2,8 +2,8 @@
 /*
  * Two domains of one format, over the C and over the Rust tables: see pair.h.
  *
- * Nothing in here knows how a table is written.  What a query has to say is
- * worked out from the raw words before it is asked.
+ * This file does not use the code of either table. It computes the expected result
+ * of a query from the raw words of the tables before the query.
  */
 #include <linux/bitmap.h>
 #include <linux/err.h>
@@ -46,7 +46,7 @@ err:
 
 /**
  * pair_destroy() - Free both tables
- * @pair: The pair; one whose initialisation failed will do
+ * @pair: The pair; its initialisation may have failed
  */
 void pair_destroy(struct pair *pair)
 {
@@ -57,7 +57,7 @@ void pair_destroy(struct pair *pair)
 }
 
 /**
- * pair_granule() - Say what the smallest page of the format is
+ * pair_granule() - Return the size of the smallest page of the format
  * @pair: The pair
  *
  * Returns: Its size.
@@ -126,7 +126,7 @@ bool pair_equal(const struct pair *pair, struct pair_difference *difference)
 }
 
 /**
- * pair_set_dirty() - Play the hardware: set D for a write
+ * pair_set_dirty() - Set D as hardware does for a write
  * @pair: The pair, with equal tables
  * @iova: Where the write went
  *
@@ -147,7 +147,7 @@ bool pair_set_dirty(struct pair *pair, u64 iova)
 }
 
 /**
- * pair_query_is_aligned() - Tell if a query ends and begins between leaves
+ * pair_query_is_aligned() - Check that a query begins and ends between leaves
  * @pair: The pair
  * @query: The query
  *
@@ -168,7 +168,7 @@ bool pair_query_is_aligned(const struct pair *pair, const struct pair_query *que
  * pair_align_query() - Move the ends of a query to the ends of leaves
  * @pair: The pair
  * @query: The query; its last is below its first if nothing is left of it
- * @inwards: Leave out the leaves that lie partly inside, or take them in
+ * @inwards: Whether to exclude leaves that lie partly inside, or to include them
  */
 void pair_align_query(const struct pair *pair, struct pair_query *query, bool inwards)
 {
@@ -198,9 +198,9 @@ static bool leaf_is_dirty(const struct pair *pair, unsigned int side,
 }
 
 /**
- * pair_expect() - Work out what a query has to report
+ * pair_expect() - Compute what a query has to report
  * @pair: The pair; the bitmap is left in @pair->expected
- * @side: Whose raw words tell
+ * @side: Which of the two tables to read
  * @query: The query
  */
 void pair_expect(struct pair *pair, enum tables_side side, const struct pair_query *query)
@@ -226,9 +226,9 @@ void pair_expect(struct pair *pair, enum tables_side side, const struct pair_que
  * @pair: The pair; the user's bitmap is left in @pair->reported
  * @side: Which of the two
  * @query: The query
- * @gather: What is to be flushed
+ * @gather: Receives the pending flush
  *
- * Returns: what the domain said, or -EFAULT.
+ * Returns: The result of the query, or -EFAULT.
  */
 int pair_ask(struct pair *pair, enum tables_side side, const struct pair_query *query,
 	     struct iommu_iotlb_gather *gather)

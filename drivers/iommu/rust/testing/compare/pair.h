@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0 */
 /*
- * Two domains of one format, over the C and over the Rust tables, and a model
- * of what a dirty query has to say about them.
+ * Two domains of one format, one on the C and one on the Rust tables, and a model
+ * of what a dirty query has to report.
  */
 #ifndef _IOMMU_RUST_COMPARE_PAIR_H
 #define _IOMMU_RUST_COMPARE_PAIR_H

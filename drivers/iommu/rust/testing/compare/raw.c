@@ -46,7 +46,7 @@ static unsigned int amd_leaf_lg2(const struct raw_format *format, u64 item,
 const struct raw_format raw_vtdss = {
 	.present = BIT_ULL(0) | BIT_ULL(1),
 	.dirty = BIT_ULL(9),
-	/* C marks what it has flushed from the caches. */
+	/* The C tables mark an entry here once it is flushed from the caches. */
 	.table_ignored = BIT_ULL(10),
 	.granule_lg2 = 12,
 	.leaf_lg2 = bit7_leaf_lg2,
@@ -71,7 +71,7 @@ const struct raw_format raw_amdv1_mock = {
 const struct raw_format raw_x86_64 = {
 	.present = BIT_ULL(0),
 	.dirty = BIT_ULL(6),
-	/* As above. */
+	/* The mark of the C tables, as above. */
 	.table_ignored = BIT_ULL(9),
 	.granule_lg2 = 12,
 	.leaf_lg2 = bit7_leaf_lg2,
@@ -241,7 +241,7 @@ bool raw_same(const struct raw_format *format, const struct pt_common *a,
 }
 
 /**
- * raw_top_level() - Say how high a table is
+ * raw_top_level() - Return the level of the top
  * @common: The table
  *
  * Returns: The level of its top.
@@ -255,7 +255,7 @@ unsigned int raw_top_level(const struct pt_common *common)
 }
 
 /**
- * raw_top_phys() - Say where the hardware begins
+ * raw_top_phys() - Return where the hardware starts to walk
  * @common: The table
  *
  * Returns: The address of its top.

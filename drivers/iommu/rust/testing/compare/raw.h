@@ -2,10 +2,9 @@
 /*
  * Reads I/O page tables from their raw words, as a remapping unit does.
  *
- * Written from the specifications, and sharing no code with either of the
- * tables that it judges: not with drivers/iommu/generic_pt, not with
- * rust/kernel/iommu/pt.  All that it takes from them is where the top is, which
- * struct pt_common says.
+ * It is written from the specifications, and shares no code with the tables that
+ * it checks: neither with drivers/iommu/generic_pt nor with rust/kernel/iommu/pt.
+ * It takes only the address and the level of the top from struct pt_common.
  *
  * An *item* is one 64-bit word of a table.  A leaf is one item, or in AMD's
  * format a run of equal items.  Level 0 is the lowest.
@@ -36,12 +35,12 @@ extern const struct raw_format raw_x86_64;
 
 /**
  * struct raw_item - An item that is part of a leaf
- * @iova: What it translates first
- * @word: Where it is
- * @value: What it held when it was read
+ * @iova: The first address that it translates
+ * @word: Its address
+ * @value: The word that was read
  * @level: Level of its table
- * @lg2: log2 of what the item alone translates
- * @leaf_lg2: log2 of what its leaf translates
+ * @lg2: log2 of the bytes that the item alone translates
+ * @leaf_lg2: log2 of the bytes that its leaf translates
  */
 struct raw_item {
 	u64 iova;
@@ -53,7 +52,7 @@ struct raw_item {
 };
 
 /**
- * struct raw_count - What a table consists of
+ * struct raw_count - Number of tables and items
  * @tables: All tables, the top among them
  * @leaf_tables: Those that hold a leaf
  * @items: Items that are part of leaves

@@ -7,7 +7,7 @@
 
 #include "sequence.h"
 
-/* Of a mapping that has small leaves only. */
+/* Size of a mapping that has small leaves only. */
 #define SMALL_SIZE SZ_1M
 
 static u64 below(struct sequence *diff, u64 bound)
@@ -61,7 +61,7 @@ void sequence_assert_equal(struct kunit *test, struct sequence *diff)
 		    difference.level[TABLES_RUST]);
 }
 
-/* The core, and the maker of a domain, may take sizes away. */
+/* The core and the driver of a domain may remove sizes. */
 static void take_sizes_away(struct sequence *diff)
 {
 	unsigned long kept = below(diff, U64_MAX) | pair_granule(diff->pair);
@@ -136,7 +136,7 @@ static void do_unmap(struct kunit *test, struct sequence *diff)
 	struct raw_item item;
 	unsigned int side;
 
-	/* Mostly from the head of a leaf, which may be larger or smaller. */
+	/* Mostly from the start of a leaf, of any size. */
 	if (!one_in(diff, 4) && any_item(diff, &item)) {
 		iova = item.iova;
 		if (!one_in(diff, 4))
@@ -176,7 +176,7 @@ static void do_dirty(struct kunit *test, struct sequence *diff)
 
 	if (!any_item(diff, &item))
 		return;
-	/* Beside each other, or anywhere. */
+	/* In neighbouring pages, or anywhere. */
 	if (one_in(diff, 2)) {
 		while (writes--)
 			pair_set_dirty(diff->pair, item.iova + writes * pair_granule(diff->pair));
@@ -203,8 +203,8 @@ static struct pair_query any_query(struct sequence *diff)
 }
 
 /*
- * Asks one side, and holds what it said and did against the model.  It may say
- * -ERANGE where AMD's top does not reach yet.
+ * Queries one side, and compares the result with the model.  A query beyond the
+ * current top of an AMD v1 table may return -ERANGE.
  */
 static int ask_side(struct kunit *test, struct sequence *diff, enum tables_side side,
 		    const struct pair_query *query, struct iommu_iotlb_gather *gather)
@@ -236,8 +236,8 @@ static int ask_side(struct kunit *test, struct sequence *diff, enum tables_side 
 }
 
 /*
- * Inside a leaf only Rust is asked, and the C table is brought to the same state
- * by asking it about the leaves that lie inside as a whole.
+ * A query that begins or ends inside a leaf is made on the Rust table only. A query
+ * of the leaves that lie wholly inside brings the C table to the same state.
  */
 static void ask_inside_a_leaf(struct kunit *test, struct sequence *diff,
 			      const struct pair_query *query)
@@ -285,7 +285,7 @@ static void do_query(struct kunit *test, struct sequence *diff)
 }
 
 /**
- * sequence_step() - Do the next thing to both tables, and compare the answers
+ * sequence_step() - Run the next operation on both tables, and compare the results
  * @test: The test that fails if they differ
  * @diff: The sequence
  */

@@ -19,7 +19,7 @@
 /**
  * struct sequence - Where a random sequence is
  * @pair: The two tables
- * @random: What comes next
+ * @random: State of the random numbers
  * @largest: The most that one mapping may span
  * @seed: Which sequence it is
  * @step: How far it is

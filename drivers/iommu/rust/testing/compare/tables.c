@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * A paging domain without hardware, over the tables of C or over those of Rust:
- * see tables.h.
+ * A paging domain without hardware, on the C or on the Rust tables: see tables.h.
  */
 #include <linux/kernel.h>
 #include <linux/module.h>
@@ -22,7 +21,7 @@ static struct tables *tables_of(struct iommu_domain *domain)
 	return container_of(domain, struct tables, domain);
 }
 
-/* There is no IOTLB: only the tables that waited for the flush are freed. */
+/* There is no IOTLB to flush: this frees the tables that wait for the flush. */
 static void tables_sync(struct iommu_domain *domain,
 			struct iommu_iotlb_gather *gather)
 {
@@ -54,7 +53,7 @@ static const struct pt_iommu_driver_ops tables_driver_ops = {
 	.get_top_lock = tables_top_lock,
 };
 
-/* What the drivers of each format ask for; the mock's is iommufd's selftest. */
+/* What the C driver of each format asks for; that of the mock is iommufd's self-test. */
 static const struct tables_config usual[TABLES_NR_FORMATS] = {
 	[TABLES_VTDSS] = {
 		.common = {
@@ -101,7 +100,7 @@ struct tables_kind {
 	bool (*hw_info)(struct tables *tables, struct tables_top *top);
 };
 
-/* A kind is a format, or a format with _rust behind it. */
+/* A kind is the name of a format, with _rust appended for the Rust tables. */
 #define TABLES_KIND(kind, format, member, level_member, kind_hw_info)           \
 	static int kind##_init(struct tables *tables,                           \
 			       const struct tables_config *config)              \
@@ -180,7 +179,7 @@ static const struct tables_kind *const kinds[TABLES_NR_FORMATS][TABLES_NR_SIDES]
 };
 
 /**
- * tables_format_name() - Name a format
+ * tables_format_name() - Return the name of a format
  * @format: The format
  *
  * Returns: The name, as in the names of its functions.
@@ -198,7 +197,7 @@ const char *tables_format_name(enum tables_format format)
 }
 
 /**
- * tables_track() - Tell if tables of a format can be asked for dirty pages
+ * tables_track() - Check whether tables of a format support dirty queries
  * @format: The format
  *
  * Returns: false for x86-64: under this ABI its leaves are dirty when they are
@@ -210,13 +209,13 @@ bool tables_track(enum tables_format format)
 }
 
 /**
- * tables_init_as() - Make an empty table for a driver with wishes
+ * tables_init_as() - Create an empty table with a given configuration
  * @tables: What to fill
  * @format: Its format
- * @side: Whose table
+ * @side: C or Rust
  * @config: What the driver asks for
  *
- * Returns: -EOPNOTSUPP if this kernel has no such table, or what the table says.
+ * Returns: -EOPNOTSUPP if this kernel has no such table, or the result of its init.
  */
 int tables_init_as(struct tables *tables, enum tables_format format,
 		   enum tables_side side, const struct tables_config *config)
@@ -239,10 +238,10 @@ int tables_init_as(struct tables *tables, enum tables_format format,
 }
 
 /**
- * tables_init() - Make an empty table as the drivers of its format do
+ * tables_init() - Create an empty table as the driver of its format does
  * @tables: What to fill
  * @format: Its format
- * @side: Whose table
+ * @side: C or Rust
  *
  * Returns: -EOPNOTSUPP if this kernel has no such table.
  */
@@ -253,9 +252,9 @@ int tables_init(struct tables *tables, enum tables_format format,
 }
 
 /**
- * tables_hw_info() - Say what the hardware is told
+ * tables_hw_info() - Return what a driver writes to the hardware
  * @tables: The domain
- * @top: Where the answer goes
+ * @top: Receives the values
  *
  * Returns: false if there is no hardware for the format.
  */
@@ -277,7 +276,7 @@ unsigned long tables_waiting(struct iommu_iotlb_gather *gather)
 
 /**
  * tables_destroy() - Free all tables of a domain
- * @tables: The domain; one whose initialisation failed will do
+ * @tables: The domain; its initialisation may have failed
  */
 void tables_destroy(struct tables *tables)
 {

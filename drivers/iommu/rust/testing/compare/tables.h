@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: GPL-2.0 */
 /*
- * A paging domain without hardware, over the tables of C or over those of Rust.
+ * A paging domain without hardware, on the C or on the Rust tables.
  *
- * Both are a struct iommu_domain with the same configuration, and a test
- * drives either through the calls of the IOMMU core.  Only the function that
- * makes it differs.
+ * Both are a struct iommu_domain with the same configuration, which a test
+ * uses through the functions of the IOMMU core.  Only the function that
+ * creates it differs.
  */
 #ifndef _IOMMU_RUST_COMPARE_TABLES_H
 #define _IOMMU_RUST_COMPARE_TABLES_H
@@ -32,8 +32,8 @@ enum tables_side {
 };
 
 /**
- * struct tables_config - What a driver asks for, in the words of all formats
- * @common: What all formats have
+ * struct tables_config - What a driver asks for, for any format
+ * @common: The part that all formats have
  * @level: The level to start with
  * @dev: The device that walks the tables; only needed if it does not snoop
  */
@@ -44,9 +44,9 @@ struct tables_config {
 };
 
 /**
- * struct tables_top - What a driver tells the hardware
- * @phys: Where the top is
- * @number: How high it is, as the format counts
+ * struct tables_top - What a driver writes to the hardware
+ * @phys: Address of the top
+ * @number: Its level, as the hardware encodes it
  */
 struct tables_top {
 	u64 phys;
@@ -54,15 +54,15 @@ struct tables_top {
 };
 
 /**
- * struct tables - A domain and what is known about it
- * @domain: For the calls of the core
- * @raw: For reading the tables without their code
- * @common: Where their top is, and what the C tables know about themselves
+ * struct tables - A domain and a record of the calls to its driver
+ * @domain: For the functions of the IOMMU core
+ * @raw: Reads the tables without their code
+ * @common: The top and the properties of the tables
  * @flushed_from: First address of the last flush
  * @flushed_last: Last address of the last flush
  * @flushes: How often the core asked for a flush
  * @freed: How many tables the flushes freed
- * @told_level: The level of the top that the driver was told last, 0 if none
+ * @told_level: The level that change_top() was called with last, 0 if never
  */
 struct tables {
 	union {

@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0 */
 /*
- * The names of the C page tables, for the Rust ones: what a file of this folder
- * is made of.
+ * Defines the functions of a C page table as calls of those of the Rust one.
  */
 #ifndef _RUST_IOMMU_PT_ALIAS_H
 #define _RUST_IOMMU_PT_ALIAS_H

@@ -195,9 +195,12 @@ pub(super) unsafe trait CFormat: 'static {
 
 /// Implements [`CFormat`], after checking the layouts.
 macro_rules! c_format {
-    ($(#[$doc:meta])* $name:ident, $format:ty, $table:ident.$common:ident, $config:ident.$top:ident, {
-        $($items:tt)*
-    }) => {
+    (
+        $(#[$doc:meta])*
+        $name:ident, $format:ty, $table:ident.$common:ident, $config:ident.$top:ident, {
+            $($items:tt)*
+        }
+    ) => {
         $(#[$doc])*
         pub(super) enum $name {}
 

@@ -188,7 +188,8 @@ pub(super) unsafe fn init<C: CFormat>(
     let shape = Shape::new::<C>(config)?;
     let has = C::effective(shape.features);
     let incoherent = has.has(Features::DMA_INCOHERENT);
-    // SAFETY: As above; `driver_ops` is null or valid (contract).
+    // SAFETY: `raw` is initialised, and no other code uses it; its `driver_ops` is null or valid
+    // (contract).
     let (ops, device) = unsafe { ((*raw).iommu.driver_ops.as_ref(), (*raw).iommu.iommu_device) };
 
     if has.has(Features::DYNAMIC_TOP) {
@@ -211,15 +212,16 @@ pub(super) unsafe fn init<C: CFormat>(
         return Err(EOPNOTSUPP);
     }
 
-    // SAFETY: As above.
+    // SAFETY: `raw` is initialised, and no other code uses it (contract).
     fill_domain::<C>(unsafe { &mut (*raw).iommu.domain }, &shape);
 
-    // SAFETY: The struct is valid, and if `incoherent`, so is the device.
+    // SAFETY: `raw` is valid. Its device is null or stays valid as long as the table is used
+    // (contract), which is longer than `mem` is.
     let mem = unsafe { DomainTables::new(&raw const (*raw).iommu, incoherent) };
     let levels = shape.start + 1;
     let top = Tree::<C::Format, _>::new_top(&mem, !incoherent, levels, Gfp::from_raw(gfp))?;
 
-    // SAFETY: As above.
+    // SAFETY: `raw` is initialised, and no other code uses it (contract).
     unsafe {
         // CAST: `uintptr_t` has 64 bits here.
         (*raw).common.top_of_table = top as usize;

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * What generic_pt/fmt/iommu_mock.c defines, from the Rust page tables.
+ * Defines the functions of generic_pt/fmt/iommu_mock.c, on the Rust page tables.
  */
 #include "alias.h"
 

@@ -33,9 +33,9 @@ pub(super) struct DomainTables {
     incoherent: *mut bindings::device,
 }
 
-// SAFETY: The device is only used by functions that take it from any thread.
+// SAFETY: The functions of C that get the device may be called from any thread.
 unsafe impl Send for DomainTables {}
-// SAFETY: As above.
+// SAFETY: The functions of C that get the device may be called from any thread, at the same time.
 unsafe impl Sync for DomainTables {}
 
 impl DomainTables {
@@ -66,7 +66,7 @@ impl DomainTables {
     ///
     /// # Safety
     ///
-    /// `list` is initialised and the caller's own; its pages are tables of this memory.
+    /// `list` is initialised, and the caller has it for itself. It has tables of this memory only.
     #[inline]
     pub(super) unsafe fn stop_incoherent(&self, list: *mut bindings::iommu_pages_list) {
         if !self.incoherent.is_null() {
@@ -110,8 +110,9 @@ unsafe impl TableMem for DomainTables {
             // which has it from `pages`.
             unsafe { self.pages.free(table) }
         } else {
-            // SAFETY: As above; the device is valid by the type invariants, and is the one that
-            // `alloc()` prepared the page for.
+            // SAFETY: By the contract of the trait, nothing uses the table; it came from `alloc()`.
+            // The device is valid by the type invariants, and is the one that `alloc()` prepared
+            // the page for.
             unsafe {
                 bindings::iommu_pages_free_incoherent(table.as_ptr().cast(), self.incoherent);
             }

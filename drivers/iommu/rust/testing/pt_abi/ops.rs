@@ -162,7 +162,8 @@ impl<C: CFormat> Ops<C> {
             }
         }
 
-        // SAFETY: `map()` has the same contract. The claim above is gone.
+        // SAFETY: `iommu` is that of a live table of the format `C`, no other caller works on the
+        // range, and `mapped` is valid for reads and writes (contract). The claim above is gone.
         from_result(|| unsafe { Self::map(iommu, iova, paddr, len, prot, gfp, mapped) }.map(|()| 0))
     }
 
@@ -349,7 +350,7 @@ impl<C: CFormat> Ops<C> {
         // SAFETY: `dirty` is a valid dirty bitmap, so it is not null; its bitmap covers the range,
         // and the caller has all of it for itself (contract).
         let mut sink = unsafe { DirtyBitmap::from_raw(NonNull::new_unchecked(dirty), range) };
-        // CAST: As above.
+        // CAST: `unsigned long` has 64 bits here.
         let clear = flags as u64 & u64::from(bindings::IOMMU_DIRTY_NO_CLEAR) == 0;
 
         table.tree().read_and_clear_dirty(&claim, clear, &mut sink)

@@ -1,16 +1,17 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The C ABI of the page tables: `struct pt_iommu` on the Rust tables.
+//! The C ABI of the page tables: `struct pt_iommu` on the Rust tables. For tests only.
 //!
-//! C drivers ask the kernel's generic page tables (`include/linux/generic_pt/iommu.h`) for a table
-//! of a format and get a struct that they embed in their domain, with operations. This module fills
-//! the same structs from [`kernel::iommu::pt`]. C code reads the same values in them and gets the same
-//! results as from the C implementation (`drivers/iommu/generic_pt/iommu_pt.h`).
+//! A C driver embeds a struct of the kernel's generic page tables
+//! (`include/linux/generic_pt/iommu.h`) in its domain, which they fill with a table of a format and
+//! with operations. This crate fills the same structs from [`kernel::iommu::pt`]. C code reads the
+//! same values in them and gets the same results as from the C implementation
+//! (`drivers/iommu/generic_pt/iommu_pt.h`).
 //!
-//! | C | here |
+//! | C | This crate |
 //! | --- | --- |
 //! | `PT_SUPPORTED_FEATURES` and the limits of a format | `format.rs`, one trait |
-//! | `struct pt_iommu_<format>`, `struct pt_common` | `table.rs`: the [`kernel::iommu::pt::Tree`] in it |
+//! | `struct pt_iommu_<format>`, `struct pt_common` | `table.rs`, as a tree of `pt` |
 //! | `pt_iommu_<format>_init()` | `init.rs` |
 //! | `struct pt_iommu_ops` and the rest of the functions | `ops.rs` |
 //! | `struct iommu_iotlb_gather`, `struct pt_iommu_driver_ops` | `gather.rs` |
@@ -20,12 +21,12 @@
 //!
 //! - A dirty query is clipped: a leaf that reaches beyond it is reported for its part and stays
 //!   dirty. C reports all of it, past the end of the bitmap, or loses the part before its start.
-//! - Incoherent tables cannot be asked for dirty pages (`-EOPNOTSUPP`). No C driver asks.
+//! - Incoherent tables refuse dirty queries (`-EOPNOTSUPP`). No C driver makes one.
 //! - Tables that would have to be encrypted (`sme_me_mask`) are refused (`-EOPNOTSUPP`).
-//! - With sign extension, addresses whose high bits are all set and whose sign bit is not are out
-//!   of range. C treats them as aliases of others.
+//! - With sign extension, addresses whose high bits are all set and whose sign bit is clear are out
+//!   of range. C treats them as aliases of other addresses.
 //! - A mapping that ends beyond the output addresses is refused as a whole (`-ERANGE`), and so is
-//!   one whose length is no multiple of the smallest page (`-ENXIO`). C maps something.
+//!   one whose length is not a multiple of the smallest page (`-ENXIO`). C does not refuse them.
 
 mod format;
 mod gather;
@@ -73,7 +74,9 @@ macro_rules! c_functions {
                 cfg: *const bindings::[<$struct _cfg>],
                 gfp: bindings::gfp_t,
             ) -> c_int {
-                // SAFETY: `init()` has the same contract.
+                // SAFETY: `table` is initialised, no other code uses it, and its `driver_ops` and
+                // `iommu_device` are null or valid as long as it is used; `cfg` is valid and does
+                // not change (contract).
                 from_result(|| unsafe { init::init::<$format>(table, cfg, gfp) }.map(|()| 0))
             }
 
@@ -88,7 +91,8 @@ macro_rules! c_functions {
                 domain: *mut bindings::iommu_domain,
                 iova: bindings::dma_addr_t,
             ) -> bindings::phys_addr_t {
-                // SAFETY: `Ops::iova_to_phys()` has the same contract.
+                // SAFETY: `domain` is that of a live table of this format, and no caller maps or
+                // unmaps the address meanwhile (contract).
                 unsafe { Ops::<$format>::iova_to_phys(domain, iova) }
             }
 
@@ -111,7 +115,10 @@ macro_rules! c_functions {
                 dirty: *mut bindings::iommu_dirty_bitmap,
             ) -> c_int {
                 from_result(|| {
-                    // SAFETY: `Ops::read_and_clear_dirty()` has the same contract.
+                    // SAFETY: `domain` is that of a live table of this format, and no caller maps
+                    // or unmaps anything in the range meanwhile. `dirty` is a valid dirty bitmap;
+                    // its `bitmap` is null or covers the range, its `gather` is null or
+                    // initialised, and the caller has all three for itself (contract).
                     unsafe {
                         Ops::<$format>::read_and_clear_dirty(domain, iova, size, flags, dirty)
                     }

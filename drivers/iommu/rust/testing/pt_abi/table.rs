@@ -253,7 +253,8 @@ impl<C: CFormat> Table<'_, C> {
     /// The level of the current top table.
     #[inline]
     pub(super) fn top_level(&self) -> u8 {
-        // SAFETY: An atomic is valid for reads and aligned.
+        // SAFETY: `top()` returns a reference to an atomic, so its word is valid for reads and
+        // aligned.
         level_of(unsafe { read_once(self.top().as_ptr()) })
     }
 

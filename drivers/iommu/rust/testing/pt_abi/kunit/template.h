@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0 */
 /*
- * generic_pt/fmt/iommu_template.h for the suite of kunit_iommu_pt.h alone, on
- * the Rust tables.  That of kunit_generic_pt.h tests the C macros of a format,
- * and knows the formats by their names.
+ * Does what generic_pt/fmt/iommu_template.h does, for the suite of
+ * kunit_iommu_pt.h only, on the Rust tables.  The suite of kunit_generic_pt.h
+ * tests the C macros of a format.
  *
  * Comes after the header of the format.  PT_FMT_VARIANT must end with "rust", as
  * the functions of <linux/rust_iommu_pt.h> do.  PT_SUPPORTED_FEATURES has to be
@@ -18,7 +18,7 @@
 #include "../../../../generic_pt/pt_common.h"
 #include "../../../../generic_pt/kunit_iommu_pt.h"
 
-/* The suite declares it and has it from kunit_generic_pt.h. */
+/* The suite declares this function, and kunit_generic_pt.h defines it. */
 static void do_map(struct kunit *test, pt_vaddr_t va, pt_oaddr_t pa, pt_vaddr_t len)
 {
 	struct kunit_iommu_priv *priv = test->priv;
