@@ -21,23 +21,28 @@ use super::{
     attach::Attachments,
     ffi,
     gather::IotlbGather,
-    ops::{
-        dirty_ops::DirtyTable,
-        domain_ops::DomainTable,
-        Driver,
-        PagingDomain, //
-    },
-    pages::{
+    hw::pages::{
         KernelTables,
         KernelWalk, //
+    },
+    ops::{
+        Driver,
+        PagingDomain, //
     },
     pt::{
         Iova,
         Range,
         Walks, //
     },
-    unflushed::Unflushed, //
+    vtable::{
+        dirty::DirtyTable,
+        domain::DomainTable, //
+    }, //
 };
+
+pub(super) mod unflushed;
+
+use unflushed::Unflushed;
 
 /// What a paging domain must be able to do.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -18,7 +18,7 @@ use kernel::{
 use super::{
     domain::Flush,
     ffi,
-    pages::KernelTables,
+    hw::pages::KernelTables,
     pt::{
         DetachedTable,
         Gather,

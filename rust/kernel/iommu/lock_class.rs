@@ -35,9 +35,9 @@ classes! {
     attachments_view = "iommu::attach::Attachments::view";
     slots_held = "iommu::attach::Slots::held";
     domain_ids_known = "iommu::domain_id::DomainIds::known";
-    isolate_members = "iommu::isolate::Members::list";
+    isolate_members = "iommu::registry::isolate::Members::list";
     holder_running = "iommu::lifecycle::Holder::running";
-    unflushed_state = "iommu::unflushed::Unflushed::state";
-    ring_slots = "iommu::ring::Queue::slots";
+    unflushed_state = "iommu::domain::unflushed::Unflushed::state";
+    ring_slots = "iommu::hw::ring::Queue::slots";
     registry_state = "iommu::registry::Inner::state";
 }

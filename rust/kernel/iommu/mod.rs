@@ -18,24 +18,24 @@
 //! | --- | --- |
 //! | [`ops`] | `struct iommu_ops`, `iommu_domain_ops`, `iommu_dirty_ops`; the order of the locks |
 //! | [`registry`] | `struct iommu_device`: registration, release |
-//! | `isolate` | no more requests from devices whose unit does not answer |
+//! | `registry::isolate` | no more requests from devices whose unit does not answer |
 //! | [`lifecycle`] | a driver's module: loading, release, unloading |
 //! | [`device`] | what a driver says about a device: capabilities, group, default domain |
 //! | [`domain`] | `struct iommu_domain` of the paging kind |
 //! | [`attach`] | prepare, install, commit; what has to be flushed; dirty tracking of all devices |
 //! | [`gather`] | `struct iommu_iotlb_gather`: pending flushes, tables to be freed after them |
 //! | [`dirty`] | `struct iommu_dirty_bitmap`: where dirty pages are reported |
-//! | `unflushed` | what hardware may write unseen since a flush has failed |
+//! | `domain::unflushed` | what hardware may write unseen since a flush has failed |
 //! | [`resv`] | `struct iommu_resv_region` |
 //! | [`pt`] | I/O page tables in Rust, for several formats |
-//! | [`pages`], [`ring`] | memory that hardware walks or fetches: tables, rings of commands |
-//! | [`mmio`] | registers at a physical address |
-//! | [`acpi`], [`reader`] | firmware tables, which are not to be trusted |
-//! | [`pci`], [`place`] | where a function is, and the requester IDs that it uses |
-//! | [`pasid`] | the switch of a function's PASIDs |
-//! | [`function`], [`msi`] | a unit that is a PCI function itself, and its interrupt |
+//! | [`hw::pages`], [`hw::ring`] | memory that hardware walks or fetches: tables, rings of commands |
+//! | [`hw::mmio`] | registers at a physical address |
+//! | [`firmware`] | firmware tables, which are not to be trusted |
+//! | [`pci::function`], [`pci::source_ids`] | where a function is, and the requester IDs that it uses |
+//! | [`pci::pasid`] | the switch of a function's PASIDs |
+//! | [`pci::unit`], [`pci::msi`] | a unit that is a PCI function itself, and its interrupt |
 //! | [`domain_id`], [`ids`] | what units cache the translations of a domain under; free numbers |
-//! | [`grow`], [`ratelimit`] | vectors under a spinlock; a limit for messages |
+//! | [`locked_vec`], [`ratelimit`] | vectors under a spinlock; a limit for messages |
 //!
 //! A dirty page on its way: the core calls `read_and_clear_dirty`; the driver's domain hands the
 //! claimed range and the [`dirty::DirtyBitmap`] to [`pt::PageTable::read_and_clear_dirty`]; that
@@ -46,8 +46,6 @@ pub mod pgtable;
 
 #[cfg(CONFIG_RUST_IOMMU)]
 pub mod pt;
-#[cfg(CONFIG_RUST_IOMMU)]
-pub mod reader;
 
 #[cfg(CONFIG_RUST_IOMMU)]
 mod ffi;
@@ -56,8 +54,6 @@ mod lock_class;
 #[cfg(CONFIG_RUST_IOMMU)]
 mod prot;
 
-#[cfg(all(CONFIG_RUST_IOMMU, CONFIG_ACPI))]
-pub mod acpi;
 #[cfg(CONFIG_RUST_IOMMU)]
 pub mod attach;
 #[cfg(CONFIG_RUST_IOMMU)]
@@ -68,32 +64,22 @@ pub mod dirty;
 pub mod domain;
 #[cfg(CONFIG_RUST_IOMMU)]
 pub mod domain_id;
-#[cfg(all(CONFIG_RUST_IOMMU, CONFIG_PCI))]
-pub mod function;
+#[cfg(CONFIG_RUST_IOMMU)]
+pub mod firmware;
 #[cfg(CONFIG_RUST_IOMMU)]
 pub mod gather;
 #[cfg(CONFIG_RUST_IOMMU)]
-pub mod grow;
+pub mod hw;
 #[cfg(CONFIG_RUST_IOMMU)]
 pub mod ids;
 #[cfg(CONFIG_RUST_IOMMU)]
-mod isolate;
-#[cfg(CONFIG_RUST_IOMMU)]
 pub mod lifecycle;
-#[cfg(all(CONFIG_RUST_IOMMU, CONFIG_HAS_IOMEM))]
-pub mod mmio;
-#[cfg(all(CONFIG_RUST_IOMMU, CONFIG_PCI_MSI))]
-pub mod msi;
+#[cfg(CONFIG_RUST_IOMMU)]
+pub mod locked_vec;
 #[cfg(CONFIG_RUST_IOMMU)]
 pub mod ops;
-#[cfg(CONFIG_RUST_IOMMU)]
-pub mod pages;
-#[cfg(all(CONFIG_RUST_IOMMU, CONFIG_PCI_PASID))]
-pub mod pasid;
 #[cfg(all(CONFIG_RUST_IOMMU, CONFIG_PCI))]
 pub mod pci;
-#[cfg(all(CONFIG_RUST_IOMMU, CONFIG_PCI))]
-pub mod place;
 #[cfg(CONFIG_RUST_IOMMU)]
 pub mod ratelimit;
 #[cfg(CONFIG_RUST_IOMMU)]
@@ -101,6 +87,4 @@ pub mod registry;
 #[cfg(CONFIG_RUST_IOMMU)]
 pub mod resv;
 #[cfg(CONFIG_RUST_IOMMU)]
-pub mod ring;
-#[cfg(CONFIG_RUST_IOMMU)]
-mod unflushed;
+mod vtable;

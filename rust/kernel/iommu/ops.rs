@@ -61,7 +61,7 @@ use super::{
         Geometry, //
     },
     gather::IotlbGather,
-    pages::{
+    hw::pages::{
         Gfp,
         KernelWalk, //
     },
@@ -77,10 +77,6 @@ use super::{
 };
 
 mod confirms;
-pub(super) mod device_ops;
-pub(super) mod dirty_ops;
-pub(super) mod domain_ops;
-pub(super) mod static_ops;
 
 pub use confirms::Confirms;
 

@@ -43,17 +43,21 @@ use super::{
     },
     device::UnitInfo,
     ffi,
-    isolate::Members,
     lock_class,
     ops::{
-        device_ops::DeviceTable,
-        static_ops::StaticTable,
         Driver,
         PagingDomain, //
+    },
+    vtable::{
+        device::DeviceTable,
+        static_domains::StaticTable, //
     }, //
 };
 
+pub(super) mod isolate;
 mod owners;
+
+use isolate::Members;
 
 /// Where the callbacks of a driver find it: a `static` of the driver's module.
 ///

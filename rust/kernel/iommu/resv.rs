@@ -14,7 +14,7 @@ use kernel::{
 
 use super::{
     ffi,
-    pages::Gfp,
+    hw::pages::Gfp,
     prot,
     pt::{
         Prot,

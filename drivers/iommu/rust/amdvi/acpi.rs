@@ -12,7 +12,7 @@
 pub(crate) mod scope;
 
 use kernel::{
-    iommu::reader::{
+    iommu::firmware::reader::{
         Reader,
         Record,
         RecordHeader,

@@ -29,7 +29,7 @@ pub(crate) mod desc;
 mod tests;
 
 use kernel::{
-    iommu::ring,
+    iommu::hw::ring,
     prelude::*,
     sync::{
         atomic::{

@@ -30,13 +30,13 @@ use kernel::{
             DomainIds, //
         },
         gather::IotlbGather,
-        ops::PagingDomain,
-        pages::{
+        hw::pages::{
             Gfp,
             KernelTables,
             KernelWalk,
             TablePages, //
         },
+        ops::PagingDomain,
         pt::{
             fmt::{
                 AmdV1,

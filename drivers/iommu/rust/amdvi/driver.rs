@@ -16,12 +16,14 @@ use kernel::{
             Probed, //
         },
         domain::AllocFlags,
-        function::UnitFunction,
         ops::{
             Confirms,
             Driver, //
         },
-        place::Place,
+        pci::{
+            source_ids::Place,
+            unit::UnitFunction, //
+        },
         pt::{
             Prot,
             Range, //

@@ -18,11 +18,11 @@ pub(crate) mod writer;
 
 use kernel::{
     iommu::{
-        grow,
-        pages::{
+        hw::pages::{
             Gfp,
             TablePages, //
-        }, //
+        },
+        locked_vec, //
     },
     new_spinlock_irq,
     prelude::*,
@@ -117,7 +117,7 @@ impl DeviceTable {
         if u32::from(source) >= self.sources() {
             return Err(ENODEV);
         }
-        grow::push(&self.claims, Claim { source, owner })
+        locked_vec::push(&self.claims, Claim { source, owner })
     }
 
     /// Another function that claims one of the requester IDs `sources`, so that it cannot be told

@@ -8,7 +8,7 @@
 
 use kernel::{
     device::Device,
-    iommu::place::Place,
+    iommu::pci::source_ids::Place,
     prelude::*,
     sync::Arc, //
 };
@@ -176,7 +176,7 @@ impl Drop for Endpoint {
 mod tests {
     use super::*;
     use crate::unit::tests::unit_until;
-    use kernel::iommu::function::UnitFunction;
+    use kernel::iommu::pci::unit::UnitFunction;
 
     /// The requester ID of a device that there is not.
     const SOURCE: u16 = 0x108;

@@ -6,7 +6,7 @@
 
 use kernel::{
     fmt,
-    iommu::pages::{
+    iommu::hw::pages::{
         Gfp,
         TablePages, //
     },

@@ -10,7 +10,7 @@
 //! one. The caller that changes it flushes what hardware remembers of the old one.
 
 use kernel::{
-    iommu::pages::{
+    iommu::hw::pages::{
         Gfp,
         TablePages, //
     },

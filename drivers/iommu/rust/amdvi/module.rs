@@ -4,13 +4,13 @@
 
 use kernel::{
     iommu::{
-        acpi::Table,
         device::UnitInfo,
+        firmware::acpi::Table,
+        hw::mmio,
         lifecycle::{
             self,
             Lifecycle, //
         },
-        mmio,
         ops::Driver,
         registry::Registration, //
     },

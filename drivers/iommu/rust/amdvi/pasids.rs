@@ -19,8 +19,10 @@ use kernel::{
     device,
     iommu::{
         domain_id::DomainId,
-        pasid,
-        pci::Function, //
+        pci::{
+            function::Function,
+            pasid, //
+        }, //
     },
     new_mutex,
     prelude::*,

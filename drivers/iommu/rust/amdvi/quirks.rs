@@ -17,7 +17,7 @@
 //! [`Capability::PciAts`]: kernel::iommu::device::Capability::PciAts
 
 use kernel::{
-    iommu::function::{
+    iommu::pci::unit::{
         self,
         UnitFunction, //
     },
@@ -104,7 +104,7 @@ fn mend_746(config: &impl Config) -> Result<bool> {
 ///
 /// `EIO` if the unit has an erratum that cannot be mended, which has been reported.
 pub(crate) fn mend(number: usize, segment: u16, source: u16) -> Result {
-    if !has_erratum_746(function::processor()) {
+    if !has_erratum_746(unit::processor()) {
         return Ok(());
     }
     let mended = UnitFunction::find(segment, source)

@@ -23,13 +23,17 @@ use kernel::{
     io::Io,
     iommu::{
         domain_id::HasDomainIds,
-        function::UnitFunction,
+        hw::{
+            mmio::PhysMem,
+            ring, //
+        },
         ids::IdSet,
-        mmio::PhysMem,
-        msi,
         ops::Driver,
-        ratelimit::RateLimit,
-        ring, //
+        pci::{
+            msi,
+            unit::UnitFunction, //
+        },
+        ratelimit::RateLimit, //
     },
     prelude::*,
     sync::{

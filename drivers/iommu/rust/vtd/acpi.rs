@@ -14,7 +14,7 @@
 pub(crate) mod scope;
 
 use kernel::{
-    iommu::reader::{
+    iommu::firmware::reader::{
         Reader,
         Record,
         RecordHeader,

@@ -27,12 +27,12 @@ use kernel::{
             DomainIds, //
         },
         gather::IotlbGather,
-        ops::PagingDomain,
-        pages::{
+        hw::pages::{
             Gfp,
             KernelTables,
             KernelWalk, //
         },
+        ops::PagingDomain,
         pt::{
             fmt::{
                 VtdSs,

@@ -8,7 +8,6 @@ use kernel::{
     bindings,
     device::Device,
     iommu::{
-        acpi::node_of,
         attach::Slot,
         device::{
             Capability,
@@ -17,11 +16,12 @@ use kernel::{
             Probed, //
         },
         domain::AllocFlags,
+        firmware::acpi::node_of,
         ops::{
             Confirms,
             Driver, //
         },
-        place::Place,
+        pci::source_ids::Place,
         pt::{
             Prot,
             Range, //

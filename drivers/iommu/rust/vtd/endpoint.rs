@@ -11,7 +11,7 @@
 use kernel::{
     iommu::{
         attach::Slot,
-        place::Place, //
+        pci::source_ids::Place, //
     },
     prelude::*,
     sync::Arc, //

@@ -14,7 +14,7 @@ pub(crate) mod flush;
 pub(crate) mod writer;
 
 use kernel::{
-    iommu::pages::{
+    iommu::hw::pages::{
         Gfp,
         TablePages, //
     },

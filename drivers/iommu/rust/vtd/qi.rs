@@ -19,7 +19,7 @@ pub(crate) mod desc;
 mod tests;
 
 use kernel::{
-    iommu::ring,
+    iommu::hw::ring,
     prelude::*,
     sizes::SZ_8K, //
 };

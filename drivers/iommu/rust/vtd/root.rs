@@ -13,7 +13,7 @@
 
 use kernel::{
     bitfield,
-    iommu::pages::{
+    iommu::hw::pages::{
         Gfp,
         TablePages, //
     },

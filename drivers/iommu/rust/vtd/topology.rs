@@ -4,7 +4,7 @@
 
 use kernel::{
     device::Device,
-    iommu::pci::Function,
+    iommu::pci::function::Function,
     prelude::*, //
 };
 

@@ -30,8 +30,8 @@ use kernel::{
     },
     iommu::{
         domain_id::HasDomainIds,
+        hw::mmio::PhysMem,
         ids::IdSet,
-        mmio::PhysMem,
         ratelimit::RateLimit, //
     },
     prelude::*,

@@ -8,7 +8,7 @@
 
 use kernel::prelude::*;
 
-use super::super::grow::Room;
+use super::super::locked_vec::Room;
 
 /// The tags of all attachments, each once and in the order in which they came, with the number of
 /// attachments that have it.

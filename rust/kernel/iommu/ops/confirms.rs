@@ -11,7 +11,7 @@ use super::{
         attach::Attachments,
         domain::Flush,
         gather::IotlbGather,
-        pages::TablePages,
+        hw::pages::TablePages,
         pt::{
             DetachedTable,
             Gather,

@@ -19,7 +19,7 @@ mod vtd {
 mod amdvi {
     pub(crate) mod acpi;
 }
-#[path = "../../../../rust/kernel/iommu/reader.rs"]
+#[path = "../../../../rust/kernel/iommu/firmware/reader.rs"]
 pub mod reader;
 
 pub mod alloc;
@@ -35,7 +35,9 @@ pub use std::fmt;
 
 /// The module of the reader in the `kernel` crate.
 pub mod iommu {
-    pub use crate::reader;
+    pub mod firmware {
+        pub use crate::reader;
+    }
 }
 
 /// The parts of the kernel's prelude that the parsers use.

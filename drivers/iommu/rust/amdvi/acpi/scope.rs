@@ -7,7 +7,7 @@
 //! requester IDs it names. Pure.
 
 use kernel::{
-    iommu::reader::{
+    iommu::firmware::reader::{
         Reader,
         TableError, //
     },

@@ -12,8 +12,8 @@
 use kernel::{
     iommu::{
         gather::IotlbGather,
-        grow,
-        pages::KernelTables,
+        hw::pages::KernelTables,
+        locked_vec,
         pt::{
             DetachedTable,
             Gather,
@@ -62,7 +62,7 @@ impl Users {
 
     /// Adds a user. May sleep.
     pub(super) fn add(&self, user: User) -> Result {
-        grow::push(&self.list, user)
+        locked_vec::push(&self.list, user)
     }
 
     /// Runs `point`, which points a user to the tables. The top does not change meanwhile.

@@ -11,9 +11,9 @@ use kernel::{
         poll::read_poll_timeout_atomic,
         Io, //
     },
-    iommu::{
-        function::UnitFunction,
-        msi::Interrupt, //
+    iommu::pci::{
+        msi::Interrupt,
+        unit::UnitFunction, //
     },
     prelude::*,
     str::CString,

@@ -9,10 +9,12 @@
 use kernel::{
     io::Io,
     iommu::{
-        function::UnitFunction,
+        hw::{
+            mmio::PhysMem,
+            pages, //
+        },
         ids::IdSet,
-        mmio::PhysMem,
-        pages,
+        pci::unit::UnitFunction,
         ratelimit::RateLimit, //
     },
     new_mutex,

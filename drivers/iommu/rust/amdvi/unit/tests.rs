@@ -28,7 +28,7 @@ use crate::{
     }, //
 };
 use kernel::{
-    iommu::msi::Interrupt,
+    iommu::pci::msi::Interrupt,
     str::CString,
     sync::Arc, //
 };

@@ -7,7 +7,7 @@ use core::mem::offset_of;
 use kernel::{
     bindings,
     iommu::{
-        pages::{
+        hw::pages::{
             self,
             Gfp, //
         },

@@ -8,7 +8,7 @@ use kernel::{
     bindings,
     error::to_result,
     iommu::{
-        pages::{
+        hw::pages::{
             Gfp,
             KernelTables, //
         },

@@ -21,7 +21,7 @@ use kernel::{
             IotlbGather,
             LocalGather, //
         },
-        pages::Gfp,
+        hw::pages::Gfp,
         pt::{
             Exclusive,
             PhysAddr,

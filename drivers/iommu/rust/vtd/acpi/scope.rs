@@ -8,7 +8,7 @@
 //! the device. Pure.
 
 use kernel::{
-    iommu::reader::{
+    iommu::firmware::reader::{
         Record,
         TableError, //
     },
@@ -138,7 +138,7 @@ pub(crate) fn any_serves(scopes: &[Scope], chain: &[Node]) -> bool {
 #[kunit_tests(rust_vtd_scope)]
 mod tests {
     use super::*;
-    use kernel::iommu::reader::{
+    use kernel::iommu::firmware::reader::{
         RecordHeader,
         Records, //
     };

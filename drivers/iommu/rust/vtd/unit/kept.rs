@@ -7,7 +7,7 @@
 //! these name, until the unit is dropped, or until one of the requester IDs is claimed again.
 
 use kernel::{
-    iommu::place::Place,
+    iommu::pci::source_ids::Place,
     prelude::*,
     sync::Arc, //
 };

@@ -9,8 +9,8 @@
 use kernel::{
     io::Io,
     iommu::{
+        hw::mmio::PhysMem,
         ids::IdSet,
-        mmio::PhysMem,
         ratelimit::RateLimit, //
     },
     new_mutex,

@@ -30,7 +30,7 @@ use crate::{
     topology::Path,
 };
 use kernel::{
-    iommu::place::Place,
+    iommu::pci::source_ids::Place,
     sync::{
         atomic::Release,
         Arc, //

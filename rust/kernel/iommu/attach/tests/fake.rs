@@ -17,14 +17,14 @@ use super::super::{
             Geometry, //
         },
         gather::IotlbGather,
-        ops::{
-            Confirms,
-            Driver, //
-        },
-        pages::{
+        hw::pages::{
             Gfp,
             KernelTables,
             KernelWalk, //
+        },
+        ops::{
+            Confirms,
+            Driver, //
         },
         pt::{
             Claim,

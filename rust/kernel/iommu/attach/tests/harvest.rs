@@ -13,8 +13,8 @@ use super::{
             IotlbGather,
             LocalGather, //
         },
-        ops::dirty_ops::DirtyTable,
-        pt::Range, //
+        pt::Range,
+        vtable::dirty::DirtyTable, //
     },
     fake::{
         Event,

@@ -3,12 +3,12 @@
 //! A driver that registers with the real core, which offers it devices that it does not take.
 
 #[cfg(all(CONFIG_PCI, not(CONFIG_UML)))]
-use super::super::super::{
-    function::{
+use super::super::super::pci::{
+    function::Function,
+    unit::{
         reached,
         UnitFunction, //
-    },
-    pci::Function, //
+    }, //
 };
 use super::{
     super::super::{
@@ -17,14 +17,12 @@ use super::{
             AllocFlags,
             Domain, //
         },
-        ops::{
-            domain_ops::DomainTable,
-            Driver, //
-        },
+        ops::Driver,
         registry::{
             Endpoint,
             Registration, //
-        }, //
+        },
+        vtable::domain::DomainTable, //
     },
     fake::{
         Fake,

@@ -13,8 +13,7 @@ use super::{
             IotlbGather,
             LocalGather, //
         },
-        ops::domain_ops::DomainTable,
-        pages::{
+        hw::pages::{
             Gfp,
             KernelTables, //
         },
@@ -24,7 +23,8 @@ use super::{
             Range,
             Table,
             TableMem, //
-        }, //
+        },
+        vtable::domain::DomainTable, //
     },
     fake::{
         Event,

@@ -38,9 +38,11 @@ use kernel::{
 };
 
 use super::{
-    domain::Flush,
-    lock_class,
-    pt::Range, //
+    super::{
+        lock_class,
+        pt::Range, //
+    },
+    Flush, //
 };
 
 use set::RangeSet;
@@ -57,7 +59,7 @@ struct State {
 
 /// What hardware may write without being seen, because it was not made to forget it.
 #[pin_data]
-pub(super) struct Unflushed {
+pub(in super::super) struct Unflushed {
     /// Whether there is anything: what the usual way looks at, and nothing else.
     any: AtomicFlag,
     #[pin]
@@ -65,7 +67,7 @@ pub(super) struct Unflushed {
 }
 
 /// What was to be reported at some time.
-pub(super) struct Marks {
+pub(in super::super) struct Marks {
     set: RangeSet,
     failures: u64,
 }
@@ -78,7 +80,7 @@ struct Began {
 
 impl Unflushed {
     /// Nothing.
-    pub(super) fn new() -> impl PinInit<Self> {
+    pub(in super::super) fn new() -> impl PinInit<Self> {
         let (name, key) = lock_class::unflushed_state();
         let nothing = State {
             marks: RangeSet::EMPTY,
@@ -95,7 +97,7 @@ impl Unflushed {
     ///
     /// Context: any.
     #[inline]
-    pub(super) fn watch(&self, flush: Flush, run: impl FnOnce() -> Result) -> Result {
+    pub(in super::super) fn watch(&self, flush: Flush, run: impl FnOnce() -> Result) -> Result {
         let began = self.begin();
         let result = run();
         match result {
@@ -158,7 +160,7 @@ impl Unflushed {
     ///
     /// Context: any.
     #[inline]
-    pub(super) fn marks(&self, range: Range) -> Option<Marks> {
+    pub(in super::super) fn marks(&self, range: Range) -> Option<Marks> {
         if !self.any.load(Acquire) {
             return None;
         }
@@ -177,7 +179,7 @@ impl Unflushed {
     /// Notes that a harvest has reported all of `marks`.
     ///
     /// Context: any.
-    pub(super) fn reported(&self, marks: &Marks) {
+    pub(in super::super) fn reported(&self, marks: &Marks) {
         let mut state = self.state.lock();
         // What failed meanwhile may not have been reported.
         if state.failures != marks.failures {
@@ -192,7 +194,7 @@ impl Unflushed {
 
 impl Marks {
     /// Cuts `range` into parts, in ascending order, with whether each is marked.
-    pub(super) fn cut(&self, range: Range) -> impl Iterator<Item = (Range, bool)> + '_ {
+    pub(in super::super) fn cut(&self, range: Range) -> impl Iterator<Item = (Range, bool)> + '_ {
         let mut next = Some(range.first());
         let mut marked = self.set.within(range).peekable();
         core::iter::from_fn(move || {

@@ -22,14 +22,14 @@ use super::{
     super::{
         dirty::DirtyBitmap,
         domain::Domain,
+        ops::PagingDomain,
         pt::{
             DirtySink,
             Range, //
         }, //
     },
-    device_ops::inner,
-    domain_ops::range,
-    PagingDomain, //
+    device::inner,
+    domain::range, //
 };
 
 /// The C table of a kind of paging domains.

@@ -12,7 +12,7 @@ use kernel::{
     sync::aref::ARef, //
 };
 
-use super::ffi;
+use super::super::ffi;
 
 /// Vendor, family and model of the processor that units are a part of, packed as by `VFM_MAKE()` of
 /// `asm/cpu_device_id.h`; 0 on architectures without such a number.
@@ -60,11 +60,11 @@ impl UnitFunction {
 
     /// The function as C knows it.
     #[inline]
-    pub(super) fn as_raw(&self) -> *mut bindings::pci_dev {
+    pub(in super::super) fn as_raw(&self) -> *mut bindings::pci_dev {
         self.raw.as_ptr()
     }
 
-    /// The device, such as [`UnitInfo::parent`](super::device::UnitInfo::parent) wants it.
+    /// The device, such as [`UnitInfo::parent`](super::super::device::UnitInfo::parent) wants it.
     pub fn device(&self) -> ARef<Device> {
         // SAFETY: By the type invariants; the device is embedded in the function.
         unsafe { Device::get_device(&raw mut (*self.as_raw()).dev) }
@@ -123,7 +123,7 @@ impl UnitFunction {
 
 /// The result of an access to the configuration space that returned `status`. The codes of errors
 /// are positive (`PCIBIOS_DEVICE_NOT_FOUND` and others).
-pub(super) fn reached(status: c_int) -> Result {
+pub(in super::super) fn reached(status: c_int) -> Result {
     if status != 0 {
         return Err(EIO);
     }

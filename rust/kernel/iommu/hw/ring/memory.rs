@@ -21,7 +21,7 @@ use super::super::pages::{
 /// # Examples
 ///
 /// ```
-/// use kernel::iommu::ring::Memory;
+/// use kernel::iommu::hw::ring::Memory;
 /// use kernel::sync::atomic::Release;
 ///
 /// let memory = Memory::<2>::new(512, None)?;

@@ -44,7 +44,7 @@ use super::pages::{
 /// ```no_run
 /// use kernel::{
 ///     io::Io,
-///     iommu::mmio::PhysMem,
+///     iommu::hw::mmio::PhysMem,
 ///     str::CString, //
 /// };
 ///

@@ -23,7 +23,7 @@ use kernel::{
 /// # Examples
 ///
 /// ```no_run
-/// use kernel::iommu::{acpi::Table, reader::Reader};
+/// use kernel::iommu::firmware::{acpi::Table, reader::Reader};
 ///
 /// fn host_address_width() -> Result<u8> {
 ///     let dmar = Table::find(*b"DMAR")?;

@@ -35,7 +35,11 @@ use super::{
             IotlbGather,
             LocalGather, //
         },
-        pages::Gfp,
+        hw::pages::Gfp,
+        ops::{
+            Driver,
+            PagingDomain, //
+        },
         prot,
         pt::{
             Exclusive,
@@ -47,12 +51,10 @@ use super::{
             Inner, //
         }, //
     },
-    device_ops::{
+    device::{
         endpoint,
         inner, //
-    },
-    Driver,
-    PagingDomain, //
+    }, //
 };
 
 /// The C table of a kind of paging domains.

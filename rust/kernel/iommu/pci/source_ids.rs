@@ -9,8 +9,8 @@ use kernel::{
 };
 
 use super::{
-    device::DefaultDomain,
-    pci::Function, //
+    super::device::DefaultDomain,
+    function::Function, //
 };
 
 /// The place of a PCI function; shows as its address.

@@ -12,16 +12,20 @@ use kernel::{
 };
 
 use super::{
-    super::attach::{
-        Held,
-        Slot, //
+    super::{
+        attach::{
+            Held,
+            Slot, //
+        },
+        ops::{
+            Driver,
+            PagingDomain, //
+        }, //
     },
-    device_ops::{
+    device::{
         endpoint,
         inner, //
-    },
-    Driver,
-    PagingDomain, //
+    }, //
 };
 
 /// The C tables of the static domains of a driver.

@@ -37,14 +37,14 @@ use super::{
             AllocFlags,
             Domain, //
         },
+        ops::Driver,
         registry::{
             Endpoint,
             Inner, //
         },
         resv::ReservedRegions, //
     },
-    domain_ops::DomainTable,
-    Driver, //
+    domain::DomainTable, //
 };
 
 /// The registration of the driver.

@@ -19,7 +19,7 @@ use kernel::{
     sync::Arc, //
 };
 
-use super::function::UnitFunction;
+use super::unit::UnitFunction;
 
 /// What handles the interrupt.
 pub trait Handler: Send + Sync + 'static {

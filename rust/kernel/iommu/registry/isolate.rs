@@ -25,13 +25,13 @@ use kernel::{
     }, //
 };
 
-use super::{
-    grow,
-    lock_class, //
+use super::super::{
+    lock_class,
+    locked_vec, //
 };
 
 #[cfg(CONFIG_PCI)]
-use super::pci::Function;
+use super::super::pci::function::Function;
 
 /// A device, and the index of the unit that translates for it.
 struct Member {
@@ -45,14 +45,14 @@ struct Member {
 
 /// All devices under the control of a driver.
 #[pin_data]
-pub(super) struct Members {
+pub(in super::super) struct Members {
     #[pin]
     list: SpinLockIrq<KVec<Member>>,
 }
 
 impl Members {
     /// None yet.
-    pub(super) fn new() -> impl PinInit<Self> {
+    pub(in super::super) fn new() -> impl PinInit<Self> {
         let (name, key) = lock_class::isolate_members();
         pin_init!(Self {
             list <- SpinLockIrq::new(KVec::new(), name, key),
@@ -66,15 +66,15 @@ impl Members {
     /// # Errors
     ///
     /// `ENOMEM`.
-    pub(super) fn add(&self, dev: &Device, unit: usize) -> Result {
+    pub(in super::super) fn add(&self, dev: &Device, unit: usize) -> Result {
         let dev = dev.into();
-        grow::push(&self.list, Member { dev, unit })
+        locked_vec::push(&self.list, Member { dev, unit })
     }
 
     /// Removes a device, if it is there.
     ///
     /// Context: may sleep.
-    pub(super) fn remove(&self, dev: &Device) {
+    pub(in super::super) fn remove(&self, dev: &Device) {
         let mut list = self.list.lock();
         let index = list
             .iter()
@@ -88,7 +88,7 @@ impl Members {
     /// Whether one of the devices is in `group`.
     ///
     /// Context: any.
-    pub(super) fn has_group(&self, group: *mut bindings::iommu_group) -> bool {
+    pub(in super::super) fn has_group(&self, group: *mut bindings::iommu_group) -> bool {
         let list = self.list.lock();
         // SAFETY: The devices are valid. The pointer is compared, and not followed.
         let of = |member: &Member| unsafe {
@@ -102,7 +102,7 @@ impl Members {
     ///
     /// Context: any.
     #[cfg(CONFIG_PCI)]
-    pub(super) fn isolate(&self, unit: usize) -> usize {
+    pub(in super::super) fn isolate(&self, unit: usize) -> usize {
         let list = self.list.lock();
         let mut stopped = 0;
         for member in list.iter().filter(|member| member.unit == unit) {
@@ -127,7 +127,7 @@ impl Members {
 
     /// Without PCI there is nothing to take away.
     #[cfg(not(CONFIG_PCI))]
-    pub(super) fn isolate(&self, _unit: usize) -> usize {
+    pub(in super::super) fn isolate(&self, _unit: usize) -> usize {
         0
     }
 }

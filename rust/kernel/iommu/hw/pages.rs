@@ -9,7 +9,7 @@
 //!
 //! Memory that hardware may reach must not be freed before hardware has forgotten it. Dropping a
 //! [`TablePages`] frees at once: flush first, or give the memory to an
-//! [`IotlbGather`](super::gather::IotlbGather), which frees after the flush.
+//! [`IotlbGather`](super::super::gather::IotlbGather), which frees after the flush.
 
 use core::ptr::NonNull;
 
@@ -24,7 +24,7 @@ use kernel::{
     }, //
 };
 
-use super::{
+use super::super::{
     ffi,
     pt::{
         Table,
@@ -62,7 +62,7 @@ impl Gfp {
 
     /// The flags as C knows them.
     #[inline]
-    pub(super) fn as_raw(self) -> bindings::gfp_t {
+    pub(in super::super) fn as_raw(self) -> bindings::gfp_t {
         self.0
     }
 }
@@ -85,7 +85,7 @@ impl From<Flags> for Gfp {
 /// # Examples
 ///
 /// ```
-/// use kernel::iommu::pages::{Gfp, TablePages};
+/// use kernel::iommu::hw::pages::{Gfp, TablePages};
 /// use kernel::sync::atomic::Relaxed;
 ///
 /// let ring = TablePages::new(2 * kernel::page::PAGE_SIZE, Gfp::KERNEL, None)?;
@@ -272,13 +272,13 @@ unsafe fn flush_cache(mut virt: *mut u8, mut len: usize) {
     }
 }
 
-/// The kernel's memory for page tables of the kind [`pt`](super::pt).
+/// The kernel's memory for page tables of the kind [`pt`](super::super::pt).
 ///
 /// # Examples
 ///
 /// ```
 /// use kernel::iommu::{
-///     pages::{Gfp, KernelTables},
+///     hw::pages::{Gfp, KernelTables},
 ///     pt::{fmt::VtdSs, Config, PageTable},
 /// };
 ///
@@ -306,7 +306,7 @@ impl KernelTables {
     }
 }
 
-/// A harvest that runs in the tables of a domain: see [`pt`](super::pt).
+/// A harvest that runs in the tables of a domain: see [`pt`](super::super::pt).
 pub type KernelWalk<'w> = Walk<'w, KernelTables>;
 
 // SAFETY:

@@ -6,7 +6,7 @@
 
 use kernel::prelude::*;
 
-use super::super::pt::{
+use super::super::super::pt::{
     Iova,
     Range, //
 };

@@ -48,7 +48,7 @@ use kernel::{
     }, //
 };
 
-use super::lock_class;
+use super::super::lock_class;
 
 mod memory;
 mod slots;

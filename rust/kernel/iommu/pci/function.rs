@@ -169,7 +169,7 @@ impl<'a> Function<'a> {
     }
 
     /// Whether its requests pass `bridge`.
-    pub(super) fn is_below(&self, bridge: &Function<'_>) -> bool {
+    pub(in super::super) fn is_below(&self, bridge: &Function<'_>) -> bool {
         self.physical().buses().any(|bus| {
             // SAFETY: `buses()` yields valid buses.
             core::ptr::eq(unsafe { (*bus).self_ }, bridge.raw.as_ptr())
@@ -185,7 +185,7 @@ impl<'a> Function<'a> {
     /// writes the register.
     ///
     /// Context: any.
-    pub(super) fn stop_requests(&self) -> bool {
+    pub(in super::super) fn stop_requests(&self) -> bool {
         if self.class() >> 8 == bindings::PCI_CLASS_BRIDGE_HOST {
             return false;
         }

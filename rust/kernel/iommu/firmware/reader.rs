@@ -64,7 +64,7 @@ impl From<AllocError> for TableError {
 /// # Examples
 ///
 /// ```
-/// use kernel::iommu::reader::Reader;
+/// use kernel::iommu::firmware::reader::Reader;
 ///
 /// let mut reader = Reader::new(&[1, 2, 3, 4, 5]);
 /// assert_eq!(reader.u8()?, 1);
@@ -219,7 +219,7 @@ impl<'a> Record<'a> {
 /// # Examples
 ///
 /// ```
-/// use kernel::iommu::reader::{RecordHeader, Records};
+/// use kernel::iommu::firmware::reader::{RecordHeader, Records};
 ///
 /// let bytes = [7, 0, 6, 0, 0xaa, 0xbb, 8, 0, 9, 0];
 /// let mut records = Records::new(&bytes, RecordHeader::Word);

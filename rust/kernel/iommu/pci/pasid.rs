@@ -6,9 +6,9 @@
 //! business of the remapping units' driver, as in C (`pci_enable_pasid()`): no other code knows
 //! whether such requests are translated. The core offers PASIDs of a device by its capability and
 //! by what the unit states ([`UnitInfo::max_pasids`]), enabled or not; a driver refuses those that
-//! it could not enable when a domain is [prepared](super::ops::PagingDomain::prepare).
+//! it could not enable when a domain is [prepared](super::super::ops::PagingDomain::prepare).
 //!
-//! [`UnitInfo::max_pasids`]: super::device::UnitInfo::max_pasids
+//! [`UnitInfo::max_pasids`]: super::super::device::UnitInfo::max_pasids
 
 use kernel::{
     bindings,
@@ -24,7 +24,7 @@ use kernel::{
     }, //
 };
 
-use super::pci::Function;
+use super::function::Function;
 
 /// The PASIDs of a function, enabled until [`Self::disable`] or the drop.
 ///

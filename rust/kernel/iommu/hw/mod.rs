@@ -1,0 +1,8 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! What a driver and a unit share: registers, rings of commands, memory that the unit walks.
+
+#[cfg(CONFIG_HAS_IOMEM)]
+pub mod mmio;
+pub mod pages;
+pub mod ring;

@@ -1,0 +1,11 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! PCI, as remapping units see it.
+
+pub mod function;
+#[cfg(CONFIG_PCI_MSI)]
+pub mod msi;
+#[cfg(CONFIG_PCI_PASID)]
+pub mod pasid;
+pub mod source_ids;
+pub mod unit;
