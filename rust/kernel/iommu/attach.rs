@@ -24,7 +24,7 @@
 //!
 //! See [`ops`](super::ops). All changes are made under the attach lock of the registry. Below it
 //! come the `list` of a domain or the `slots` of a device, never two lists and never both, and
-//! below these the `view`.
+//! below these the lock of the [`Tags`].
 
 use kernel::{
     prelude::*,
@@ -34,35 +34,22 @@ use kernel::{
             Relaxed, //
         },
         Arc,
-        Mutex,
-        SpinLockIrq, //
+        Mutex, //
     }, //
 };
 
 use super::{
-    domain::EndpointOf,
     lock_class,
-    ops::PagingDomain, //
+    ops::{
+        EndpointOf,
+        PagingDomain, //
+    },
+    tags::Tags,
+    values::Slot, //
 };
-
-mod view;
 
 #[cfg(CONFIG_RUST_IOMMU_KUNIT_TEST)]
 mod tests;
-
-use view::{
-    Addition,
-    View, //
-};
-
-/// Whose accesses a domain translates: those of the device itself, or of one of its PASIDs.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Slot {
-    /// Requests without PASID.
-    Rid,
-    /// Requests with this PASID; never zero.
-    Pasid(u32),
-}
 
 /// One device in a domain.
 struct Node<P: PagingDomain> {
@@ -85,7 +72,7 @@ struct Shared<P: PagingDomain> {
     #[pin]
     list: Mutex<List<P>>,
     #[pin]
-    view: SpinLockIrq<View<P::Tag>>,
+    tags: Tags<P::Tag>,
     /// Hardware may use the domain for ever. Never taken back.
     lost: AtomicFlag,
 }
@@ -96,8 +83,7 @@ pub struct Attachments<P: PagingDomain>(Arc<Shared<P>>);
 impl<P: PagingDomain> Attachments<P> {
     /// None yet.
     pub(super) fn new() -> Result<Self> {
-        let (list_name, list_key) = lock_class::attachments_list();
-        let (view_name, view_key) = lock_class::attachments_view();
+        let (name, key) = lock_class::attachments_list();
         let empty = List {
             nodes: KVec::new(),
             tracking: false,
@@ -105,40 +91,18 @@ impl<P: PagingDomain> Attachments<P> {
 
         Ok(Self(Arc::pin_init(
             pin_init!(Shared {
-                list <- Mutex::new(empty, list_name, list_key),
-                view <- SpinLockIrq::new(View::new(), view_name, view_key),
+                list <- Mutex::new(empty, name, key),
+                tags <- Tags::new(),
                 lost: AtomicFlag::new(false),
             }),
             GFP_KERNEL,
         )?))
     }
 
-    /// Calls `flush` with the tags of all attachments. None can come or go meanwhile.
-    ///
-    /// Context: any; `flush` runs under a spinlock with interrupts disabled.
+    /// What a flush of the domain addresses.
     #[inline]
-    pub fn with_tags<R>(&self, flush: impl FnOnce(&[P::Tag]) -> R) -> R {
-        let view = self.0.view.lock();
-        flush(view.tags())
-    }
-
-    /// Runs `flush` for each tag, also after one that failed: all units are told.
-    ///
-    /// Context: any; `flush` runs under a spinlock with interrupts disabled.
-    ///
-    /// # Errors
-    ///
-    /// The last one of `flush`.
-    pub fn flush_each(&self, mut flush: impl FnMut(&P::Tag) -> Result) -> Result {
-        self.with_tags(|tags| {
-            let mut result = Ok(());
-            for tag in tags {
-                if let Err(error) = flush(tag) {
-                    result = Err(error);
-                }
-            }
-            result
-        })
+    pub fn tags(&self) -> &Tags<P::Tag> {
+        &self.0.tags
     }
 
     /// Whether hardware may use the domain even where it is not attached any more: a unit did not
@@ -190,30 +154,10 @@ impl<P: PagingDomain> Attachments<P> {
 }
 
 impl<P: PagingDomain> Shared<P> {
-    /// Adds the tags of an attachment to the view.
-    fn add_tags(&self, tags: &[P::Tag]) -> Result {
-        // The view changes under the attach lock only, so that it has this size still when it is
-        // enlarged.
-        let known = self.view.lock().tags().len();
-        let mut addition = Addition::new(tags, known)?;
-        self.view.lock().add(&mut addition);
-        // What is left of the addition is dropped here, without the spinlock.
-        Ok(())
-    }
-
     /// Enters an attachment into the list, which has room for it since `Prepared::new()`: nothing
     /// else adds to it meanwhile.
     fn enter(&self, node: &Arc<Node<P>>) {
         let _ = self.list.lock().nodes.push_within_capacity(node.clone());
-    }
-
-    /// Takes the tags of an attachment out of the view.
-    fn remove_tags(&self, tags: &[P::Tag]) {
-        for tag in tags {
-            let gone = self.view.lock().remove(tag);
-            // May be the last reference to something that is not freed under a spinlock.
-            drop(gone);
-        }
     }
 }
 
@@ -261,7 +205,7 @@ impl<'a, P: PagingDomain> Prepared<'a, P> {
             },
             GFP_KERNEL,
         )?;
-        shared.add_tags(&node.tags)?;
+        shared.tags.add(&node.tags)?;
         Ok(Self {
             shared,
             holder,
@@ -301,7 +245,7 @@ impl<'a, P: PagingDomain> Prepared<'a, P> {
 impl<P: PagingDomain> Drop for Prepared<'_, P> {
     fn drop(&mut self) {
         if let Some(node) = self.node.take() {
-            self.shared.remove_tags(&node.tags);
+            self.shared.tags.remove(&node.tags);
         }
     }
 }
@@ -355,7 +299,7 @@ impl<P: PagingDomain> Drop for Attached<P> {
         if self.node.lost.load(Relaxed) {
             return;
         }
-        self.shared.remove_tags(&self.node.tags);
+        self.shared.tags.remove(&self.node.tags);
         self.shared
             .list
             .lock()

@@ -25,18 +25,14 @@ use super::{
         KernelTables,
         KernelWalk, //
     },
-    ops::{
-        Driver,
-        PagingDomain, //
-    },
+    ops::PagingDomain,
     pt::{
-        Iova,
         Range,
         Walks, //
     },
-    vtable::{
-        dirty::DirtyTable,
-        domain::DomainTable, //
+    values::{
+        AllocFlags,
+        Flush, //
     }, //
 };
 
@@ -44,70 +40,13 @@ pub(super) mod unflushed;
 
 use unflushed::Unflushed;
 
-/// What a paging domain must be able to do.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct AllocFlags {
-    /// Track which pages devices write (`IOMMU_HWPT_ALLOC_DIRTY_TRACKING`). A domain without it
-    /// never tracks; one with it attaches only to devices that are capable of it.
-    pub dirty_tracking: bool,
-
-    /// Attach to a PASID of a device, or to a device whose PASIDs are used
-    /// (`IOMMU_HWPT_ALLOC_PASID`).
-    pub pasid: bool,
-
-    /// Be the parent of nested domains (`IOMMU_HWPT_ALLOC_NEST_PARENT`).
-    pub nest_parent: bool,
-}
-
-impl AllocFlags {
-    /// Reads the flags of `domain_alloc_paging_flags`.
-    ///
-    /// # Errors
-    ///
-    /// `EOPNOTSUPP` if there are others.
-    pub(super) fn from_raw(raw: u32) -> Result<Self> {
-        const DIRTY: u32 = bindings::iommufd_hwpt_alloc_flags_IOMMU_HWPT_ALLOC_DIRTY_TRACKING;
-        const PASID: u32 = bindings::iommufd_hwpt_alloc_flags_IOMMU_HWPT_ALLOC_PASID;
-        const NEST_PARENT: u32 = bindings::iommufd_hwpt_alloc_flags_IOMMU_HWPT_ALLOC_NEST_PARENT;
-
-        if raw & !(DIRTY | PASID | NEST_PARENT) != 0 {
-            return Err(EOPNOTSUPP);
-        }
-        Ok(Self {
-            dirty_tracking: raw & DIRTY != 0,
-            pasid: raw & PASID != 0,
-            nest_parent: raw & NEST_PARENT != 0,
-        })
-    }
-}
-
-/// The addresses and page sizes of a domain.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Geometry {
-    /// The first address that can be mapped.
-    pub first: Iova,
-
-    /// The last address that can be mapped.
-    pub last: Iova,
-
-    /// The page sizes, a bit for each power of two. The smallest must not exceed the CPU's.
-    pub page_sizes: u64,
-}
-
-/// What hardware has to forget.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Flush {
-    /// All translations of the domain.
-    All,
-
-    /// Those of a range.
-    Range {
-        /// The range: it covers all that was changed, and perhaps more.
-        range: Range,
-        /// Whether tables were removed, so that hardware has to drop its copies of table entries
-        /// too.
-        tables: bool,
-    },
+/// The tables of callbacks that C calls for a kind of paging domains.
+pub(super) struct Callbacks {
+    pub(super) ops: &'static bindings::iommu_domain_ops,
+    /// What the core uses instead of `map_pages` and `unmap_pages`.
+    pub(super) ranges: &'static bindings::pt_iommu_ops,
+    /// For domains that track dirty pages.
+    pub(super) dirty: &'static bindings::iommu_dirty_ops,
 }
 
 /// The part of a domain that is the same for all drivers: what [`free`] needs.
@@ -124,7 +63,7 @@ struct Head {
 ///
 /// # Invariants
 ///
-/// - `raw` is initialised: paging type, the operations of [`DomainTable`], the geometry of `data`.
+/// - `raw` is initialised: paging type, callbacks for this type, the geometry of `data`.
 ///   It is a `struct pt_iommu`, without the rest of `generic_pt`: the core passes whole ranges to
 ///   such domains, and splits ranges by page size for others.
 /// - It is pinned in a [`KBox`]. The core owns the box from [`Self::into_raw`] on, until it frees
@@ -158,10 +97,18 @@ unsafe impl<P: PagingDomain> Sync for Domain<P> {}
 impl<P: PagingDomain> Domain<P> {
     /// Makes a domain.
     ///
+    /// # Safety
+    ///
+    /// All `callbacks` are for a live domain of type `P`.
+    ///
     /// # Errors
     ///
     /// Those of `data`, `ENOMEM`, `EINVAL` for an impossible geometry.
-    pub(super) fn new(data: impl PinInit<P, Error>, flags: AllocFlags) -> Result<Pin<KBox<Self>>> {
+    pub(super) unsafe fn new(
+        data: impl PinInit<P, Error>,
+        flags: AllocFlags,
+        callbacks: Callbacks,
+    ) -> Result<Pin<KBox<Self>>> {
         let head = Head {
             raw: Opaque::zeroed(),
             end: Self::end,
@@ -193,11 +140,11 @@ impl<P: PagingDomain> Domain<P> {
         // SAFETY: The domain is not shared yet, and `raw` is its initialised C part.
         unsafe {
             (*raw).type_ = bindings::IOMMU_DOMAIN_UNMANAGED;
-            (*raw).ops = DomainTable::<P>::table();
+            (*raw).ops = callbacks.ops;
             (*raw).is_iommupt = true;
-            (*iommu).ops = DomainTable::<P>::range_table();
+            (*iommu).ops = callbacks.ranges;
             if flags.dirty_tracking {
-                (*raw).dirty_ops = DirtyTable::<P>::table();
+                (*raw).dirty_ops = callbacks.dirty;
             }
             (*raw).pgsize_bitmap = geometry.page_sizes.try_into()?;
             (*raw).geometry.aperture_start = ffi::to_dma(range.first())?;
@@ -298,7 +245,7 @@ impl<P: PagingDomain> Domain<P> {
     /// Those of [`PagingDomain::sync`]: hardware may continue to use the translations, and the
     /// tables that led to them. The first failure is logged.
     pub(super) fn flush(&self, flush: Flush) -> Result {
-        let sync = || self.data.sync(flush, &self.attachments);
+        let sync = || self.data.sync(flush, self.attachments.tags());
         let result = if self.flags.dirty_tracking {
             self.unflushed.watch(flush, sync)
         } else {
@@ -369,6 +316,3 @@ pub(super) unsafe extern "C" fn free(raw: *mut bindings::iommu_domain) {
     // SAFETY: `into_raw()` took the reference, and nothing of the module runs for the domain now.
     unsafe { bindings::module_put(module) };
 }
-
-/// The endpoint type that belongs to a domain type.
-pub(super) type EndpointOf<P> = <<P as PagingDomain>::Driver as Driver>::Endpoint;

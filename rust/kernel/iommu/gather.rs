@@ -16,7 +16,6 @@ use kernel::{
 };
 
 use super::{
-    domain::Flush,
     ffi,
     hw::pages::KernelTables,
     pt::{
@@ -24,7 +23,8 @@ use super::{
         Gather,
         Range,
         Walks, //
-    }, //
+    },
+    values::Flush, //
 };
 
 /// A `struct iommu_iotlb_gather` of the core, or of a [`LocalGather`].

@@ -32,7 +32,7 @@ macro_rules! classes {
 
 classes! {
     attachments_list = "iommu::attach::Attachments::list";
-    attachments_view = "iommu::attach::Attachments::view";
+    tags_view = "iommu::tags::Tags::view";
     slots_held = "iommu::attach::Slots::held";
     domain_ids_known = "iommu::domain_id::DomainIds::known";
     isolate_members = "iommu::registry::isolate::Members::list";

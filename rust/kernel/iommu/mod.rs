@@ -14,26 +14,31 @@
 //! [`registry::Registry`]; the core then calls it. All of that is safe code: what is unsafe about
 //! it is in these modules, and what is left to the driver is to tell hardware the right addresses.
 //!
+//! Each layer names only those below it. From the top:
+//!
 //! | module | what it stands for |
 //! | --- | --- |
-//! | [`ops`] | `struct iommu_ops`, `iommu_domain_ops`, `iommu_dirty_ops`; the order of the locks |
-//! | [`registry`] | `struct iommu_device`: registration, release |
-//! | `registry::isolate` | no more requests from devices whose unit does not answer |
 //! | [`lifecycle`] | a driver's module: loading, release, unloading |
-//! | [`device`] | what a driver says about a device: capabilities, group, default domain |
-//! | [`domain`] | `struct iommu_domain` of the paging kind |
-//! | [`attach`] | prepare, install, commit; what has to be flushed; dirty tracking of all devices |
+//! | `vtable` | the callbacks that C calls; it hands a driver's units to the core |
+//! | [`registry`] | `struct iommu_device`: registration, release; isolation of a dead unit's devices |
+//! | `domain` | `struct iommu_domain` of the paging kind; ranges whose flush has failed |
+//! | [`attach`] | prepare, install, commit; dirty tracking of all devices |
+//! | [`ops`] | the traits that a driver implements; the order of the locks |
+//! | [`tags`] | what a flush of a domain addresses |
 //! | [`gather`] | `struct iommu_iotlb_gather`: pending flushes, tables to be freed after them |
 //! | [`dirty`] | `struct iommu_dirty_bitmap`: where dirty pages are reported |
-//! | `domain::unflushed` | what hardware may write unseen since a flush has failed |
+//! | [`device`] | what a driver says about a device: capabilities, group, default domain |
 //! | [`resv`] | `struct iommu_resv_region` |
+//! | [`values`] | flags, geometries, protection bits, flushes, the slots of a device |
+//!
+//! Beside them are what drivers use directly:
+//!
+//! | module | what it stands for |
+//! | --- | --- |
 //! | [`pt`] | I/O page tables in Rust, for several formats |
-//! | [`hw::pages`], [`hw::ring`] | memory that hardware walks or fetches: tables, rings of commands |
-//! | [`hw::mmio`] | registers at a physical address |
+//! | [`hw`] | registers, rings of commands, memory that the unit walks |
 //! | [`firmware`] | firmware tables, which are not to be trusted |
-//! | [`pci::function`], [`pci::source_ids`] | where a function is, and the requester IDs that it uses |
-//! | [`pci::pasid`] | the switch of a function's PASIDs |
-//! | [`pci::unit`], [`pci::msi`] | a unit that is a PCI function itself, and its interrupt |
+//! | [`pci`] | functions and the requester IDs that they use; PASIDs; units that are functions |
 //! | [`domain_id`], [`ids`] | what units cache the translations of a domain under; free numbers |
 //! | [`locked_vec`], [`ratelimit`] | vectors under a spinlock; a limit for messages |
 //!
@@ -51,8 +56,6 @@ pub mod pt;
 mod ffi;
 #[cfg(CONFIG_RUST_IOMMU)]
 mod lock_class;
-#[cfg(CONFIG_RUST_IOMMU)]
-mod prot;
 
 #[cfg(CONFIG_RUST_IOMMU)]
 pub mod attach;
@@ -61,7 +64,7 @@ pub mod device;
 #[cfg(CONFIG_RUST_IOMMU)]
 pub mod dirty;
 #[cfg(CONFIG_RUST_IOMMU)]
-pub mod domain;
+mod domain;
 #[cfg(CONFIG_RUST_IOMMU)]
 pub mod domain_id;
 #[cfg(CONFIG_RUST_IOMMU)]
@@ -86,5 +89,9 @@ pub mod ratelimit;
 pub mod registry;
 #[cfg(CONFIG_RUST_IOMMU)]
 pub mod resv;
+#[cfg(CONFIG_RUST_IOMMU)]
+pub mod tags;
+#[cfg(CONFIG_RUST_IOMMU)]
+pub mod values;
 #[cfg(CONFIG_RUST_IOMMU)]
 mod vtable;

@@ -11,7 +11,7 @@
 //! From the outermost to the innermost:
 //!
 //! 1. `iommu_probe_device_lock`, then `group->mutex` of the IOMMU core;
-//! 2. the attach lock of the [`Registry`]: one for all units of a driver. Attaching moves a device
+//! 2. the attach lock of the registry: one for all units of a driver. Attaching moves a device
 //!    from one domain to another, and neither domain may switch dirty tracking meanwhile. Locks of
 //!    the domains would have to be taken in pairs, and attaching is rare;
 //! 3. the list of a domain's attachments, a mutex;
@@ -43,10 +43,6 @@ use kernel::{
 };
 
 use super::{
-    attach::{
-        Attachments,
-        Slot, //
-    },
     device::{
         Capability,
         DefaultDomain,
@@ -55,11 +51,6 @@ use super::{
         Probed, //
     },
     dirty::DirtyBitmap,
-    domain::{
-        AllocFlags,
-        Flush,
-        Geometry, //
-    },
     gather::IotlbGather,
     hw::pages::{
         Gfp,
@@ -72,8 +63,14 @@ use super::{
         Range,
         Stable, //
     },
-    registry::Registry,
-    resv::ReservedRegions, //
+    resv::ReservedRegions,
+    tags::Tags,
+    values::{
+        AllocFlags,
+        Flush,
+        Geometry,
+        Slot, //
+    }, //
 };
 
 mod confirms;
@@ -91,12 +88,6 @@ pub trait Driver: Confirms + Sized + Send + Sync + 'static {
 
     /// The paging domains of the driver.
     type Domain: PagingDomain<Driver = Self>;
-
-    /// The registry of the driver: a `static` of its module.
-    ///
-    /// The core passes only the device to `probe_device`, so the callbacks find the driver's object
-    /// through this.
-    fn registry() -> &'static Registry<Self>;
 
     /// Takes a device under the driver's control (`probe_device`).
     ///
@@ -359,7 +350,7 @@ pub trait PagingDomain: Sized + Send + Sync + 'static {
     fn iova_to_phys(&self, claim: &Stable) -> Option<PhysAddr>;
 
     /// Makes hardware forget translations (`iotlb_sync`, `flush_iotlb_all`), everywhere: see
-    /// [`Attachments::with_tags`]. Tables that were unmapped are freed if this succeeds. Otherwise
+    /// [`Tags::flush_each`]. Tables that were unmapped are freed if this succeeds. Otherwise
     /// they are leaked, and a domain that tracks dirty pages reports all of the range that is
     /// writable until a flush of it succeeds.
     ///
@@ -368,7 +359,7 @@ pub trait PagingDomain: Sized + Send + Sync + 'static {
     /// # Errors
     ///
     /// `ETIMEDOUT` or `EIO` if a unit did not confirm.
-    fn sync(&self, flush: Flush, attachments: &Attachments<Self>) -> Result;
+    fn sync(&self, flush: Flush, tags: &Tags<Self::Tag>) -> Result;
 
     /// Makes hardware see what was mapped (`iotlb_sync_map`): for units that cache the absence of
     /// a translation, or buffer writes.
@@ -378,8 +369,8 @@ pub trait PagingDomain: Sized + Send + Sync + 'static {
     /// # Errors
     ///
     /// The core unmaps the range again.
-    fn sync_map(&self, range: Range, attachments: &Attachments<Self>) -> Result {
-        let _ = (range, attachments);
+    fn sync_map(&self, range: Range, tags: &Tags<Self::Tag>) -> Result {
+        let _ = (range, tags);
         Ok(())
     }
 
@@ -387,8 +378,7 @@ pub trait PagingDomain: Sized + Send + Sync + 'static {
     /// (`enforce_cache_coherency`). Returns whether they snoop now.
     ///
     /// Context: may sleep; under the attach lock.
-    fn enforce_cache_coherency(&self, attachments: &Attachments<Self>) -> bool {
-        let _ = attachments;
+    fn enforce_cache_coherency(&self) -> bool {
         false
     }
 
@@ -424,3 +414,6 @@ pub trait PagingDomain: Sized + Send + Sync + 'static {
     /// As for [`Self::read_and_clear_dirty`].
     fn report_writable(&self, walk: &KernelWalk<'_>, dirty: &mut DirtyBitmap<'_>) -> Result;
 }
+
+/// The endpoint type that belongs to a domain type.
+pub(super) type EndpointOf<P> = <<P as PagingDomain>::Driver as Driver>::Endpoint;

@@ -38,7 +38,6 @@ use super::{
     attach::{
         Held,
         InUse,
-        Slot,
         Slots, //
     },
     device::UnitInfo,
@@ -48,10 +47,7 @@ use super::{
         Driver,
         PagingDomain, //
     },
-    vtable::{
-        device::DeviceTable,
-        static_domains::StaticTable, //
-    }, //
+    values::Slot, //
 };
 
 pub(super) mod isolate;
@@ -79,25 +75,27 @@ impl<D: Driver> Registry<D> {
         }
     }
 
-    /// Registers the units of `driver`, and takes all devices in their scope under its control.
-    ///
-    /// When this returns, each of them is attached to its default domain. `units` are in the order
-    /// of the indices that [`Driver::probe_device`] returns.
+    /// Registers the units of `driver` with the callbacks for it.
     ///
     /// Context: may sleep; takes the locks of the IOMMU core.
+    ///
+    /// # Safety
+    ///
+    /// All `callbacks` are for devices under the control of `D` and find it in this registry.
     ///
     /// # Errors
     ///
     /// `EBUSY` if the driver is registered already, otherwise what the core says. The registration
-    /// is dropped then (see there), except that [`Driver::shutdown`] is not called: nothing was
-    /// handed over.
-    pub fn register(
+    /// is dropped then (see [`Registration`]), except that [`Driver::shutdown`] is not called:
+    /// nothing was handed over.
+    pub(super) unsafe fn register_with(
         &'static self,
         module: &'static ThisModule,
         driver: Arc<D>,
         units: KVec<UnitInfo>,
+        callbacks: Callbacks,
     ) -> Result<Registration<D>> {
-        let inner = Inner::new(module, driver, units)?;
+        let inner = Inner::new(module, driver, units, callbacks)?;
         let target = Arc::as_ptr(&inner);
 
         if self
@@ -140,6 +138,29 @@ impl<D: Driver> Registry<D> {
         // guard.
         Some(unsafe { ArcBorrow::from_raw(inner.as_ptr()) }.into())
     }
+}
+
+/// A driver that can be registered.
+pub trait Registered: Driver {
+    /// The registry of the driver: a `static` of its module.
+    ///
+    /// The core passes only the device to `probe_device`, so the callbacks find the driver's object
+    /// through this.
+    fn registry() -> &'static Registry<Self>;
+}
+
+/// The tables of callbacks that C calls for a driver.
+pub(super) struct Callbacks {
+    /// Makes the table for devices, with its owner and its static domains.
+    pub(super) ops: fn(
+        owner: *mut bindings::module,
+        identity: *mut bindings::iommu_domain,
+        blocked: *mut bindings::iommu_domain,
+    ) -> bindings::iommu_ops,
+    /// A domain that is the identity.
+    pub(super) identity: bindings::iommu_domain,
+    /// A domain that blocks everything.
+    pub(super) blocked: bindings::iommu_domain,
 }
 
 /// How far a registration is on its way.
@@ -292,18 +313,13 @@ impl<D: Driver> Inner<D> {
         module: &'static ThisModule,
         driver: Arc<D>,
         infos: KVec<UnitInfo>,
+        callbacks: Callbacks,
     ) -> Result<Arc<Self>> {
         let module = module.as_ptr();
-        let identity = KBox::new(Opaque::new(StaticTable::<D>::identity_domain()), GFP_KERNEL)?;
-        let blocked = KBox::new(Opaque::new(StaticTable::<D>::blocked_domain()), GFP_KERNEL)?;
-        let ops = KBox::new(
-            Opaque::new(DeviceTable::<D>::table(
-                module,
-                identity.get(),
-                blocked.get(),
-            )),
-            GFP_KERNEL,
-        )?;
+        let identity = KBox::new(Opaque::new(callbacks.identity), GFP_KERNEL)?;
+        let blocked = KBox::new(Opaque::new(callbacks.blocked), GFP_KERNEL)?;
+        let ops = (callbacks.ops)(module, identity.get(), blocked.get());
+        let ops = KBox::new(Opaque::new(ops), GFP_KERNEL)?;
 
         let mut units = KVec::with_capacity(infos.len(), GFP_KERNEL)?;
         for info in infos {
@@ -489,7 +505,7 @@ impl<D: Driver> Inner<D> {
 pub struct Registration<D: Driver> {
     registry: &'static Registry<D>,
     inner: Arc<Inner<D>>,
-    /// Whether [`Registry::register`] was done with it.
+    /// Whether all units were registered.
     is_handed_over: bool,
 }
 

@@ -15,11 +15,11 @@ use kernel::{
 use super::{
     ffi,
     hw::pages::Gfp,
-    prot,
     pt::{
         Prot,
         Range, //
-    }, //
+    },
+    values, //
 };
 
 /// Why a region is reserved (`enum iommu_resv_type`).
@@ -88,7 +88,7 @@ impl ReservedRegions<'_> {
             bindings::iommu_alloc_resv_region(
                 start,
                 length,
-                prot::to_raw(prot),
+                values::prot_to_raw(prot),
                 kind.as_raw(),
                 Gfp::KERNEL.as_raw(),
             )

@@ -15,16 +15,7 @@ mod users;
 
 use kernel::{
     iommu::{
-        attach::{
-            Attachments,
-            Slot, //
-        },
         dirty::DirtyBitmap,
-        domain::{
-            AllocFlags,
-            Flush,
-            Geometry, //
-        },
         domain_id::{
             DomainId,
             DomainIds, //
@@ -49,6 +40,13 @@ use kernel::{
             Prot,
             Range,
             Stable, //
+        },
+        tags::Tags,
+        values::{
+            AllocFlags,
+            Flush,
+            Geometry,
+            Slot, //
         }, //
     },
     prelude::*,
@@ -405,8 +403,8 @@ impl PagingDomain for Domain {
         either!(&self.table, table => table.iova_to_phys(claim))
     }
 
-    fn sync(&self, flush: Flush, attachments: &Attachments<Self>) -> Result {
-        flush_all(attachments, |tag| {
+    fn sync(&self, flush: Flush, tags: &Tags<Tag>) -> Result {
+        flush_all(tags, |tag| {
             Some(match flush {
                 Flush::All => tag.cached.all(),
                 Flush::Range { range, tables } => tag
@@ -416,18 +414,18 @@ impl PagingDomain for Domain {
         })
     }
 
-    fn sync_map(&self, range: Range, attachments: &Attachments<Self>) -> Result {
+    fn sync_map(&self, range: Range, tags: &Tags<Tag>) -> Result {
         if !self.sync_map {
             return Ok(());
         }
         let block = Block::around(range.first(), range.last());
-        flush_all(attachments, |tag| {
+        flush_all(tags, |tag| {
             let caches = tag.unit.caps.cache_absent();
             caches.then(|| tag.cached.pages(block, true))
         })
     }
 
-    fn enforce_cache_coherency(&self, _attachments: &Attachments<Self>) -> bool {
+    fn enforce_cache_coherency(&self) -> bool {
         self.tables() == Tables::Host
     }
 

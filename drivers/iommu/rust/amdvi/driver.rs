@@ -8,14 +8,12 @@ use kernel::{
     bindings,
     device::Device,
     iommu::{
-        attach::Slot,
         device::{
             Capability,
             DefaultDomain,
             HwInfo,
             Probed, //
         },
-        domain::AllocFlags,
         ops::{
             Confirms,
             Driver, //
@@ -28,10 +26,17 @@ use kernel::{
             Prot,
             Range, //
         },
-        registry::Registry,
+        registry::{
+            Registered,
+            Registry, //
+        },
         resv::{
             RegionKind,
             ReservedRegions, //
+        },
+        values::{
+            AllocFlags,
+            Slot, //
         }, //
     },
     new_mutex,
@@ -184,13 +189,15 @@ impl AmdVi {
 //    after the unit was switched off or has forgotten them; those of a dead unit are leaked.
 unsafe impl Confirms for AmdVi {}
 
-impl Driver for AmdVi {
-    type Endpoint = Endpoint;
-    type Domain = Domain;
-
+impl Registered for AmdVi {
     fn registry() -> &'static Registry<Self> {
         &REGISTRY
     }
+}
+
+impl Driver for AmdVi {
+    type Endpoint = Endpoint;
+    type Domain = Domain;
 
     fn probe_device(&self, dev: &Device) -> Result<Probed<Endpoint>> {
         let place = Place::of(dev)?;

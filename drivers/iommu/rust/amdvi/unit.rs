@@ -28,12 +28,12 @@ use kernel::{
             ring, //
         },
         ids::IdSet,
-        ops::Driver,
         pci::{
             msi,
             unit::UnitFunction, //
         },
-        ratelimit::RateLimit, //
+        ratelimit::RateLimit,
+        registry::Registered, //
     },
     prelude::*,
     sync::{

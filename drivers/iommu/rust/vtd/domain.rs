@@ -12,16 +12,7 @@
 
 use kernel::{
     iommu::{
-        attach::{
-            Attachments,
-            Slot, //
-        },
         dirty::DirtyBitmap,
-        domain::{
-            AllocFlags,
-            Flush,
-            Geometry, //
-        },
         domain_id::{
             DomainId,
             DomainIds, //
@@ -46,6 +37,13 @@ use kernel::{
             Range,
             Stable,
             Top, //
+        },
+        tags::Tags,
+        values::{
+            AllocFlags,
+            Flush,
+            Geometry,
+            Slot, //
         }, //
     },
     prelude::*,
@@ -362,8 +360,8 @@ impl PagingDomain for Domain {
         either!(&self.table, table => table.iova_to_phys(claim))
     }
 
-    fn sync(&self, flush: Flush, attachments: &Attachments<Self>) -> Result {
-        attachments.flush_each(|tag| {
+    fn sync(&self, flush: Flush, tags: &Tags<Tag>) -> Result {
+        tags.flush_each(|tag| {
             let caps = &tag.unit.caps;
             let descriptor = match flush {
                 Flush::All => tag.cached.all(caps),
@@ -376,11 +374,11 @@ impl PagingDomain for Domain {
         })
     }
 
-    fn sync_map(&self, range: Range, attachments: &Attachments<Self>) -> Result {
+    fn sync_map(&self, range: Range, tags: &Tags<Tag>) -> Result {
         if !self.sync_map {
             return Ok(());
         }
-        attachments.flush_each(|tag| {
+        tags.flush_each(|tag| {
             let caps = &tag.unit.caps;
             if caps.write_buffer() {
                 tag.unit.flush_write_buffer()?;
@@ -396,7 +394,7 @@ impl PagingDomain for Domain {
     /// Changes nothing: the domain enforces snooping from the first mapping and the first
     /// attachment on. So all existing mappings snoop, also for a container of VFIO, which asks
     /// after it has attached.
-    fn enforce_cache_coherency(&self, _attachments: &Attachments<Self>) -> bool {
+    fn enforce_cache_coherency(&self) -> bool {
         self.snoop
     }
 

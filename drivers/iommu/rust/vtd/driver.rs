@@ -8,14 +8,12 @@ use kernel::{
     bindings,
     device::Device,
     iommu::{
-        attach::Slot,
         device::{
             Capability,
             DefaultDomain,
             HwInfo,
             Probed, //
         },
-        domain::AllocFlags,
         firmware::acpi::node_of,
         ops::{
             Confirms,
@@ -26,10 +24,17 @@ use kernel::{
             Prot,
             Range, //
         },
-        registry::Registry,
+        registry::{
+            Registered,
+            Registry, //
+        },
         resv::{
             RegionKind,
             ReservedRegions, //
+        },
+        values::{
+            AllocFlags,
+            Slot, //
         }, //
     },
     new_mutex,
@@ -200,13 +205,15 @@ impl Vtd {
 //    after the unit was switched off or has forgotten them; those of a dead unit are leaked.
 unsafe impl Confirms for Vtd {}
 
-impl Driver for Vtd {
-    type Endpoint = Endpoint;
-    type Domain = Domain;
-
+impl Registered for Vtd {
     fn registry() -> &'static Registry<Self> {
         &REGISTRY
     }
+}
+
+impl Driver for Vtd {
+    type Endpoint = Endpoint;
+    type Domain = Domain;
 
     fn probe_device(&self, dev: &Device) -> Result<Probed<Endpoint>> {
         let (place, path) = (Place::of(dev)?, Path::of(dev)?);

@@ -10,8 +10,8 @@
 
 use kernel::{
     iommu::{
-        attach::Slot,
-        pci::source_ids::Place, //
+        pci::source_ids::Place,
+        values::Slot, //
     },
     prelude::*,
     sync::Arc, //

@@ -11,8 +11,10 @@ use kernel::{
             self,
             Lifecycle, //
         },
-        ops::Driver,
-        registry::Registration, //
+        registry::{
+            Registered,
+            Registration, //
+        }, //
     },
     prelude::*,
     str::CString, //

@@ -382,15 +382,15 @@ mod suite {
     #[test]
     fn every_unit_is_told_of_a_flush() -> Result {
         let domain = FakeDomain::new(1, Log::new()?)?;
-        let attachments = &domain.attachments;
-        assert_eq!(attachments.flush_each(|_| Err(EIO)), Ok(()));
+        let tags = domain.attachments.tags();
+        assert_eq!(tags.flush_each(|_| Err(EIO)), Ok(()));
         let devices = [FakeDevice::new(1)?, FakeDevice::new(2)?];
         for device in &devices {
             device.attach(&domain, Slot::Rid)?;
         }
 
         let mut told = KVec::new();
-        let flushed = attachments.flush_each(|tag| {
+        let flushed = tags.flush_each(|tag| {
             told.push(*tag, GFP_ATOMIC)?;
             match *tag {
                 1 => Err(EIO),
@@ -400,7 +400,7 @@ mod suite {
         });
         assert_eq!(&told[..], &[1, 101, 0, 102]);
         assert_eq!(flushed, Err(ETIMEDOUT));
-        assert_eq!(attachments.flush_each(|_| Ok(())), Ok(()));
+        assert_eq!(tags.flush_each(|_| Ok(())), Ok(()));
         Ok(())
     }
 

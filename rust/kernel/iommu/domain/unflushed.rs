@@ -37,12 +37,10 @@ use kernel::{
     }, //
 };
 
-use super::{
-    super::{
-        lock_class,
-        pt::Range, //
-    },
-    Flush, //
+use super::super::{
+    lock_class,
+    pt::Range,
+    values::Flush, //
 };
 
 use set::RangeSet;

@@ -8,15 +8,15 @@
 #[cfg(doc)]
 use super::{
     super::{
-        attach::Attachments,
-        domain::Flush,
         gather::IotlbGather,
         hw::pages::TablePages,
         pt::{
             DetachedTable,
             Gather,
             PageTable, //
-        }, //
+        },
+        tags::Tags,
+        values::Flush, //
     },
     Driver,
     PagingDomain, //
@@ -40,7 +40,7 @@ use super::{
 ///    has forgotten, for this slot of the device, what the slot had before.
 /// 2. *Flushing.* [`PagingDomain::tags`] names each cache that may hold something of the domain
 ///    because of the attachment. [`PagingDomain::sync`] returns `Ok` only after each unit with a
-///    tag in the [`Attachments`] that it is given has dropped all copies from before the call:
+///    tag in the [`Tags`] that it is given has dropped all copies from before the call:
 ///    those of the translations of the addresses of the [`Flush`], and those of table entries on
 ///    the way to them if the flush says so. It has forgotten then what no entry leads to any more.
 /// 3. *Detached tables.* A table that [`PagingDomain::map`] or [`PagingDomain::unmap`] detaches is

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! `struct iommu_ops` for a [`Driver`]: one callback for each operation.
+//! `struct iommu_ops` for a driver: one callback for each operation.
 //!
 //! Not supported: SVA, nesting and virtual IOMMUs; deferred attach, firmware nodes (`of_xlate`),
 //! page requests.
@@ -26,56 +26,40 @@ use super::{
     super::{
         attach::{
             Held,
-            Slot,
             Slots, //
         },
         device::{
             Capability,
             Group, //
         },
-        domain::{
-            AllocFlags,
-            Domain, //
-        },
-        ops::Driver,
+        domain::Domain,
         registry::{
             Endpoint,
-            Inner, //
+            Inner,
+            Registered, //
         },
-        resv::ReservedRegions, //
+        resv::ReservedRegions,
+        values::{
+            AllocFlags,
+            Slot, //
+        }, //
     },
-    domain::DomainTable, //
+    domain::{
+        new_domain,
+        DomainTable, //
+    },
+    lookup::{
+        endpoint,
+        inner, //
+    }, //
 };
 
-/// The registration of the driver.
-#[inline]
-pub(in super::super) fn inner<D: Driver>() -> Option<Arc<Inner<D>>> {
-    D::registry().get()
-}
-
-/// The endpoint that [`probe_device`](Driver::probe_device) stored in a device.
-///
-/// # Safety
-///
-/// `dev` is a valid device under the control of the driver `D`, and is not released during `'a`.
-#[inline]
-pub(in super::super) unsafe fn endpoint<'a, D: Driver>(
-    dev: *mut bindings::device,
-) -> Option<&'a Endpoint<D>> {
-    // SAFETY: `dev` is valid, and a device under the control of a driver has its `iommu`, whose
-    // private data `probe_device_callback()` set to a leaked `Arc<Endpoint<D>>`.
-    unsafe {
-        let iommu = (*dev).iommu;
-        (*iommu).priv_.cast::<Endpoint<D>>().as_ref()
-    }
-}
-
 /// The C table of a driver.
-pub(in super::super) struct DeviceTable<D: Driver>(PhantomData<D>);
+pub(super) struct DeviceTable<D: Registered>(PhantomData<D>);
 
-impl<D: Driver> DeviceTable<D> {
+impl<D: Registered> DeviceTable<D> {
     /// The table, with its owner and its static domains.
-    pub(in super::super) fn table(
+    pub(super) fn table(
         owner: *mut bindings::module,
         identity: *mut bindings::iommu_domain,
         blocked: *mut bindings::iommu_domain,
@@ -406,7 +390,7 @@ impl<D: Driver> DeviceTable<D> {
         {
             return Err(EOPNOTSUPP);
         }
-        let domain = Domain::new(inner.driver.alloc_paging(&endpoint.data, flags), flags)?;
+        let domain = new_domain(inner.driver.alloc_paging(&endpoint.data, flags), flags)?;
         // SAFETY: `module` is null or that of the driver, which is not unloaded while it has
         // devices.
         unsafe { Domain::into_raw(domain, inner.module) }

@@ -26,23 +26,29 @@ use super::{
         pt::{
             DirtySink,
             Range, //
-        }, //
+        },
+        registry::Registered, //
     },
-    device::inner,
-    domain::range, //
+    lookup::{
+        inner,
+        range, //
+    }, //
 };
 
 /// The C table of a kind of paging domains.
 pub(in super::super) struct DirtyTable<P: PagingDomain>(PhantomData<P>);
 
-impl<P: PagingDomain> DirtyTable<P> {
+impl<P: PagingDomain> DirtyTable<P>
+where
+    P::Driver: Registered,
+{
     const TABLE: bindings::iommu_dirty_ops = bindings::iommu_dirty_ops {
         set_dirty_tracking: Some(Self::set_dirty_tracking_callback),
         read_and_clear_dirty: Some(Self::read_and_clear_dirty_callback),
     };
 
     /// The table.
-    pub(in super::super) fn table() -> &'static bindings::iommu_dirty_ops {
+    pub(super) fn table() -> &'static bindings::iommu_dirty_ops {
         &Self::TABLE
     }
 

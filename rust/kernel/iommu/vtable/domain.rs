@@ -20,15 +20,12 @@ use kernel::{
 
 use super::{
     super::{
-        attach::{
-            Prepared,
-            Slot, //
-        },
+        attach::Prepared,
         device::Capability,
         domain::{
             self,
-            Domain,
-            Flush, //
+            Callbacks,
+            Domain, //
         },
         ffi,
         gather::{
@@ -40,7 +37,6 @@ use super::{
             Driver,
             PagingDomain, //
         },
-        prot,
         pt::{
             Exclusive,
             Range,
@@ -48,19 +44,53 @@ use super::{
         },
         registry::{
             Endpoint,
-            Inner, //
+            Inner,
+            Registered, //
+        },
+        values::{
+            self,
+            AllocFlags,
+            Flush,
+            Slot, //
         }, //
     },
-    device::{
+    dirty::DirtyTable,
+    lookup::{
         endpoint,
-        inner, //
+        inner,
+        range, //
     }, //
 };
 
 /// The C table of a kind of paging domains.
 pub(in super::super) struct DomainTable<P: PagingDomain>(PhantomData<P>);
 
-impl<P: PagingDomain> DomainTable<P> {
+/// Makes a paging domain.
+///
+/// # Errors
+///
+/// Those of [`Domain::new`].
+pub(in super::super) fn new_domain<P: PagingDomain>(
+    data: impl PinInit<P, Error>,
+    flags: AllocFlags,
+) -> Result<Pin<KBox<Domain<P>>>>
+where
+    P::Driver: Registered,
+{
+    let callbacks = Callbacks {
+        ops: DomainTable::<P>::table(),
+        ranges: DomainTable::<P>::range_table(),
+        dirty: DirtyTable::<P>::table(),
+    };
+    // SAFETY: Each callback of `DomainTable<P>` and `DirtyTable<P>` asks for a live domain of type
+    // `P`.
+    unsafe { Domain::new(data, flags, callbacks) }
+}
+
+impl<P: PagingDomain> DomainTable<P>
+where
+    P::Driver: Registered,
+{
     const TABLE: bindings::iommu_domain_ops = bindings::iommu_domain_ops {
         attach_dev: Some(Self::attach_dev_callback),
         set_dev_pasid: if P::PASIDS {
@@ -95,7 +125,7 @@ impl<P: PagingDomain> DomainTable<P> {
 
     /// The table that the core uses instead of `map_pages` and `unmap_pages`, in kernels with
     /// `CONFIG_IOMMU_PT`: its callbacks take a whole range, whatever page sizes that needs.
-    pub(in super::super) fn range_table() -> &'static bindings::pt_iommu_ops {
+    fn range_table() -> &'static bindings::pt_iommu_ops {
         &Self::RANGE_TABLE
     }
 
@@ -224,7 +254,7 @@ impl<P: PagingDomain> DomainTable<P> {
         let (done, mut result) = domain.data.map(
             &mut claim,
             ffi::from_phys(paddr),
-            prot::from_raw(prot),
+            values::prot_from_raw(prot),
             Gfp::from_raw(gfp),
             &mut gather,
         );
@@ -389,7 +419,7 @@ impl<P: PagingDomain> DomainTable<P> {
         let domain = unsafe { Domain::<P>::from_raw(domain) };
         from_result(|| {
             let range = range(iova, size, 1).ok_or(EINVAL)?;
-            domain.data.sync_map(range, &domain.attachments)?;
+            domain.data.sync_map(range, domain.attachments.tags())?;
             Ok(0)
         })
     }
@@ -453,13 +483,6 @@ impl<P: PagingDomain> DomainTable<P> {
         // SAFETY: `domain` is a live domain of type `P` (contract).
         let domain = unsafe { Domain::<P>::from_raw(domain) };
         let _state = inner.state.lock();
-        domain.data.enforce_cache_coherency(&domain.attachments)
+        domain.data.enforce_cache_coherency()
     }
-}
-
-/// The range of `count` pages of `size` bytes.
-#[inline]
-pub(super) fn range(iova: c_ulong, size: usize, count: usize) -> Option<Range> {
-    // CAST: `unsigned long` and `size_t` have at most 64 bits.
-    Range::new(iova as u64, size.checked_mul(count)? as u64).ok()
 }

@@ -13,25 +13,21 @@ use kernel::{
 
 use super::{
     super::{
-        attach::{
-            Held,
-            Slot, //
-        },
-        ops::{
-            Driver,
-            PagingDomain, //
-        }, //
+        attach::Held,
+        ops::PagingDomain,
+        registry::Registered,
+        values::Slot, //
     },
-    device::{
+    lookup::{
         endpoint,
         inner, //
     }, //
 };
 
 /// The C tables of the static domains of a driver.
-pub(in super::super) struct StaticTable<D: Driver>(PhantomData<D>);
+pub(super) struct StaticTable<D: Registered>(PhantomData<D>);
 
-impl<D: Driver> StaticTable<D> {
+impl<D: Registered> StaticTable<D> {
     const IDENTITY: bindings::iommu_domain_ops = bindings::iommu_domain_ops {
         attach_dev: Some(Self::attach_identity_callback),
         set_dev_pasid: if D::Domain::PASIDS {
@@ -53,7 +49,7 @@ impl<D: Driver> StaticTable<D> {
     };
 
     /// A domain that is the identity.
-    pub(in super::super) fn identity_domain() -> bindings::iommu_domain {
+    pub(super) fn identity_domain() -> bindings::iommu_domain {
         bindings::iommu_domain {
             type_: bindings::IOMMU_DOMAIN_IDENTITY,
             ops: &Self::IDENTITY,
@@ -62,7 +58,7 @@ impl<D: Driver> StaticTable<D> {
     }
 
     /// A domain that blocks everything.
-    pub(in super::super) fn blocked_domain() -> bindings::iommu_domain {
+    pub(super) fn blocked_domain() -> bindings::iommu_domain {
         bindings::iommu_domain {
             type_: bindings::IOMMU_DOMAIN_BLOCKED,
             ops: &Self::BLOCKED,

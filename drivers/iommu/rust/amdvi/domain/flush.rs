@@ -8,15 +8,12 @@
 //! this flush: its own detach has the unit forget what it had.
 
 use kernel::{
-    iommu::attach::Attachments,
+    iommu::tags::Tags,
     prelude::*,
     sync::Arc, //
 };
 
-use super::{
-    Domain,
-    Tag, //
-};
+use super::Tag;
 
 use crate::{
     cmd::{
@@ -67,19 +64,16 @@ impl Pending {
     }
 }
 
-/// Runs for each tag of `attachments` the command that `command` makes of it, if any.
+/// Runs for each of `tags` the command that `command` makes of it, if any.
 ///
 /// Context: any.
 ///
 /// # Errors
 ///
 /// `EIO` if a unit does not answer; all others were told nevertheless.
-pub(super) fn flush_all(
-    attachments: &Attachments<Domain>,
-    command: impl Fn(&Tag) -> Option<Command>,
-) -> Result {
+pub(super) fn flush_all(tags: &Tags<Tag>, command: impl Fn(&Tag) -> Option<Command>) -> Result {
     let mut pending = Pending([const { None }; UNITS]);
-    let started = attachments.flush_each(|tag| match command(tag) {
+    let started = tags.flush_each(|tag| match command(tag) {
         Some(command) => pending.start(&tag.unit, command),
         None => Ok(()),
     });

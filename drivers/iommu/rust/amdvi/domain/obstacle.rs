@@ -6,7 +6,7 @@
 //! host table (v1) in it translates what guest tables (v2) lead to: nested translation, which is
 //! not offered. So PASIDs go with guest tables and with the identity, and not with a host table.
 
-use kernel::iommu::attach::Slot;
+use kernel::iommu::values::Slot;
 
 use crate::{
     caps::Tables,

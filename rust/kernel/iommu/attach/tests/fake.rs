@@ -11,11 +11,6 @@ use super::super::{
             Probed, //
         },
         dirty::DirtyBitmap,
-        domain::{
-            AllocFlags,
-            Flush,
-            Geometry, //
-        },
         gather::IotlbGather,
         hw::pages::{
             Gfp,
@@ -37,8 +32,16 @@ use super::super::{
             Stable,
             TableMem, //
         },
-        registry::Registry,
-        resv::ReservedRegions, //
+        registry::{
+            Registered,
+            Registry, //
+        },
+        resv::ReservedRegions,
+        values::{
+            AllocFlags,
+            Flush,
+            Geometry, //
+        }, //
     },
     *,
 };
@@ -172,13 +175,15 @@ static REGISTRY: Registry<Fake> = Registry::new();
 // SAFETY: There is no hardware, so that there is nothing to forget.
 unsafe impl Confirms for Fake {}
 
-impl Driver for Fake {
-    type Endpoint = FakeEndpoint;
-    type Domain = FakeDomain;
-
+impl Registered for Fake {
     fn registry() -> &'static Registry<Self> {
         &REGISTRY
     }
+}
+
+impl Driver for Fake {
+    type Endpoint = FakeEndpoint;
+    type Domain = FakeDomain;
 
     fn probe_device(&self, _dev: &Device) -> Result<Probed<FakeEndpoint>> {
         Err(ENODEV)
@@ -241,7 +246,7 @@ impl FakeDomain {
     }
 
     pub(super) fn tags(&self) -> Result<KVec<u32>> {
-        self.attachments.with_tags(|tags| {
+        self.attachments.tags().with_all(|tags| {
             let mut copy = KVec::new();
             copy.extend_from_slice(tags, GFP_ATOMIC)?;
             Ok(copy)
@@ -296,7 +301,8 @@ impl PagingDomain for FakeDomain {
     ) -> Result {
         let flushed = self
             .attachments
-            .with_tags(|tags| tags.contains(&own_tag(endpoint.id, slot)));
+            .tags()
+            .with_all(|tags| tags.contains(&own_tag(endpoint.id, slot)));
         self.log.add(match slot {
             Slot::Rid => Event::Install {
                 endpoint: endpoint.id,
@@ -370,7 +376,7 @@ impl PagingDomain for FakeDomain {
         None
     }
 
-    fn sync(&self, flush: Flush, _attachments: &Attachments<Self>) -> Result {
+    fn sync(&self, flush: Flush, _tags: &Tags<u32>) -> Result {
         self.log.add(Event::Flush(flush));
         if self.fails.load(Relaxed) {
             return Err(EIO);

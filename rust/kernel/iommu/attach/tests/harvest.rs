@@ -4,17 +4,20 @@
 
 use super::{
     super::super::{
-        domain::{
-            AllocFlags,
-            Domain,
-            Flush, //
-        },
+        domain::Domain,
         gather::{
             IotlbGather,
             LocalGather, //
         },
         pt::Range,
-        vtable::dirty::DirtyTable, //
+        values::{
+            AllocFlags,
+            Flush, //
+        },
+        vtable::{
+            dirty::DirtyTable,
+            domain::new_domain, //
+        }, //
     },
     fake::{
         Event,
@@ -41,7 +44,7 @@ impl Tracked {
             ..AllocFlags::default()
         };
         let fake = FakeDomain::new(1, log.clone());
-        let domain = Domain::new(fake, flags)?;
+        let domain = new_domain(fake, flags)?;
         Ok(Self { domain, log })
     }
 

@@ -13,16 +13,17 @@ use super::super::super::pci::{
 use super::{
     super::super::{
         device::UnitInfo,
-        domain::{
-            AllocFlags,
-            Domain, //
-        },
-        ops::Driver,
+        domain::Domain,
         registry::{
             Endpoint,
+            Registered,
             Registration, //
         },
-        vtable::domain::DomainTable, //
+        values::AllocFlags,
+        vtable::domain::{
+            new_domain,
+            DomainTable, //
+        }, //
     },
     fake::{
         Fake,
@@ -237,7 +238,7 @@ mod suite {
                 dirty_tracking,
                 ..AllocFlags::default()
             };
-            Domain::new(FakeDomain::new(id, log.clone()), flags)
+            new_domain(FakeDomain::new(id, log.clone()), flags)
         };
         let (tracks, other) = (domain(1, true)?, domain(2, false)?);
         let (can, cannot) = (endpoint(4)?, endpoint(5)?);

@@ -4,11 +4,7 @@
 
 use super::{
     super::super::{
-        domain::{
-            AllocFlags,
-            Domain,
-            Flush, //
-        },
+        domain::Domain,
         gather::{
             IotlbGather,
             LocalGather, //
@@ -24,7 +20,14 @@ use super::{
             Table,
             TableMem, //
         },
-        vtable::domain::DomainTable, //
+        values::{
+            AllocFlags,
+            Flush, //
+        },
+        vtable::domain::{
+            new_domain,
+            DomainTable, //
+        }, //
     },
     fake::{
         Event,
@@ -126,7 +129,7 @@ mod suite {
     use super::*;
 
     fn domain() -> Result<Pin<KBox<Domain<FakeDomain>>>> {
-        Domain::new(FakeDomain::new(1, Log::new()?), AllocFlags::default())
+        new_domain(FakeDomain::new(1, Log::new()?), AllocFlags::default())
     }
 
     #[test]
@@ -177,7 +180,7 @@ mod suite {
     #[test]
     fn no_table_waits_in_a_flush_queue() -> Result {
         let log = Log::new()?;
-        let domain = Domain::new(FakeDomain::new(1, log.clone()), AllocFlags::default())?;
+        let domain = new_domain(FakeDomain::new(1, log.clone()), AllocFlags::default())?;
         let unmap = DomainTable::<FakeDomain>::table()
             .unmap_pages
             .ok_or(EINVAL)?;

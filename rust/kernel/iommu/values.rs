@@ -1,0 +1,124 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Plain values that the IOMMU core, these modules and a driver exchange.
+
+use kernel::{
+    bindings,
+    ffi::c_int,
+    prelude::*, //
+};
+
+use super::pt::{
+    Iova,
+    Prot,
+    Range, //
+};
+
+/// Which requests of a device a domain translates.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Slot {
+    /// Those without PASID.
+    Rid,
+    /// Those with this PASID, which is never zero.
+    Pasid(u32),
+}
+
+/// What a paging domain must be able to do.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct AllocFlags {
+    /// Track which pages devices write (`IOMMU_HWPT_ALLOC_DIRTY_TRACKING`). A domain without it
+    /// never tracks; one with it attaches only to devices that are capable of it.
+    pub dirty_tracking: bool,
+
+    /// Attach to a PASID of a device, or to a device whose PASIDs are used
+    /// (`IOMMU_HWPT_ALLOC_PASID`).
+    pub pasid: bool,
+
+    /// Be the parent of nested domains (`IOMMU_HWPT_ALLOC_NEST_PARENT`).
+    pub nest_parent: bool,
+}
+
+impl AllocFlags {
+    /// Reads the flags of `domain_alloc_paging_flags`.
+    ///
+    /// # Errors
+    ///
+    /// `EOPNOTSUPP` if there are others.
+    pub(super) fn from_raw(raw: u32) -> Result<Self> {
+        const DIRTY: u32 = bindings::iommufd_hwpt_alloc_flags_IOMMU_HWPT_ALLOC_DIRTY_TRACKING;
+        const PASID: u32 = bindings::iommufd_hwpt_alloc_flags_IOMMU_HWPT_ALLOC_PASID;
+        const NEST_PARENT: u32 = bindings::iommufd_hwpt_alloc_flags_IOMMU_HWPT_ALLOC_NEST_PARENT;
+
+        if raw & !(DIRTY | PASID | NEST_PARENT) != 0 {
+            return Err(EOPNOTSUPP);
+        }
+        Ok(Self {
+            dirty_tracking: raw & DIRTY != 0,
+            pasid: raw & PASID != 0,
+            nest_parent: raw & NEST_PARENT != 0,
+        })
+    }
+}
+
+/// The addresses and page sizes of a domain.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Geometry {
+    /// The first address that can be mapped.
+    pub first: Iova,
+
+    /// The last address that can be mapped.
+    pub last: Iova,
+
+    /// The page sizes, a bit for each power of two. The smallest must not exceed the CPU's.
+    pub page_sizes: u64,
+}
+
+/// What hardware has to forget.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Flush {
+    /// All translations of the domain.
+    All,
+
+    /// Those of a range.
+    Range {
+        /// The range: it covers all that was changed, and perhaps more.
+        range: Range,
+        /// Whether tables were removed, so that hardware has to drop its copies of table entries
+        /// too.
+        tables: bool,
+    },
+}
+
+/// Reads the protection bits that the core passes to `map_pages`.
+///
+/// - `IOMMU_READ` and `IOMMU_WRITE` are [`Prot::READ`] and [`Prot::WRITE`].
+/// - `IOMMU_CACHE` asks for coherent accesses. The DMA of a PCI device is coherent unless the
+///   device asks for the opposite, and enforcing it is a property of a domain. So the bit changes
+///   no entry of a page table.
+/// - `IOMMU_NOEXEC`, `IOMMU_PRIV` and `IOMMU_MMIO` are hints for IOMMUs of other kinds.
+#[inline]
+pub(super) fn prot_from_raw(raw: c_int) -> Prot {
+    // CAST: The bits of a set.
+    let raw = raw as u32;
+    let mut prot = Prot::NONE;
+    if raw & bindings::IOMMU_READ != 0 {
+        prot |= Prot::READ;
+    }
+    if raw & bindings::IOMMU_WRITE != 0 {
+        prot |= Prot::WRITE;
+    }
+    prot
+}
+
+/// Returns the protection bits that C wants for a reserved region.
+pub(super) fn prot_to_raw(prot: Prot) -> c_int {
+    let mut raw = 0;
+    if prot.contains(Prot::READ) {
+        raw |= bindings::IOMMU_READ;
+    }
+    if prot.contains(Prot::WRITE) {
+        raw |= bindings::IOMMU_WRITE;
+    }
+    // CAST: Two low bits.
+    raw as c_int
+}
