@@ -6,6 +6,7 @@
 //! all devices there, and has it until it goes.
 
 use kernel::{
+    id_pool::IdPool,
     prelude::*,
     sync::{
         Arc,
@@ -13,10 +14,69 @@ use kernel::{
     }, //
 };
 
-use super::{
-    ids::IdSet,
-    lock_class, //
-};
+use super::lock_class;
+
+/// The domain ids of a unit, of which some are in use.
+///
+/// # Examples
+///
+/// ```
+/// use kernel::iommu::domain_id::IdSet;
+///
+/// // Ids below 256, of which the first two have a special meaning.
+/// let mut ids = IdSet::new(2, 256)?;
+/// let id = ids.take()?;
+/// assert_eq!(id, 2);
+/// ids.give_back(id);
+/// # Ok::<(), Error>(())
+/// ```
+pub struct IdSet {
+    // Has room for all ids from the start, so it never grows: a unit has at most 2^16.
+    pool: IdPool,
+    first: u16,
+    limit: usize,
+}
+
+impl IdSet {
+    /// The ids from `first` to below `limit`; those below `first` are never given out.
+    ///
+    /// Context: may sleep.
+    ///
+    /// # Errors
+    ///
+    /// `ENOMEM`.
+    pub fn new(first: u16, limit: u32) -> Result<Self> {
+        // CAST: At most 2^16.
+        let limit = limit.min(1 << 16) as usize;
+        Ok(Self {
+            pool: IdPool::with_capacity(limit, GFP_KERNEL)?,
+            first,
+            limit,
+        })
+    }
+
+    /// Takes the lowest id that is not in use.
+    ///
+    /// # Errors
+    ///
+    /// `ENOSPC` if all are.
+    pub fn take(&mut self) -> Result<u16> {
+        let unused = self.pool.find_unused_id(self.first.into()).ok_or(ENOSPC)?;
+        // A small pool has more room than was asked for.
+        if unused.as_usize() >= self.limit {
+            return Err(ENOSPC);
+        }
+        // CAST: Below the limit, which is at most 2^16.
+        Ok(unused.acquire() as u16)
+    }
+
+    /// Gives an id back that the unit has forgotten. Ids that are never given out are ignored.
+    pub fn give_back(&mut self, id: u16) {
+        if id >= self.first && usize::from(id) < self.limit {
+            self.pool.release_id(id.into());
+        }
+    }
+}
 
 /// A unit that tells domains apart by an id.
 pub trait HasDomainIds: Send + Sync + 'static {
@@ -100,6 +160,24 @@ mod tests {
     use super::*;
     use kernel::new_mutex;
 
+    #[test]
+    fn all_ids_but_the_reserved_ones() -> Result {
+        for limit in [50, 80] {
+            let mut set = IdSet::new(2, limit)?;
+            for id in 2..limit {
+                assert_eq!(set.take().map(u32::from), Ok(id));
+            }
+            assert_eq!(set.take(), Err(ENOSPC));
+            for id in [40, 3, 0, 1, 200] {
+                set.give_back(id);
+            }
+            assert_eq!(set.take(), Ok(3));
+            assert_eq!(set.take(), Ok(40));
+            assert_eq!(set.take(), Err(ENOSPC));
+        }
+        Ok(())
+    }
+
     #[pin_data]
     struct Unit {
         #[pin]
@@ -134,7 +212,7 @@ mod tests {
     }
 
     #[test]
-    fn an_id_is_free_when_nobody_has_it() -> Result {
+    fn an_id_is_free_when_no_domain_and_no_device_has_it() -> Result {
         let unit = Unit::new(2)?;
         let domain = KBox::pin_init(DomainIds::new(), GFP_KERNEL)?;
         let id = domain.of(&unit)?;

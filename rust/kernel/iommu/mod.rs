@@ -39,7 +39,7 @@
 //! | [`hw`] | registers, rings of commands, memory that the unit walks |
 //! | [`firmware`] | firmware tables, which are not to be trusted |
 //! | [`pci`] | functions and the requester IDs that they use; PASIDs; units that are functions |
-//! | [`domain_id`], [`ids`] | what units cache the translations of a domain under; free numbers |
+//! | [`domain_id`] | what units cache the translations of a domain under |
 //! | [`locked_vec`], [`ratelimit`] | vectors under a spinlock; a limit for messages |
 //!
 //! A dirty page on its way: the core calls `read_and_clear_dirty`; the driver's domain hands the
@@ -73,8 +73,6 @@ pub mod firmware;
 pub mod gather;
 #[cfg(CONFIG_RUST_IOMMU)]
 pub mod hw;
-#[cfg(CONFIG_RUST_IOMMU)]
-pub mod ids;
 #[cfg(CONFIG_RUST_IOMMU)]
 pub mod lifecycle;
 #[cfg(CONFIG_RUST_IOMMU)]

@@ -22,12 +22,14 @@ use kernel::{
     fmt,
     io::Io,
     iommu::{
-        domain_id::HasDomainIds,
+        domain_id::{
+            HasDomainIds,
+            IdSet, //
+        },
         hw::{
             mmio::PhysMem,
             ring, //
         },
-        ids::IdSet,
         pci::{
             msi,
             unit::UnitFunction, //

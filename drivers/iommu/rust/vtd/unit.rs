@@ -29,9 +29,11 @@ use kernel::{
         Io, //
     },
     iommu::{
-        domain_id::HasDomainIds,
+        domain_id::{
+            HasDomainIds,
+            IdSet, //
+        },
         hw::mmio::PhysMem,
-        ids::IdSet,
         ratelimit::RateLimit, //
     },
     prelude::*,

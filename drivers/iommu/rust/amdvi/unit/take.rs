@@ -9,11 +9,11 @@
 use kernel::{
     io::Io,
     iommu::{
+        domain_id::IdSet,
         hw::{
             mmio::PhysMem,
             pages, //
         },
-        ids::IdSet,
         pci::unit::UnitFunction,
         ratelimit::RateLimit, //
     },

@@ -9,8 +9,8 @@
 use kernel::{
     io::Io,
     iommu::{
+        domain_id::IdSet,
         hw::mmio::PhysMem,
-        ids::IdSet,
         ratelimit::RateLimit, //
     },
     new_mutex,
