@@ -6,6 +6,7 @@
 #include <linux/mm.h>
 #include <linux/mem_encrypt.h>
 #include <linux/module.h>
+#include <linux/ratelimit.h>
 #ifdef CONFIG_RUST_IOMMU_PT_ABI
 #include "../../drivers/iommu/iommu-pages.h"
 #endif
@@ -130,6 +131,14 @@ __rust_helper void rust_helper_rust_iommu_store128(u64 *ptr, u64 low, u64 high)
 	while (!arch_try_cmpxchg128(word, &old, new))
 		;
 #endif
+}
+
+/* Without the flag, ___ratelimit() logs how many messages it held back. */
+__rust_helper void
+rust_helper_rust_iommu_ratelimit_init(struct ratelimit_state *state)
+{
+	ratelimit_default_init(state);
+	ratelimit_set_flags(state, RATELIMIT_MSG_ON_RELEASE);
 }
 
 #ifdef CONFIG_ACPI

@@ -127,6 +127,7 @@ pub(crate) struct Unit {
     pub(crate) node: Option<u32>,
     regs: PhysMem<REGISTER_BYTES>,
     log: Log,
+    #[pin]
     limit: RateLimit,
     /// Its device table.
     pub(crate) table: Pin<KBox<DeviceTable>>,

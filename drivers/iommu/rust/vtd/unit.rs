@@ -110,6 +110,7 @@ pub(crate) struct Unit {
     /// Its capabilities.
     pub(crate) caps: Caps,
     regs: PhysMem<SZ_4K>,
+    #[pin]
     limit: RateLimit,
     /// Its NUMA node, for all tables that it reads.
     pub(crate) node: Option<u32>,

@@ -190,7 +190,7 @@ impl Unit {
                 node,
                 regs,
                 log,
-                limit: RateLimit::new(),
+                limit <- RateLimit::new(),
                 table,
                 live: AtomicFlag::new(false),
                 commands <- commands,

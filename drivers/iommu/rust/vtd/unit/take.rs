@@ -152,7 +152,7 @@ impl Unit {
                 info,
                 caps,
                 regs,
-                limit: RateLimit::new(),
+                limit <- RateLimit::new(),
                 translates: AtomicFlag::new(false),
                 must_translate: AtomicFlag::new(false),
                 root <- RootTable::new(node, caps.coherent_tables()),
