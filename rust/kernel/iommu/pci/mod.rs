@@ -2,6 +2,7 @@
 
 //! PCI, as remapping units see it.
 
+mod aliases;
 pub mod function;
 #[cfg(CONFIG_PCI_MSI)]
 pub mod msi;

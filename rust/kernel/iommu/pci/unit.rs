@@ -8,6 +8,7 @@ use kernel::{
     bindings,
     device::Device,
     ffi::c_int,
+    pci,
     prelude::*,
     sync::aref::ARef, //
 };
@@ -20,31 +21,18 @@ pub fn processor() -> u32 {
     ffi::processor()
 }
 
-/// A PCI function, and a reference to it.
+/// A PCI function that is a unit, or that a unit belongs to.
 ///
 /// This binds no driver: the configuration space and the interrupt of the function are used as
 /// parts of the unit.
-///
-/// # Invariants
-///
-/// `raw` is a valid PCI function, and the reference to it is owned.
-pub struct UnitFunction {
-    raw: NonNull<bindings::pci_dev>,
-}
-
-// SAFETY: References to PCI functions are counted for all threads, and the PCI core takes its own
-// locks for what is done with one here.
-unsafe impl Send for UnitFunction {}
-// SAFETY: As above.
-unsafe impl Sync for UnitFunction {}
+pub struct UnitFunction(ARef<pci::Device>);
 
 impl UnitFunction {
     /// Finds the function with the requester ID `source` in `segment`.
     ///
     /// Context: may sleep.
     pub fn find(segment: u16, source: u16) -> Option<Self> {
-        // SAFETY: The function takes any numbers; the new object owns the reference that it
-        // returns.
+        // SAFETY: The function takes any numbers.
         let raw = unsafe {
             bindings::pci_get_domain_bus_and_slot(
                 i32::from(segment),
@@ -52,28 +40,28 @@ impl UnitFunction {
                 u32::from(source & 0xff),
             )
         };
-        // INVARIANT: Valid if not null, with a reference that is owned.
-        Some(Self {
-            raw: NonNull::new(raw)?,
-        })
+        let device = NonNull::new(raw)?.cast::<pci::Device>();
+        // SAFETY: The function returned a reference, which the new object owns.
+        Some(Self(unsafe { ARef::from_raw(device) }))
     }
 
     /// The function as C knows it.
     #[inline]
     pub(in super::super) fn as_raw(&self) -> *mut bindings::pci_dev {
-        self.raw.as_ptr()
+        // CAST: `pci::Device` is a transparent wrapper.
+        core::ptr::from_ref(&*self.0).cast_mut().cast()
     }
 
     /// The device, such as [`UnitInfo::parent`](super::super::device::UnitInfo::parent) wants it.
     pub fn device(&self) -> ARef<Device> {
-        // SAFETY: By the type invariants; the device is embedded in the function.
-        unsafe { Device::get_device(&raw mut (*self.as_raw()).dev) }
+        let device: &Device = (*self.0).as_ref();
+        device.into()
     }
 
     /// The NUMA node that it is near, [`None`] if it is near none.
     pub fn node(&self) -> Option<u32> {
         #[cfg(CONFIG_NUMA)]
-        // SAFETY: By the type invariants; the device is embedded in the function.
+        // SAFETY: A `pci::Device` is a valid function, and this field does not change.
         let node = unsafe { (*self.as_raw()).dev.numa_node };
         #[cfg(not(CONFIG_NUMA))]
         let node = bindings::NUMA_NO_NODE;
@@ -95,7 +83,7 @@ impl UnitFunction {
             return Err(EINVAL);
         }
         let mut value = 0;
-        // SAFETY: By the type invariants; `value` is a place for the result.
+        // SAFETY: A `pci::Device` is a valid function; `value` is a place for the result.
         let status = unsafe {
             bindings::pci_read_config_dword(self.as_raw(), i32::from(offset), &mut value)
         };
@@ -114,7 +102,7 @@ impl UnitFunction {
         if offset % 4 != 0 || offset >= 4096 {
             return Err(EINVAL);
         }
-        // SAFETY: By the type invariants, `raw` is a valid function.
+        // SAFETY: A `pci::Device` is a valid function.
         let status =
             unsafe { bindings::pci_write_config_dword(self.as_raw(), i32::from(offset), value) };
         reached(status)
@@ -130,15 +118,8 @@ pub(in super::super) fn reached(status: c_int) -> Result {
     Ok(())
 }
 
-impl Drop for UnitFunction {
-    fn drop(&mut self) {
-        // SAFETY: By the type invariants, this object owns the reference.
-        unsafe { bindings::pci_dev_put(self.as_raw()) };
-    }
-}
-
 #[cfg(CONFIG_RUST_IOMMU_KUNIT_TEST)]
-#[kunit_tests(rust_iommu_function)]
+#[kunit_tests(rust_iommu_pci_unit)]
 mod tests {
     use super::*;
 
