@@ -77,7 +77,7 @@ fn push_with<T>(
 }
 
 #[cfg(CONFIG_RUST_IOMMU_KUNIT_TEST)]
-#[kunit_tests(rust_iommu_grow)]
+#[kunit_tests(rust_iommu_locked_vec)]
 mod tests {
     use super::*;
     use kernel::{

@@ -19,7 +19,7 @@ use kernel::{
             Driver, //
         },
         pci::{
-            source_ids::Place,
+            source_ids::SourceIds,
             unit::UnitFunction, //
         },
         pt::{
@@ -163,7 +163,7 @@ impl AmdVi {
     ///
     /// No unit serves the function of another, although firmware may name it in a range: it is not
     /// translated.
-    fn unit_of(&self, place: &Place) -> Option<usize> {
+    fn unit_of(&self, place: &SourceIds) -> Option<usize> {
         let is_here = |unit: &Unit| unit.info.segment == place.segment;
         let is_itself = |unit: &Unit| is_here(unit) && unit.info.source == place.source();
         if self.units.iter().any(|unit| is_itself(unit)) {
@@ -200,7 +200,7 @@ impl Driver for AmdVi {
     type Domain = Domain;
 
     fn probe_device(&self, dev: &Device) -> Result<Probed<Endpoint>> {
-        let place = Place::of(dev)?;
+        let place = SourceIds::of(dev)?;
         let index = self.unit_of(&place).ok_or(ENODEV)?;
         let unit = self.units.get(index).ok_or(ENODEV)?;
         Ok(Probed {

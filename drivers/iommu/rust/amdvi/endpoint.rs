@@ -8,7 +8,7 @@
 
 use kernel::{
     device::Device,
-    iommu::pci::source_ids::Place,
+    iommu::pci::source_ids::SourceIds,
     prelude::*,
     sync::Arc, //
 };
@@ -34,7 +34,7 @@ pub(crate) struct Endpoint {
     /// The unit that translates for it.
     pub(crate) unit: Arc<Unit>,
     /// Where it is.
-    pub(crate) place: Place,
+    pub(crate) place: SourceIds,
     /// Its PASIDs, if it has any and they could be switched on.
     pub(crate) pasids: Option<Pin<KBox<Pasids>>>,
 }
@@ -49,7 +49,7 @@ impl Endpoint {
     ///
     /// `ENOMEM`; `ENODEV` if the unit has no entry for one of the IDs; `EIO` if it does not answer.
     /// Nothing is left behind.
-    pub(crate) fn new(unit: Arc<Unit>, mut place: Place, dev: &Device, most: u32) -> Result<Self> {
+    pub(crate) fn new(unit: Arc<Unit>, mut place: SourceIds, dev: &Device, most: u32) -> Result<Self> {
         if let Some(alias) = unit.info.alias(place.source()) {
             place.add(alias)?;
         }
@@ -191,7 +191,7 @@ mod tests {
         let id = pasids.id().clone();
         let mut endpoint = Endpoint {
             unit: unit.clone(),
-            place: Place::of_requester(0, SOURCE)?,
+            place: SourceIds::of_requester(0, SOURCE)?,
             pasids: None,
         };
         endpoint.unit.table.claim(SOURCE, SOURCE)?;

@@ -5,7 +5,7 @@
 use kernel::{
     iommu::{
         device::UnitInfo,
-        firmware::acpi::Table,
+        firmware::acpi::AcpiTable,
         hw::mmio,
         lifecycle::{
             self,
@@ -31,8 +31,8 @@ use crate::{
 
 /// Reads the firmware's table.
 fn parse() -> Result<Ivrs> {
-    let table = Table::find(*b"IVRS").inspect_err(|_| {
-        if Table::find(*b"DMAR").is_ok() {
+    let table = AcpiTable::find(*b"IVRS").inspect_err(|_| {
+        if AcpiTable::find(*b"DMAR").is_ok() {
             pr_err!("there is no IVRS table but a DMAR table: rust_vtd drives this machine\n");
         } else {
             pr_err!(

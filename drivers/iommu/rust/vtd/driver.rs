@@ -19,7 +19,7 @@ use kernel::{
             Confirms,
             Driver, //
         },
-        pci::source_ids::Place,
+        pci::source_ids::SourceIds,
         pt::{
             Prot,
             Range, //
@@ -173,7 +173,7 @@ impl Vtd {
     ///
     /// A unit that names it, or a bridge above it, takes precedence over the one that serves all
     /// others.
-    fn unit_of(&self, place: &Place, path: &Path) -> Option<usize> {
+    fn unit_of(&self, place: &SourceIds, path: &Path) -> Option<usize> {
         let named = self.units.iter().position(|unit| {
             unit.info.segment == place.segment && scope::any_serves(&unit.info.scopes, &path.chain)
         });
@@ -216,7 +216,7 @@ impl Driver for Vtd {
     type Domain = Domain;
 
     fn probe_device(&self, dev: &Device) -> Result<Probed<Endpoint>> {
-        let (place, path) = (Place::of(dev)?, Path::of(dev)?);
+        let (place, path) = (SourceIds::of(dev)?, Path::of(dev)?);
         let index = self.unit_of(&place, &path).ok_or(ENODEV)?;
         let unit = self.units.get(index).ok_or(ENODEV)?;
         if path.needs_translation {

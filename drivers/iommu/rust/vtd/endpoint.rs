@@ -10,7 +10,7 @@
 
 use kernel::{
     iommu::{
-        pci::source_ids::Place,
+        pci::source_ids::SourceIds,
         values::Slot, //
     },
     prelude::*,
@@ -57,7 +57,7 @@ pub(crate) struct Endpoint {
     /// The unit that translates for it.
     pub(crate) unit: Arc<Unit>,
     /// Its place on the bus.
-    pub(crate) place: Arc<Place>,
+    pub(crate) place: Arc<SourceIds>,
     /// The path to it.
     pub(crate) path: Path,
     /// Its PASIDs.
@@ -100,7 +100,7 @@ pub(crate) fn pass_acpi_devices(unit: &Arc<Unit>) -> Result {
             );
             return Err(EOPNOTSUPP);
         }
-        let place = Place::of_requester(unit.info.segment, *source)?;
+        let place = SourceIds::of_requester(unit.info.segment, *source)?;
         let endpoint = Endpoint::new(unit.clone(), place, Path::default(), false)?;
         endpoint.change(NO_PASID, |live| {
             writer::replace(live, pass_through(&unit.caps))
@@ -126,7 +126,7 @@ impl Endpoint {
     /// `ENOMEM`, `EIO` if the unit is dead.
     pub(crate) fn new(
         unit: Arc<Unit>,
-        place: Place,
+        place: SourceIds,
         path: Path,
         needs_cache: bool,
     ) -> Result<Self> {

@@ -5,7 +5,7 @@
 use kernel::{
     iommu::{
         device::UnitInfo,
-        firmware::acpi::Table,
+        firmware::acpi::AcpiTable,
         hw::mmio,
         lifecycle::{
             self,
@@ -29,8 +29,8 @@ use crate::{
 
 /// Reads the firmware's table.
 fn parse() -> Result<Dmar> {
-    let table = Table::find(*b"DMAR").inspect_err(|_| {
-        if Table::find(*b"IVRS").is_ok() {
+    let table = AcpiTable::find(*b"DMAR").inspect_err(|_| {
+        if AcpiTable::find(*b"IVRS").is_ok() {
             pr_err!("there is no DMAR table but an IVRS table: rust_amdvi drives this machine\n");
         } else {
             pr_err!("there is no DMAR table: turn VT-d on in the firmware's set-up\n");

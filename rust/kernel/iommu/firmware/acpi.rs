@@ -23,27 +23,27 @@ use kernel::{
 /// # Examples
 ///
 /// ```no_run
-/// use kernel::iommu::firmware::{acpi::Table, reader::Reader};
+/// use kernel::iommu::firmware::{acpi::AcpiTable, reader::Reader};
 ///
 /// fn host_address_width() -> Result<u8> {
-///     let dmar = Table::find(*b"DMAR")?;
+///     let dmar = AcpiTable::find(*b"DMAR")?;
 ///     let mut reader = Reader::new(dmar.bytes());
 ///
 ///     reader.skip(36)?;
 ///     Ok(reader.u8()? + 1)
 /// }
 /// ```
-pub struct Table {
+pub struct AcpiTable {
     header: NonNull<bindings::acpi_table_header>,
     len: usize,
 }
 
 // SAFETY: The table is mapped for all CPUs, and putting it may happen anywhere.
-unsafe impl Send for Table {}
+unsafe impl Send for AcpiTable {}
 // SAFETY: The table is only read.
-unsafe impl Sync for Table {}
+unsafe impl Sync for AcpiTable {}
 
-impl Table {
+impl AcpiTable {
     /// Finds the first table with this signature. ACPICA has checked its checksum.
     ///
     /// Context: may sleep.
@@ -98,7 +98,7 @@ pub fn node_of(proximity: u32) -> Option<u32> {
     u32::try_from(node).ok()
 }
 
-impl Drop for Table {
+impl Drop for AcpiTable {
     fn drop(&mut self) {
         // SAFETY: By the type invariants, the table was got and has not been put.
         unsafe { bindings::acpi_put_table(self.header.as_ptr()) };

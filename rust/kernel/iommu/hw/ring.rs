@@ -51,7 +51,7 @@ use kernel::{
 use super::super::lock_class;
 
 mod memory;
-mod slots;
+mod occupancy;
 
 #[cfg(CONFIG_RUST_IOMMU_KUNIT_TEST)]
 mod concurrent;
@@ -60,8 +60,8 @@ mod tests;
 
 pub use memory::Memory;
 
-use slots::{
-    Slots,
+use occupancy::{
+    Occupancy,
     Standing,
     Ticket, //
 };
@@ -118,7 +118,7 @@ pub trait Port<const WORDS: usize> {
 /// The batches that are under way, for [`Port::recover`].
 pub struct Pending<'a, const WORDS: usize> {
     memory: &'a Memory<WORDS>,
-    slots: &'a mut Slots,
+    slots: &'a mut Occupancy,
 }
 
 impl<const WORDS: usize> Pending<'_, WORDS> {
@@ -175,7 +175,7 @@ pub struct Queue<const WORDS: usize> {
     memory: Memory<WORDS>,
     dead: AtomicFlag,
     #[pin]
-    slots: SpinLockIrq<Slots>,
+    slots: SpinLockIrq<Occupancy>,
 }
 
 impl<const WORDS: usize> Queue<WORDS> {
@@ -185,7 +185,7 @@ impl<const WORDS: usize> Queue<WORDS> {
     pub fn new(memory: Memory<WORDS>) -> impl PinInit<Self, Error> {
         let (name, key) = lock_class::ring_slots();
         pin_init::pin_init_scope(move || {
-            let slots = Slots::new(memory.count())?;
+            let slots = Occupancy::new(memory.count())?;
             Ok(try_pin_init!(Self {
                 memory,
                 dead: AtomicFlag::new(false),
@@ -303,7 +303,7 @@ impl<const WORDS: usize> Queue<WORDS> {
     /// Writes `batch` and its end to the slots of `ticket`.
     fn fill<C>(
         &self,
-        slots: &Slots,
+        slots: &Occupancy,
         ticket: &Ticket,
         port: &impl Port<WORDS>,
         batch: &[C],

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Where a device is, as remapping units see it: the requester IDs that its requests carry.
+//! The source of requests, as remapping units see it: a segment and requester IDs.
 
 use kernel::{
     device::Device,
@@ -13,8 +13,8 @@ use super::{
     function::Function, //
 };
 
-/// The place of a PCI function; shows as its address.
-pub struct Place {
+/// How units recognise the requests of a device; shows as the PCI address of the first ID.
+pub struct SourceIds {
     /// PCI segment.
     pub segment: u16,
     /// Whether the device is on a port that people can plug things into.
@@ -25,8 +25,8 @@ pub struct Place {
     sources: KVec<u16>,
 }
 
-impl Place {
-    /// The place of `dev`.
+impl SourceIds {
+    /// The IDs of `dev`.
     ///
     /// Context: may sleep.
     ///
@@ -36,17 +36,17 @@ impl Place {
     pub fn of(dev: &Device) -> Result<Self> {
         let function = Function::of(dev).ok_or(ENODEV)?;
         let real = function.real_dma();
-        let mut place = Self {
+        let mut ids = Self {
             segment: real.segment(),
             untrusted: function.is_untrusted() || real.is_untrusted(),
             bridge: function.is_bridge(),
             sources: KVec::new(),
         };
-        real.for_each_alias(|source| place.add(source))?;
-        Ok(place)
+        real.for_each_alias(|source| ids.add(source))?;
+        Ok(ids)
     }
 
-    /// The place of a device that is on no PCI bus, and whose requests carry `source`.
+    /// The IDs of a device that is on no PCI bus, and whose requests carry `source`.
     ///
     /// Context: may sleep.
     ///
@@ -54,14 +54,14 @@ impl Place {
     ///
     /// `ENOMEM`.
     pub fn of_requester(segment: u16, source: u16) -> Result<Self> {
-        let mut place = Self {
+        let mut ids = Self {
             segment,
             untrusted: false,
             bridge: false,
             sources: KVec::new(),
         };
-        place.add(source)?;
-        Ok(place)
+        ids.add(source)?;
+        Ok(ids)
     }
 
     /// Adds a requester ID that firmware knows of, unless it is there already.
@@ -101,7 +101,7 @@ impl Place {
     }
 }
 
-impl fmt::Display for Place {
+impl fmt::Display for SourceIds {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let source = self.source();
         write!(
@@ -116,13 +116,13 @@ impl fmt::Display for Place {
 }
 
 #[cfg(CONFIG_RUST_IOMMU_KUNIT_TEST)]
-#[kunit_tests(rust_iommu_place)]
+#[kunit_tests(rust_iommu_source_ids)]
 mod tests {
     use super::*;
     use kernel::str::CString;
 
-    fn place(untrusted: bool, bridge: bool) -> Place {
-        Place {
+    fn none(untrusted: bool, bridge: bool) -> SourceIds {
+        SourceIds {
             segment: 0x1,
             untrusted,
             bridge,
@@ -133,21 +133,21 @@ mod tests {
     #[test]
     fn only_trusted_devices_get_the_usual_domain() {
         let usual = DefaultDomain::Identity;
-        assert_eq!(place(false, false).default_domain(usual), usual);
-        assert_eq!(place(false, true).default_domain(usual), DefaultDomain::Any);
-        assert_eq!(place(true, false).default_domain(usual), DefaultDomain::Dma);
-        assert_eq!(place(true, true).default_domain(usual), DefaultDomain::Dma);
+        assert_eq!(none(false, false).default_domain(usual), usual);
+        assert_eq!(none(false, true).default_domain(usual), DefaultDomain::Any);
+        assert_eq!(none(true, false).default_domain(usual), DefaultDomain::Dma);
+        assert_eq!(none(true, true).default_domain(usual), DefaultDomain::Dma);
     }
 
     #[test]
     fn each_id_comes_once_and_its_own_first() -> Result {
-        let mut place = place(false, false);
+        let mut ids = none(false, false);
         for source in [0x3fb, 0x300, 0x3fb, 0x100, 0x300] {
-            place.add(source)?;
+            ids.add(source)?;
         }
-        assert_eq!(place.source(), 0x3fb);
-        assert!(place.sources().eq([0x3fb, 0x300, 0x100]));
-        let text = CString::try_from_fmt(fmt!("{}", place))?;
+        assert_eq!(ids.source(), 0x3fb);
+        assert!(ids.sources().eq([0x3fb, 0x300, 0x100]));
+        let text = CString::try_from_fmt(fmt!("{}", ids))?;
         assert_eq!(text.to_bytes(), b"0001:03:1f.3");
         Ok(())
     }

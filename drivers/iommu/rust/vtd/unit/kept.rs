@@ -7,7 +7,7 @@
 //! these name, until the unit is dropped, or until one of the requester IDs is claimed again.
 
 use kernel::{
-    iommu::pci::source_ids::Place,
+    iommu::pci::source_ids::SourceIds,
     prelude::*,
     sync::Arc, //
 };
@@ -18,13 +18,13 @@ use super::Unit;
 
 /// The table of a device, and the requester IDs whose entries name it.
 pub(crate) struct Kept {
-    place: Arc<Place>,
+    place: Arc<SourceIds>,
     table: Arc<PasidTable>,
 }
 
 impl Kept {
     /// The `table` of a device at `place`.
-    pub(crate) fn new(place: &Arc<Place>, table: &Arc<PasidTable>) -> Self {
+    pub(crate) fn new(place: &Arc<SourceIds>, table: &Arc<PasidTable>) -> Self {
         Self {
             place: place.clone(),
             table: table.clone(),
@@ -56,7 +56,7 @@ impl Unit {
     /// dead, the table is leaked, since the unit may still read it.
     ///
     /// May sleep. A second call does nothing.
-    pub(crate) fn release_table(&self, place: &Place, table: &Arc<PasidTable>) {
+    pub(crate) fn release_table(&self, place: &SourceIds, table: &Arc<PasidTable>) {
         for source in place.sources() {
             if self.release_source(source, table.phys()).is_err() {
                 // One reference that is never dropped.

@@ -30,7 +30,7 @@ use crate::{
     topology::Path,
 };
 use kernel::{
-    iommu::pci::source_ids::Place,
+    iommu::pci::source_ids::SourceIds,
     sync::{
         atomic::Release,
         Arc, //
@@ -113,7 +113,7 @@ fn translating(cap: u64, ecap: u64) -> Result<(Arc<Unit>, Powered)> {
 
 /// A device behind `unit`.
 fn endpoint(unit: &Arc<Unit>) -> Result<Endpoint> {
-    let place = Place::of_requester(0, 0x108)?;
+    let place = SourceIds::of_requester(0, 0x108)?;
     Endpoint::new(unit.clone(), place, Path::default(), false)
 }
 

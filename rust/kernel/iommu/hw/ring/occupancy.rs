@@ -45,15 +45,15 @@ pub(super) enum Standing {
     Dropped,
 }
 
-/// The slots of a ring.
-pub(super) struct Slots {
+/// Which slots of a ring are in use, and by which batch.
+pub(super) struct Occupancy {
     marks: KVec<Mark>,
     next: usize,
     number: u32,
     running: bool,
 }
 
-impl Slots {
+impl Occupancy {
     /// `count` slots, all free. The unit does not fetch yet.
     pub(super) fn new(count: usize) -> Result<Self> {
         Ok(Self {
@@ -191,7 +191,7 @@ impl Slots {
 }
 
 #[cfg(CONFIG_RUST_IOMMU_KUNIT_TEST)]
-#[kunit_tests(rust_iommu_ring_slots)]
+#[kunit_tests(rust_iommu_ring_occupancy)]
 mod tests {
     use super::*;
 
@@ -201,7 +201,7 @@ mod tests {
 
     #[test]
     fn the_tail_never_meets_the_head() -> Result {
-        let mut slots = Slots::new(8)?;
+        let mut slots = Occupancy::new(8)?;
         // Seven slots at most, and only once all are given back.
         assert!(slots.reserve(7).is_none());
         let whole = slots.reserve(6).ok_or(EINVAL)?;
@@ -218,7 +218,7 @@ mod tests {
 
     #[test]
     fn slots_come_back_in_any_order() -> Result {
-        let mut slots = Slots::new(8)?;
+        let mut slots = Occupancy::new(8)?;
         let one = slots.reserve(1).ok_or(EINVAL)?;
         let two = slots.reserve(2).ok_or(EINVAL)?;
         assert_ne!(one.number, two.number);
@@ -232,7 +232,7 @@ mod tests {
 
     #[test]
     fn a_refused_command_belongs_to_one_batch() -> Result {
-        let mut slots = Slots::new(16)?;
+        let mut slots = Occupancy::new(16)?;
         let one = slots.reserve(2).ok_or(EINVAL)?;
         let two = slots.reserve(2).ok_or(EINVAL)?;
         assert!(slots.refuse(slots.slot(&two, 1)));
@@ -250,7 +250,7 @@ mod tests {
 
     #[test]
     fn what_was_fetched_is_dropped_and_the_rest_is_not() -> Result {
-        let mut slots = Slots::new(16)?;
+        let mut slots = Occupancy::new(16)?;
         let done = slots.reserve(1).ok_or(EINVAL)?;
         let dropped = slots.reserve(1).ok_or(EINVAL)?;
         let waiting = slots.reserve(1).ok_or(EINVAL)?;
@@ -273,7 +273,7 @@ mod tests {
 
     #[test]
     fn a_ring_that_begins_anew_waits_for_the_owners() -> Result {
-        let mut slots = Slots::new(8)?;
+        let mut slots = Occupancy::new(8)?;
         let culprit = slots.reserve(1).ok_or(EINVAL)?;
         let behind = slots.reserve(1).ok_or(EINVAL)?;
         slots.refuse(0);
