@@ -127,7 +127,7 @@ __rust_helper void rust_helper_rust_iommu_store128(u64 *ptr, u64 low, u64 high)
 	u128 new = (u128)high << 64 | low;
 	u128 old = (u128)READ_ONCE(ptr[1]) << 64 | READ_ONCE(ptr[0]);
 
-	/* The first try fails only if somebody else has written meanwhile. */
+	/* The first try fails only if another CPU wrote in between. */
 	while (!arch_try_cmpxchg128(word, &old, new))
 		;
 #endif
@@ -148,7 +148,7 @@ __rust_helper int rust_helper_pxm_to_online_node(int pxm)
 }
 #endif
 
-/* Vendor, family and model of the processor; 0 where there is no such number. */
+/* Vendor, family and model of the CPU; 0 where there is no such number. */
 __rust_helper u32 rust_helper_rust_iommu_processor(void)
 {
 #if defined(CONFIG_X86_64) && !defined(CONFIG_UML)
@@ -170,7 +170,7 @@ __rust_helper void rust_helper_rust_iommu_wait_for_probes(void)
 	mutex_unlock(&iommu_probe_device_lock);
 }
 
-/* Whether only the one who loads the module holds a reference to it. */
+/* Whether only the loader of the module holds a reference to it. */
 __rust_helper bool rust_helper_rust_iommu_module_is_idle(struct module *module)
 {
 	if (!module)
@@ -178,14 +178,14 @@ __rust_helper bool rust_helper_rust_iommu_module_is_idle(struct module *module)
 #ifdef CONFIG_MODULE_UNLOAD
 	return module_refcount(module) <= 1;
 #else
-	/* There is no telling. */
+	/* References are not counted. */
 	return false;
 #endif
 }
 #endif /* CONFIG_IOMMU_API */
 
 #ifdef CONFIG_PCI
-/* Rust would read the bits next to these as well, which others write. */
+/* Rust would also read the bits next to these, which C code writes. */
 __rust_helper bool rust_helper_rust_iommu_pci_is_untrusted(struct pci_dev *pdev)
 {
 	return pdev->untrusted;

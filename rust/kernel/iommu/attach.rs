@@ -6,19 +6,19 @@
 //!
 //! 1. `Prepared`: all that can fail is done, memory for the rest is reserved, and flushes of the
 //!    domain reach the new place already. Dropping it undoes this.
-//! 2. `Installed`: hardware uses the domain. There is no way back, and nothing after it can fail.
+//! 2. `Installed`: hardware uses the domain. This cannot be undone, and no later step can fail.
 //! 3. Committed: the attachment is in the domain's list and in the device's slot; what was there
 //!    before is gone.
 //!
-//! Tags are added before hardware is pointed to the tables, and removed after it was pointed away:
-//! an unmap meanwhile flushes too much rather than too little.
+//! Tags are added before hardware uses the tables, and removed after hardware has stopped using
+//! them: an unmap in between flushes too much rather than too little.
 //!
 //! # Units that do not answer
 //!
 //! If a unit does not confirm that it uses a domain, or that it has forgotten one, it may use the
 //! domain as long as it has power: the domain is lost ([`Attachments::is_lost`]). The attachment
-//! stays in its list, with its tags, so that each flush still fails that has to reach that unit; and
-//! nothing that hardware may see is freed with the domain: not its tables, ids and attachments.
+//! stays in its list, with its tags, so that each flush still fails that has to reach that unit.
+//! Nothing that hardware may see is freed with the domain: not its tables, ids and attachments.
 //!
 //! # Locks
 //!
@@ -122,8 +122,8 @@ impl<P: PagingDomain> Attachments<P> {
     /// Switches dirty tracking of all attachments. If one refuses, all that were switched are put
     /// back, and that one too: it may have been left in between.
     ///
-    /// Those that are lost are passed by: the unit would refuse, and nothing depends on it. The
-    /// domain is lost as well, and reports all that is mapped and writable.
+    /// Lost attachments are skipped: the unit would refuse, and nothing depends on it. The domain
+    /// is lost as well, and reports all that is mapped and writable.
     ///
     /// The caller holds the attach lock.
     pub(super) fn set_tracking(&self, domain: &P, on: bool) -> Result {
@@ -154,8 +154,8 @@ impl<P: PagingDomain> Attachments<P> {
 }
 
 impl<P: PagingDomain> Shared<P> {
-    /// Enters an attachment into the list, which has room for it since `Prepared::new()`: nothing
-    /// else adds to it meanwhile.
+    /// Enters an attachment into the list. `Prepared::new()` made room for it, and under the attach
+    /// lock no other attachment takes that room.
     fn enter(&self, node: &Arc<Node<P>>) {
         let _ = self.list.lock().nodes.push_within_capacity(node.clone());
     }
@@ -219,8 +219,8 @@ impl<'a, P: PagingDomain> Prepared<'a, P> {
     ///
     /// # Errors
     ///
-    /// Those of [`PagingDomain::install`]: hardware may use the domain, and what the device had. The
-    /// slot still says the latter; the domain is lost.
+    /// Those of [`PagingDomain::install`]: hardware may use the domain, and what the device had.
+    /// The slot still says the latter; the domain is lost.
     pub(super) fn install(mut self, domain: &P) -> Result<Installed<'a, P>> {
         let node = self.node.take();
         if let Some(node) = &node {

@@ -156,10 +156,10 @@ pub(super) unsafe fn iova_bitmap_set(bitmap: *mut bindings::iova_bitmap, iova: u
     unsafe { bindings::iova_bitmap_set(bitmap, iova, len) }
 }
 
-/// Whether the processor can do [`store_pair`].
+/// Whether the CPU can do [`store_pair`].
 #[inline(never)]
 pub(super) fn can_store_pair() -> bool {
-    // SAFETY: Only asks for a feature of the processor.
+    // SAFETY: Only asks for a feature of the CPU.
     unsafe { bindings::rust_iommu_can_store128() }
 }
 
@@ -172,12 +172,12 @@ pub(super) fn can_store_pair() -> bool {
 ///   atomic words.
 #[inline(never)]
 pub(super) unsafe fn store_pair(virt: *mut u64, values: [u64; 2]) {
-    // SAFETY: The processor can store pairs; `virt` is valid for 16 bytes and aligned to as many
+    // SAFETY: The CPU can store pairs; `virt` is valid for 16 bytes and aligned to as many
     // (contract).
     unsafe { bindings::rust_iommu_store128(virt, values[0], values[1]) }
 }
 
-/// Vendor, family and model of the processor, 0 on architectures without such a number.
+/// Vendor, family and model of the CPU, 0 on architectures without such a number.
 #[cfg(CONFIG_PCI)]
 #[inline(never)]
 pub(super) fn processor() -> u32 {

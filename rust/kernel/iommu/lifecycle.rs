@@ -3,12 +3,12 @@
 //! The life of a driver's module: loading, release of the hardware, unloading.
 //!
 //! The IOMMU core holds a reference to the module for each device, so the module cannot be unloaded
-//! while it drives anything, and nothing in the kernel would make it give that up. Writing 1 to
-//! `release` in the module's directory in debugfs does: refused while a device is in use, else all
-//! units are left as they were found, and the module can be unloaded.
+//! while it drives a unit, and the core has no interface to release the units. Writing 1 to
+//! `release` in the module's directory in debugfs releases them. It is refused while a device is in
+//! use. After it all units are as the driver found them, and the module can be unloaded.
 //!
-//! Built in, a driver begins with the other drivers, before most devices have theirs, if no other
-//! driver holds the registers then.
+//! A built-in driver begins with the other drivers, before most devices have theirs, if no other
+//! driver holds the registers at that time.
 
 use kernel::{
     debugfs::{
@@ -231,9 +231,9 @@ impl<D: Lifecycle> Life<D> {
     }
 }
 
-/// Lets a module stay that could not begin, if something uses it: user space was let at the devices
-/// as soon as they were registered, and may have domains. A module whose loading fails is freed
-/// without a look at the references to it.
+/// Keeps a module loaded that could not begin, if it is in use: user space can use devices as soon
+/// as they are registered, and may have domains. The kernel frees a module whose loading fails
+/// without checking the references to it.
 fn stay<D: Lifecycle>(module: &'static ThisModule, error: Error) -> Result {
     if ffi::is_idle(module) {
         return Err(error);

@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Vectors under a spinlock that grow.
+//! Vectors under a spinlock that grow outside of it.
 //!
-//! Under a spinlock nothing is allocated and nothing is freed. A caller that adds brings the memory
-//! along and takes the old memory away: [`push`] does all of it, [`Room`] is for callers that have
-//! more to do under the lock.
+//! Code under a spinlock neither allocates nor frees. So a caller that adds an element allocates
+//! larger memory before it takes the lock, and frees the old memory after it: [`push`] does all of
+//! that. [`Room`] is for callers that have more to do under the lock.
 
 use kernel::{
     alloc::kvec::PushError,
@@ -27,8 +27,8 @@ impl<T> Room<T> {
         Ok(Self(KVec::with_capacity(capacity, GFP_KERNEL)?))
     }
 
-    /// Moves `list` here, in its order, if there is more room here than it has. Its old memory stays
-    /// behind, empty, to be dropped without the lock.
+    /// Moves `list` here, in its order, if there is more room here than it has. Its old memory
+    /// stays behind, empty, to be dropped without the lock.
     ///
     /// Context: any.
     pub fn give(&mut self, list: &mut KVec<T>) {
@@ -43,7 +43,7 @@ impl<T> Room<T> {
     }
 }
 
-/// Adds `value` at the end of `list`. Others may add and remove meanwhile.
+/// Adds `value` at the end of `list`. Other CPUs may add and remove at the same time.
 ///
 /// Context: may sleep.
 ///
@@ -151,7 +151,7 @@ mod tests {
 
     /// Another caller is faster than the allocation, and fills the room that was asked for.
     #[test]
-    fn others_may_add_meanwhile() -> Result {
+    fn another_cpu_may_add_in_between() -> Result {
         let list = empty()?;
         let mut rounds = 0;
         push_with(&list, Arc::new(5, GFP_KERNEL)?, |capacity| {

@@ -7,12 +7,12 @@
 //!
 //! # Drivers of remapping units
 //!
-//! These modules need a 64-bit kernel whose 64-bit atomics are the processor's, in little endian:
-//! `CONFIG_RUST_IOMMU`. On any other they are not compiled.
+//! These modules need a little-endian 64-bit kernel with native 64-bit atomics
+//! (`CONFIG_RUST_IOMMU`), and are not compiled for any other.
 //!
 //! A driver implements [`ops::Driver`] and [`ops::PagingDomain`], and registers its units with a
-//! [`registry::Registry`]; the core then calls it. All of that is safe code: what is unsafe about
-//! it is in these modules, and what is left to the driver is to tell hardware the right addresses.
+//! [`registry::Registry`]; the core then calls it. A driver is safe code, since these modules
+//! contain the unsafe code. It still has to give hardware the right addresses.
 //!
 //! Each layer names only those below it. From the top:
 //!
@@ -20,7 +20,7 @@
 //! | --- | --- |
 //! | [`lifecycle`] | a driver's module: loading, release, unloading |
 //! | `vtable` | the callbacks that C calls; it hands a driver's units to the core |
-//! | [`registry`] | `struct iommu_device`: registration, release; isolation of a dead unit's devices |
+//! | [`registry`] | `struct iommu_device`: registration, release; isolation of devices |
 //! | `domain` | `struct iommu_domain` of the paging kind; ranges whose flush has failed |
 //! | [`attach`] | prepare, install, commit; dirty tracking of all devices |
 //! | [`ops`] | the traits that a driver implements; the order of the locks |

@@ -12,7 +12,7 @@
 //!
 //! 1. `iommu_probe_device_lock`, then `group->mutex` of the IOMMU core;
 //! 2. the attach lock of the registry: one for all units of a driver. Attaching moves a device
-//!    from one domain to another, and neither domain may switch dirty tracking meanwhile. Locks of
+//!    from one domain to another, and neither may switch dirty tracking at the same time. Locks of
 //!    the domains would have to be taken in pairs, and attaching is rare;
 //! 3. the list of a domain's attachments, a mutex;
 //! 4. locks of the driver that may sleep;

@@ -163,16 +163,16 @@ pub(super) struct Callbacks {
     pub(super) blocked: bindings::iommu_domain,
 }
 
-/// How far a registration is on its way.
+/// The state of a registration.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Phase {
     /// Devices come and go.
     Live,
-    /// No device and no owner is let in. If there is an owner, all goes on as before.
+    /// New devices and new owners are refused. If there is an owner, the next state is `Live`.
     Closing,
-    /// The same, and those there are on their way out.
+    /// As `Closing`, and the devices that are left are given up.
     Leaving,
-    /// All is unregistered.
+    /// All units are unregistered.
     Released,
 }
 
@@ -252,8 +252,8 @@ impl<D: Driver> Endpoint<D> {
         }
     }
 
-    /// Tells what the core learns when it falls back to the identity or to a domain of the DMA API,
-    /// and that fails with `error`.
+    /// Decides what the core is told when it falls back to the identity or to a domain of the DMA
+    /// API, and that fails with `error`.
     ///
     /// The core does so in order to take what it frees next from a device, and takes no error for
     /// an answer. If the unit does not answer, the device has nothing to use from now on, which the
@@ -521,8 +521,8 @@ impl<D: Driver> Registration<D> {
     /// A device whose default domain is the identity keeps working: it is passed through until the
     /// driver's [`Driver::shutdown`] has switched the unit off.
     ///
-    /// No device driver may be bound meanwhile: the core does not tell of that. It would warn, and
-    /// the driver would lose its DMA mappings.
+    /// No device driver may be bound during the call, and the core does not report one that is. It
+    /// would warn, and that driver would lose its DMA mappings.
     ///
     /// Context: may sleep; takes the locks of the IOMMU core.
     ///

@@ -179,7 +179,7 @@ impl Unflushed {
     /// Context: any.
     pub(in super::super) fn reported(&self, marks: &Marks) {
         let mut state = self.state.lock();
-        // What failed meanwhile may not have been reported.
+        // What failed since then may not have been reported.
         if state.failures != marks.failures {
             return;
         }

@@ -185,7 +185,7 @@ impl TablePages {
         if !ffi::can_store_pair() {
             return Err(EOPNOTSUPP);
         }
-        // SAFETY: The processor can store pairs, as was just checked. The two words are of this
+        // SAFETY: The CPU can store pairs, as was just checked. The two words are of this
         // memory, which is aligned to a page, at an even index; all access to it is atomic. Their
         // provenance is that of `virt`, since `Atomic` allows to write through a shared reference.
         unsafe { ffi::store_pair(words.as_ptr().cast_mut().cast(), values) };
@@ -224,7 +224,7 @@ impl Drop for TablePages {
     }
 }
 
-/// Whether the processor can write two words at once, see [`TablePages::store_pair`].
+/// Whether the CPU can write two words at once, see [`TablePages::store_pair`].
 pub fn can_store_pairs() -> bool {
     ffi::can_store_pair()
 }

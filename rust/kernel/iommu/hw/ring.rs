@@ -11,8 +11,8 @@
 //! is in the ring, how the unit is told of it and what stops it are a matter of its [`Port`].
 //!
 //! Each batch has its own word for its number, so batches of several CPUs are under way at once and
-//! end in any order. The lock of a ring is held while a batch is entered, while an error is dealt
-//! with, and while a batch is taken out; never while the unit works.
+//! end in any order. The lock of a ring is held while a batch is entered, while an error is
+//! handled, and while a batch is taken out; never while the unit works.
 //!
 //! Interrupts stay disabled from when a batch is entered until it is taken out, as in the C driver
 //! (`qi_submit_sync()`). An interrupt handler that found the ring full could wait for the very CPU
@@ -97,8 +97,8 @@ pub trait Port<const WORDS: usize> {
     /// Context: any.
     fn has_error(&self) -> bool;
 
-    /// Deals with the error and makes the unit go on. Called when [`Self::has_error`] said so;
-    /// another CPU may have dealt with it meanwhile.
+    /// Handles the error and lets the unit continue. Called after [`Self::has_error`] returned
+    /// true; another CPU may have handled the error since.
     ///
     /// Context: any; under the lock of the ring.
     ///
@@ -282,7 +282,7 @@ impl<const WORDS: usize> Queue<WORDS> {
         for round in 0..ROOM_ROUNDS {
             {
                 let mut slots = self.slots.lock_with(irq);
-                // Under the lock: another CPU may have given the unit up meanwhile.
+                // Under the lock: another CPU may have given the unit up in between.
                 if self.is_dead() {
                     return Err(EIO);
                 }

@@ -15,7 +15,7 @@ use kernel::{
 
 use super::super::ffi;
 
-/// Vendor, family and model of the processor that units are a part of, packed as by `VFM_MAKE()` of
+/// Vendor, family and model of the CPU that units are a part of, packed as by `VFM_MAKE()` of
 /// `asm/cpu_device_id.h`; 0 on architectures without such a number.
 pub fn processor() -> u32 {
     ffi::processor()

@@ -21,8 +21,8 @@ impl<D: Driver> Inner<D> {
     /// lock: this takes that of the group, which is outer.
     pub(super) fn find_claim(&self) -> Result {
         let mut next = self.state.lock().endpoints.len();
-        // One at a time, since a list could find no memory. From the end: a device that goes
-        // meanwhile moves those behind it only, which were looked at.
+        // One at a time, since a list would need memory. From the end: if a device is removed in
+        // between, only those behind it move, and they were looked at before.
         while let Some(index) = next.checked_sub(1) {
             next = index;
             let device = {

@@ -140,8 +140,8 @@ where
         dev: *mut bindings::device,
         slot: Slot,
     ) -> Result {
-        // SAFETY: `dev` is valid and under the driver's control, so it is not released meanwhile.
-        // `domain` is live, so it is not freed meanwhile (contract).
+        // SAFETY: `dev` is valid and under the driver's control, so it is not released during the
+        // call. `domain` is live, so it is not freed during the call (contract).
         let (inner, endpoint, domain) = unsafe {
             (
                 inner::<P::Driver>().ok_or(ENODEV)?,
@@ -452,15 +452,16 @@ where
     ///
     /// # Safety
     ///
-    /// `domain` is a live domain of type `P`; no caller maps or unmaps the address meanwhile.
+    /// `domain` is a live domain of type `P`; no caller maps or unmaps the address during the
+    /// call.
     unsafe extern "C" fn iova_to_phys_callback(
         domain: *mut bindings::iommu_domain,
         iova: bindings::dma_addr_t,
     ) -> bindings::phys_addr_t {
         // SAFETY: `domain` is a live domain of type `P` (contract).
         let domain = unsafe { Domain::<P>::from_raw(domain) };
-        // SAFETY: No caller maps or unmaps the address meanwhile (contract): the IOMMU API requires
-        // it.
+        // SAFETY: No caller maps or unmaps the address during the call (contract): the IOMMU API
+        // requires it.
         let claim = unsafe { Stable::at(ffi::from_dma(iova), &domain.data) };
         domain
             .data

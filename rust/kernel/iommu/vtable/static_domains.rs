@@ -72,8 +72,8 @@ impl<D: Registered> StaticTable<D> {
     ///
     /// `dev` is a valid device under the control of this driver.
     unsafe fn attach_identity(dev: *mut bindings::device, slot: Slot) -> Result {
-        // SAFETY: `dev` is valid and under the driver's control, so it is not released meanwhile
-        // (contract).
+        // SAFETY: `dev` is valid and under the driver's control, so it is not released during
+        // the call (contract).
         let (inner, endpoint) = unsafe { (inner::<D>(), endpoint::<D>(dev)) };
         let (inner, endpoint) = (inner.ok_or(ENODEV)?, endpoint.ok_or(ENODEV)?);
 
@@ -94,8 +94,8 @@ impl<D: Registered> StaticTable<D> {
     ///
     /// `dev` is a valid device under the control of this driver.
     unsafe fn attach_blocked(dev: *mut bindings::device, slot: Slot) -> Result {
-        // SAFETY: `dev` is valid and under the driver's control, so it is not released meanwhile
-        // (contract).
+        // SAFETY: `dev` is valid and under the driver's control, so it is not released during
+        // the call (contract).
         let (Some(inner), Some(endpoint)) = (unsafe { (inner::<D>(), endpoint::<D>(dev)) }) else {
             return Ok(());
         };

@@ -154,7 +154,7 @@ fn run(cpus: usize, is_alone: bool) -> Result<i64> {
 mod suite {
     use super::*;
 
-    /// How long the two cases take is printed only: the processors of a test machine need
+    /// How long the two cases take is printed only: the CPUs of a test machine need
     /// not be there at the same time.
     #[test]
     fn every_batch_ends() -> Result {
