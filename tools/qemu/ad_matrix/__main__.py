@@ -12,25 +12,24 @@ import sys
 sys.dont_write_bytecode = True
 
 # pylint: disable=wrong-import-position
-import amd
-import amd_commands
-import amd_pasids
-import amd_rules
-import incoherent
+import domains
 import matrix
-import moves
-import rules
-import several
-import shared
 import stalls
+import two_units
 import widths
-import writes
-from bench import Failed
+from amdvi import commands, pasids
+from amdvi import rules as amdvi_rules
+from amdvi.unit import NAME as AMDVI
+from amdvi.unit import Unit as AmdviUnit
 from machine import Machine, MachineError
-from unit import Unit
+from page_writer import state, writes
+from rig import Failed
+from vtd import incoherent
+from vtd import rules as vtd_rules
+from vtd.unit import Unit as VtdUnit
 
-MODULES = (matrix, rules, amd_rules, amd_pasids, amd_commands, stalls, shared, widths,
-           incoherent, several, writes, moves)
+MODULES = (matrix, vtd_rules, amdvi_rules, pasids, commands, stalls, domains, widths,
+           incoherent, two_units, writes, state)
 
 
 class Units:
@@ -44,10 +43,10 @@ class Units:
     def get(self, properties):
         if self.unit is None or self.properties != properties:
             self.drop()
-            if properties[:1] == (amd.NAME,):
-                self.unit = amd.Unit(Machine(self.qemu, properties[1:], amd.NAME))
+            if properties[:1] == (AMDVI,):
+                self.unit = AmdviUnit(Machine(self.qemu, properties[1:], AMDVI))
             else:
-                self.unit = Unit(Machine(self.qemu, properties))
+                self.unit = VtdUnit(Machine(self.qemu, properties))
             self.properties = properties
         return self.unit
 

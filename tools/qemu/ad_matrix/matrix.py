@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0
 """The matrix: access × leaf size × stage × marking enabled or not."""
 
-from bench import REFUSED_WRITE, Bench
+from rig import REFUSED_WRITE, Bench
 from tables import FIRST, GUEST, HOST, ROWS, SECOND, SIZES
 
 BOTH_STAGES = ("x-scalable-mode=on", "x-flts=on", "ssads=on")

@@ -12,7 +12,7 @@ import ctypes
 import os
 import time
 
-from bench import DOMAIN, Bench, Failed
+from rig import DOMAIN, Bench, Failed
 
 NUMBER_SHIFT = 52
 NUMBERS = 1 << 9

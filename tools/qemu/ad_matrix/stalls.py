@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: GPL-2.0
 """A unit that does not answer, or answers late: what iommu-stall does."""
 
-from bench import Bench, Failed
 from machine import (STALL, STALL_COMMANDS, STALL_DELAY, STALL_HELD, STALL_LOSE, STALL_STOP,
                      STALL_UNIT, STALL_UNITS)
 from matrix import AMD_HOST, SECOND_ONLY
+from rig import Bench, Failed
 from tables import HOST, SECOND
 
 

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0
 """Every width of an address, level of a leaf and size of a page, up to the last address."""
 
-from bench import NOT_PRESENT, Bench, Failed
 from machine import RAM_SIZE
 from matrix import AMD_GUEST, AMD_HOST, BOTH_STAGES, SECOND_ONLY
+from rig import NOT_PRESENT, Bench, Failed
 from tables import FIRST, GUEST, HOST, SECOND, TARGET, PageTable
 
 # In AMD's own format a leaf may be a row of up to half a table, and leaves lie on every level

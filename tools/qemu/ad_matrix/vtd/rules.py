@@ -1,15 +1,14 @@
 # SPDX-License-Identifier: GPL-2.0
 """Rules that the matrix does not reach, one case each."""
 
-import mapped
-import pasids
+import mapped_writes
 import race
-import units
-from bench import (DOMAIN, NOT_PRESENT, OTHER_DOMAIN, REFUSED_INTERRUPT_RANGE,
-                   REFUSED_READ, REFUSED_WRITE, UPDATE_FAILED, Bench, try_flushes)
 from machine import EDU_BAR
 from matrix import BOTH_STAGES, SECOND_ONLY
+from rig import (DOMAIN, NOT_PRESENT, OTHER_DOMAIN, REFUSED_INTERRUPT_RANGE, REFUSED_READ,
+                 REFUSED_WRITE, UPDATE_FAILED, Bench, try_flushes)
 from tables import FIRST, RAM_PAGES_SPARE, SECOND, TARGET, PageTable
+from vtd import capabilities, pasid_table
 
 INTERRUPT_RANGE = 0xFEE0_0000
 
@@ -209,7 +208,7 @@ PER_STAGE = {
     "added permission needs no flush": permission_added,
     "table that is not memory": table_out_of_reach,
     "concurrent change is never undone": race.concurrent_change,
-    "mapped memory is marked when written": mapped.written_when_done,
+    "mapped memory is marked when written": mapped_writes.written_when_done,
 }
 
 
@@ -228,5 +227,5 @@ def cases():
         unit_name = "scalable unit" if properties else "legacy unit"
         yield f"{unit_name} never marks in legacy mode", properties, legacy_never_marks
         yield f"{unit_name} refuses in legacy mode", properties, legacy_refuses
-    yield from pasids.cases()
-    yield from units.cases()
+    yield from pasid_table.cases()
+    yield from capabilities.cases()

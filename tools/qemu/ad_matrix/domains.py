@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: GPL-2.0
 """What is cached is a domain's, whichever device it was made for, until it is invalidated."""
 
-from amd import DTE_RW, FAULT_RW
-from bench import DOMAIN, OTHER_DOMAIN, REFUSED_WRITE, Bench, Failed
+from amdvi.unit import DTE_RW, FAULT_RW
 from machine import BRIDGE, BRIDGED_BARS, EDU_BAR, EDU_SID, PASID, PASID_BAR, PASID_SID
 from machine import PASID_REG_BUFFER
 from matrix import AMD_BOTH, AMD_HOST, BOTH_STAGES, SECOND_ONLY
+from rig import DOMAIN, OTHER_DOMAIN, REFUSED_WRITE, Bench, Failed
 from tables import FIRST, GUEST, HOST, SECOND, PageTable
 
 REFUSED = 0b101

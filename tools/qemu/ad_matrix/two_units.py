@@ -1,13 +1,13 @@
 # SPDX-License-Identifier: GPL-2.0
 """Two units in a machine: each its own registers, queue, caches, and functions."""
 
-from bench import OTHER_DOMAIN, Bench, Failed
+from domains import Others
 from machine import (PORT_BUS, PORT_WINDOW, SECOND_BASE, SECOND_UNIT, STALL, STALL_STOP,
                      STALL_UNIT, STALL_UNITS)
 from matrix import AMD_HOST, SECOND_ONLY
-from shared import Others
+from rig import OTHER_DOMAIN, Bench, Failed
 from tables import HOST, SECOND
-from units import refused
+from vtd.capabilities import refused
 
 # The second unit's queue, and what comes behind it.
 QUEUE = 0x0013_0000

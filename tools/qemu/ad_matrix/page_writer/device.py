@@ -4,8 +4,8 @@
 import struct
 import zlib
 
-from bench import Failed
-from machine import (WRITER_BRIDGE_SLOT, WRITER_PORT_SLOT, WRITER_SLOT, MachineError)
+from machine import WRITER_BRIDGE_SLOT, WRITER_PORT_SLOT, WRITER_SLOT, MachineError
+from rig import Failed
 
 ID = 0x0001_5257_4547_4150
 PAGE = 0x1000

@@ -7,8 +7,8 @@ be there when the transfer is over, whatever software has cleared meanwhile.
 
 import time
 
-from bench import Bench, Failed
 from machine import NVME_BAR, NVME_LATENCY_S
+from rig import Bench, Failed
 
 CC, CSTS, AQA, ASQ, ACQ, DOORBELLS = 0x14, 0x1C, 0x24, 0x28, 0x30, 0x1000
 CC_ENABLE = 1 | 6 << 16 | 4 << 20   # entries of 64 and of 16 bytes

@@ -1,11 +1,12 @@
 # SPDX-License-Identifier: GPL-2.0
 """The event log of the AMD-Vi unit: a ring, its overflow, its interrupt."""
 
-from amd import (BASE, CAPABILITY_MSI, EVENT_SLOTS, EVT_HEAD, EVT_TAIL, FAULT_RW, PAGE_FAULT,
-                 STATUS, STATUS_EVT_INT, STATUS_EVT_RUN, STATUS_OVERFLOW, UNIT_SLOT)
-from bench import DOMAIN, Bench, Failed
+from amdvi.unit import (BASE, CAPABILITY_MSI, EVENT_SLOTS, EVT_HEAD, EVT_TAIL, FAULT_RW,
+                        PAGE_FAULT, STATUS, STATUS_EVT_INT, STATUS_EVT_RUN, STATUS_OVERFLOW,
+                        UNIT_SLOT)
 from machine import EDU_BAR
 from matrix import AMD_GUEST, AMD_HOST
+from rig import DOMAIN, Bench, Failed
 from tables import GUEST, HOST
 
 MSI_ENABLE = 1 << 16

@@ -1,18 +1,17 @@
 # SPDX-License-Identifier: GPL-2.0
 """Rules of the AMD-Vi unit: walks, the device table, what is cached, what is advertised."""
 
-import amd_events
-import amd_links
-import mapped
+import mapped_writes
 import race
-import rules
-from amd import (DTE_RW, DTE_TV, DTE_V, EFR_GIO, EFR_GLX_2, EFR_GT, EFR_HA, EFR_HD,
-                 EFR_PASMAX_16, HAD_A, HAD_RESERVED, ILLEGAL_DTE, NAME, TABLE_ERROR)
-from bench import (DOMAIN, NOT_PRESENT, OTHER_DOMAIN, REFUSED_READ, REFUSED_WRITE, Bench, Failed,
-                   try_flushes)
+from amdvi import event_log, link_cache
+from amdvi.unit import (DTE_RW, DTE_TV, DTE_V, EFR_GIO, EFR_GLX_2, EFR_GT, EFR_HA, EFR_HD,
+                        EFR_PASMAX_16, HAD_A, HAD_RESERVED, ILLEGAL_DTE, NAME, TABLE_ERROR)
 from machine import EDU_BAR, NVME_SLOT
 from matrix import AMD_BOTH, AMD_GUEST, AMD_HOST
+from rig import (DOMAIN, NOT_PRESENT, OTHER_DOMAIN, REFUSED_READ, REFUSED_WRITE, Bench, Failed,
+                 try_flushes)
 from tables import GUEST, HOST, PageTable
+from vtd import rules
 
 PRESENT_BUT_BAD = {HOST.name: 0x90, GUEST.name: 0x91}
 PLAIN = (NAME,)
@@ -273,7 +272,7 @@ PER_STAGE = {
     "transfer over two pages": rules.two_pages,
     "added permission needs no flush": rules.permission_added,
     "concurrent change is never undone": race.concurrent_change,
-    "mapped memory is marked when written": mapped.written_when_done,
+    "mapped memory is marked when written": mapped_writes.written_when_done,
     "entries that say what they must not": bad_entries,
     "address beyond the tables": beyond_the_tables,
     "device that may only read": read_only_device,
@@ -326,5 +325,5 @@ def cases():
         def offer(unit, expected=expected):
             advertised(unit, expected)
         yield f"advertised by {','.join(properties)}", properties, offer
-    yield from amd_links.cases()
-    yield from amd_events.cases()
+    yield from link_cache.cases()
+    yield from event_log.cases()

@@ -1,10 +1,11 @@
 # SPDX-License-Identifier: GPL-2.0
 """The command buffer of the AMD-Vi unit: an illegal command stops it."""
 
-from amd import (BASE, CMD_HEAD, COMMANDS, CONTROL, CONTROL_CMD, ILLEGAL_COMMAND, INV_ALL,
-                 INV_DEVICE_TLB, INV_DTE, INV_INTERRUPTS, INV_PAGES, STATUS, STATUS_CMD_RUN, WAIT)
-from bench import Bench, Failed
+from amdvi.unit import (BASE, CMD_HEAD, COMMANDS, CONTROL, CONTROL_CMD, ILLEGAL_COMMAND, INV_ALL,
+                        INV_DEVICE_TLB, INV_DTE, INV_INTERRUPTS, INV_PAGES, STATUS,
+                        STATUS_CMD_RUN, WAIT)
 from matrix import AMD_HOST
+from rig import Bench, Failed
 from tables import HOST
 
 # What each command must leave zero, or that is none: opcode and the two words.

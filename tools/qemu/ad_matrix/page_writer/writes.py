@@ -3,16 +3,16 @@
 
 import time
 
-from bench import DOMAIN, Bench, Failed
 from machine import ICOUNT, RAM_SIZE, REAL_TIME, WRITER
 from matrix import AMD_GUEST, AMD_HOST, FIRST_ONLY, SECOND_ONLY
+from page_writer.device import (BAR_SIZE, BASE, BRIDGE, CAPABILITY_AF, CAPABILITY_EXPRESS,
+                                CAPABILITY_MSIX, CONTROL, COUNTER, FAILED_VECTOR, ID, JOURNAL,
+                                JOURNAL_ENTRIES, LENGTH, LIMIT, LIMIT_REACHED, MASK, MAX_RATE,
+                                MSIX_PBA, PAGE, PLACES, PORT, PROGRESS_VECTOR, RATE, READ_ONLY,
+                                RESULT, RUN, SEED, SET_UP, STATE_BYTES, STATE_SIZE, STATE_VERSION,
+                                WRITES, WRITE_FAILED, Writer, all_of, content, mix, page_of)
+from rig import DOMAIN, Bench, Failed
 from tables import FIRST, GUEST, HOST, SECOND, PageTable
-from writer import (BAR_SIZE, BASE, BRIDGE, CAPABILITY_AF, CAPABILITY_EXPRESS, CAPABILITY_MSIX,
-                    CONTROL, COUNTER, FAILED_VECTOR, ID, JOURNAL, JOURNAL_ENTRIES, LENGTH,
-                    LIMIT, LIMIT_REACHED, MASK, MAX_RATE, MSIX_PBA, PAGE, PLACES, PORT,
-                    PROGRESS_VECTOR, RATE, READ_ONLY, RESULT, RUN, SEED, SET_UP, STATE_BYTES,
-                    STATE_SIZE, STATE_VERSION, WRITES, WRITE_FAILED, Writer, all_of, content,
-                    mix, page_of)
 
 TARGET = 0x0100_0000
 # What is compared with what it was: everything that a case works with.

@@ -1,16 +1,17 @@
 # SPDX-License-Identifier: GPL-2.0
 """page-writer stopped, moved to another one, and reset; states that it must refuse."""
 
-from bench import Failed
 from machine import RAM_SIZE, WRITER
-from writer import (BAD_CHECKSUM, BAD_CONTENTS, BAD_LENGTH, BAD_VERSION, BASE, COMMAND,
-                    CONTROL, COUNTER, DONE, FAILED, FAILED_ADDRESS, FAILED_VECTOR, HEADER, ID,
-                    JOURNAL_ENTRIES, LENGTH, LIMIT, LIMIT_REACHED, MASK, MODE, MSIX_PBA,
-                    NOT_POSSIBLE, PAGE, PENDING_WORD, PLACES, PROGRESS, PROGRESS_VECTOR,
-                    QUIESCED, RATE, RESULT, RUN, RUNNING, SAVE, SEED, STATE_BYTES,
-                    STATE_LENGTH, STATUS, STOPPED, WINDOW, WRITES, WRITE_FAILED, Writer,
-                    all_of, pack, page_of, unpack)
-from writes import TARGET, Memory, at_rest
+from page_writer.device import (BAD_CHECKSUM, BAD_CONTENTS, BAD_LENGTH, BAD_VERSION, BASE,
+                                COMMAND, CONTROL, COUNTER, DONE, FAILED, FAILED_ADDRESS,
+                                FAILED_VECTOR, HEADER, ID, JOURNAL_ENTRIES, LENGTH, LIMIT,
+                                LIMIT_REACHED, MASK, MODE, MSIX_PBA, NOT_POSSIBLE, PAGE,
+                                PENDING_WORD, PLACES, PROGRESS, PROGRESS_VECTOR, QUIESCED, RATE,
+                                RESULT, RUN, RUNNING, SAVE, SEED, STATE_BYTES, STATE_LENGTH,
+                                STATUS, STOPPED, WINDOW, WRITES, WRITE_FAILED, Writer, all_of,
+                                pack, page_of, unpack)
+from page_writer.writes import TARGET, Memory, at_rest
+from rig import Failed
 
 REGISTERS = (CONTROL, STATUS, BASE, LENGTH, SEED, RATE, LIMIT, COUNTER, PROGRESS)
 PAGES = 64

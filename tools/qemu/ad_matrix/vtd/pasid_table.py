@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0
 """The PASID table entry: taken over when it is invalidated, and not before."""
 
-from bench import DOMAIN, OTHER_DOMAIN, Bench, Failed
 from matrix import BOTH_STAGES, FIRST_ONLY, SECOND_ONLY
+from rig import DOMAIN, OTHER_DOMAIN, Bench, Failed
 from tables import FIRST, SECOND
 
 PLAIN = ("x-scalable-mode=on",)

@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: GPL-2.0
 """A VT-d unit whose walks do not snoop (walk-snoop=off): it reads what was written back."""
 
-from bench import Bench, Failed
 from machine import STALL, STALL_LINE
 from matrix import BOTH_STAGES, SECOND_ONLY
+from rig import Bench, Failed
 from tables import FIRST, SECOND, TABLES, TABLES_SIZE
-from unit import CONTEXT, PASID_DIR, PASID_TABLE, ROOT
-from units import advertised, refused
+from vtd.capabilities import advertised, refused
+from vtd.unit import CONTEXT, PASID_DIR, PASID_TABLE, ROOT
 
 NO_SNOOP = ("walk-snoop=off", STALL)
 LEGACY = ("x-scalable-mode=off",)

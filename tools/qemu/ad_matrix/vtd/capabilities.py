@@ -1,12 +1,11 @@
 # SPDX-License-Identifier: GPL-2.0
 """What a unit advertises, and which combinations of properties it refuses."""
 
-from bench import Bench, Failed
 from machine import Machine, MachineError
 from matrix import BOTH_STAGES, FIRST_ONLY, SECOND_ONLY
+from rig import Bench, Failed
 from tables import FIRST, SECOND
-from unit import (ECAP_C, ECAP_FSTS, ECAP_SMPWC, ECAP_SMTS, ECAP_SSADS,
-                  ECAP_SSTS)
+from vtd.unit import ECAP_C, ECAP_FSTS, ECAP_SMPWC, ECAP_SMTS, ECAP_SSADS, ECAP_SSTS
 
 NAMES = {"C": ECAP_C, "SMTS": ECAP_SMTS, "SSADS": ECAP_SSADS,
          "SSTS": ECAP_SSTS, "FSTS": ECAP_FSTS, "SMPWC": ECAP_SMPWC}

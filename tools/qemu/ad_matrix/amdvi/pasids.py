@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0
 """PASIDs on the AMD-Vi unit: whose tables translate, what is refused, what is cached."""
 
-from amd import (DTE_IR, DTE_RW, DTE_TV, DTE_V, FAULT_RW, NAME, PAGE_FAULT)
-from bench import DOMAIN, OTHER_DOMAIN, Failed
+from amdvi.unit import DTE_IR, DTE_RW, DTE_TV, DTE_V, FAULT_RW, NAME, PAGE_FAULT
 from machine import PASID, PASID_BAR, PASID_REG_BUFFER, PASID_SID
+from rig import DOMAIN, OTHER_DOMAIN, Failed
 from tables import GUEST, PageTable
 
 PROPERTIES = (NAME, "gt=on", PASID)

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0
 """Rules of an AMD-Vi unit that remembers what leads to page tables (walk-cache=on)."""
 
-from amd import CAPABILITY_IOMMU, NAME, NP_CACHE
-from bench import DOMAIN, NOT_PRESENT, OTHER_DOMAIN, Bench, Failed
+from amdvi.unit import CAPABILITY_IOMMU, NAME, NP_CACHE
 from matrix import AMD_GUEST, AMD_HOST
+from rig import DOMAIN, NOT_PRESENT, OTHER_DOMAIN, Bench, Failed
 from tables import GUEST, HOST, PageTable
 
 REMEMBERS = ("walk-cache=on",)
