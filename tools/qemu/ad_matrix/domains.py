@@ -4,8 +4,8 @@
 from amdvi.unit import DTE_RW, FAULT_RW
 from machine import BRIDGE, BRIDGED_BARS, EDU_BAR, EDU_SID, PASID, PASID_BAR, PASID_SID
 from machine import PASID_REG_BUFFER
-from matrix import AMD_BOTH, AMD_HOST, BOTH_STAGES, SECOND_ONLY
-from rig import DOMAIN, OTHER_DOMAIN, REFUSED_WRITE, Bench, Failed
+from properties import AMD_BOTH, AMD_HOST, BOTH_STAGES, SECOND_ONLY
+from rig import DOMAIN, OTHER_DOMAIN, REFUSED_WRITE, Failed, Rig
 from tables import FIRST, GUEST, HOST, SECOND, PageTable
 
 REFUSED = 0b101
@@ -13,21 +13,21 @@ NEXT_PAGE = 1 << 12
 
 
 class Others:
-    """Page tables beside that of a bench, and which memory a write reached."""
+    """Page tables beside that of a rig, and which memory a write reached."""
 
-    def __init__(self, bench, count=1):
-        self.bench = bench
-        self.tables = [bench.table, *(PageTable(bench.ram, bench.stage, place=place)
+    def __init__(self, rig, count=1):
+        self.rig = rig
+        self.tables = [rig.table, *(PageTable(rig.ram, rig.stage, place=place)
                                       for place in range(1, count + 1))]
 
     def write(self, access, reached, offset=0):
         """An access writes into the memory of that table, and of no other."""
         places = [table.leaf_base() + offset for table in self.tables]
         for number, place in enumerate(places):
-            self.bench.ram[place >> 3] = 1 << 63 | number
+            self.rig.ram[place >> 3] = 1 << 63 | number
         access(PageTable.IOVA + offset)
         changed = [number for number, place in enumerate(places)
-                   if self.bench.ram[place >> 3] != 1 << 63 | number]
+                   if self.rig.ram[place >> 3] != 1 << 63 | number]
         if changed != [reached]:
             raise Failed(f"a write reached the memory of tables {changed}, "
                          f"expected {reached}")
@@ -53,8 +53,8 @@ def _other_device(unit):
 
 def one_domain(unit, stage):
     """A domain-id that two page tables share lets one device write by the other's."""
-    bench = Bench(unit, stage)
-    others = Others(bench)
+    rig = Rig(unit, stage)
+    others = Others(rig)
     unit.set_device(PASID_SID, others.tables[1], DOMAIN)
     unit.flush_all()
     others.write(_edu(unit), 0)
@@ -68,8 +68,8 @@ def one_domain(unit, stage):
 
 def two_domains(unit, stage):
     """Each domain-id has its own translations."""
-    bench = Bench(unit, stage)
-    others = Others(bench)
+    rig = Rig(unit, stage)
+    others = Others(rig)
     unit.set_device(PASID_SID, others.tables[1], OTHER_DOMAIN)
     unit.flush_all()
     for _ in range(2):
@@ -79,8 +79,8 @@ def two_domains(unit, stage):
 
 def one_domain_links(unit, stage):
     """What leads to page tables is the domain's, too."""
-    bench = Bench(unit, stage)
-    others = Others(bench)
+    rig = Rig(unit, stage)
+    others = Others(rig)
     others.map_next()
     for domain, reached in ((DOMAIN, 0), (OTHER_DOMAIN, 1)):
         unit.set_device(PASID_SID, others.tables[1], domain)
@@ -91,45 +91,45 @@ def one_domain_links(unit, stage):
 
 def permissions(unit, stage):
     """What a device may do by its own entry is not cached for another."""
-    bench = Bench(unit, stage)
+    rig = Rig(unit, stage)
     unit.set_words(unit.words(PASID_SID)[0] & ~DTE_RW | 1 << 61,
                    *unit.words(PASID_SID)[1:], devices=(PASID_SID,))
     unit.flush_all()
     other = _other_device(unit)
     unit.machine.pasid_dma(None, PageTable.IOVA, False)
-    bench.write()
+    rig.write()
     if unit.machine.pasid_dma(None, PageTable.IOVA, True) != REFUSED:
         raise Failed("a device writes that may read only")
     flags = [event[1] & ~FAULT_RW for event in unit.events(PASID_SID)[:1]]
     unit.clear_faults()
     if flags != [REFUSED_WRITE[stage.name]]:
         raise Failed(f"a device that may read only is refused with {flags}")
-    bench.write()
+    rig.write()
     unit.set_words(*unit.words(EDU_SID), devices=(PASID_SID,))
     unit.flush_entry(PASID_SID)
-    Others(bench).write(other, 0)
+    Others(rig).write(other, 0)
 
 
 def kept(unit, stage):
     """Neither switching off and on nor the device table's register invalidates."""
-    bench = Bench(unit, stage)
-    others = Others(bench)
+    rig = Rig(unit, stage)
+    others = Others(rig)
     others.write(_edu(unit), 0)
-    bench.expect_write()
+    rig.expect_write()
     unit.set_device(EDU_SID, others.tables[1], OTHER_DOMAIN)
     for change in (unit.switch_off_and_on, unit.set_device_table):
-        bench.clear()
+        rig.clear()
         change()
         others.write(_edu(unit), 0)
-        bench.check("a write by a translation and an entry that are cached")
+        rig.check("a write by a translation and an entry that are cached")
     unit.flush_all()
     others.write(_edu(unit), 1)
 
 
 def behind_bridge(unit, stage):
     """Functions behind a bridge are those of its bus, which gets its number late."""
-    bench = Bench(unit, stage)
-    others = Others(bench, 2)
+    rig = Rig(unit, stage)
+    others = Others(rig, 2)
     buses = {5: 1, 6: 2}
     for bus, number in buses.items():
         unit.set_device(bus << 8, others.tables[number], OTHER_DOMAIN + number)

@@ -8,7 +8,7 @@ be there when the transfer is over, whatever software has cleared meanwhile.
 import time
 
 from machine import NVME_BAR, NVME_LATENCY_S
-from rig import Bench, Failed
+from rig import Failed, Rig
 
 CC, CSTS, AQA, ASQ, ACQ, DOORBELLS = 0x14, 0x1C, 0x24, 0x28, 0x30, 0x1000
 CC_ENABLE = 1 | 6 << 16 | 4 << 20   # entries of 64 and of 16 bytes
@@ -25,10 +25,10 @@ LIMIT_S = 10
 class _Disk:
     """Two pairs of queues, one command at a time."""
 
-    def __init__(self, bench):
-        self.machine = bench.machine
-        self.ram = bench.ram
-        self.window = bench.table.map_window(WINDOW_INDEX, WINDOW)
+    def __init__(self, rig):
+        self.machine = rig.machine
+        self.ram = rig.ram
+        self.window = rig.table.map_window(WINDOW_INDEX, WINDOW)
         self.tails = [0, 0]
         for word in range(WINDOW >> 3, (WINDOW + 0x5000) >> 3):
             self.ram[word] = 0
@@ -78,30 +78,30 @@ class _Disk:
 
 def written_when_done(unit, stage):
     """D is there after a transfer, though it was cleared and flushed during it."""
-    bench = Bench(unit, stage)
-    disk = _Disk(bench)
+    rig = Rig(unit, stage)
+    disk = _Disk(rig)
     try:
-        _read_late(bench, disk)
+        _read_late(rig, disk)
     finally:
         disk.stop()
 
 
-def _read_late(bench, disk):
-    table, stage = bench.table, bench.stage
+def _read_late(rig, disk):
+    table, stage = rig.table, rig.stage
     physical = table.physical()
-    bench.ram[physical >> 3] = before = 0xD15C
+    rig.ram[physical >> 3] = before = 0xD15C
     start = time.monotonic()
     completion = disk.submit(1, READ, table.IOVA, namespace=1)
     while not table.load(table.leaf) & stage.dirty:
         if time.monotonic() > start + LIMIT_S:
             raise Failed("a device that maps memory for writing does not set D")
-    bench.clear()
-    bench.flush()
+    rig.clear()
+    rig.flush()
     if disk.done(completion):
         raise Failed(f"the disk answered in less than {NVME_LATENCY_S} s: "
                      "nothing was tested")
     disk.finish(completion)
-    if bench.ram[physical >> 3] == before:
+    if rig.ram[physical >> 3] == before:
         raise Failed("the disk's data did not reach memory")
-    bench.expect_write()
-    bench.check("the end of a transfer to mapped memory")
+    rig.expect_write()
+    rig.check("the end of a transfer to mapped memory")

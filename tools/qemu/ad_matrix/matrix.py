@@ -1,81 +1,76 @@
 # SPDX-License-Identifier: GPL-2.0
 """The matrix: access × leaf size × stage × marking enabled or not."""
 
-from rig import REFUSED_WRITE, Bench
+from properties import (AMD_BOTH, AMD_GUEST, AMD_HOST, BOTH_STAGES, FIRST_ONLY,
+                        SECOND_ONLY)
+from rig import REFUSED_WRITE, Rig
 from tables import FIRST, GUEST, HOST, ROWS, SECOND, SIZES
 
-BOTH_STAGES = ("x-scalable-mode=on", "x-flts=on", "ssads=on")
-SECOND_ONLY = ("x-scalable-mode=on", "ssads=on")
-FIRST_ONLY = ("x-scalable-mode=on", "x-flts=on")
-AMD_HOST = ("amd-iommu", "hd=on")
-AMD_GUEST = ("amd-iommu", "gt=on")
-AMD_BOTH = ("amd-iommu", "hd=on", "gt=on")
 
-
-def read(bench):
+def read(rig):
     """A on every level, D nowhere."""
-    bench.read()
-    bench.expect_read()
-    bench.check("a read")
+    rig.read()
+    rig.expect_read()
+    rig.check("a read")
 
 
-def write(bench):
+def write(rig):
     """A on every level, D on the leaf."""
-    bench.write()
-    bench.expect_write()
-    bench.check("a write")
+    rig.write()
+    rig.expect_write()
+    rig.check("a write")
 
 
-def refused_write(bench):
+def refused_write(rig):
     """No D, and no A where the walk was refused; also through a cached leaf."""
-    bench.table.change_leaf(clear=bench.stage.writable)
-    bench.refused(True, REFUSED_WRITE[bench.stage.name])
-    bench.expect_above(bench.table.leaf_level)
-    bench.check("a write refused by a walk")
-    bench.read()
-    bench.expect_read()
-    bench.check("a read of a read-only leaf")
-    bench.refused(True, REFUSED_WRITE[bench.stage.name])
-    bench.check("a write refused by a cached translation")
+    rig.table.change_leaf(clear=rig.stage.writable)
+    rig.refused(True, REFUSED_WRITE[rig.stage.name])
+    rig.expect_above(rig.table.leaf_level)
+    rig.check("a write refused by a walk")
+    rig.read()
+    rig.expect_read()
+    rig.check("a read of a read-only leaf")
+    rig.refused(True, REFUSED_WRITE[rig.stage.name])
+    rig.check("a write refused by a cached translation")
 
 
-def cached_read_then_write(bench):
+def cached_read_then_write(rig):
     """The first write through a clean cached translation sets D."""
-    bench.read()
-    bench.expect_read()
-    bench.check("a read")
-    bench.write()
-    bench.expect_write()
-    bench.check("a write through the translation that the read cached")
-    bench.write()
-    bench.check("a second write")
+    rig.read()
+    rig.expect_read()
+    rig.check("a read")
+    rig.write()
+    rig.expect_write()
+    rig.check("a write through the translation that the read cached")
+    rig.write()
+    rig.check("a second write")
 
 
-def cleared_not_flushed(bench):
+def cleared_not_flushed(rig):
     """A cached dirty translation writes on without setting D again."""
-    bench.write()
-    bench.expect_write()
-    bench.check("a write")
-    bench.clear()
-    bench.write()
-    bench.read()
-    bench.check("a write and a read after clearing A and D without a flush")
+    rig.write()
+    rig.expect_write()
+    rig.check("a write")
+    rig.clear()
+    rig.write()
+    rig.read()
+    rig.check("a write and a read after clearing A and D without a flush")
 
 
-def cleared_flushed(bench):
+def cleared_flushed(rig):
     """The first write after clearing and flushing sets D again."""
-    bench.write()
-    bench.expect_write()
-    bench.check("a write")
-    bench.clear()
-    bench.flush()
-    bench.check("clearing and flushing")
-    bench.read()
-    bench.expect_read()
-    bench.check("a read after the flush")
-    bench.write()
-    bench.expect_write()
-    bench.check("a write after the flush")
+    rig.write()
+    rig.expect_write()
+    rig.check("a write")
+    rig.clear()
+    rig.flush()
+    rig.check("clearing and flushing")
+    rig.read()
+    rig.expect_read()
+    rig.check("a read after the flush")
+    rig.write()
+    rig.expect_write()
+    rig.check("a write after the flush")
 
 
 ACCESSES = {
@@ -109,5 +104,5 @@ def cases():
             for access, function in ACCESSES.items():
                 def run(unit, stage=stage, size=size, ssade=ssade,
                         function=function):
-                    function(Bench(unit, stage, size, ssade))
+                    function(Rig(unit, stage, size, ssade))
                 yield f"{stage.name} {setting} {size} {access}", properties, run

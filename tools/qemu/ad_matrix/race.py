@@ -12,7 +12,7 @@ import ctypes
 import os
 import time
 
-from rig import DOMAIN, Bench, Failed
+from rig import DOMAIN, Failed, Rig
 
 NUMBER_SHIFT = 52
 NUMBERS = 1 << 9
@@ -98,10 +98,10 @@ def _rounds(unit, table):
 def concurrent_change(unit, stage):
     """A compare-and-swap that fails reads and judges the entry again."""
     _exchange_function()
-    bench = Bench(unit, stage)
-    table = bench.table
+    rig = Rig(unit, stage)
+    table = rig.table
     for word in (STOP, EXCHANGES, DIRTY_SEEN, PUT_IN, TAKEN_OUT):
-        bench.ram[word] = 0
+        rig.ram[word] = 0
     clean = table.load(table.leaf) & ~((NUMBERS - 1) << NUMBER_SHIFT)
 
     child = os.fork()
@@ -114,5 +114,5 @@ def concurrent_change(unit, stage):
     try:
         _rounds(unit, table)
     finally:
-        bench.ram[STOP] = 1
+        rig.ram[STOP] = 1
         os.waitpid(child, 0)

@@ -19,7 +19,7 @@ class Failed(Exception):
     """The unit did not do what it should."""
 
 
-class Bench:
+class Rig:
     """A device behind the unit, and the page table that it is translated by."""
 
     _patterns = 0
@@ -57,8 +57,8 @@ class Bench:
     # Accesses.
 
     def _pattern(self):
-        Bench._patterns += 1
-        return Bench._patterns * 0x0101_0000_0001 | 1 << 63
+        Rig._patterns += 1
+        return Rig._patterns * 0x0101_0000_0001 | 1 << 63
 
     def read(self, address=None, physical=None):
         """The device reads; succeeds."""
@@ -136,15 +136,15 @@ def try_flushes(unit, stage, covering, foreign):
     """After each flush of `covering` a write marks the leaf again; after others it does not."""
     for renews, group in ((True, covering), (False, foreign)):
         for number, flush in enumerate(group):
-            bench = Bench(unit, stage)
-            bench.write()
-            bench.expect_write()
-            bench.clear()
+            rig = Rig(unit, stage)
+            rig.write()
+            rig.expect_write()
+            rig.clear()
             flush()
-            bench.write()
+            rig.write()
             if renews:
-                bench.expect_write()
-            bench.check(f"{'covering' if renews else 'foreign'} flush {number}")
+                rig.expect_write()
+            rig.check(f"{'covering' if renews else 'foreign'} flush {number}")
 
 
 def _fault_text(fault):

@@ -3,8 +3,8 @@
 
 from machine import (STALL, STALL_COMMANDS, STALL_DELAY, STALL_HELD, STALL_LOSE, STALL_STOP,
                      STALL_UNIT, STALL_UNITS)
-from matrix import AMD_HOST, SECOND_ONLY
-from rig import Bench, Failed
+from properties import AMD_HOST, SECOND_ONLY
+from rig import Failed, Rig
 from tables import HOST, SECOND
 
 
@@ -23,11 +23,11 @@ def _register(unit, register, expected):
 
 def stopped(unit, stage):
     """A unit that is stopped carries nothing out, and all of it when it goes on."""
-    bench = Bench(unit, stage)
+    rig = Rig(unit, stage)
     machine = unit.machine
-    bench.write()
-    bench.expect_write()
-    bench.clear()
+    rig.write()
+    rig.expect_write()
+    rig.clear()
     machine.write64(STALL_STOP, 1)
     fetched, held = machine.read64(STALL_COMMANDS), machine.read64(STALL_HELD)
     unit.queue_flush()
@@ -35,19 +35,19 @@ def stopped(unit, stage):
     _expect(unit, "a unit that is stopped", False, False)
     _register(unit, STALL_COMMANDS, fetched)
     _register(unit, STALL_HELD, held + 1)
-    bench.write()
-    bench.check("a write while a flush waits")
+    rig.write()
+    rig.check("a write while a flush waits")
     machine.write64(STALL_STOP, 0)
     _expect(unit, "a unit that goes on", True, True)
     _register(unit, STALL_COMMANDS, fetched + 2)
-    bench.write()
-    bench.expect_write()
-    bench.check("a write after the flush")
+    rig.write()
+    rig.expect_write()
+    rig.check("a write after the flush")
 
 
 def late(unit, stage):
     """The unit answers late, once; what is queued meanwhile waits too."""
-    bench = Bench(unit, stage)
+    rig = Rig(unit, stage)
     machine = unit.machine
     machine.write64(STALL_DELAY, 250)
     machine.wait_ms(1000)
@@ -60,29 +60,29 @@ def late(unit, stage):
     _expect(unit, "after the delay", True, True)
     unit.queue_flush()
     _expect(unit, "the next flush", True, True)
-    bench.check("flushes")
+    rig.check("flushes")
 
 
 def lost(unit, stage):
     """A completion gets lost, its flush does not."""
-    bench = Bench(unit, stage)
-    bench.write()
-    bench.expect_write()
-    bench.clear()
+    rig = Rig(unit, stage)
+    rig.write()
+    rig.expect_write()
+    rig.clear()
     unit.machine.write64(STALL_LOSE, 1)
     unit.queue_flush()
     _expect(unit, "a completion that gets lost", False, True)
     _register(unit, STALL_LOSE, 0)
-    bench.write()
-    bench.expect_write()
-    bench.check("a write after a flush whose completion was lost")
+    rig.write()
+    rig.expect_write()
+    rig.check("a write after a flush whose completion was lost")
     unit.queue_flush()
     _expect(unit, "the next flush", True, True)
 
 
 def another(unit, stage):
     """Without a unit of that number nothing happens."""
-    bench = Bench(unit, stage)
+    rig = Rig(unit, stage)
     _register(unit, STALL_UNITS, 1)
     unit.machine.write64(STALL_UNIT, 1)
     unit.machine.write64(STALL_STOP, 1)
@@ -90,7 +90,7 @@ def another(unit, stage):
     _expect(unit, "a unit that is not selected", True, True)
     unit.machine.write64(STALL_UNIT, 0)
     _register(unit, STALL_STOP, 0)
-    bench.check("a flush")
+    rig.check("a flush")
 
 
 CASES = {

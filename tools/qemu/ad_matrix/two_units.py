@@ -4,8 +4,8 @@
 from domains import Others
 from machine import (PORT_BUS, PORT_WINDOW, SECOND_BASE, SECOND_UNIT, STALL, STALL_STOP,
                      STALL_UNIT, STALL_UNITS)
-from matrix import AMD_HOST, SECOND_ONLY
-from rig import OTHER_DOMAIN, Bench, Failed
+from properties import AMD_HOST, SECOND_ONLY
+from rig import OTHER_DOMAIN, Failed, Rig
 from tables import HOST, SECOND
 from vtd.capabilities import refused
 
@@ -14,26 +14,26 @@ QUEUE = 0x0013_0000
 
 
 class Pair:
-    """A bench on the first unit, and beside it what the second serves."""
+    """A rig on the first unit, and beside it what the second serves."""
 
     def __init__(self, unit, stage):
         self.second = type(unit)(unit.machine, SECOND_BASE[unit.machine.unit], QUEUE)
-        self.bench = Bench(unit, stage)
-        self.others = Others(self.bench)
+        self.rig = Rig(unit, stage)
+        self.others = Others(self.rig)
         self.table = self.others.tables[1]
         unit.set_device(PORT_BUS << 8, self.table, OTHER_DOMAIN)
         self.second.serve()
 
     def write(self, reached=1):
         self.others.write(
-            lambda address: self.bench.machine.dma(address, True, bar=PORT_WINDOW), reached)
+            lambda address: self.rig.machine.dma(address, True, bar=PORT_WINDOW), reached)
 
     def marked(self, when):
         self.table.mark(self.table.path(), dirty=True)
         self.check(when)
 
     def check(self, when):
-        self.bench.check(when)
+        self.rig.check(when)
         if self.table.differences():
             raise Failed(f"after {when}: " + "; ".join(self.table.differences()))
 
@@ -43,11 +43,11 @@ class Pair:
 
 def switched_on_alone(unit, stage):
     """A function of a unit that is off is not translated, whatever the first does."""
-    bench = Bench(unit, stage)
-    physical = bench.table.physical()
-    bench.ram[physical >> 3] = before = 1 << 63 | 5
+    rig = Rig(unit, stage)
+    physical = rig.table.physical()
+    rig.ram[physical >> 3] = before = 1 << 63 | 5
     unit.machine.dma(physical, True, bar=PORT_WINDOW)
-    if bench.ram[physical >> 3] == before or unit.fault():
+    if rig.ram[physical >> 3] == before or unit.fault():
         raise Failed("the first unit translates for a function of the second")
     Pair(unit, stage).write()
 
@@ -64,16 +64,16 @@ def own_caches(unit, stage):
     pair.second.flush_all()
     pair.write()
     pair.marked("a write after the second unit has")
-    bench = pair.bench
-    bench.write()
-    bench.expect_write()
-    bench.clear()
+    rig = pair.rig
+    rig.write()
+    rig.expect_write()
+    rig.clear()
     pair.second.flush_all()
-    bench.write()
+    rig.write()
     pair.check("a write of the first unit's function after the second has invalidated")
     unit.flush_all()
-    bench.write()
-    bench.expect_write()
+    rig.write()
+    rig.expect_write()
     pair.check("a write after the first has")
 
 

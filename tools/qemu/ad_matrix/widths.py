@@ -2,8 +2,8 @@
 """Every width of an address, level of a leaf and size of a page, up to the last address."""
 
 from machine import RAM_SIZE
-from matrix import AMD_GUEST, AMD_HOST, BOTH_STAGES, SECOND_ONLY
-from rig import NOT_PRESENT, Bench, Failed
+from properties import AMD_GUEST, AMD_HOST, BOTH_STAGES, SECOND_ONLY
+from rig import NOT_PRESENT, Failed, Rig
 from tables import FIRST, GUEST, HOST, SECOND, TARGET, PageTable
 
 # In AMD's own format a leaf may be a row of up to half a table, and leaves lie on every level
@@ -17,29 +17,29 @@ PLAIN = ("x-scalable-mode=off",)
 NARROW = ("x-scalable-mode=on", "ssads=on", "aw-bits=39")
 
 
-def _reach(bench):
+def _reach(rig):
     """The device writes into the leaf, clean; where there is no memory, only the flags tell."""
-    table = bench.table
+    table = rig.table
     for address in (table.IOVA, table.IOVA | (1 << 12 + table.order) - 8):
-        bench.clear()
+        rig.clear()
         if table.physical(address) < RAM_SIZE:
-            bench.write(address)
+            rig.write(address)
         else:
-            bench.machine.dma(address, to_memory=True)
-            if bench.unit.fault():
+            rig.machine.dma(address, to_memory=True)
+            if rig.unit.fault():
                 raise Failed(f"a write to {address:#x} is refused")
         slot = table.slots[table.leaf_level]
         last = address != table.IOVA and table.row
         if last:
             # The entry that the last address indexes is the last of the row.
             slot = slot & -8 << table.row | (8 << table.row) - 8
-        if bench.marks:
+        if rig.marks:
             for level in table.above(table.leaf_level):
-                table.expected[table.slots[level]] |= bench.stage.accessed
-            table.expected[slot] |= bench.stage.accessed | bench.stage.dirty
-        bench.check(f"a write to {address:#x} of a leaf of {12 + table.order} bits, "
+                table.expected[table.slots[level]] |= rig.stage.accessed
+            table.expected[slot] |= rig.stage.accessed | rig.stage.dirty
+        rig.check(f"a write to {address:#x} of a leaf of {12 + table.order} bits, "
                     f"{table.levels} levels")
-        bench.flush()
+        rig.flush()
 
 
 def _inside(start, order):
@@ -53,23 +53,23 @@ def every_leaf(unit, stage, levels, sizes, first, last, settings):
         order = 9 * size[0] + size[1]
         for start in (first, first + (MIDDLE & last - first), last):
             iova = _inside(start, order) if order else start & ~0xFFF
-            _reach(Bench(unit, stage, size, levels=levels, iova=iova, **settings))
+            _reach(Rig(unit, stage, size, levels=levels, iova=iova, **settings))
 
 
 def beyond(unit, stage, levels):
     """The first address that the levels do not translate is refused."""
     address = 1 << 12 + 9 * levels
-    bench = Bench(unit, stage, levels=levels, iova=0)
-    bench.refused(True, NOT_PRESENT[stage.name], address, bench.table.physical(0))
-    bench.check(f"a write to {address:#x}")
+    rig = Rig(unit, stage, levels=levels, iova=0)
+    rig.refused(True, NOT_PRESENT[stage.name], address, rig.table.physical(0))
+    rig.check(f"a write to {address:#x}")
 
 
 def top_leaf(unit, levels):
     """The sixth level has no leaves."""
-    bench = Bench(unit, HOST, levels=levels, iova=1 << 63)
-    bench.table.store(bench.table.slots[levels - 1], HOST.leaf)
-    bench.refused(True, 0x90, 1 << 63, TARGET)
-    bench.check("a leaf of the sixth level")
+    rig = Rig(unit, HOST, levels=levels, iova=1 << 63)
+    rig.table.store(rig.table.slots[levels - 1], HOST.leaf)
+    rig.refused(True, 0x90, 1 << 63, TARGET)
+    rig.check("a leaf of the sixth level")
 
 
 # stage, properties, levels, the first and the last address, how the device is entered.

@@ -4,8 +4,8 @@
 from amdvi.unit import (BASE, CMD_HEAD, COMMANDS, CONTROL, CONTROL_CMD, ILLEGAL_COMMAND, INV_ALL,
                         INV_DEVICE_TLB, INV_DTE, INV_INTERRUPTS, INV_PAGES, STATUS,
                         STATUS_CMD_RUN, WAIT)
-from matrix import AMD_HOST
-from rig import Bench, Failed
+from properties import AMD_HOST
+from rig import Failed, Rig
 from tables import HOST
 
 # What each command must leave zero, or that is none: opcode and the two words.
@@ -39,11 +39,11 @@ def _expect_stopped(unit, slot):
 
 def illegal(unit, opcode, low, high):
     """It is logged, nothing after it is fetched, until the buffer is switched off and on."""
-    bench = Bench(unit, HOST)
+    rig = Rig(unit, HOST)
     machine = unit.machine
-    bench.write()
-    bench.expect_write()
-    bench.clear()
+    rig.write()
+    rig.expect_write()
+    rig.clear()
     slot = unit.tail
     unit.queue(opcode, low, high)
     _expect_stopped(unit, slot)
@@ -52,8 +52,8 @@ def illegal(unit, opcode, low, high):
     machine.write64(BASE + CONTROL, unit.control)
     _expect_stopped(unit, slot)
     unit.clear_faults()
-    bench.write()
-    bench.check("a write while the command buffer is stopped")
+    rig.write()
+    rig.check("a write while the command buffer is stopped")
     machine.write64(BASE + CONTROL, unit.control & ~CONTROL_CMD)
     machine.write64(BASE + CONTROL, unit.control)
     _expect_stopped(unit, slot)
@@ -63,9 +63,9 @@ def illegal(unit, opcode, low, high):
     machine.write64(BASE + CONTROL, unit.control)
     if not unit.is_done() or not machine.read64(BASE + STATUS) & STATUS_CMD_RUN:
         raise Failed("the command buffer does not go on behind the command")
-    bench.write()
-    bench.expect_write()
-    bench.check("a write after the flush")
+    rig.write()
+    rig.expect_write()
+    rig.check("a write after the flush")
 
 
 def cases():

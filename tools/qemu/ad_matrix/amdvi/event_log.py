@@ -5,8 +5,8 @@ from amdvi.unit import (BASE, CAPABILITY_MSI, EVENT_SLOTS, EVT_HEAD, EVT_TAIL, F
                         PAGE_FAULT, STATUS, STATUS_EVT_INT, STATUS_EVT_RUN, STATUS_OVERFLOW,
                         UNIT_SLOT)
 from machine import EDU_BAR
-from matrix import AMD_GUEST, AMD_HOST
-from rig import DOMAIN, Bench, Failed
+from properties import AMD_GUEST, AMD_HOST
+from rig import DOMAIN, Failed, Rig
 from tables import GUEST, HOST
 
 MSI_ENABLE = 1 << 16
@@ -15,17 +15,17 @@ MAILBOX = 0x0010_8000
 MSI_DATA = 0x4D51
 
 
-def _refused_write(bench):
-    bench.machine.dma(bench.table.IOVA | 1 << 48, to_memory=True)
+def _refused_write(rig):
+    rig.machine.dma(rig.table.IOVA | 1 << 48, to_memory=True)
 
 
 def content(unit, stage):
     """An event tells the device, the domain or PASID, the address, the access."""
-    bench = Bench(unit, stage)
-    _refused_write(bench)
-    _refused_write(bench)
+    rig = Rig(unit, stage)
+    _refused_write(rig)
+    _refused_write(rig)
     expected = (PAGE_FAULT, FAULT_RW | (1 if stage.live else 0),
-                0 if stage.live else DOMAIN, bench.table.IOVA | 1 << 48)
+                0 if stage.live else DOMAIN, rig.table.IOVA | 1 << 48)
     events = unit.events()
     if events[0] != expected:
         raise Failed(f"the log holds {events[0]}, expected {expected}")
@@ -35,29 +35,29 @@ def content(unit, stage):
 
 def ring(unit):
     """The log goes round as long as software reads, and stops when it is full."""
-    bench = Bench(unit, HOST)
+    rig = Rig(unit, HOST)
     unit.restart_events()
     seen = 0
     while seen <= 2 * EVENT_SLOTS:
-        _refused_write(bench)
+        _refused_write(rig)
         events = unit.events()
         if not events:
             raise Failed(f"nothing is logged after {seen} events")
         seen += len(events)
         unit.clear_faults()
     for _ in range(EVENT_SLOTS):
-        _refused_write(bench)
+        _refused_write(rig)
     status = unit.machine.read64(BASE + STATUS)
     if len(unit.events()) != EVENT_SLOTS - 1 or not status & STATUS_OVERFLOW:
         raise Failed(f"a full log holds {len(unit.events())} events, status {status:#x}")
     if status & STATUS_EVT_RUN:
         raise Failed("a full log claims to run")
     unit.clear_faults()
-    _refused_write(bench)
+    _refused_write(rig)
     if unit.events():
         raise Failed("a log that overflowed goes on by itself")
     unit.restart_events()
-    _refused_write(bench)
+    _refused_write(rig)
     if not unit.events():
         raise Failed("a log that was started again logs nothing")
     unit.clear_faults()
@@ -72,7 +72,7 @@ def _interrupted(unit, what, expected):
 
 def interrupt(unit):
     """One interrupt when the status bit becomes set, if it is wanted."""
-    bench = Bench(unit, HOST)
+    rig = Rig(unit, HOST)
     machine = unit.machine
     msi, _ = unit.capability(CAPABILITY_MSI)
     machine.write_config(UNIT_SLOT, msi + 4, MAILBOX)
@@ -81,26 +81,26 @@ def interrupt(unit):
     machine.write_config(UNIT_SLOT, msi, machine.read_config(UNIT_SLOT, msi) | MSI_ENABLE)
     unit.ram[MAILBOX >> 3] = 0
     unit.restart_events()
-    _refused_write(bench)
+    _refused_write(rig)
     _interrupted(unit, "an event without EventIntEn", False)
     unit.restart_events(interrupts=True)
-    _refused_write(bench)
+    _refused_write(rig)
     _interrupted(unit, "an event", True)
-    _refused_write(bench)
+    _refused_write(rig)
     _interrupted(unit, "an event while the status bit is set", False)
     machine.write64(BASE + STATUS, 0)
-    _refused_write(bench)
+    _refused_write(rig)
     _interrupted(unit, "an event after a zero was written to the status bit", False)
     machine.write64(BASE + STATUS, STATUS_EVT_INT)
-    _refused_write(bench)
+    _refused_write(rig)
     _interrupted(unit, "an event after the status bit was cleared", True)
     machine.write64(BASE + EVT_HEAD, machine.read64(BASE + EVT_TAIL))
 
 
 def nothing_logged(unit):
     """Accesses that are allowed, and registers that are read, log nothing."""
-    bench = Bench(unit, HOST)
-    bench.write()
+    rig = Rig(unit, HOST)
+    rig.write()
     unit.machine.read32(EDU_BAR)
     if unit.events():
         raise Failed(f"the log holds {unit.events()}")

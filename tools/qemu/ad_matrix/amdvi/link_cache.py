@@ -2,23 +2,23 @@
 """Rules of an AMD-Vi unit that remembers what leads to page tables (walk-cache=on)."""
 
 from amdvi.unit import CAPABILITY_IOMMU, NAME, NP_CACHE
-from matrix import AMD_GUEST, AMD_HOST
-from rig import DOMAIN, NOT_PRESENT, OTHER_DOMAIN, Bench, Failed
+from properties import AMD_GUEST, AMD_HOST
+from rig import DOMAIN, NOT_PRESENT, OTHER_DOMAIN, Failed, Rig
 from tables import GUEST, HOST, PageTable
 
 REMEMBERS = ("walk-cache=on",)
 
 
-def relink(bench):
+def relink(rig):
     """Lead the path to the leaf table of another tree, and return that."""
-    other = PageTable(bench.ram, bench.stage, place=1)
-    table = bench.table
-    table.store(table.slots[1], other.leaf & ~0xFFF | bench.stage.table_bits(1))
+    other = PageTable(rig.ram, rig.stage, place=1)
+    table = rig.table
+    table.store(table.slots[1], other.leaf & ~0xFFF | rig.stage.table_bits(1))
     return other
 
 
-def forget_translation(bench):
-    bench.unit.flush_pages(DOMAIN, bench.table.IOVA, guest=bench.stage.live, tables=False)
+def forget_translation(rig):
+    rig.unit.flush_pages(DOMAIN, rig.table.IOVA, guest=rig.stage.live, tables=False)
 
 
 def remembered(unit, stage):
@@ -44,40 +44,40 @@ def remembered(unit, stage):
     ]
     for renews, group in ((True, covering), (False, foreign)):
         for flush in group:
-            bench = Bench(unit, stage)
-            bench.write()
-            other = relink(bench)
-            forget_translation(bench)
-            bench.write()
+            rig = Rig(unit, stage)
+            rig.write()
+            other = relink(rig)
+            forget_translation(rig)
+            rig.write()
             flush()
-            forget_translation(bench)
-            bench.write(physical=(other if renews else bench.table).physical())
+            forget_translation(rig)
+            rig.write(physical=(other if renews else rig.table).physical())
 
 
 def not_remembered(unit, stage):
     """Without the property a link is read by each walk."""
-    bench = Bench(unit, stage)
-    bench.write()
-    other = relink(bench)
-    forget_translation(bench)
-    bench.write(physical=other.physical())
+    rig = Rig(unit, stage)
+    rig.write()
+    other = relink(rig)
+    forget_translation(rig)
+    rig.write(physical=other.physical())
 
 
 def table_between(unit):
     """A link that skips levels is remembered with what it does not translate."""
-    bench = Bench(unit, HOST)
-    table = bench.table
+    rig = Rig(unit, HOST)
+    table = rig.table
     link = table.load(table.slots[3])
     leaf_table = table.leaf & ~0xFFF
     table.store(table.slots[3], leaf_table | HOST.table_bits(1))
     low = table.IOVA & -1 << 39 | table.IOVA & 0x1F_F000
-    bench.write(low, table.physical())
+    rig.write(low, table.physical())
     table.store(table.slots[3], link)
-    bench.refused(True, NOT_PRESENT[HOST.name])
+    rig.refused(True, NOT_PRESENT[HOST.name])
     unit.flush_pages(DOMAIN, table.IOVA, tables=False)
-    bench.refused(True, NOT_PRESENT[HOST.name])
+    rig.refused(True, NOT_PRESENT[HOST.name])
     unit.flush_pages(DOMAIN, low)
-    bench.write()
+    rig.write()
 
 
 def asks_for_more(unit, expected):

@@ -1,17 +1,15 @@
 # SPDX-License-Identifier: GPL-2.0
 """Rules of the AMD-Vi unit: walks, the device table, what is cached, what is advertised."""
 
-import mapped_writes
-import race
+import rules
 from amdvi import event_log, link_cache
 from amdvi.unit import (DTE_RW, DTE_TV, DTE_V, EFR_GIO, EFR_GLX_2, EFR_GT, EFR_HA, EFR_HD,
                         EFR_PASMAX_16, HAD_A, HAD_RESERVED, ILLEGAL_DTE, NAME, TABLE_ERROR)
 from machine import EDU_BAR, NVME_SLOT
-from matrix import AMD_BOTH, AMD_GUEST, AMD_HOST
-from rig import (DOMAIN, NOT_PRESENT, OTHER_DOMAIN, REFUSED_READ, REFUSED_WRITE, Bench, Failed,
+from properties import AMD_BOTH, AMD_GUEST, AMD_HOST
+from rig import (DOMAIN, NOT_PRESENT, OTHER_DOMAIN, REFUSED_READ, REFUSED_WRITE, Failed, Rig,
                  try_flushes)
 from tables import GUEST, HOST, PageTable
-from vtd import rules
 
 PRESENT_BUT_BAD = {HOST.name: 0x90, GUEST.name: 0x91}
 PLAIN = (NAME,)
@@ -44,121 +42,121 @@ def flushes(unit, stage):
 
 def had_on_in_steps(unit):
     """HAD is taken over with the entry; what is cached stays until the domain goes."""
-    bench = Bench(unit, HOST, ssade=False)
-    bench.read()
-    unit.set_entry(bench.table, DOMAIN, True)
+    rig = Rig(unit, HOST, ssade=False)
+    rig.read()
+    unit.set_entry(rig.table, DOMAIN, True)
     unit.flush_domain(DOMAIN)
-    bench.write()
-    bench.check("HAD was set and the entry not invalidated")
+    rig.write()
+    rig.check("HAD was set and the entry not invalidated")
     unit.flush_entry()
-    bench.write()
-    bench.check("HAD was set and the domain not invalidated")
+    rig.write()
+    rig.check("HAD was set and the domain not invalidated")
     unit.flush_domain(DOMAIN)
-    bench.marks = True
-    bench.write()
-    bench.expect_write()
-    bench.check("HAD was set and both were invalidated")
+    rig.marks = True
+    rig.write()
+    rig.expect_write()
+    rig.check("HAD was set and both were invalidated")
 
 
 def had_off(unit):
     """HAD cleared: marking ends with the invalidations."""
-    bench = Bench(unit, HOST)
-    bench.write()
-    bench.expect_write()
-    unit.set_entry(bench.table, DOMAIN, False)
-    bench.clear()
+    rig = Rig(unit, HOST)
+    rig.write()
+    rig.expect_write()
+    unit.set_entry(rig.table, DOMAIN, False)
+    rig.clear()
     unit.flush_domain(DOMAIN)
-    bench.write()
-    bench.expect_write()
-    bench.check("HAD was cleared and the entry not invalidated")
-    bench.clear()
+    rig.write()
+    rig.expect_write()
+    rig.check("HAD was cleared and the entry not invalidated")
+    rig.clear()
     unit.flush_entry()
     unit.flush_domain(DOMAIN)
-    bench.write()
-    bench.check("HAD was cleared and both were invalidated")
+    rig.write()
+    rig.check("HAD was cleared and both were invalidated")
 
 
 def had_of_another(unit):
     """An entry that is invalidated is that device's, and no other's."""
-    bench = Bench(unit, HOST, ssade=False)
-    bench.read()
-    unit.set_entry(bench.table, DOMAIN, True)
+    rig = Rig(unit, HOST, ssade=False)
+    rig.read()
+    unit.set_entry(rig.table, DOMAIN, True)
     unit.flush_entry(NVME_SLOT << 3)
     unit.flush_domain(DOMAIN)
-    bench.write()
-    bench.check("another device's entry was invalidated")
+    rig.write()
+    rig.check("another device's entry was invalidated")
 
 
 def had_accessed_only(unit):
     """HAD of 1 keeps A and no D."""
-    bench = Bench(unit, HOST)
-    unit.set_entry(bench.table, DOMAIN, had=HAD_A)
-    bench.write()
-    bench.write()
-    bench.expect_read()
-    bench.check("writes with HAD of 1")
+    rig = Rig(unit, HOST)
+    unit.set_entry(rig.table, DOMAIN, had=HAD_A)
+    rig.write()
+    rig.write()
+    rig.expect_read()
+    rig.check("writes with HAD of 1")
 
 
 def had_without_property(unit):
     """Without hd=on HAD means nothing, even its reserved value."""
-    bench = Bench(unit, HOST)
-    bench.marks = False
-    bench.write()
-    unit.set_entry(bench.table, DOMAIN, had=HAD_RESERVED)
+    rig = Rig(unit, HOST)
+    rig.marks = False
+    rig.write()
+    unit.set_entry(rig.table, DOMAIN, had=HAD_RESERVED)
     unit.flush_entry()
     unit.flush_domain(DOMAIN)
-    bench.write()
-    bench.check("writes on a unit without hd=on")
+    rig.write()
+    rig.check("writes on a unit without hd=on")
 
 
 def illegal_entry(unit, words):
     """An entry that the unit cannot obey refuses every access."""
-    bench = Bench(unit, HOST)
-    unit.set_words(*words(bench.table))
+    rig = Rig(unit, HOST)
+    unit.set_words(*words(rig.table))
     for to_memory in (True, False):
         unit.clear_faults()
-        bench.machine.dma(bench.table.IOVA, to_memory)
+        rig.machine.dma(rig.table.IOVA, to_memory)
         fault = unit.fault()
         if not fault or fault[0] >> 12 != ILLEGAL_DTE:
             raise Failed(f"an illegal entry leaves {fault}")
-    bench.check("an illegal entry")
+    rig.check("an illegal entry")
 
 
 def not_translated(unit):
     """V of 0, and mode 0, pass what the device does; TV of 0 blocks it."""
-    bench = Bench(unit, HOST)
-    address = bench.table.physical()
+    rig = Rig(unit, HOST)
+    address = rig.table.physical()
     for word in (0, DTE_V | DTE_TV | DTE_RW):
         unit.set_words(word, OTHER_DOMAIN)
         unit.flush_entry()
-        bench.write(address, address)
-        bench.read(address, address)
+        rig.write(address, address)
+        rig.read(address, address)
     unit.set_words(DTE_V, 0)
     unit.flush_entry()
-    bench.refused(True, 0, address, address)
-    bench.refused(False, 0, address, address)
-    unit.set_entry(bench.table, DOMAIN, True)
-    bench.refused(True, 0, address, address)
+    rig.refused(True, 0, address, address)
+    rig.refused(False, 0, address, address)
+    unit.set_entry(rig.table, DOMAIN, True)
+    rig.refused(True, 0, address, address)
     unit.flush_entry()
-    bench.read()
-    bench.write()
-    bench.expect_write()
-    bench.check("changing how the device is translated")
+    rig.read()
+    rig.write()
+    rig.expect_write()
+    rig.check("changing how the device is translated")
 
 
 def skipped_levels(unit):
     """An entry may lead some levels down, if the address has zeros between."""
-    bench = Bench(unit, HOST)
-    table = bench.table
+    rig = Rig(unit, HOST)
+    table = rig.table
     slot = table.slots[3]
     leaf_table = table.slots[0] & ~0xFFF
     table.store(slot, leaf_table | HOST.table_bits(1))
-    bench.refused(True, NOT_PRESENT[HOST.name])
-    bench.check("an address with bits between the levels")
+    rig.refused(True, NOT_PRESENT[HOST.name])
+    rig.check("an address with bits between the levels")
     low = table.IOVA & -1 << 39 | table.IOVA & 0x1F_F000
-    bench.write(low, table.physical())
+    rig.write(low, table.physical())
     table.mark([3, 0], dirty=True)
-    bench.check("an address without")
+    rig.check("an address without")
 
 
 def bad_entries(unit, stage):
@@ -171,88 +169,88 @@ def bad_entries(unit, stage):
         # Address bits below the size of the leaf, and a leaf of 512 GiB.
         words = [(1, stage.leaf | stage.large | 1 << 20), (3, stage.leaf | stage.large)]
     for level, word in words:
-        bench = Bench(unit, stage)
-        bench.table.store(bench.table.slots[level], word)
-        bench.refused(True, PRESENT_BUT_BAD[stage.name])
-        bench.expect_above(level)
-        bench.check(f"{word:#x} at level {level}")
+        rig = Rig(unit, stage)
+        rig.table.store(rig.table.slots[level], word)
+        rig.refused(True, PRESENT_BUT_BAD[stage.name])
+        rig.expect_above(level)
+        rig.check(f"{word:#x} at level {level}")
 
 
 def beyond_the_tables(unit, stage):
     """An address with more bits than the levels translate is refused."""
-    bench = Bench(unit, stage)
-    bench.refused(True, NOT_PRESENT[stage.name], bench.table.IOVA | 1 << 48)
-    bench.check("an address of 49 bits")
+    rig = Rig(unit, stage)
+    rig.refused(True, NOT_PRESENT[stage.name], rig.table.IOVA | 1 << 48)
+    rig.check("an address of 49 bits")
 
 
 def write_only(unit):
     """A host leaf may permit writes alone."""
-    bench = Bench(unit, HOST)
-    bench.table.change_leaf(clear=1 << 61)
-    bench.write()
-    bench.expect_write()
-    bench.refused(False, REFUSED_READ[HOST.name])
-    bench.check("a write-only leaf")
+    rig = Rig(unit, HOST)
+    rig.table.change_leaf(clear=1 << 61)
+    rig.write()
+    rig.expect_write()
+    rig.refused(False, REFUSED_READ[HOST.name])
+    rig.check("a write-only leaf")
 
 
 def supervisor_only(unit):
     """A guest entry that only the supervisor may use refuses a device."""
     for level in range(4):
-        bench = Bench(unit, GUEST)
-        slot = bench.table.slots[level]
-        bench.table.store(slot, bench.table.load(slot) & ~4)
-        bench.refused(True, REFUSED_WRITE[GUEST.name])
-        bench.expect_above(level)
-        bench.check(f"a supervisor's entry at level {level}")
+        rig = Rig(unit, GUEST)
+        slot = rig.table.slots[level]
+        rig.table.store(slot, rig.table.load(slot) & ~4)
+        rig.refused(True, REFUSED_WRITE[GUEST.name])
+        rig.expect_above(level)
+        rig.check(f"a supervisor's entry at level {level}")
 
 
 def read_only_device(unit, stage):
     """IR and IW of the device table entry permit too."""
-    bench = Bench(unit, stage)
+    rig = Rig(unit, stage)
     unit.set_words(unit.words()[0] & ~(1 << 62), *unit.words()[1:])
-    bench.refused(True, REFUSED_WRITE[stage.name])
-    bench.read()
-    bench.expect_read()
-    bench.check("a device that may only read")
+    rig.refused(True, REFUSED_WRITE[stage.name])
+    rig.read()
+    rig.expect_read()
+    rig.check("a device that may only read")
 
 
 def gcr3_tables(unit):
     """The GCR3 table has one level or two; an absent entry refuses."""
-    bench = Bench(unit, GUEST)
-    unit.set_guest(bench.table, DOMAIN, glx=1)
-    bench.write()
-    bench.expect_write()
-    bench.check("GCR3 in two levels")
-    unit.set_guest(bench.table, DOMAIN, glx=0)
+    rig = Rig(unit, GUEST)
+    unit.set_guest(rig.table, DOMAIN, glx=1)
+    rig.write()
+    rig.expect_write()
+    rig.check("GCR3 in two levels")
+    unit.set_guest(rig.table, DOMAIN, glx=0)
     unit.clear_gcr3()
     unit.flush_all()
-    bench.refused(True, NOT_PRESENT[GUEST.name])
-    bench.check("an absent GCR3 entry")
+    rig.refused(True, NOT_PRESENT[GUEST.name])
+    rig.check("an absent GCR3 entry")
 
 
 def guest_table_out_of_reach(unit):
     """An entry that cannot be changed refuses the access that must mark it."""
-    bench = Bench(unit, GUEST)
-    # As in rules.table_out_of_reach; the event tells where the entry is.
-    address = bench.table.IOVA & -1 << 21 | 17 << 12 | GUEST.table
-    bench.table.store(bench.table.slots[1], EDU_BAR | GUEST.table)
-    bench.machine.dma(address, to_memory=True)
+    rig = Rig(unit, GUEST)
+    # As in table_out_of_reach() of vtd/rules.py; the event tells where the entry is.
+    address = rig.table.IOVA & -1 << 21 | 17 << 12 | GUEST.table
+    rig.table.store(rig.table.slots[1], EDU_BAR | GUEST.table)
+    rig.machine.dma(address, to_memory=True)
     events = unit.events()
     unit.clear_faults()
     if not events or events[0][0] != TABLE_ERROR or events[0][3] != EDU_BAR + 17 * 8:
         raise Failed(f"a table that is not memory leaves {events[:1]}")
-    bench.expect_above(0)
-    bench.check("a write through a table that is not memory")
+    rig.expect_above(0)
+    rig.check("a write through a table that is not memory")
 
 
 def other_format(unit):
     """One device, host tables, then guest tables, then host tables."""
     for stage in (HOST, GUEST, HOST):
-        bench = Bench(unit, stage)
-        bench.read()
-        bench.write()
-        bench.expect_write()
-        bench.check(f"changing to {stage.name}")
+        rig = Rig(unit, stage)
+        rig.read()
+        rig.write()
+        rig.expect_write()
+        rig.check(f"changing to {stage.name}")
 
 
 def advertised(unit, expected):
@@ -261,18 +259,8 @@ def advertised(unit, expected):
         raise Failed(f"the unit advertises {found:#x}, expected {expected:#x}")
 
 
-PER_STAGE = {
-    "A above an absent entry stays": rules.absent_entry,
-    "read-only above the leaf": rules.read_only_above,
-    "D where A is preset": rules.preset_accessed,
-    "preset D is kept": rules.preset_dirty,
-    "a dirty leaf is cached as dirty": rules.dirty_is_cached,
-    "only A cleared": rules.only_accessed_cleared,
+PER_STAGE = rules.EVERY_STAGE | {
     "which flushes renew": flushes,
-    "transfer over two pages": rules.two_pages,
-    "added permission needs no flush": rules.permission_added,
-    "concurrent change is never undone": race.concurrent_change,
-    "mapped memory is marked when written": mapped_writes.written_when_done,
     "entries that say what they must not": bad_entries,
     "address beyond the tables": beyond_the_tables,
     "device that may only read": read_only_device,

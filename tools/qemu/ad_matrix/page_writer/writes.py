@@ -4,14 +4,14 @@
 import time
 
 from machine import ICOUNT, RAM_SIZE, REAL_TIME, WRITER
-from matrix import AMD_GUEST, AMD_HOST, FIRST_ONLY, SECOND_ONLY
 from page_writer.device import (BAR_SIZE, BASE, BRIDGE, CAPABILITY_AF, CAPABILITY_EXPRESS,
                                 CAPABILITY_MSIX, CONTROL, COUNTER, FAILED_VECTOR, ID, JOURNAL,
                                 JOURNAL_ENTRIES, LENGTH, LIMIT, LIMIT_REACHED, MASK, MAX_RATE,
                                 MSIX_PBA, PAGE, PLACES, PORT, PROGRESS_VECTOR, RATE, READ_ONLY,
                                 RESULT, RUN, SEED, SET_UP, STATE_BYTES, STATE_SIZE, STATE_VERSION,
                                 WRITES, WRITE_FAILED, Writer, all_of, content, mix, page_of)
-from rig import DOMAIN, Bench, Failed
+from properties import AMD_GUEST, AMD_HOST, FIRST_ONLY, SECOND_ONLY
+from rig import DOMAIN, Failed, Rig
 from tables import FIRST, GUEST, HOST, SECOND, PageTable
 
 TARGET = 0x0100_0000
@@ -327,7 +327,7 @@ class Window:
     PAGES = 8
 
     def __init__(self, unit, stage, writer):
-        self.bench = Bench(unit, stage)
+        self.rig = Rig(unit, stage)
         self.table = PageTable(unit.ram, stage, place=1)
         self.stage = stage
         self.slots = [self.table.leaf + 8 * number for number in range(self.PAGES)]
@@ -349,7 +349,7 @@ class Window:
         for slot in self.slots:
             self.table.store(slot, self.table.load(slot)
                              & ~(self.stage.accessed | self.stage.dirty))
-        self.bench.unit.flush_all()
+        self.rig.unit.flush_all()
 
     def check(self, when):
         if self.table.differences():

@@ -2,8 +2,8 @@
 """What a unit advertises, and which combinations of properties it refuses."""
 
 from machine import Machine, MachineError
-from matrix import BOTH_STAGES, FIRST_ONLY, SECOND_ONLY
-from rig import Bench, Failed
+from properties import BOTH_STAGES, FIRST_ONLY, SECOND_ONLY
+from rig import Failed, Rig
 from tables import FIRST, SECOND
 from vtd.unit import ECAP_C, ECAP_FSTS, ECAP_SMPWC, ECAP_SMTS, ECAP_SSADS, ECAP_SSTS
 
@@ -35,32 +35,32 @@ def advertised(unit, expected):
 
 def off_never_marks(unit):
     """Without the property SSADE means nothing."""
-    bench = Bench(unit, SECOND, ssade=True)
-    bench.marks = False
-    bench.read()
-    bench.write()
-    bench.flush()
-    bench.write()
-    bench.check("accesses to a unit without ssads=on")
+    rig = Rig(unit, SECOND, ssade=True)
+    rig.marks = False
+    rig.read()
+    rig.write()
+    rig.flush()
+    rig.write()
+    rig.check("accesses to a unit without ssads=on")
 
 
 def off_refuses_other_stage(unit):
     """x-flts=on alone gives a unit without second-stage tables, as ever."""
-    bench = Bench(unit, SECOND, ssade=False)
-    bench.refused(True, 0x5B)
-    bench.check("a second-stage entry on a first-stage unit")
-    bench = Bench(unit, FIRST)
-    bench.write()
-    bench.expect_write()
-    bench.check("a first-stage entry on a first-stage unit")
+    rig = Rig(unit, SECOND, ssade=False)
+    rig.refused(True, 0x5B)
+    rig.check("a second-stage entry on a first-stage unit")
+    rig = Rig(unit, FIRST)
+    rig.write()
+    rig.expect_write()
+    rig.check("a first-stage entry on a first-stage unit")
 
 
 def incoherent_marks(unit):
     """What is advertised changes nothing of what is done."""
-    bench = Bench(unit, SECOND)
-    bench.write()
-    bench.expect_write()
-    bench.check("a write on a unit that calls itself incoherent")
+    rig = Rig(unit, SECOND)
+    rig.write()
+    rig.expect_write()
+    rig.check("a write on a unit that calls itself incoherent")
 
 
 def refused(qemu, properties, words):

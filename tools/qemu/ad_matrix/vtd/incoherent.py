@@ -2,8 +2,8 @@
 """A VT-d unit whose walks do not snoop (walk-snoop=off): it reads what was written back."""
 
 from machine import STALL, STALL_LINE
-from matrix import BOTH_STAGES, SECOND_ONLY
-from rig import Bench, Failed
+from properties import BOTH_STAGES, SECOND_ONLY
+from rig import Failed, Rig
 from tables import FIRST, SECOND, TABLES, TABLES_SIZE
 from vtd.capabilities import advertised, refused
 from vtd.unit import CONTEXT, PASID_DIR, PASID_TABLE, ROOT
@@ -30,52 +30,52 @@ def _write_back_all(unit, but=None):
     _write_back(unit, TABLES, TABLES_SIZE)
 
 
-def _bench(unit, stage, legacy=False, ssade=False):
-    """A bench whose walks need set no flags, and nothing of it written back."""
-    bench = Bench(unit, stage, ssade=ssade, legacy=legacy)
+def _rig(unit, stage, legacy=False, ssade=False):
+    """A rig whose walks need set no flags, and nothing of it written back."""
+    rig = Rig(unit, stage, ssade=ssade, legacy=legacy)
     if stage is FIRST:
-        for slot in bench.table.slots.values():
-            bench.table.store(slot, bench.table.load(slot) | stage.accessed)
-        bench.table.change_leaf(add=stage.dirty)
-    return bench
+        for slot in rig.table.slots.values():
+            rig.table.store(slot, rig.table.load(slot) | stage.accessed)
+        rig.table.change_leaf(add=stage.dirty)
+    return rig
 
 
-def _refused(bench, what):
-    before = bench.ram[bench.table.physical() >> 3]
-    bench.machine.dma(bench.table.IOVA, to_memory=True)
-    fault = bench.unit.fault()
-    bench.unit.clear_faults()
-    if not fault or bench.ram[bench.table.physical() >> 3] != before:
+def _refused(rig, what):
+    before = rig.ram[rig.table.physical() >> 3]
+    rig.machine.dma(rig.table.IOVA, to_memory=True)
+    fault = rig.unit.fault()
+    rig.unit.clear_faults()
+    if not fault or rig.ram[rig.table.physical() >> 3] != before:
         raise Failed(f"a write passes with {what} not written back")
     return fault
 
 
 def stale(unit, stage, legacy):
     """A leaf that software has changed stays what it was until it is written back."""
-    bench = _bench(unit, stage, legacy)
+    rig = _rig(unit, stage, legacy)
     _write_back_all(unit)
     unit.flush_all()
-    bench.write()
-    word = bench.table.load(bench.table.leaf)
-    bench.table.store(bench.table.leaf, 0)
+    rig.write()
+    word = rig.table.load(rig.table.leaf)
+    rig.table.store(rig.table.leaf, 0)
     unit.flush_all()
-    bench.write()
-    _write_back(unit, bench.table.leaf & ~(LINE - 1), LINE)
-    bench.write()
+    rig.write()
+    _write_back(unit, rig.table.leaf & ~(LINE - 1), LINE)
+    rig.write()
     unit.flush_all()
-    _refused(bench, "an absent leaf")
-    bench.table.store(bench.table.leaf, word)
+    _refused(rig, "an absent leaf")
+    rig.table.store(rig.table.leaf, word)
     unit.flush_all()
-    _refused(bench, "a leaf that is present again")
-    _write_back(unit, bench.table.leaf & ~(LINE - 1), LINE)
-    bench.write()
-    bench.check("walks that do not snoop")
+    _refused(rig, "a leaf that is present again")
+    _write_back(unit, rig.table.leaf & ~(LINE - 1), LINE)
+    rig.write()
+    rig.check("walks that do not snoop")
 
 
 def each_table(unit, stage):
     """Every table is read so, and one that was never written back is of no use."""
     for name, place in PLACES.items():
-        bench = _bench(unit, stage)
+        rig = _rig(unit, stage)
         # What an earlier case has written back of it is not what is there now.
         kept = list(unit.ram[place >> 3:(place + PAGE) >> 3])
         for word in range(len(kept)):
@@ -85,43 +85,43 @@ def each_table(unit, stage):
             unit.ram[(place >> 3) + word] = value
         _write_back_all(unit, but=place)
         unit.flush_all()
-        _refused(bench, f"the {name}")
+        _refused(rig, f"the {name}")
         _write_back(unit, place, PAGE)
         unit.flush_all()
-        bench.write()
-        bench.check(f"writing back the {name}")
+        rig.write()
+        rig.check(f"writing back the {name}")
 
 
 def flags(unit, stage):
     """A walk that must set a flag, and must not write, is refused with a reason of its own."""
     for missing in (stage.accessed, stage.dirty):
-        bench = _bench(unit, stage, ssade=True)
+        rig = _rig(unit, stage, ssade=True)
         if stage is SECOND:
-            for slot in bench.table.slots.values():
-                bench.table.store(slot, bench.table.load(slot) | stage.accessed)
-            bench.table.change_leaf(add=stage.dirty)
-        bench.table.change_leaf(clear=missing)
+            for slot in rig.table.slots.values():
+                rig.table.store(slot, rig.table.load(slot) | stage.accessed)
+            rig.table.change_leaf(add=stage.dirty)
+        rig.table.change_leaf(clear=missing)
         _write_back_all(unit)
         unit.flush_all()
         if missing == stage.dirty:
-            bench.read()
-        reason = _refused(bench, f"flag {missing:#x}")[0]
+            rig.read()
+        reason = _refused(rig, f"flag {missing:#x}")[0]
         if reason != UPDATE_NEEDED[stage.name]:
             raise Failed(f"a flag that must not be set is reason {reason:#x}")
-        bench.check("a refused write")
-        bench.table.change_leaf(add=missing)
+        rig.check("a refused write")
+        rig.table.change_leaf(add=missing)
         _write_back_all(unit)
-        bench.write()
-        bench.check("a write that need set no flag")
+        rig.write()
+        rig.check("a write that need set no flag")
 
 
 def never_written_back(unit):
     """Memory that was never written back reads as ones."""
-    bench = _bench(unit, SECOND)
+    rig = _rig(unit, SECOND)
     for place in PLACES.values():
         _write_back(unit, place, PAGE)
-    _refused(bench, "any page table")
-    bench.check("a walk of nothing")
+    _refused(rig, "any page table")
+    rig.check("a walk of nothing")
 
 
 def cases():

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0
 """The PASID table entry: taken over when it is invalidated, and not before."""
 
-from matrix import BOTH_STAGES, FIRST_ONLY, SECOND_ONLY
-from rig import DOMAIN, OTHER_DOMAIN, Bench, Failed
+from properties import BOTH_STAGES, FIRST_ONLY, SECOND_ONLY
+from rig import DOMAIN, OTHER_DOMAIN, Failed, Rig
 from tables import FIRST, SECOND
 
 PLAIN = ("x-scalable-mode=on",)
@@ -11,61 +11,61 @@ PASS_THROUGH_DOMAIN = 1
 
 def ssade_on_without_flush(unit):
     """SSADE set and nothing flushed: the entry that is cached decides."""
-    bench = Bench(unit, SECOND, ssade=False)
-    bench.read()
-    unit.set_entry(bench.table, DOMAIN, ssade=True)
+    rig = Rig(unit, SECOND, ssade=False)
+    rig.read()
+    unit.set_entry(rig.table, DOMAIN, ssade=True)
     unit.flush_iotlb()
-    bench.write()
-    bench.check("SSADE was set and the PASID-cache not invalidated")
+    rig.write()
+    rig.check("SSADE was set and the PASID-cache not invalidated")
 
 
 def ssade_on_without_iotlb_flush(unit):
     """SSADE set, PASID-cache invalidated: cached translations stay as they are."""
-    bench = Bench(unit, SECOND, ssade=False)
-    bench.read()
-    unit.set_entry(bench.table, DOMAIN, ssade=True)
+    rig = Rig(unit, SECOND, ssade=False)
+    rig.read()
+    unit.set_entry(rig.table, DOMAIN, ssade=True)
     unit.flush_pasid(DOMAIN)
-    bench.write()
-    bench.check("SSADE was set and the IOTLB not invalidated")
+    rig.write()
+    rig.check("SSADE was set and the IOTLB not invalidated")
     unit.flush_domain(DOMAIN)
-    bench.marks = True
-    bench.write()
-    bench.expect_write()
-    bench.check("SSADE was set and both caches invalidated")
+    rig.marks = True
+    rig.write()
+    rig.expect_write()
+    rig.check("SSADE was set and both caches invalidated")
 
 
 def ssade_off(unit):
     """SSADE cleared: marking ends with the invalidation."""
-    bench = Bench(unit, SECOND, ssade=True)
-    bench.write()
-    bench.expect_write()
-    unit.set_entry(bench.table, DOMAIN, ssade=False)
-    bench.clear()
+    rig = Rig(unit, SECOND, ssade=True)
+    rig.write()
+    rig.expect_write()
+    unit.set_entry(rig.table, DOMAIN, ssade=False)
+    rig.clear()
     unit.flush_domain(DOMAIN)
-    bench.write()
-    bench.expect_write()
-    bench.check("SSADE was cleared and the PASID-cache not invalidated")
-    bench.clear()
+    rig.write()
+    rig.expect_write()
+    rig.check("SSADE was cleared and the PASID-cache not invalidated")
+    rig.clear()
     unit.flush_pasid(DOMAIN)
     unit.flush_domain(DOMAIN)
-    bench.write()
-    bench.check("SSADE was cleared and both caches invalidated")
+    rig.write()
+    rig.check("SSADE was cleared and both caches invalidated")
 
 
-def _untranslated(bench):
+def _untranslated(rig):
     """The device writes to a physical address."""
-    address = bench.table.physical()
-    bench.write(address, address)
+    address = rig.table.physical()
+    rig.write(address, address)
 
 
-def _enter_pass_through(unit, bench):
+def _enter_pass_through(unit, rig):
     unit.clear_entry()
     unit.flush_pasid(DOMAIN)
     unit.flush_domain(DOMAIN)
     unit.set_pass_through(PASS_THROUGH_DOMAIN)
     unit.flush_pasid(PASS_THROUGH_DOMAIN)
-    _untranslated(bench)
-    _untranslated(bench)
+    _untranslated(rig)
+    _untranslated(rig)
 
 
 def leave_pass_through(unit, stage):
@@ -73,68 +73,68 @@ def leave_pass_through(unit, stage):
     for flush in (lambda: unit.flush_pasid(PASS_THROUGH_DOMAIN),
                   lambda: unit.flush_pasids_of(PASS_THROUGH_DOMAIN),
                   unit.flush_pasids):
-        bench = Bench(unit, stage)
-        _enter_pass_through(unit, bench)
+        rig = Rig(unit, stage)
+        _enter_pass_through(unit, rig)
         unit.clear_entry()
         flush()
-        unit.set_entry(bench.table, DOMAIN, ssade=True)
-        bench.write()
-        bench.read()
-        bench.expect_write()
-        bench.check("leaving pass-through")
+        unit.set_entry(rig.table, DOMAIN, ssade=True)
+        rig.write()
+        rig.read()
+        rig.expect_write()
+        rig.check("leaving pass-through")
 
 
 def leave_plain_pass_through(unit):
     """The same on a unit without any of the properties."""
-    bench = Bench(unit, SECOND, ssade=False)
-    _enter_pass_through(unit, bench)
+    rig = Rig(unit, SECOND, ssade=False)
+    _enter_pass_through(unit, rig)
     unit.clear_entry()
     unit.flush_pasid(PASS_THROUGH_DOMAIN)
-    unit.set_entry(bench.table, DOMAIN)
-    bench.write()
-    bench.check("leaving pass-through")
+    unit.set_entry(rig.table, DOMAIN)
+    rig.write()
+    rig.check("leaving pass-through")
 
 
 def stay_in_pass_through(unit):
     """An entry that is not invalidated, or as another domain's, stays."""
-    bench = Bench(unit, SECOND)
-    _enter_pass_through(unit, bench)
-    unit.set_entry(bench.table, DOMAIN, ssade=True)
+    rig = Rig(unit, SECOND)
+    _enter_pass_through(unit, rig)
+    unit.set_entry(rig.table, DOMAIN, ssade=True)
     unit.flush_pasid(OTHER_DOMAIN)
     unit.flush_pasid(PASS_THROUGH_DOMAIN, pasid=1)
     unit.flush_domain(DOMAIN)
-    _untranslated(bench)
-    bench.check("invalidating what is not cached")
+    _untranslated(rig)
+    rig.check("invalidating what is not cached")
 
 
 def absent_is_not_cached(unit):
     """An entry that becomes present needs no invalidation."""
-    bench = Bench(unit, SECOND)
+    rig = Rig(unit, SECOND)
     unit.clear_entry()
     unit.flush_pasid(DOMAIN)
-    unit.machine.dma(bench.table.IOVA, to_memory=True)
+    unit.machine.dma(rig.table.IOVA, to_memory=True)
     if not unit.fault():
         raise Failed("an access without a PASID table entry does not fault")
     unit.clear_faults()
-    unit.set_entry(bench.table, DOMAIN, ssade=True)
-    bench.write()
-    bench.expect_write()
-    bench.check("an entry has become present")
+    unit.set_entry(rig.table, DOMAIN, ssade=True)
+    rig.write()
+    rig.expect_write()
+    rig.check("an entry has become present")
 
 
 def other_stage(unit):
     """One unit, one device, first the one stage and then the other."""
     for old, new in ((FIRST, SECOND), (SECOND, FIRST)):
-        bench = Bench(unit, old)
-        bench.write()
+        rig = Rig(unit, old)
+        rig.write()
         unit.clear_entry()
         unit.flush_pasid(DOMAIN)
-        unit.flush_translation(old, DOMAIN, bench.table.IOVA)
-        bench = Bench(unit, new)
-        bench.read()
-        bench.write()
-        bench.expect_write()
-        bench.check(f"changing from {old.name} to {new.name}")
+        unit.flush_translation(old, DOMAIN, rig.table.IOVA)
+        rig = Rig(unit, new)
+        rig.read()
+        rig.write()
+        rig.expect_write()
+        rig.check(f"changing from {old.name} to {new.name}")
 
 
 def cases():
