@@ -37,14 +37,14 @@ NVME_LATENCY_S = 0.3
 
 # Functions that only machines have whose cases need them, named among their properties;
 # stock QEMU has not all.
-PASID = "pasid-dma"             # DMA with a PASID: src/hw/misc/pasid-dma.c
-STALL = "iommu-stall"           # stops the unit: src/hw/i386/iommu_stall.c
+PASID = "pasid-dma"             # DMA with a PASID: hw/misc/pasid-dma.c
+STALL = "iommu-stall"           # stops the unit: hw/i386/iommu_stall.c
 # A bridge to conventional PCI, and behind it two edu, whose requests are the bridge's.
 BRIDGE = "pcie-pci-bridge"
 # One more unit, and a root port with an edu that it serves.
 SECOND_UNIT = "under"
 # One on the root bus, one behind a root port, one behind a bridge to conventional PCI.
-WRITER = "page-writer"          # writes memory by itself: src/hw/misc/page-writer.c
+WRITER = "page-writer"          # writes memory by itself: hw/misc/page-writer.c
 # The virtual clock goes by itself: with the time, or as fast as there is something to do.
 REAL_TIME, ICOUNT = "real-time", "icount"
 FUNCTIONS = (PASID, STALL, BRIDGE, SECOND_UNIT, WRITER, REAL_TIME, ICOUNT)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0
-"""page-writer as software sees it (src/hw/misc/page-writer.c), and what it should do."""
+"""page-writer as software sees it (hw/misc/page-writer.c), and what it should do."""
 
 import struct
 import zlib
