@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0
-"""What is cached is a domain's, whichever device it was made for, until it is invalidated."""
+"""Cached translations belong to a domain, not to a device, until they are invalidated."""
 
 from amdvi.unit import DTE_RW, FAULT_RW
 from machine import BRIDGE, BRIDGED_BARS, EDU_BAR, EDU_SID, PASID, PASID_BAR, PASID_SID
@@ -78,7 +78,7 @@ def two_domains(unit, stage):
 
 
 def one_domain_links(unit, stage):
-    """What leads to page tables is the domain's, too."""
+    """Links between page tables belong to the domain, too."""
     rig = Rig(unit, stage)
     others = Others(rig)
     others.map_next()
@@ -90,7 +90,7 @@ def one_domain_links(unit, stage):
 
 
 def permissions(unit, stage):
-    """What a device may do by its own entry is not cached for another."""
+    """The permissions of a device's own entry are not cached for another device."""
     rig = Rig(unit, stage)
     unit.set_words(unit.words(PASID_SID)[0] & ~DTE_RW | 1 << 61,
                    *unit.words(PASID_SID)[1:], devices=(PASID_SID,))
@@ -111,7 +111,7 @@ def permissions(unit, stage):
 
 
 def kept(unit, stage):
-    """Neither switching off and on nor the device table's register invalidates."""
+    """Disabling and enabling the unit, or writing the table's register, invalidates nothing."""
     rig = Rig(unit, stage)
     others = Others(rig)
     others.write(_edu(unit), 0)
@@ -127,7 +127,7 @@ def kept(unit, stage):
 
 
 def behind_bridge(unit, stage):
-    """Functions behind a bridge are those of its bus, which gets its number late."""
+    """Functions behind a bridge are identified by its bus, which gets its number late."""
     rig = Rig(unit, stage)
     others = Others(rig, 2)
     buses = {5: 1, 6: 2}

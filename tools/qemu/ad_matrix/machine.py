@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0
-"""A QEMU without a guest: its processors stand still, this program acts for them.
+"""A QEMU without a guest: its CPUs do not run, this program acts for them.
 
 Guest memory is a shared file, mapped here as well, so that page tables can be
-read and changed as a processor would, also while the device walks them.
+read and changed as a CPU would, also while the device walks them.
 Registers go through QEMU's qtest protocol.
 """
 
@@ -35,8 +35,7 @@ NVME_SLOT = 5
 NVME_BAR = 0xE010_0000
 NVME_LATENCY_S = 0.3
 
-# Functions that only machines have whose cases need them, named among their properties;
-# stock QEMU has not all.
+# Functions that a machine has only if its properties name them; stock QEMU lacks some.
 PASID = "pasid-dma"             # DMA with a PASID: hw/misc/pasid-dma.c
 STALL = "iommu-stall"           # stops the unit: hw/i386/iommu_stall.c
 # A bridge to conventional PCI, and behind it two edu, whose requests are the bridge's.
@@ -45,7 +44,7 @@ BRIDGE = "pcie-pci-bridge"
 SECOND_UNIT = "under"
 # One on the root bus, one behind a root port, one behind a bridge to conventional PCI.
 WRITER = "page-writer"          # writes memory by itself: hw/misc/page-writer.c
-# The virtual clock goes by itself: with the time, or as fast as there is something to do.
+# The virtual clock runs by itself: with real time, or as fast as there is something to do.
 REAL_TIME, ICOUNT = "real-time", "icount"
 FUNCTIONS = (PASID, STALL, BRIDGE, SECOND_UNIT, WRITER, REAL_TIME, ICOUNT)
 
@@ -76,7 +75,7 @@ STALL_BAR = 0xE030_0000
 
 WRITER_SLOT, WRITER_PORT_SLOT, WRITER_BRIDGE_SLOT = 10, 11, 12
 
-# Firmware of nothing but HLT: the processor stands still where a clock needs one.
+# Firmware that is all HLT: such a clock needs a CPU, and this one does nothing.
 FIRMWARE_SIZE = 64 << 10
 HLT = b"\xf4"
 
@@ -165,7 +164,7 @@ class Machine:
         self._init_devices()
 
     def _clock(self):
-        """What makes the virtual clock go: this program, unless properties say else."""
+        """What makes the virtual clock run: this program, unless properties say otherwise."""
         if REAL_TIME not in self.functions and ICOUNT not in self.functions:
             return ["-accel", "qtest"]
         path = os.path.join(self._dir, "firmware")
@@ -305,14 +304,14 @@ class Machine:
             raise MachineError("the edu device did not finish its transfer")
 
     def wait_ms(self, milliseconds):
-        """Let so much virtual time pass."""
+        """Let that much virtual time pass."""
         self.wait_us(milliseconds * 1000)
 
     def wait_us(self, microseconds):
         self.command(f"clock_step {microseconds * 1000}")
 
     def pause(self, seconds):
-        """Let QEMU itself stand still; returns for how long it did, at least."""
+        """Stop the QEMU process; return for how long it stood still, at least."""
         self._process.send_signal(signal.SIGSTOP)
         os.waitpid(self._process.pid, os.WUNTRACED)
         start = time.monotonic()

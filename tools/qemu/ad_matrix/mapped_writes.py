@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0
-"""A device that maps memory first and is done with it later: a slow NVMe disk.
+"""A device that maps memory and writes to it later: a slow NVMe disk.
 
-The emulated disk writes at a time of its own choice between the two, so D must
-be there when the transfer is over, whatever software has cleared meanwhile.
+The emulated disk writes at some time between mapping and unmapping, so D must be set
+when the transfer has ended, whatever software has cleared in between.
 """
 
 import time
@@ -58,11 +58,11 @@ class _Disk:
         return (WINDOW + 0x1000 + 0x2000 * queue + 16 * index + 8) >> 3
 
     def stop(self):
-        """Nothing is under way any more when this returns."""
+        """When this returns, no command is under way."""
         self.machine.write32(NVME_BAR + CC, 0)
 
     def done(self, completion):
-        """Whether it is there; a queue is used once round, so its phase is 1."""
+        """Is it there? A queue is used for one round, so its phase is 1."""
         status = self.ram[completion] >> 48
         if status > 1:
             raise Failed(f"the NVMe device answers with status {status >> 1:#x}")
@@ -77,7 +77,7 @@ class _Disk:
 
 
 def written_when_done(unit, stage):
-    """D is there after a transfer, though it was cleared and flushed during it."""
+    """D is set after a transfer, although it was cleared and flushed during it."""
     rig = Rig(unit, stage)
     disk = _Disk(rig)
     try:

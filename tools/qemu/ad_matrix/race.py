@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0
-"""The device marks an entry while software changes it: neither may be lost.
+"""The device marks an entry while software changes it: neither change may be lost.
 
 A second process plays the software: it exchanges the leaf for a clean one, over
 and over, by a locked instruction. Each word that it takes out must carry the
@@ -17,12 +17,12 @@ from rig import DOMAIN, Failed, Rig
 NUMBER_SHIFT = 52
 NUMBERS = 1 << 9
 ROUNDS = 2000
-# On a busy machine fewer rounds have to do, but not fewer than these.
+# On a busy machine fewer rounds are enough, but not fewer than these.
 BUDGET_S = 10
 FEWEST_ROUNDS = 100
 LIMIT_S = 30
 
-# Words of guest memory through which the two processes speak.
+# Words of guest memory through which the two processes communicate.
 STOP, EXCHANGES, DIRTY_SEEN, PUT_IN, TAKEN_OUT = range(
     0x0010_6000 >> 3, (0x0010_6000 >> 3) + 5)
 
@@ -109,7 +109,7 @@ def concurrent_change(unit, stage):
         try:
             _software(unit.machine, table.leaf, clean, stage)
         finally:
-            # Nothing of the parent's may be tidied up here.
+            # The parent process does the cleanup.
             os._exit(0)
     try:
         _rounds(unit, table)

@@ -22,7 +22,7 @@ def _register(unit, register, expected):
 
 
 def stopped(unit, stage):
-    """A unit that is stopped carries nothing out, and all of it when it goes on."""
+    """A stopped unit executes no command, and all of them when it continues."""
     rig = Rig(unit, stage)
     machine = unit.machine
     rig.write()
@@ -46,7 +46,7 @@ def stopped(unit, stage):
 
 
 def late(unit, stage):
-    """The unit answers late, once; what is queued meanwhile waits too."""
+    """The unit answers late, once; commands that are queued in between wait too."""
     rig = Rig(unit, stage)
     machine = unit.machine
     machine.write64(STALL_DELAY, 250)
@@ -64,7 +64,7 @@ def late(unit, stage):
 
 
 def lost(unit, stage):
-    """A completion gets lost, its flush does not."""
+    """A completion is lost, its flush is executed."""
     rig = Rig(unit, stage)
     rig.write()
     rig.expect_write()
@@ -81,7 +81,7 @@ def lost(unit, stage):
 
 
 def another(unit, stage):
-    """Without a unit of that number nothing happens."""
+    """Selecting a unit that does not exist has no effect."""
     rig = Rig(unit, stage)
     _register(unit, STALL_UNITS, 1)
     unit.machine.write64(STALL_UNIT, 1)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0
-"""Two units in a machine: each its own registers, queue, caches, and functions."""
+"""Two units in a machine: each has its registers, queue, caches and functions."""
 
 from domains import Others
 from machine import (PORT_BUS, PORT_WINDOW, SECOND_BASE, SECOND_UNIT, STALL, STALL_STOP,
@@ -14,7 +14,7 @@ QUEUE = 0x0013_0000
 
 
 class Pair:
-    """A rig on the first unit, and beside it what the second serves."""
+    """A rig on the first unit, and a function that the second unit serves."""
 
     def __init__(self, unit, stage):
         self.second = type(unit)(unit.machine, SECOND_BASE[unit.machine.unit], QUEUE)
@@ -53,7 +53,7 @@ def switched_on_alone(unit, stage):
 
 
 def own_caches(unit, stage):
-    """An invalidation is of the unit that it was sent to."""
+    """An invalidation affects only the unit that it was sent to."""
     pair = Pair(unit, stage)
     pair.write()
     pair.marked("a write of a function of the second unit")

@@ -8,7 +8,7 @@ from properties import AMD_HOST
 from rig import Failed, Rig
 from tables import HOST
 
-# What each command must leave zero, or that is none: opcode and the two words.
+# Commands with a reserved bit set, and opcodes that do not exist: opcode and the two words.
 ILLEGAL = {
     "COMPLETION_WAIT": (WAIT, 1 << 52, 0),
     "INVALIDATE_DEVTAB_ENTRY": (INV_DTE, 1 << 16, 0),

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0
-"""Rules of an AMD-Vi unit that remembers what leads to page tables (walk-cache=on)."""
+"""Rules of an AMD-Vi unit that caches links between page tables (walk-cache=on)."""
 
 from amdvi.unit import CAPABILITY_IOMMU, NAME, NP_CACHE
 from properties import AMD_GUEST, AMD_HOST

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0
-"""The PASID table entry: taken over when it is invalidated, and not before."""
+"""A change of a PASID table entry takes effect when it is invalidated, and not before."""
 
 from properties import BOTH_STAGES, FIRST_ONLY, SECOND_ONLY
 from rig import DOMAIN, OTHER_DOMAIN, Failed, Rig
