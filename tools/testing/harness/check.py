@@ -327,12 +327,12 @@ def show_list(everything):
         where = "host"
         if isinstance(suite, kinds.GuestSuite):
             where = " ".join(suite.machines) or "every machine"
-            if getattr(suite, "named", False):
-                where += " (only if named)"
         elif isinstance(suite, kinds.KunitSuite):
             where = suite.machine
         elif isinstance(suite, kinds.CaseSuite):
             where = " ".join(name for name, _ in suite.groups)
+        if getattr(suite, "named", False):
+            where += " (only if named)"
         say(f"  {suite.name:<14} {suite.what:<66} {where}")
     say("")
     say("configurations (make check IOMMU=..., make run IOMMU=...)")

@@ -92,6 +92,14 @@ def suites():
             limit=1800,
         ),
         HostSuite(
+            "linux",
+            "fixes for what was found in Linux: each test fails without its fix",
+            "uml",
+            (str(CHECKOUT / "tools/linux/run"),),
+            limit=5400,
+            named=True,
+        ),
+        HostSuite(
             "qemu-ad",
             "accessed and dirty bits of the emulator, case by case",
             "vm",

@@ -22,6 +22,8 @@ class HostSuite:
     # its results are not kept.
     made_of: tuple = ()
     limit: int = 900
+    # Whether it runs only if the user names it.
+    named: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
