@@ -59,7 +59,7 @@ impl Owner {
     }
 }
 
-mod private {
+pub(super) mod private {
     pub trait Sealed {
         /// The object that the claim is about.
         fn owner(&self) -> super::Owner;
@@ -73,13 +73,6 @@ mod private {
     }
 
     impl Sealed for super::Stable {
-        #[inline(always)]
-        fn owner(&self) -> super::Owner {
-            self.owner
-        }
-    }
-
-    impl<M: super::super::TableMem> Sealed for super::super::Walk<'_, M> {
         #[inline(always)]
         fn owner(&self) -> super::Owner {
             self.owner
@@ -108,13 +101,6 @@ impl Claim for Exclusive {
 }
 
 impl Claim for Stable {
-    #[inline(always)]
-    fn range(&self) -> Range {
-        self.range
-    }
-}
-
-impl<M: super::TableMem> Claim for super::Walk<'_, M> {
     #[inline(always)]
     fn range(&self) -> Range {
         self.range

@@ -28,6 +28,7 @@ mod writable;
 use super::{
     addr::{
         Iova,
+        Range,
         TABLE_ENTRIES, //
     },
     claim::Claim,
@@ -41,8 +42,7 @@ use super::{
         TableMem,
         LINE_ENTRIES, //
     },
-    tree::Tree,
-    Range, //
+    tree::Tree, //
 };
 use kernel::error::{
     code::*,

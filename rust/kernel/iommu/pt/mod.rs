@@ -35,7 +35,7 @@
 //!   stand in it.
 //! - A harvest makes a leaf clean by a compare-and-exchange, which leaves alone what is no such leaf
 //!   any more.
-//! - A top above the top is published only after the hardware has it, see `top.rs`.
+//! - A top above the top is published only after the hardware has it, see `grow.rs`.
 //! - The hardware changes entries too, but only their accessed and dirty bits.
 //!
 //! # In use
@@ -65,6 +65,7 @@ mod dirty;
 pub mod fmt;
 mod format;
 mod gather;
+mod grow;
 mod limits;
 mod map;
 mod node;
@@ -78,8 +79,6 @@ mod translate;
 mod tree;
 mod unmap;
 mod walks;
-
-use addr::low_mask;
 
 pub use addr::{
     Iova,

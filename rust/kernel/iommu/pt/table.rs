@@ -3,7 +3,7 @@
 //! The memory of tables: words that the processor and the hardware both change.
 //!
 //! What is `unsafe` in the page tables is here, in `node.rs`, where an entry is followed to the
-//! table that it names, in `tree.rs` and `top.rs`, where the top table is, and in `walks.rs`, where
+//! table that it names, in `tree.rs` and `grow.rs`, where the top table is, and in `walks.rs`, where
 //! tables wait to be freed; but for the promises that `claim.rs` and the formats stand for.
 
 use super::{

@@ -8,13 +8,14 @@
 
 use super::{
     addr::{
+        low_mask,
         Level,
+        PhysAddr,
         TABLE_LG2, //
     },
     claim::Claim,
     format::Format,
     limits::Limits,
-    low_mask,
     node::{
         Node,
         Slot, //
@@ -24,8 +25,7 @@ use super::{
         Table,
         TableMem,
         Tables, //
-    },
-    PhysAddr, //
+    }, //
 };
 use core::{
     marker::PhantomData,

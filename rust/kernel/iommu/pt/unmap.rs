@@ -5,7 +5,8 @@
 use super::{
     addr::{
         low_mask,
-        Level, //
+        Level,
+        Range, //
     },
     claim::{
         Claim,
@@ -21,8 +22,7 @@ use super::{
         Slot, //
     },
     table::TableMem,
-    tree::Tree,
-    Range, //
+    tree::Tree, //
 };
 
 /// What an unmap has come to.

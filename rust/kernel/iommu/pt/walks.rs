@@ -46,7 +46,11 @@
 
 use super::{
     addr::Range,
-    claim::Owner,
+    claim::{
+        private::Sealed,
+        Claim,
+        Owner, //
+    },
     table::{
         read_once,
         DetachedTable,
@@ -188,8 +192,22 @@ impl<M: TableMem> Walks<M> {
 #[must_use]
 pub struct Walk<'w, M: TableMem> {
     walks: &'w Walks<M>,
-    pub(super) range: Range,
-    pub(super) owner: Owner,
+    range: Range,
+    owner: Owner,
+}
+
+impl<M: TableMem> Sealed for Walk<'_, M> {
+    #[inline(always)]
+    fn owner(&self) -> Owner {
+        self.owner
+    }
+}
+
+impl<M: TableMem> Claim for Walk<'_, M> {
+    #[inline(always)]
+    fn range(&self) -> Range {
+        self.range
+    }
 }
 
 impl<M: TableMem> Drop for Walk<'_, M> {
