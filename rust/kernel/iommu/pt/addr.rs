@@ -17,7 +17,7 @@ pub type Iova = u64;
 pub type PhysAddr = u64;
 
 /// Binary logarithm of the number of entries of one table.
-pub(super) const TABLE_LG2: u32 = 9;
+pub const TABLE_LG2: u32 = 9;
 
 /// Number of entries of one table.
 pub const TABLE_ENTRIES: usize = 1 << TABLE_LG2;

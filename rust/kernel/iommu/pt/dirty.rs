@@ -159,12 +159,13 @@ impl<F: Format, M: TableMem> Tree<'_, F, M> {
 
         let mut harvest = Harvest::new(claim.range(), clear, sink);
 
-        if let Slot::Table(root) = self.root(claim)? {
+        self.each_root(claim, |root| {
             let node = root.narrow();
 
             node.harvest(node, &mut harvest);
-            harvest.finish();
-        }
+            true
+        })?;
+        harvest.finish();
         Ok(())
     }
 
@@ -237,9 +238,9 @@ impl<F: Format, M: TableMem> Node<'_, F, M> {
     ) -> usize {
         while slot < end {
             let next = end.min((slot / LINE_ENTRIES + 1) * LINE_ENTRIES);
-            let (any, all) = self.line(slot / LINE_ENTRIES);
+            let line = self.line(slot / LINE_ENTRIES);
 
-            if F::is_quiet(any, all, self.level()) {
+            if line.is_clean::<F>() && F::has_no_table(line.any, line.all, self.level()) {
                 slot = next;
             }
             while slot < next {
@@ -289,7 +290,9 @@ impl<F: Format, M: TableMem> Node<'_, F, M> {
                 let slots = self.row(slot, lg2);
                 let behind = slots.end;
 
-                if slots.clone().any(|slot| self.word(slot) & F::DIRTY != 0)
+                if slots
+                    .clone()
+                    .any(|slot| F::dirt(self.word(slot)) & F::DIRTY != 0)
                     && harvest.add(self.leaf(slot, lg2))
                 {
                     slots.for_each(|slot| self.clean(slot, lg2));

@@ -6,12 +6,21 @@
 //! holds no memory, takes no lock and knows nothing of walking: a new format is one file under
 //! `fmt/`, and the operations stay as they are.
 //!
-//! All formats so far share a shape: tables of 512 entries of 64 bits, nine address bits a level, an
-//! all-zero word for an entry that maps nothing.
+//! The formats share a shape: tables of 4 KiB with 512 entries of 64 bits, nine address bits a level,
+//! an all-zero word for an entry that maps nothing. The top may be several such tables side by side:
+//! see [`Format::TOP_LG2`].
+//!
+//! # Dirty leaves
+//!
+//! Some hardware notes a write by setting a bit of the leaf, other hardware by clearing one. A walk
+//! does not know which. It asks [`Format::dirt`], whose result has the bit [`Format::DIRTY`] if the
+//! leaf is dirty, and can be ORed and ANDed over a cache line of entries. Where the hardware sets a
+//! bit, `dirt` is the word itself and costs nothing.
 
 use super::addr::{
     Level,
-    PhysAddr, //
+    PhysAddr,
+    TABLE_LG2, //
 };
 use kernel::error::Result;
 
@@ -101,13 +110,13 @@ pub struct Attrs(pub(super) u64);
 ///   adds to it, `decode` must return, at that level, [`Entry::Table`] with the address that the
 ///   word was made from;
 /// - for a word made by [`Format::leaf`] for a size of [`Format::PAGE_SIZES`] at
-///   the level of that size, changed likewise or by taking [`Format::DIRTY`] out, `decode` must
-///   never return [`Entry::Table`];
+///   the level of that size, changed likewise or by [`Format::clean`], `decode` must never return
+///   [`Entry::Table`];
 /// - whatever the word, an [`Entry::Leaf`] that it returns must be as large as an entry of the level
 ///   that it was asked for, or smaller than one of the level above;
-/// - for a word whose 12 lowest bits are 0 it must return [`Entry::Empty`]: 0 is such a word, and the
-///   address of a table in limbo (see `walks.rs`), which is why [`Format::DIRTY`] and
-///   [`Format::CONTIGUOUS`] must be among these bits as well.
+/// - for a word whose 12 lowest bits are 0 it must return [`Entry::Empty`], and [`Format::dirt`] a
+///   word without [`Format::DIRTY`]: 0 is such a word, and the address of a table in limbo (see
+///   `walks.rs`).
 ///
 /// [`Format::PAGE_LG2`] is at most 12.
 pub unsafe trait Format: Send + Sync + 'static {
@@ -131,21 +140,25 @@ pub unsafe trait Format: Send + Sync + 'static {
     /// Binary logarithm of the output addresses that an entry can hold.
     const OUTPUT_LG2: u32;
 
-    /// The bit that the hardware sets in a leaf when a device writes through it, 0 if it never does.
-    ///
-    /// In an entry that is not a leaf this bit is always clear.
+    /// Binary logarithm of the number of entries of the top: [`TABLE_LG2`], or more for a top of
+    /// several tables side by side, which is aligned to its size. Such a tree neither grows nor
+    /// sign-extends.
+    const TOP_LG2: u32 = TABLE_LG2;
+
+    /// The bit by which [`Format::dirt`] tells dirty leaves, 0 if the hardware notes no writes. One
+    /// of the 57 lowest bits.
     ///
     /// The dirty contract, which every format accepts with this constant: a leaf is made clean by
-    /// storing its word without the bit. A write whose translation was cached before may not set
-    /// it again until the caller has flushed that translation; from the end of the flush on,
-    /// every write finds the leaf clean and sets it.
+    /// exchanging its word for what [`Format::clean`] makes of it. A write whose translation was
+    /// cached before may not make the leaf dirty again until the caller has flushed that
+    /// translation; from the end of the flush on, every write finds the leaf clean and marks it.
     const DIRTY: u64;
 
     /// The bit of a leaf through which a device may write.
     const WRITABLE: u64;
 
-    /// What tells a leaf that is spread over several contiguous entries, with the same word in each:
-    /// a leaf of level 0 that has none of these bits has one entry. 0 if there are no such leaves.
+    /// What tells a leaf that is spread over several contiguous entries: a leaf of level 0 that has
+    /// none of these bits has one entry. 0 if there are no such leaves.
     ///
     /// The hardware may set its dirty bits in any of the entries.
     const CONTIGUOUS: u64 = 0;
@@ -171,19 +184,48 @@ pub unsafe trait Format: Send + Sync + 'static {
     /// `EINVAL` if the format can't express it; a leaf that allows nothing is always refused.
     fn attrs(prot: Prot) -> Result<Attrs>;
 
-    /// The word for a leaf of `1 << lg2` bytes at `phys`, placed in a table of `level`.
+    /// The word for a leaf of `1 << lg2` bytes, placed in a table of `level`.
     ///
     /// The word is clean, unless `attrs` has [`Prot::USED`]: the hardware has accessed and written
-    /// nothing through it. A leaf larger than one entry of `level` has the same word in each entry
-    /// that it takes.
+    /// nothing through it. For a leaf larger than one entry of `level`, `phys` is the output address
+    /// of the part that this entry stands for; else it is that of the leaf.
     fn leaf(phys: PhysAddr, lg2: u32, level: Level, attrs: Attrs) -> u64;
 
     /// The word for the table at `phys`, in an entry of `level`; the table is of the level below.
     fn table(phys: PhysAddr, level: Level) -> u64;
 
-    /// Whether a harvest of dirty leaves can pass by a cache line of entries at once.
+    /// Whether none of the entries of a cache line links a table, so that a harvest can pass by the
+    /// line if none is dirty either.
     ///
     /// `any` has every bit that is set in any of the words, `all` those that are set in each. May
-    /// answer `true` only if none of the words can be a table or a dirty leaf.
-    fn is_quiet(any: u64, all: u64, level: Level) -> bool;
+    /// answer `true` only if none of the words can be a table.
+    fn has_no_table(any: u64, all: u64, level: Level) -> bool;
+
+    /// A word that has the bit [`Format::DIRTY`] if `word` is that of a dirty leaf, and lacks it if
+    /// `word` is anything else. Its other bits mean nothing.
+    #[inline(always)]
+    fn dirt(word: u64) -> u64 {
+        word
+    }
+
+    /// The word of a dirty leaf, made clean.
+    #[inline(always)]
+    fn clean(word: u64) -> u64 {
+        word & !Self::DIRTY
+    }
+
+    /// The word of a writable leaf, made dirty as the hardware does.
+    #[inline(always)]
+    fn mark(word: u64) -> u64 {
+        word | Self::DIRTY
+    }
+
+    /// Whether the entry of `level` that holds `old`, which devices may use at any moment, may be
+    /// exchanged for `new` by one store, without an empty entry and a flush in between, so that no
+    /// access fails or goes elsewhere than `old` or `new` say.
+    ///
+    /// Each format names the section of its specification that says so. Neither word is
+    /// [`Entry::Empty`]. Where one is a table and the other a leaf, the caller answers for what is in
+    /// the table.
+    fn may_replace_live(old: u64, new: u64, level: Level) -> bool;
 }

@@ -26,6 +26,7 @@ use super::{
         Slot, //
     },
     table::TableMem,
+    tables::parts_lg2,
     tree::Tree, //
 };
 use kernel::error::{
@@ -172,7 +173,10 @@ impl<F: Format, M: TableMem> Tree<'_, F, M> {
         };
 
         root.descend(Level::LEAF, |node, found| {
-            let free = node.level() == Level::LEAF && matches!(found, Slot::Empty);
+            // `map_all()` refuses a word that is not 0 and maps nothing: see `Node::install`.
+            let free = node.level() == Level::LEAF
+                && matches!(found, Slot::Empty)
+                && node.word(node.slot()) == 0;
 
             if free {
                 node.set_leaf(node.slot(), F::leaf(phys, F::PAGE_LG2, Level::LEAF, attrs));
@@ -208,9 +212,15 @@ impl<F: Format, M: TableMem> Tree<'_, F, M> {
         let mut left = size;
         let mut run = self.run(mapping, left)?;
         // Only the first leaf can be as large as the whole tree.
-        let root = self.root_to_map(claim, run.level::<F>(), flags, mapping.gather)?;
+        let mut root = self.root_to_map(claim, run.level::<F>(), flags, mapping.gather)?;
 
         loop {
+            if parts_lg2::<F>() != 0 {
+                if let Slot::Table(part) = self.root_from(claim, mapping.iova)? {
+                    root = part;
+                }
+            }
+
             let node = root.toward(mapping.iova).make(run.level::<F>(), flags)?;
 
             node.fill(&run, claim, mapping)?;
@@ -361,13 +371,14 @@ impl<F: Format, M: TableMem> Node<'_, F, M> {
                 return (slot, Err(error));
             }
 
-            let word = F::leaf(mapping.phys, lg2, self.level(), mapping.attrs);
-
             for _ in 0..step {
-                self.set_leaf(slot, word);
+                self.set_leaf(
+                    slot,
+                    F::leaf(mapping.phys, lg2, self.level(), mapping.attrs),
+                );
                 slot += 1;
+                mapping.advance(1, self.item_lg2());
             }
-            mapping.advance(1, lg2);
         }
         (slot, Ok(()))
     }
@@ -396,7 +407,7 @@ impl<F: Format, M: TableMem> Node<'_, F, M> {
     #[cold]
     fn make_empty(self, slot: usize, claim: &Exclusive, gather: &mut impl Gather<M>) -> Result {
         match self.get(slot) {
-            // A word that maps nothing is none of ours: see `Node::install`.
+            // This code did not write a word that maps nothing: see `Node::install`.
             Slot::Empty => Err(EIO),
             Slot::Leaf { .. } => Err(EADDRINUSE),
             Slot::Table(child) if child.is_vacant() => {

@@ -8,10 +8,11 @@
 //! (`Documentation/driver-api/generic_pt.rst`):
 //!
 //! - **iova**: the input address; **phys**: the output address.
-//! - **table**: 512 **entries**, each empty, a link to a table of the level below, or a **leaf**.
+//! - **table**: 512 **entries**, each empty, a link to a table of the level below, or a **leaf**. The
+//!   top may be several tables side by side.
 //! - **level**: 0 is that of the smallest leaves; the **top** has the highest.
 //! - **item**: what one entry stands for. A leaf has one item or, spread over contiguous entries,
-//!   several with the same content.
+//!   several.
 //! - **last**: the last address of a range, which belongs to it. There are no ends.
 //! - **lg2**: the binary logarithm of a size.
 //!
@@ -71,6 +72,7 @@ mod map;
 mod node;
 mod page_table;
 mod table;
+mod tables;
 #[cfg(CONFIG_RUST_IOMMU_PT_KUNIT_TEST)]
 #[doc(hidden)]
 pub mod tests;
@@ -85,7 +87,8 @@ pub use addr::{
     Level,
     PhysAddr,
     Range,
-    TABLE_ENTRIES, //
+    TABLE_ENTRIES,
+    TABLE_LG2, //
 };
 pub use claim::{
     Claim,

@@ -22,10 +22,11 @@ use super::{
     },
     table::{
         DetachedTable,
+        Line,
         Table,
-        TableMem,
-        Tables, //
-    }, //
+        TableMem, //
+    },
+    tables::Tables, //
 };
 use core::{
     marker::PhantomData,
@@ -144,6 +145,12 @@ impl<'t, F: Format, M: TableMem> Node<'t, F, M> {
         self.range.first().max(self.base())
     }
 
+    /// The last of the claimed addresses that the node is for.
+    #[inline(always)]
+    pub(super) fn last(self) -> Iova {
+        self.range.last()
+    }
+
     /// Whether the claimed addresses begin in the middle of what the table covers.
     #[inline(always)]
     pub(super) fn begins_inside(self) -> bool {
@@ -208,7 +215,7 @@ impl<'t, F: Format, M: TableMem> Node<'t, F, M> {
     /// Asks for the same lines of `ahead` on the way.
     #[inline(always)]
     pub(super) fn find_dirty(self, slot: usize, end: usize, ahead: Self) -> usize {
-        self.table.find(F::DIRTY, slot, end, ahead.table)
+        self.table.find_dirty::<F>(slot, end, ahead.table)
     }
 
     /// Asks for the cache line of the entry `slot`, which will be looked at soon.
@@ -217,18 +224,18 @@ impl<'t, F: Format, M: TableMem> Node<'t, F, M> {
         self.table.prefetch(slot);
     }
 
-    /// The OR and the AND of the eight entries of a cache line.
+    /// What the eight entries of a cache line have in common.
     ///
     /// Reads entries of other claims as well: they say nothing, but they don't hurt.
     #[inline(always)]
-    pub(super) fn line(self, line: usize) -> (u64, u64) {
-        self.table.line(line)
+    pub(super) fn line(self, line: usize) -> Line {
+        self.table.line::<F>(line)
     }
 
     /// The OR of the eight entries of a cache line, and a mask of the dirty ones.
     #[inline(always)]
     pub(super) fn line_mask(self, line: usize) -> (u64, u64) {
-        self.table.line_mask(line, F::DIRTY)
+        self.table.line_mask::<F>(line)
     }
 
     /// The word of the entry `slot`, for a look at its bits.
@@ -398,7 +405,7 @@ impl<'t, F: Format, M: TableMem> Node<'t, F, M> {
         if !self.table.replace(slot, 0, word) {
             // SAFETY: The table was allocated above and never linked.
             unsafe { self.tables.free(table) }
-            // A word that is neither empty nor maps anything is none of ours: to try again would
+            // This code did not write a word that is neither 0 nor maps anything: to try again would
             // not end.
             if F::decode(self.table.load(slot), self.level) == Entry::Empty {
                 return Err(EIO);
@@ -407,18 +414,21 @@ impl<'t, F: Format, M: TableMem> Node<'t, F, M> {
         Ok(())
     }
 
-    /// Stores a word that is not a table. Hardware that does not snoop sees it after a
-    /// [`Node::flush`].
-    #[inline(always)]
-    fn set(self, slot: usize, word: u64) {
-        self.table.store(slot, word);
+    /// Whether `word` may take the place of what is in the entry `slot` while devices use it: an
+    /// empty entry is used by none.
+    fn may_set(self, slot: usize, word: u64) -> bool {
+        let old = self.table.load(slot);
+
+        F::decode(old, self.level) == Entry::Empty || F::may_replace_live(old, word, self.level)
     }
 
-    /// Writes the leaf `word` to the entry `slot`, which is empty and claimed for changes.
+    /// Writes the leaf `word` to the entry `slot`, which is empty and claimed for changes. Hardware
+    /// that does not snoop sees it after a [`Node::flush`].
     #[inline(always)]
     pub(super) fn set_leaf(self, slot: usize, word: u64) {
         debug_assert!(!matches!(F::decode(word, self.level), Entry::Table(_)));
-        self.set(slot, word);
+        debug_assert!(self.may_set(slot, word));
+        self.table.store(slot, word);
     }
 
     /// Writes leaves of one entry each to the entries from `slot` on, all of which are claimed for
@@ -432,7 +442,7 @@ impl<'t, F: Format, M: TableMem> Node<'t, F, M> {
     /// Empties the entry `slot`, which is claimed for changes and holds a leaf.
     #[inline(always)]
     pub(super) fn clear(self, slot: usize) {
-        self.set(slot, 0);
+        self.table.store(slot, 0);
     }
 
     /// Empties leaves of one entry each from the entry `slot` on, all of which are claimed for
@@ -468,13 +478,17 @@ impl<'t, F: Format, M: TableMem> Node<'t, F, M> {
         let mut word = self.table.load(slot);
 
         for _ in 0..TRIES {
-            let is_dirty = word & F::DIRTY != 0
+            let is_dirty = F::dirt(word) & F::DIRTY != 0
                 && matches!(F::decode(word, self.level), Entry::Leaf { lg2: found, .. } if found == lg2);
 
             if !is_dirty {
                 return;
             }
-            match self.table.exchange(slot, word, word & !F::DIRTY) {
+
+            let clean = F::clean(word);
+
+            debug_assert!(F::may_replace_live(word, clean, self.level));
+            match self.table.exchange(slot, word, clean) {
                 Ok(_) => return,
                 Err(now) => word = now,
             }
@@ -488,7 +502,7 @@ impl<'t, F: Format, M: TableMem> Node<'t, F, M> {
         let word = self.table.load(slot);
 
         matches!(F::decode(word, self.level), Entry::Leaf { .. })
-            && self.table.replace(slot, word, word | F::DIRTY)
+            && self.table.replace(slot, word, F::mark(word))
     }
 
     /// Shows the entries from `first` to `last` to hardware that does not snoop.

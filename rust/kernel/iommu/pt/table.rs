@@ -8,15 +8,10 @@
 
 use super::{
     addr::{
-        low_mask,
-        Level,
         PhysAddr,
         TABLE_ENTRIES, //
     },
-    format::{
-        Entry,
-        Format, //
-    }, //
+    format::Format, //
 };
 use core::{
     marker::PhantomData,
@@ -123,7 +118,7 @@ impl Table {
         self.load(0)
     }
 
-    /// The first entry from `slot` to before `end` whose cache line has any of `bits`, in whichever of
+    /// The first entry from `slot` to before `end` whose cache line has a dirty leaf, in whichever of
     /// its entries; `end` if there is none.
     ///
     /// The same lines of `ahead`, which will be looked at soon, are asked for on the way: large trees
@@ -131,7 +126,7 @@ impl Table {
     ///
     /// What a clean page costs is what this costs: apart, so that nothing else gets into the loop.
     #[inline(never)]
-    pub(super) fn find(&self, bits: u64, slot: usize, end: usize, ahead: &Self) -> usize {
+    pub(super) fn find_dirty<F: Format>(&self, slot: usize, end: usize, ahead: &Self) -> usize {
         // Nothing here overflows for entries of a table, and of others there are none.
         let first = slot & !(LINE_ENTRIES - 1);
         let last = end.wrapping_add(LINE_ENTRIES - 1) & !(LINE_ENTRIES - 1);
@@ -142,7 +137,11 @@ impl Table {
 
         for line in entries.chunks_exact(LINE_ENTRIES) {
             ahead.prefetch(at);
-            if line.iter().fold(0, |any, word| any | read_once(word)) & bits != 0 {
+            let any = line
+                .iter()
+                .fold(0, |any, word| any | F::dirt(read_once(word)));
+
+            if any & F::DIRTY != 0 {
                 return at.max(slot);
             }
             at = at.wrapping_add(LINE_ENTRIES);
@@ -227,26 +226,32 @@ impl Table {
         next
     }
 
-    /// Reads a cache line of entries and returns the OR and the AND of the words.
+    /// Reads a cache line of entries.
     #[inline(always)]
-    pub(super) fn line(&self, line: usize) -> (u64, u64) {
+    pub(super) fn line<F: Format>(&self, line: usize) -> Line {
         let first = line * LINE_ENTRIES;
-        let mut any = 0;
-        let mut all = u64::MAX;
+        let mut read = Line {
+            any: 0,
+            all: u64::MAX,
+            any_dirt: 0,
+            all_dirt: u64::MAX,
+        };
 
         for slot in first..first + LINE_ENTRIES {
             let word = self.load(slot);
 
-            any |= word;
-            all &= word;
+            read.any |= word;
+            read.all &= word;
+            read.any_dirt |= F::dirt(word);
+            read.all_dirt &= F::dirt(word);
         }
-        (any, all)
+        read
     }
 
-    /// Reads a cache line of entries and returns the OR of the words, and a mask of the entries that
-    /// have `bit`, the lowest for the first.
+    /// Reads a cache line of entries and returns the OR of the words, and a mask of the dirty
+    /// entries, the lowest bit for the first.
     #[inline(always)]
-    pub(super) fn line_mask(&self, line: usize, bit: u64) -> (u64, u64) {
+    pub(super) fn line_mask<F: Format>(&self, line: usize) -> (u64, u64) {
         let first = line * LINE_ENTRIES;
         let mut any = 0;
         let mut mask = 0u64;
@@ -257,9 +262,37 @@ impl Table {
 
             any |= word;
             // A sum of what has no bit in common: twice one and the other is one instruction.
-            mask = mask.wrapping_add(mask).wrapping_add(word & bit);
+            mask = mask
+                .wrapping_add(mask)
+                .wrapping_add(F::dirt(word) & F::DIRTY);
         }
-        (any, mask >> bit.trailing_zeros())
+        (any, mask.wrapping_shr(F::DIRTY.trailing_zeros()))
+    }
+}
+
+/// What the eight entries of a cache line have in common.
+pub(super) struct Line {
+    /// The OR of the words.
+    pub(super) any: u64,
+    /// The AND of the words.
+    pub(super) all: u64,
+    /// The OR of what [`Format::dirt`] makes of them.
+    any_dirt: u64,
+    /// The AND of that.
+    all_dirt: u64,
+}
+
+impl Line {
+    /// Whether no entry is dirty.
+    #[inline(always)]
+    pub(super) fn is_clean<F: Format>(&self) -> bool {
+        self.any_dirt & F::DIRTY == 0
+    }
+
+    /// Whether every entry is dirty.
+    #[inline(always)]
+    pub(super) fn is_dirty<F: Format>(&self) -> bool {
+        self.all_dirt & F::DIRTY != 0
     }
 }
 
@@ -291,6 +324,30 @@ pub unsafe trait TableMem: Send + Sync {
     /// `table` came from [`TableMem::alloc`] of `self` or its like, and neither the processor nor the
     /// hardware uses it any more.
     unsafe fn free(&self, table: NonNull<Table>);
+
+    /// Allocates `1 << lg2` tables side by side, aligned to the size of them all, for the top of a
+    /// format that needs more than one ([`Format::TOP_LG2`]). Each is a table as from
+    /// [`TableMem::alloc`], at the address by its place behind the first, but is freed with the others
+    /// by [`TableMem::free_top`].
+    ///
+    /// # Errors
+    ///
+    /// `ENOMEM`, `EOPNOTSUPP` for memory that has no such tops; in either case nothing was
+    /// allocated.
+    fn alloc_top(&self, lg2: u32, flags: Self::Flags) -> Result<NonNull<Table>> {
+        let _ = (lg2, flags);
+        Err(EOPNOTSUPP)
+    }
+
+    /// Gives back what [`TableMem::alloc_top`] has allocated. Does not sleep.
+    ///
+    /// # Safety
+    ///
+    /// `top` came from [`TableMem::alloc_top`] of `self` or its like for the same `lg2`, and neither
+    /// the processor nor the hardware uses it any more.
+    unsafe fn free_top(&self, top: NonNull<Table>, lg2: u32) {
+        let _ = (top, lg2);
+    }
 
     /// The address by which the hardware knows `table`, which is one of this memory.
     fn phys(&self, table: NonNull<Table>) -> PhysAddr;
@@ -377,96 +434,5 @@ impl<M: TableMem> DetachedTable<M> {
         // caller's promise the hardware has forgotten it and no walk is in it; all that and `mem` make
         // the contract of `free`.
         unsafe { mem.free(self.table) }
-    }
-}
-
-/// The memory of one tree, and how its hardware sees it.
-pub(super) struct Tables<'t, M> {
-    pub(super) mem: &'t M,
-
-    /// Whether the hardware's walks snoop the processor's caches.
-    pub(super) coherent: bool,
-}
-
-impl<M> Clone for Tables<'_, M> {
-    fn clone(&self) -> Self {
-        *self
-    }
-}
-
-impl<M> Copy for Tables<'_, M> {}
-
-impl<M: TableMem> Tables<'_, M> {
-    /// Allocates a table that the hardware sees as zeroes.
-    ///
-    /// # Errors
-    ///
-    /// Those of [`TableMem::alloc`], `ERANGE` if it lies where no entry of the format can lead to.
-    pub(super) fn alloc<F: Format>(&self, flags: M::Flags) -> Result<NonNull<Table>> {
-        let table = self.mem.alloc(flags)?;
-
-        if self.mem.phys(table) & !low_mask(F::OUTPUT_LG2) != 0 {
-            // SAFETY: The table was just allocated, and never linked.
-            unsafe { self.free(table) }
-            return Err(ERANGE);
-        }
-        // SAFETY: The table was just allocated.
-        unsafe { self.flush(table, 0, TABLE_ENTRIES - 1) }
-        Ok(table)
-    }
-
-    /// Shows the entries from `first` to `last` to hardware that does not snoop.
-    ///
-    /// # Safety
-    ///
-    /// `table` is one of this memory.
-    #[inline]
-    pub(super) unsafe fn flush(&self, table: NonNull<Table>, first: usize, last: usize) {
-        if self.coherent {
-            return;
-        }
-
-        let first = first % TABLE_ENTRIES;
-        let last = last % TABLE_ENTRIES;
-        let start = table.cast::<u64>().as_ptr().wrapping_add(first).cast();
-        let bytes = (last - first + 1) * size_of::<u64>();
-
-        if let Some(start) = NonNull::new(start) {
-            // SAFETY: The bytes from entry `first` to entry `last` of one table of this memory.
-            unsafe { self.mem.flush(start, bytes) }
-        }
-    }
-
-    /// Frees a table that was never linked, or whose links and users are gone for good.
-    ///
-    /// # Safety
-    ///
-    /// `table` is one of this memory and nothing uses it, the hardware included.
-    pub(super) unsafe fn free(&self, table: NonNull<Table>) {
-        // SAFETY: The caller promises the same.
-        unsafe { self.mem.free(table) }
-    }
-
-    /// Frees `top`, a table of `level`, and every table below.
-    ///
-    /// # Safety
-    ///
-    /// `top` is a table of this memory whose entries were written by walks of the format `F`;
-    /// nothing uses it or a table below, the hardware included.
-    pub(super) unsafe fn free_tree<F: Format>(&self, top: NonNull<Table>, level: Level) {
-        if let Some(below) = level.below() {
-            for slot in 0..TABLE_ENTRIES {
-                // SAFETY: A table of this memory is valid until freed, which is below.
-                let word = unsafe { top.as_ref() }.load(slot);
-
-                if let Entry::Table(phys) = F::decode(word, level) {
-                    // SAFETY: Entries of the format `F` name tables of this memory, see
-                    // `Node::install`; nothing uses them, and each is named by one entry only.
-                    unsafe { self.free_tree::<F>(self.mem.virt(phys), below) }
-                }
-            }
-        }
-        // SAFETY: Nothing uses the table, and the tables that it names are gone.
-        unsafe { self.free(top) }
     }
 }

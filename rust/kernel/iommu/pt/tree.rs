@@ -9,6 +9,7 @@
 use super::{
     addr::{
         low_mask,
+        Iova,
         Level,
         PhysAddr,
         TABLE_LG2, //
@@ -23,7 +24,11 @@ use super::{
     table::{
         read_once,
         Table,
-        TableMem,
+        TableMem, //
+    },
+    tables::{
+        part_of,
+        parts_lg2,
         Tables, //
     }, //
 };
@@ -99,7 +104,10 @@ impl<F: Format, M: TableMem> Tree<'_, F, M> {
     pub fn new_top(mem: &M, coherent: bool, levels: u8, flags: M::Flags) -> Result<u64> {
         let level = Level::top_of(levels)?;
 
-        Ok(top_word(Tables { mem, coherent }.alloc::<F>(flags)?, level))
+        Ok(top_word(
+            Tables { mem, coherent }.alloc_top::<F>(flags)?,
+            level,
+        ))
     }
 }
 
@@ -183,6 +191,20 @@ impl<'t, F: Format, M: TableMem> Tree<'t, F, M> {
     where
         't: 'c,
     {
+        self.root_from(claim, claim.range().first())
+    }
+
+    /// The table of the top for the claimed addresses from `first` on, as far as it covers them;
+    /// empty as for [`Tree::root`].
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Tree::root`].
+    #[inline(always)]
+    pub(super) fn root_from<'c>(&self, claim: &'c impl Claim, first: Iova) -> Result<Slot<'c, F, M>>
+    where
+        't: 'c,
+    {
         let mut range = claim.range();
 
         if !self.is_claimed_by(claim) {
@@ -192,7 +214,7 @@ impl<'t, F: Format, M: TableMem> Tree<'t, F, M> {
             return Err(ERANGE);
         }
 
-        let (top, level) = self.top_table();
+        let (mut top, level) = self.top_table();
 
         if F::GROWS {
             let last = low_mask(level.item_lg2(F::PAGE_LG2) + TABLE_LG2);
@@ -202,12 +224,51 @@ impl<'t, F: Format, M: TableMem> Tree<'t, F, M> {
             }
             range = range.until(range.last().min(last));
         }
-        // SAFETY: By the type invariants this is the top table of this tree, with its level, and it
-        // lives for `'t`. The claim is about this tree. The range was cut to what the table covers,
-        // or the limits hold it, and the table covers them.
+        if parts_lg2::<F>() != 0 {
+            let lg2 = level.item_lg2(F::PAGE_LG2) + TABLE_LG2;
+
+            range = range.from(first);
+            // CAST: Masked to the number of tables of a top.
+            let part = (range.first().wrapping_shr(lg2) & low_mask(parts_lg2::<F>())) as usize;
+
+            range = range.until(range.last().min(range.first() | low_mask(lg2)));
+            top = part_of(top, part).ok_or(ERANGE)?;
+        }
+        // SAFETY: By the type invariants this is the top table of this tree or, of a top of several,
+        // one of them, with its level, and it lives for `'t`. The claim is about this tree. The range
+        // was cut to what the table covers, or the limits hold it, and the table covers them.
         Ok(Slot::Table(unsafe {
             Node::top(self.tables(), top, level, range, claim)
         }))
+    }
+
+    /// Calls `work` for each table of the top that claimed addresses pass through, in ascending
+    /// order, until it returns `false`: for the one table that the top of most formats is. Not for
+    /// what is beyond the top.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Tree::root`].
+    #[inline(always)]
+    pub(super) fn each_root<'c>(
+        &self,
+        claim: &'c impl Claim,
+        mut work: impl FnMut(Node<'c, F, M>) -> bool,
+    ) -> Result
+    where
+        't: 'c,
+    {
+        let mut first = claim.range().first();
+
+        while let Slot::Table(root) = self.root_from(claim, first)? {
+            let go_on = work(root);
+
+            if parts_lg2::<F>() == 0 || !go_on || root.last() == claim.range().last() {
+                break;
+            }
+            first = root.last() + 1;
+        }
+        Ok(())
     }
 
     /// Frees all tables.

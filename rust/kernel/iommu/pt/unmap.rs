@@ -60,13 +60,17 @@ impl<F: Format, M: TableMem> Tree<'_, F, M> {
             removed: 0,
             stopped: false,
         };
-        let Ok(Slot::Table(root)) = self.root(claim) else {
-            return 0;
-        };
         let range = claim.range();
-
-        gather.add_range(range);
-        root.narrow().unmap(claim, gather, &mut progress);
+        let mut first = true;
+        // An error is that of a claim for what this tree does not have.
+        let _ = self.each_root(claim, |root| {
+            if first {
+                gather.add_range(range);
+                first = false;
+            }
+            root.narrow().unmap(claim, gather, &mut progress);
+            !progress.stopped
+        });
 
         if progress.removed > range.size() {
             // The tail of the last leaf. It touches what was added, so no gather flushes here.

@@ -7,9 +7,12 @@
 
 use iommu_pt_host::pt::{
     tests::{
-        cases,
+        hardware,
         memory::TestMem,
-        Case, //
+        spec::{
+            self,
+            Spec, //
+        }, //
     },
     Config,
     DetachedTable,
@@ -98,7 +101,7 @@ fn time(mut work: impl FnMut()) -> f64 {
     start.elapsed().as_nanos() as f64
 }
 
-fn bench<C: Case>(mib: u64) {
+fn bench<S: Spec>(mib: u64) {
     let mem = TestMem::new();
     let config = Config {
         levels: 4,
@@ -108,7 +111,7 @@ fn bench<C: Case>(mib: u64) {
         output_lg2: 52,
         coherent: true,
     };
-    let table = PageTable::<C::F, _>::new(&mem, config, ()).unwrap();
+    let table = PageTable::<S::F, _>::new(&mem, config, ()).unwrap();
     let mut drain = Drain(&mem, Vec::new());
     let len = mib << 20;
     let entries = len / K4;
@@ -116,7 +119,7 @@ fn bench<C: Case>(mib: u64) {
     let mut maps = Vec::new();
     let mut unmaps = Vec::new();
 
-    println!("{}, {mib} MiB in {entries} leaves", C::F::NAME);
+    println!("{}, {mib} MiB in {entries} leaves", S::F::NAME);
     for _ in 0..5 {
         // SAFETY: One thread.
         let mut claim = unsafe { Exclusive::new(range, &table) };
@@ -207,7 +210,7 @@ fn bench<C: Case>(mib: u64) {
             for page in (0..entries).filter(|page| is_dirty(*page, entries)) {
                 let iova = range.first() + page * K4;
 
-                C::HARDWARE.access(&mem, table.top(), iova, true).unwrap();
+                hardware::access::<S>(&mem, table.top(), iova, true).unwrap();
             }
 
             let mut bitmap = Bitmap {
@@ -246,6 +249,6 @@ fn main() {
         .and_then(|mib| mib.parse().ok())
         .unwrap_or(64);
 
-    bench::<cases::VtdSs>(mib);
-    bench::<cases::X86_64>(mib);
+    bench::<spec::VtdSs>(mib);
+    bench::<spec::X86_64>(mib);
 }

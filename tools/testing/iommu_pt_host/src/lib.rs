@@ -18,7 +18,6 @@ pub mod memory;
 pub mod model;
 pub mod reader;
 pub mod sequence;
-#[path = "../../../../rust/kernel/iommu/pt/tests/spec/mod.rs"]
 pub mod spec;
 pub mod sync;
 pub mod table;

@@ -18,8 +18,7 @@ use crate::{
         TableMem,
         TABLE_BYTES, //
     },
-    reader::View,
-    spec::ADDRESS, //
+    reader::View, //
 };
 use std::{
     alloc::{
@@ -105,7 +104,7 @@ impl HostMem {
     pub fn word(&self, table: PhysAddr, index: u64) -> &AtomicU64 {
         let word = (table as usize as *const u64).wrapping_add(index as usize);
 
-        debug_assert!(index < 512);
+        debug_assert!(index < 2048);
         // SAFETY: The caller has the address from an entry or from the top, so it is a table's,
         // whose words are only accessed as atomics.
         unsafe { AtomicU64::from_ptr(word.cast_mut()) }
@@ -140,15 +139,14 @@ impl View for Shadows<'_> {
     }
 }
 
-const LAYOUT: Layout = Layout::new::<Table>();
+/// The layout of `1 << lg2` tables side by side, aligned to the size of them all.
+fn layout(lg2: u32) -> Layout {
+    Layout::from_size_align(TABLE_BYTES << lg2, TABLE_BYTES << lg2).unwrap()
+}
 
-// SAFETY: Tables are allocations with the layout of their type, which stay until they are freed;
-// `phys` is the address itself, so `virt` has nothing to do but to turn it back. That addresses of
-// user space have no bit above those of an entry is checked.
-unsafe impl TableMem for &HostMem {
-    type Flags = ();
-
-    fn alloc(&self, _flags: ()) -> Result<NonNull<Table>> {
+impl HostMem {
+    /// Allocates tables side by side, each of which counts as one.
+    fn alloc_tables(&self, lg2: u32) -> Result<NonNull<Table>> {
         let take = |left| match left {
             u64::MAX => Some(u64::MAX),
             left => u64::checked_sub(left, 1),
@@ -159,32 +157,64 @@ unsafe impl TableMem for &HostMem {
         }
 
         // SAFETY: The size of a table is not zero.
-        let table = NonNull::new(unsafe { alloc_zeroed(LAYOUT) }.cast::<Table>()).ok_or(ENOMEM)?;
-        let phys = table.as_ptr() as usize as u64;
-        let entry = Entry {
-            born: self.operation.load(SeqCst),
-            shadow: (!self.coherent).then(|| Box::new([!0; 512])),
-        };
+        let first = unsafe { alloc_zeroed(layout(lg2)) }.cast::<Table>();
 
-        assert_eq!(phys & !ADDRESS, 0);
-        assert!(self.tables().insert(phys, entry).is_none());
-        Ok(table)
+        for number in 0..1usize << lg2 {
+            let entry = Entry {
+                born: self.operation.load(SeqCst),
+                shadow: (!self.coherent).then(|| Box::new([!0; 512])),
+            };
+            let phys = first.wrapping_add(number) as usize as u64;
+
+            assert!(self.tables().insert(phys, entry).is_none());
+        }
+        NonNull::new(first).ok_or(ENOMEM)
+    }
+
+    /// Checks that tables side by side may be freed, and counts them no more.
+    fn forget(&self, first: NonNull<Table>, lg2: u32) {
+        let operation = self.operation.load(SeqCst);
+
+        for number in 0..1usize << lg2 {
+            let phys = first.as_ptr().wrapping_add(number) as usize as u64;
+            let entry = self
+                .tables()
+                .remove(&phys)
+                .expect("what is freed is no table");
+
+            assert!(
+                operation == 0 || entry.born == operation,
+                "a table was freed before the flush"
+            );
+        }
+    }
+}
+
+// SAFETY: Tables are allocations with the layout of their type, which stay until they are freed;
+// `phys` is the address itself, so `virt` has nothing to do but to turn it back. That addresses of
+// user space have no bit above those of an entry is checked.
+unsafe impl TableMem for &HostMem {
+    type Flags = ();
+
+    fn alloc(&self, _flags: ()) -> Result<NonNull<Table>> {
+        self.alloc_tables(0)
     }
 
     unsafe fn free(&self, table: NonNull<Table>) {
-        let entry = self
-            .tables()
-            .remove(&self.phys(table))
-            .expect("what is freed is no table");
-        let operation = self.operation.load(SeqCst);
-
-        assert!(
-            operation == 0 || entry.born == operation,
-            "a table was freed before the flush"
-        );
+        self.forget(table, 0);
         // SAFETY: It came from `alloc_zeroed()`, was not freed before, and by the contract of the
         // function nothing uses it.
-        unsafe { dealloc(table.as_ptr().cast(), LAYOUT) }
+        unsafe { dealloc(table.as_ptr().cast(), layout(0)) }
+    }
+
+    fn alloc_top(&self, lg2: u32, _flags: ()) -> Result<NonNull<Table>> {
+        self.alloc_tables(lg2)
+    }
+
+    unsafe fn free_top(&self, top: NonNull<Table>, lg2: u32) {
+        self.forget(top, lg2);
+        // SAFETY: As in `free()`.
+        unsafe { dealloc(top.as_ptr().cast(), layout(lg2)) }
     }
 
     fn phys(&self, table: NonNull<Table>) -> PhysAddr {

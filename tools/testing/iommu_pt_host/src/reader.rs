@@ -12,7 +12,8 @@ use crate::{
         Iova,
         PhysAddr,
         Prot,
-        Top, //
+        Top,
+        TABLE_BYTES, //
     },
     spec::{
         mask,
@@ -51,7 +52,7 @@ pub fn read<S: Spec>(view: &impl View, top: Top, found: impl FnMut(Iova, Leaf)) 
         spec: PhantomData,
     };
 
-    reader.table(top.phys, u32::from(top.levels) - 1, 0);
+    reader.top(top);
     reader.tables
 }
 
@@ -65,7 +66,7 @@ pub fn tables<S: Spec>(view: &impl View, top: Top) -> Tables {
         spec: PhantomData,
     };
 
-    reader.table(top.phys, u32::from(top.levels) - 1, 0);
+    reader.top(top);
     reader.tables
 }
 
@@ -78,6 +79,22 @@ struct Reader<'v, V, S, L> {
 }
 
 impl<V: View, S: Spec, L: FnMut(Iova, Leaf)> Reader<'_, V, S, L> {
+    /// The tables that the top is, side by side.
+    fn top(&mut self, top: Top) {
+        let level = u32::from(top.levels) - 1;
+
+        for part in 0..1 << (S::TOP_LG2 - 9) {
+            // A top of several tables is for fewer address bits than there are.
+            let base = if part == 0 {
+                0
+            } else {
+                part << (S::item_lg2(level) + 9)
+            };
+
+            self.table(top.phys + part * TABLE_BYTES as u64, level, base);
+        }
+    }
+
     fn table(&mut self, table: PhysAddr, level: u32, base: Iova) {
         let shift = S::item_lg2(level);
         let first = S::canonical(base, self.levels);
@@ -128,7 +145,9 @@ impl<V: View, S: Spec, L: FnMut(Iova, Leaf)> Reader<'_, V, S, L> {
                     let hardware = S::ACCESSED | S::DIRTY;
 
                     assert!(
-                        copies.iter().all(|copy| (copy ^ word) & !hardware == 0),
+                        copies.iter().zip(0..).all(|(copy, number)| {
+                            (copy ^ S::in_row(word, number, level)) & !hardware == 0
+                        }),
                         "{word:#x}: the entries of a leaf differ"
                     );
 
@@ -136,7 +155,7 @@ impl<V: View, S: Spec, L: FnMut(Iova, Leaf)> Reader<'_, V, S, L> {
                         phys,
                         lg2,
                         prot,
-                        dirty: copies.iter().any(|copy| copy & S::DIRTY != 0),
+                        dirty: copies.iter().any(|copy| S::is_dirty(*copy)),
                     };
 
                     if let Some(found) = &mut self.found {
@@ -199,12 +218,13 @@ pub fn access_by<S: Spec>(
     let mut table = top.phys;
     let mut level = u32::from(top.levels) - 1;
 
-    if S::canonical(iova & mask(S::item_lg2(level) + 9), top.levels) != iova {
+    if S::canonical(iova & mask(S::item_lg2(level) + S::TOP_LG2), top.levels) != iova {
         return Err(Fault::NotMapped);
     }
     loop {
         let shift = S::item_lg2(level);
-        let index = (iova >> shift) & (ENTRIES - 1);
+        let is_top = level + 1 == u32::from(top.levels);
+        let index = (iova >> shift) & mask(if is_top { S::TOP_LG2 } else { 9 });
         let mut entry = mem.word(table, index);
         let known = links.get(&(table, index)).copied();
         let mut word = known.unwrap_or_else(|| entry.load(Acquire));
@@ -217,17 +237,17 @@ pub fn access_by<S: Spec>(
         }
         loop {
             let said = S::read(word, level).map_err(Fault::Malformed)?;
-            let set = match said {
+            let used = match said {
                 Word::Empty => return Err(Fault::NotMapped),
-                Word::Table(_) => S::ACCESSED,
+                Word::Table(_) => word | S::ACCESSED_LINK,
                 Word::Leaf { prot, .. } if !prot.contains(needed) => return Err(Fault::NotAllowed),
-                Word::Leaf { .. } if write => S::ACCESSED | S::DIRTY,
-                Word::Leaf { .. } => S::ACCESSED,
+                Word::Leaf { .. } if write => S::written(word),
+                Word::Leaf { .. } => word | S::ACCESSED,
             };
 
             // If the word has changed since it was read, read it again.
-            if word | set != word && known.is_none() {
-                if let Err(now) = entry.compare_exchange(word, word | set, SeqCst, Acquire) {
+            if used != word && known.is_none() {
+                if let Err(now) = entry.compare_exchange(word, used, SeqCst, Acquire) {
                     word = now;
                     continue;
                 }
@@ -244,7 +264,7 @@ pub fn access_by<S: Spec>(
                         phys,
                         lg2,
                         prot,
-                        dirty: word & S::DIRTY != 0,
+                        dirty: S::is_dirty(word),
                     });
                 }
                 Word::Empty => unreachable!(),

@@ -178,7 +178,7 @@ fn grow<S: Spec>(number: usize) -> (u64, u64) {
     let mut model = Model {
         leaves: Default::default(),
         sizes: vec![S::PAGE_LG2],
-        apertures: S::apertures(most, 64, false),
+        apertures: spec::apertures::<S>(most, 64, false),
         output_last: mask(S::OUTPUT_LG2),
     };
     let mut expect = |iova: Iova, phys: u64, len: u64| {

@@ -118,17 +118,15 @@ fn look_inside<S: Spec>() {
     assert!(memory.words() == before);
 }
 
-#[test]
-fn vtdss() {
-    look_inside::<spec::VtdSs>();
+macro_rules! tests {
+    ($($name:ident: $spec:ident,)* ; $($other:ident: $other_spec:ident,)*) => {
+        $(
+            #[test]
+            fn $name() {
+                look_inside::<spec::$spec>();
+            }
+        )*
+    };
 }
 
-#[test]
-fn x86_64() {
-    look_inside::<spec::X86_64>();
-}
-
-#[test]
-fn amdv1() {
-    look_inside::<spec::AmdV1>();
-}
+iommu_pt_host::iommu_pt_for_each_format!(tests);

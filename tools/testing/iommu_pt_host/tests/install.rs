@@ -9,17 +9,18 @@ use iommu_pt_host::{
     error::Result,
     pt::{
         tests::{
-            cases,
             memory::{
                 TestMem,
                 TestTable, //
             },
-            Case, //
+            spec::{
+                self,
+                Spec, //
+            }, //
         },
         Config,
         DetachedTable,
         Exclusive,
-        Format,
         Gather,
         PageTable,
         PhysAddr,
@@ -79,6 +80,15 @@ unsafe impl TableMem for &Meeting {
         unsafe { (&self.mem).free(table) }
     }
 
+    fn alloc_top(&self, lg2: u32, _wait: bool) -> Result<NonNull<Table>> {
+        (&self.mem).alloc_top(lg2, ())
+    }
+
+    unsafe fn free_top(&self, top: NonNull<Table>, lg2: u32) {
+        // SAFETY: The caller's promise is the same.
+        unsafe { (&self.mem).free_top(top, lg2) }
+    }
+
     fn phys(&self, table: NonNull<Table>) -> PhysAddr {
         (&self.mem).phys(table)
     }
@@ -104,7 +114,7 @@ impl Gather<&Meeting> for Nothing {
     }
 }
 
-fn race<C: Case>(coherent: bool) {
+fn race<S: Spec>(coherent: bool) {
     let memory = Meeting {
         mem: TestMem::new(),
         arrived: AtomicUsize::new(0),
@@ -114,9 +124,9 @@ fn race<C: Case>(coherent: bool) {
     for _ in 0..20 {
         let config = Config {
             coherent,
-            ..TestTable::<C>::config(C::F::MAX_LEVELS)
+            ..TestTable::<S>::config(S::MAX_LEVELS)
         };
-        let table = PageTable::<C::F, _>::new(&memory, config, false).unwrap();
+        let table = PageTable::<S::F, _>::new(&memory, config, false).unwrap();
         let start = Barrier::new(2);
         let page = |side: u64| (5 << 30) + side * 4096;
 
@@ -146,24 +156,31 @@ fn race<C: Case>(coherent: bool) {
             assert_eq!(table.iova_to_phys(&claim), Some((side + 1) << 12));
         }
         // One table for each level, whichever side wins.
-        assert_eq!(memory.mem.live(), u64::from(C::F::MAX_LEVELS));
+        assert_eq!(memory.mem.live(), u64::from(S::MAX_LEVELS));
         drop(table);
         assert_eq!(memory.mem.live(), 0);
     }
     assert!(memory.met.load(SeqCst) > 0, "no two ever met");
 }
 
-#[test]
-fn vtdss() {
-    race::<cases::VtdSs>(true);
+macro_rules! tests {
+    ($($name:ident: $spec:ident,)* ; $($other:ident: $other_spec:ident,)*) => {
+        $(
+            mod $name {
+                use super::*;
+
+                #[test]
+                fn coherent() {
+                    race::<spec::$spec>(true);
+                }
+
+                #[test]
+                fn incoherent() {
+                    race::<spec::$spec>(false);
+                }
+            }
+        )*
+    };
 }
 
-#[test]
-fn vtdss_incoherent() {
-    race::<cases::VtdSs>(false);
-}
-
-#[test]
-fn x86_64() {
-    race::<cases::X86_64>(true);
-}
+iommu_pt_host::iommu_pt_for_each_format!(tests);

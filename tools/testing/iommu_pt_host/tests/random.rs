@@ -25,8 +25,12 @@ use proptest::{
 /// The number of sequences for each format and number of levels.
 const CASES: u32 = 200;
 
-/// Sequences on trees of each number of levels in turn.
-fn each_level<S: Spec>(levels: u8) {
+/// Sequences on trees of `levels` levels, if the format has any.
+fn each_sequence<S: Spec>(levels: u8) {
+    if !(S::LEVELS.0..=S::LEVELS.1).contains(&levels) {
+        return;
+    }
+
     let config = ProptestConfig {
         cases: CASES,
         failure_persistence: None,
@@ -67,30 +71,30 @@ fn bytes_make_sense<S: Spec>() {
 }
 
 macro_rules! formats {
-    ($($module:ident: $spec:ident, $($name:ident $levels:literal)*;)*) => {
+    ($($name:ident: $spec:ident,)* ; $($other:ident: $other_spec:ident,)*) => {
+        $(formats!(@one $name $spec);)*
+        $(formats!(@one $other $other_spec);)*
+    };
+    (@one $name:ident $spec:ident) => {
+        mod $name {
+            use super::*;
+
+            formats!(@levels $spec one 1 two 2 three 3 four 4 five 5 six 6);
+
+            #[test]
+            fn bytes_make_sense() {
+                super::bytes_make_sense::<spec::$spec>();
+            }
+        }
+    };
+    (@levels $spec:ident $($level:ident $levels:literal)*) => {
         $(
-            mod $module {
-                use super::*;
-
-                $(
-                    #[test]
-                    fn $name() {
-                        each_level::<spec::$spec>($levels);
-                    }
-                )*
-
-                #[test]
-                fn bytes_make_sense() {
-                    super::bytes_make_sense::<spec::$spec>();
-                }
+            #[test]
+            fn $level() {
+                each_sequence::<spec::$spec>($levels);
             }
         )*
     };
 }
 
-formats! {
-    vtdss: VtdSs, three_levels 3 four_levels 4 five_levels 5;
-    x86_64: X86_64, four_levels 4 five_levels 5;
-    amdv1: AmdV1, one_level 1 two_levels 2 three_levels 3 four_levels 4 five_levels 5 six_levels 6;
-    amdv1_mock: AmdV1Mock, one_level 1 three_levels 3 five_levels 5;
-}
+iommu_pt_host::iommu_pt_for_each_format!(formats);

@@ -100,6 +100,15 @@ unsafe impl TableMem for &Graveyard<'_> {
         self.dead.lock().unwrap().push(table);
     }
 
+    fn alloc_top(&self, lg2: u32, flags: ()) -> Result<NonNull<Table>> {
+        self.mem.alloc_top(lg2, flags)
+    }
+
+    unsafe fn free_top(&self, top: NonNull<Table>, lg2: u32) {
+        // SAFETY: The caller's promise is the same.
+        unsafe { self.mem.free_top(top, lg2) }
+    }
+
     fn phys(&self, table: NonNull<Table>) -> PhysAddr {
         self.mem.phys(table)
     }
@@ -249,17 +258,25 @@ fn remove<S: Spec>(lg2s: &[u32]) {
     assert_eq!(mem.live(), 0);
 }
 
-#[test]
-fn vtdss() {
-    remove::<spec::VtdSs>(&[12, 21]);
+/// Pages, what takes a row of them, pages again, and a leaf of the level above.
+fn sizes<S: Spec>() -> Vec<u32> {
+    let rows = S::SIZES
+        .iter()
+        .copied()
+        .filter(|lg2| (13..=16).contains(lg2));
+
+    [12].into_iter().chain(rows).chain([12, 21]).collect()
 }
 
-#[test]
-fn x86_64() {
-    remove::<spec::X86_64>(&[21, 12, 12]);
+macro_rules! tests {
+    ($($name:ident: $spec:ident,)* ; $($other:ident: $other_spec:ident,)*) => {
+        $(
+            #[test]
+            fn $name() {
+                remove::<spec::$spec>(&sizes::<spec::$spec>());
+            }
+        )*
+    };
 }
 
-#[test]
-fn amdv1() {
-    remove::<spec::AmdV1>(&[12, 16, 13, 21, 15]);
-}
+iommu_pt_host::iommu_pt_for_each_format!(tests);

@@ -108,17 +108,15 @@ fn race<S: Spec>() {
     );
 }
 
-#[test]
-fn vtdss() {
-    race::<spec::VtdSs>();
+macro_rules! tests {
+    ($($name:ident: $spec:ident,)* ; $($other:ident: $other_spec:ident,)*) => {
+        $(
+            #[test]
+            fn $name() {
+                race::<spec::$spec>();
+            }
+        )*
+    };
 }
 
-#[test]
-fn x86_64() {
-    race::<spec::X86_64>();
-}
-
-#[test]
-fn amdv1() {
-    race::<spec::AmdV1>();
-}
+iommu_pt_host::iommu_pt_for_each_format!(tests);

@@ -3,7 +3,7 @@
 //! The KUnit suites of the page tables, in user space.
 
 macro_rules! suite {
-    ($suite:ident, $case:ident; $($file:ident::$test:ident)*) => {
+    ($suite:ident, $spec:ident; $($file:ident::$test:ident)*) => {
         mod $suite {
             use iommu_pt_host::{
                 error::Result,
@@ -13,13 +13,17 @@ macro_rules! suite {
             $(
                 #[test]
                 fn $test() -> Result {
-                    tests::$file::$test::<tests::cases::$case>()
+                    tests::$file::$test::<tests::spec::$spec>()
                 }
             )*
         }
     };
 }
 
-iommu_pt_host::iommu_pt_for_each_test!(suite, vtdss, VtdSs);
-iommu_pt_host::iommu_pt_for_each_test!(suite, x86_64, X86_64);
-iommu_pt_host::iommu_pt_for_each_test!(suite, amdv1, AmdV1);
+macro_rules! suites {
+    ($($name:ident: $spec:ident,)* ; $($other:ident: $other_spec:ident,)*) => {
+        $(iommu_pt_host::iommu_pt_for_each_test!(suite, $name, $spec);)*
+    };
+}
+
+iommu_pt_host::iommu_pt_for_each_format!(suites);

@@ -48,29 +48,32 @@ type Words = [Atomic<u64>; TABLE_ENTRIES];
 struct Tables {
     live: HashSet<PhysAddr>,
     /// The freed tables. Each holds garbage, so that a late thread reads garbage, and stays until
-    /// the memory is dropped.
-    dead: Vec<PhysAddr>,
+    /// the memory is dropped. With how many there are side by side.
+    dead: Vec<(PhysAddr, usize)>,
 }
 
 impl Drop for Tables {
     fn drop(&mut self) {
-        for table in &self.dead {
-            let words = *table as usize as *mut Words;
+        for (first, number) in &self.dead {
+            let first = *first as usize as *mut Words;
 
-            for slot in 0..USED {
-                // SAFETY: The table is there until the end of this function.
-                let word = unsafe { (*words)[slot].as_ptr().read_volatile() };
+            for number in 0..*number {
+                let words = first.wrapping_add(number);
 
-                assert!(
-                    word == GARBAGE || std::thread::panicking(),
-                    "a table was written to after it was freed"
-                );
+                for slot in 0..USED {
+                    // SAFETY: The table is there until the end of this function.
+                    let word = unsafe { (*words)[slot].as_ptr().read_volatile() };
+
+                    assert!(
+                        word == GARBAGE || std::thread::panicking(),
+                        "a table was written to after it was freed"
+                    );
+                }
+                // SAFETY: It came from `alloc_tables()`, and nothing uses it any more.
+                unsafe { words.drop_in_place() }
             }
-            // SAFETY: It came from `alloc()`, and nothing uses it any more.
-            unsafe {
-                words.drop_in_place();
-                dealloc(words.cast(), Layout::new::<Table>());
-            }
+            // SAFETY: As above.
+            unsafe { dealloc(first.cast(), layout(*number)) }
         }
     }
 }
@@ -100,55 +103,84 @@ impl Mem {
     }
 }
 
+/// The layout of so many tables side by side.
+fn layout(number: usize) -> Layout {
+    Layout::array::<Table>(number).unwrap()
+}
+
+impl Mem {
+    /// Allocates tables side by side.
+    fn alloc_tables(&self, number: usize) -> NonNull<Table> {
+        // SAFETY: The size of a table is not zero.
+        let first = NonNull::new(unsafe { alloc(layout(number)) }).unwrap();
+        let first = first.cast::<Table>();
+
+        for number in 0..number {
+            let table = first.as_ptr().wrapping_add(number);
+            let words = table.cast::<Atomic<u64>>();
+
+            for slot in 0..TABLE_ENTRIES {
+                let word = if slot < USED {
+                    Atomic::new(GARBAGE)
+                } else {
+                    Atomic::unused()
+                };
+
+                // SAFETY: The words of the table, which no other code has yet.
+                unsafe { words.add(slot).write(word) }
+            }
+            self.0.lock().unwrap().live.insert(table as usize as u64);
+            for slot in 0..USED {
+                // A thread that finds the table but is not ordered after this store reads garbage.
+                // SAFETY: The word is there.
+                unsafe {
+                    self.word(table as usize as u64, slot)
+                        .as_ptr()
+                        .write_volatile(0)
+                }
+            }
+        }
+        first
+    }
+
+    /// Takes tables side by side back.
+    fn bury(&self, first: NonNull<Table>, number: usize) {
+        for number in 0..number {
+            let phys = first.as_ptr().wrapping_add(number) as usize as u64;
+
+            for slot in 0..USED {
+                // SAFETY: The word is there.
+                unsafe { self.word(phys, slot).as_ptr().write_volatile(GARBAGE) }
+            }
+            assert!(self.0.lock().unwrap().live.remove(&phys), "freed twice");
+        }
+        self.0
+            .lock()
+            .unwrap()
+            .dead
+            .push((first.as_ptr() as usize as u64, number));
+    }
+}
+
 // SAFETY: Tables are allocations with the layout of their type, which stay until they are freed;
 // `phys` is the address itself, so `virt` has nothing to do but to turn it back.
 unsafe impl TableMem for Mem {
     type Flags = ();
 
     fn alloc(&self, _flags: ()) -> Result<NonNull<Table>> {
-        // SAFETY: The size of a table is not zero.
-        let table = NonNull::new(unsafe { alloc(Layout::new::<Table>()) }).unwrap();
-        let words = table.cast::<Atomic<u64>>();
-
-        for slot in 0..TABLE_ENTRIES {
-            let word = if slot < USED {
-                Atomic::new(GARBAGE)
-            } else {
-                Atomic::unused()
-            };
-
-            // SAFETY: The words of the table, which no other code has yet.
-            unsafe { words.add(slot).write(word) }
-        }
-        self.0
-            .lock()
-            .unwrap()
-            .live
-            .insert(table.as_ptr() as usize as u64);
-        for slot in 0..USED {
-            // A thread that finds the table but is not ordered after this store reads garbage.
-            // SAFETY: The word is there.
-            unsafe {
-                self.word(table.as_ptr() as usize as u64, slot)
-                    .as_ptr()
-                    .write_volatile(0)
-            }
-        }
-        Ok(table.cast())
+        Ok(self.alloc_tables(1))
     }
 
     unsafe fn free(&self, table: NonNull<Table>) {
-        let phys = self.phys(table);
+        self.bury(table, 1);
+    }
 
-        for slot in 0..USED {
-            // SAFETY: The word is there.
-            unsafe { self.word(phys, slot).as_ptr().write_volatile(GARBAGE) }
-        }
+    fn alloc_top(&self, lg2: u32, _flags: ()) -> Result<NonNull<Table>> {
+        Ok(self.alloc_tables(1 << lg2))
+    }
 
-        let mut tables = self.0.lock().unwrap();
-
-        assert!(tables.live.remove(&phys), "freed twice");
-        tables.dead.push(phys);
+    unsafe fn free_top(&self, top: NonNull<Table>, lg2: u32) {
+        self.bury(top, 1 << lg2);
     }
 
     fn phys(&self, table: NonNull<Table>) -> PhysAddr {

@@ -6,10 +6,7 @@
 use iommu_pt_loom::{
     memory::Mem,
     pt::{
-        fmt::{
-            VtdSs,
-            X86_64, //
-        },
+        fmt,
         Config,
         DirtySink,
         Exclusive,
@@ -131,7 +128,7 @@ impl<F: Format> Machine<F> {
             loop {
                 // SAFETY: The word is there.
                 let old = unsafe { word.as_ptr().read_volatile() };
-                let new = old | F::DIRTY;
+                let new = F::mark(old);
 
                 if word
                     .cmpxchg(old, new, iommu_pt_loom::sync::atomic::Release)
@@ -192,21 +189,30 @@ fn migrate<F: Format>(writes: &'static [usize]) {
     });
 }
 
-#[test]
-fn a_page_is_written_again_and_again() {
-    migrate::<VtdSs>(&[0, 0, 0]);
-    migrate::<X86_64>(&[0, 0, 0]);
+macro_rules! tests {
+    ($($name:ident: $format:ident,)* ; $($other:ident: $other_format:ident,)*) => {
+        $(
+            mod $name {
+                use super::*;
+
+                #[test]
+                fn a_page_is_written_again_and_again() {
+                    migrate::<fmt::$format>(&[0, 0, 0]);
+                }
+
+                #[test]
+                fn two_pages_are_written_in_turn() {
+                    migrate::<fmt::$format>(&[0, 1, 0]);
+                }
+
+                /// The harvest reads the last page of a query alone, and those before it together.
+                #[test]
+                fn the_last_page_is_one_of_them() {
+                    migrate::<fmt::$format>(&[1, 2, 1]);
+                }
+            }
+        )*
+    };
 }
 
-#[test]
-fn two_pages_are_written_in_turn() {
-    migrate::<VtdSs>(&[0, 1, 0]);
-    migrate::<X86_64>(&[1, 0, 1]);
-}
-
-/// The harvest reads the last page of a query alone, and those before it together.
-#[test]
-fn the_last_page_is_one_of_them() {
-    migrate::<VtdSs>(&[1, 2, 1]);
-    migrate::<X86_64>(&[2, 0, 2]);
-}
+iommu_pt_loom::iommu_pt_for_each_format!(tests);

@@ -344,8 +344,13 @@ unsafe impl Format for UsedX86_64 {
     }
 
     #[inline(always)]
-    fn is_quiet(_any: u64, _all: u64, _level: Level) -> bool {
+    fn has_no_table(_any: u64, _all: u64, _level: Level) -> bool {
         // There is no harvest.
         false
+    }
+
+    #[inline]
+    fn may_replace_live(old: u64, new: u64, level: Level) -> bool {
+        fmt::X86_64::may_replace_live(old, new, level)
     }
 }

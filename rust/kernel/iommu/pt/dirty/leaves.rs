@@ -5,7 +5,7 @@
 //! A cache line of eight entries at a time:
 //!
 //! 1. The OR of the words. Without a dirty bit in it the line is done, and this is all that a clean
-//!    page costs (`Table::find`).
+//!    page costs (`Table::find_dirty`).
 //! 2. Else a mask with a bit for each entry. If one is dirty, as in most dirty lines where few pages
 //!    are, it is made clean and that is all. If all eight are, as where a device has filled a buffer,
 //!    such lines are made clean as they come, and what is behind each other is one run.
@@ -121,9 +121,9 @@ impl<F: Format, M: TableMem> Node<'_, F, M> {
                 break;
             }
 
-            let (any, all) = self.line(next / LINE_ENTRIES);
+            let line = self.line(next / LINE_ENTRIES);
 
-            if all & F::DIRTY == 0 || any & F::CONTIGUOUS != 0 {
+            if !line.is_dirty::<F>() || line.any & F::CONTIGUOUS != 0 {
                 break;
             }
         }

@@ -30,14 +30,16 @@ impl<F: Format, M: TableMem> Tree<'_, F, M> {
     ///
     /// # Errors
     ///
-    /// `EINVAL` if the claim is about another tree, `ERANGE` if the range reaches beyond the aperture. Nothing was reported then.
+    /// `EINVAL` if the claim is about another tree, `ERANGE` if the range reaches beyond the
+    /// aperture. Nothing was reported then.
     pub fn report_writable(&self, claim: &impl Claim, sink: &mut impl DirtySink) -> Result {
         let mut harvest = Harvest::new(claim.range(), false, sink);
 
-        if let Slot::Table(root) = self.root(claim)? {
+        self.each_root(claim, |root| {
             root.narrow().report_writable(&mut harvest);
-            harvest.finish();
-        }
+            true
+        })?;
+        harvest.finish();
         Ok(())
     }
 }

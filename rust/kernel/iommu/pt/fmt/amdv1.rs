@@ -56,6 +56,9 @@ use kernel::error::{
 /// PR: the entry is present.
 const PR: u64 = 1 << 0;
 
+/// A: the entry was used.
+const A: u64 = 1 << 5;
+
 /// D: a write went through this entry of a leaf.
 const D: u64 = 1 << 6;
 
@@ -209,8 +212,14 @@ unsafe impl<const PAGE_LG2: u32, const LEVELS: u8> Format for AmdV1Pages<PAGE_LG
     /// Above level 0, a line without a next level has no tables, and neither has one in which every
     /// entry is size-coded; any other mixture costs it a closer look.
     #[inline(always)]
-    fn is_quiet(any: u64, all: u64, level: Level) -> bool {
-        any & D == 0
-            && (level == Level::LEAF || any & NEXT_LEVEL == 0 || all & NEXT_LEVEL == SIZE_CODED)
+    fn has_no_table(any: u64, all: u64, level: Level) -> bool {
+        level == Level::LEAF || any & NEXT_LEVEL == 0 || all & NEXT_LEVEL == SIZE_CODED
+    }
+
+    /// Section 2.4.3 "INVALIDATE_IOMMU_PAGES": until that command has completed, the IOMMU may use the
+    /// old entry or the new one.
+    #[inline]
+    fn may_replace_live(old: u64, new: u64, level: Level) -> bool {
+        super::may_coexist::<Self>(old, new, level, A | D)
     }
 }

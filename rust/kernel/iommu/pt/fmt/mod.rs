@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The formats, and what those of x86 descent have in common.
+//! The formats: the list of them, and what some have in common.
 
 mod amdv1;
 mod vtdss;
@@ -13,7 +13,33 @@ pub use amdv1::{
 pub use vtdss::VtdSs;
 pub use x86_64::X86_64;
 
-use super::addr::Level;
+use super::{
+    addr::Level,
+    format::{
+        Entry,
+        Format, //
+    }, //
+};
+
+/// Calls the macro `$stamp` with the list of all formats: a name, and the
+/// type that both the format and the reading of its specification (`tests/spec`) are called.
+///
+/// This is the one list of formats. From it come the KUnit suites, the tests of the host crate and of
+/// loom, and the fuzz targets; `tools/testing/check/fuzz` reads the lines as text. Behind the
+/// semicolon are those whose smallest page is not 4 KiB, which the suites assume.
+#[doc(hidden)]
+#[macro_export]
+macro_rules! iommu_pt_for_each_format {
+    ($stamp:ident) => {
+        $stamp! {
+            vtdss: VtdSs,
+            x86_64: X86_64,
+            amdv1: AmdV1,
+            ;
+            amdv1_mock: AmdV1Mock,
+        }
+    };
+}
 
 /// Bits 51:12 of an entry: the output address or the address of the next table.
 const ADDRESS: u64 = 0x000f_ffff_ffff_f000;
@@ -46,11 +72,33 @@ fn page_size_bit(level: Level) -> u64 {
     }
 }
 
-/// [`Format::is_quiet`](super::Format::is_quiet) of formats that mark leaves with [`PAGE_SIZE`].
+/// [`Format::has_no_table`](super::Format::has_no_table) of formats that mark leaves with
+/// [`PAGE_SIZE`].
 ///
-/// Level 0 has no tables, so only dirty bits count there. Above, a line is passed by if every entry
-/// is a leaf and none is dirty; an empty entry costs the line a closer look.
+/// Level 0 has no tables. Above, a line is passed by if every entry is a leaf; an empty entry costs
+/// the line a closer look.
 #[inline(always)]
-fn is_quiet(any: u64, all: u64, level: Level, dirty: u64) -> bool {
-    any & dirty == 0 && (level == Level::LEAF || any == 0 || is_leaf(all, level))
+fn has_no_table(any: u64, all: u64, level: Level) -> bool {
+    level == Level::LEAF || any == 0 || is_leaf(all, level)
+}
+
+/// Whether an entry of `level` may change from `old` to `new` under hardware that uses the one or the
+/// other, or both, until a flush.
+///
+/// Both must translate alike, so the address of a leaf or of a table stays, and so does the size of
+/// a leaf in a row of entries, which cannot change all at once. A leaf may give way to a table, and
+/// a table to a leaf, if the table translates as the leaf does. A permission may come but not go.
+/// `flags` are what the hardware changes: they may differ.
+#[inline]
+fn may_coexist<F: Format>(old: u64, new: u64, level: Level, flags: u64) -> bool {
+    match (F::decode(old, level), F::decode(new, level)) {
+        (Entry::Empty, _) | (_, Entry::Empty) => false,
+        (Entry::Table(old), Entry::Table(new)) => old == new,
+        (leaf @ Entry::Leaf { .. }, other @ Entry::Leaf { .. }) => {
+            leaf == other && old & !new & !flags == 0
+        }
+        (Entry::Leaf { lg2, .. }, Entry::Table(_)) | (Entry::Table(_), Entry::Leaf { lg2, .. }) => {
+            lg2 == level.item_lg2(F::PAGE_LG2)
+        }
+    }
 }

@@ -41,6 +41,9 @@ const R: u64 = 1 << 0;
 /// W: writes are allowed.
 const W: u64 = 1 << 1;
 
+/// A: the entry was used.
+const A: u64 = 1 << 8;
+
 /// D: a write went through this leaf.
 const D: u64 = 1 << 9;
 
@@ -114,7 +117,14 @@ unsafe impl Format for VtdSs {
     }
 
     #[inline(always)]
-    fn is_quiet(any: u64, all: u64, level: Level) -> bool {
-        super::is_quiet(any, all, level, D)
+    fn has_no_table(any: u64, all: u64, level: Level) -> bool {
+        super::has_no_table(any, all, level)
+    }
+
+    /// Section 6.2 "Address Translation Caches": until the invalidation, an access may use the old
+    /// entry or the new one.
+    #[inline]
+    fn may_replace_live(old: u64, new: u64, level: Level) -> bool {
+        super::may_coexist::<Self>(old, new, level, A | D)
     }
 }

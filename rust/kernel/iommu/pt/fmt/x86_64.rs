@@ -135,7 +135,15 @@ unsafe impl Format for X86_64 {
     }
 
     #[inline(always)]
-    fn is_quiet(any: u64, all: u64, level: Level) -> bool {
-        super::is_quiet(any, all, level, D)
+    fn has_no_table(any: u64, all: u64, level: Level) -> bool {
+        super::has_no_table(any, all, level)
+    }
+
+    /// Volume 3 of the SDM, "Details of TLB Use" in the chapter on paging: until the invalidation, an
+    /// access may use the old entry or the new one, and a change of the page size together with any
+    /// other is undefined. VT-d says the same in section 6.2 "Address Translation Caches".
+    #[inline]
+    fn may_replace_live(old: u64, new: u64, level: Level) -> bool {
+        super::may_coexist::<Self>(old, new, level, A | D)
     }
 }

@@ -12,7 +12,7 @@ use super::{
         TestMem,
         TestTable, //
     },
-    Case, //
+    Spec, //
 };
 use kernel::error::{
     code::*,
@@ -24,16 +24,16 @@ const M2: u64 = 1 << 21;
 const G1: u64 = 1 << 30;
 
 /// Hardware that has all sizes of the format.
-fn config<C: Case>() -> Config {
+fn config<S: Spec>() -> Config {
     Config {
         page_sizes: u64::MAX,
-        ..TestTable::<C>::config(C::MAX_LEVELS)
+        ..TestTable::<S>::config(S::MAX_LEVELS)
     }
 }
 
 /// The sizes that take a row of entries, of which a table has room for more than one leaf.
-fn rows<C: Case>() -> impl Iterator<Item = u32> {
-    C::SIZES
+fn rows<S: Spec>() -> impl Iterator<Item = u32> {
+    S::SIZES
         .iter()
         .copied()
         .filter(|lg2| (lg2 - 12) % 9 != 0 && *lg2 < 31)
@@ -45,12 +45,12 @@ fn entry_lg2(lg2: u32) -> u32 {
 }
 
 /// A leaf of each size is found by us and by the hardware, and goes as a whole.
-pub fn every_size<C: Case>() -> Result {
+pub fn every_size<S: Spec>() -> Result {
     let mem = TestMem::new();
-    let table = TestTable::<C>::with(&mem, config::<C>())?;
+    let table = TestTable::<S>::with(&mem, config::<S>())?;
     let mut sizes = 0;
 
-    for lg2 in C::SIZES {
+    for lg2 in S::SIZES {
         let size = 1u64 << lg2;
 
         sizes |= size;
@@ -76,11 +76,11 @@ pub fn every_size<C: Case>() -> Result {
     Ok(())
 }
 
-/// Each entry of a row has the same word, and all of them go.
-pub fn copies_are_alike<C: Case>() -> Result {
-    for lg2 in rows::<C>() {
+/// Each entry of a row has the word of the first, or what goes on from there, and all of them go.
+pub fn copies_are_alike<S: Spec>() -> Result {
+    for lg2 in rows::<S>() {
         let mem = TestMem::new();
-        let table = TestTable::<C>::with(&mem, config::<C>())?;
+        let table = TestTable::<S>::with(&mem, config::<S>())?;
         let (size, step) = (1u64 << lg2, 1u64 << entry_lg2(lg2));
         let iova = 8 * G1 + size;
 
@@ -91,7 +91,9 @@ pub fn copies_are_alike<C: Case>() -> Result {
         let word = table.word(iova)?;
 
         for entry in 0..size / step {
-            check_eq!(table.word(iova + entry * step)?, word);
+            let expected = S::in_row(word, entry, (entry_lg2(lg2) - 12) / 9);
+
+            check_eq!(table.word(iova + entry * step)?, expected);
         }
         check_eq!(table.unmap(iova, size), size);
         for entry in 0..size / step {
@@ -104,15 +106,15 @@ pub fn copies_are_alike<C: Case>() -> Result {
 }
 
 /// A range with odd ends takes the largest leaf that fits at each place.
-pub fn sizes_are_mixed<C: Case>() -> Result {
+pub fn sizes_are_mixed<S: Spec>() -> Result {
     let mem = TestMem::new();
-    let table = TestTable::<C>::with(&mem, config::<C>())?;
+    let table = TestTable::<S>::with(&mem, config::<S>())?;
     let (first, end) = (G1 + 3 * K4, 2 * G1 + M2 + 5 * K4);
     let mut iova = first;
 
     table.map(first, first + 16 * G1, end - first)?;
     while iova < end {
-        let best = C::SIZES
+        let best = S::SIZES
             .iter()
             .rev()
             .find(|lg2| iova % (1 << **lg2) == 0 && end - iova >= 1 << **lg2)
@@ -128,10 +130,10 @@ pub fn sizes_are_mixed<C: Case>() -> Result {
 }
 
 /// A write through any of its entries makes the leaf dirty, and a harvest cleans all of them.
-pub fn dirt_in_any_entry<C: Case>() -> Result {
-    for lg2 in rows::<C>() {
+pub fn dirt_in_any_entry<S: Spec>() -> Result {
+    for lg2 in rows::<S>() {
         let mem = TestMem::new();
-        let table = TestTable::<C>::with(&mem, config::<C>())?;
+        let table = TestTable::<S>::with(&mem, config::<S>())?;
         let (size, step) = (1u64 << lg2, 1u64 << entry_lg2(lg2));
         let (iova, entries) = (8 * G1 + size, size / step);
         let leaf = (iova, iova + size - 1);
@@ -154,7 +156,7 @@ pub fn dirt_in_any_entry<C: Case>() -> Result {
             check!(sink.is(&[leaf]));
             check!(sink.has_cleared(leaf.0, leaf.1));
             for entry in 0..entries {
-                check_eq!(table.word(iova + entry * step)? & C::HARDWARE.dirty, 0);
+                check!(!S::is_dirty(table.word(iova + entry * step)?));
             }
             check!(table.harvest(0, 16 * G1, true)?.is(&[]));
         }
@@ -164,10 +166,10 @@ pub fn dirt_in_any_entry<C: Case>() -> Result {
 
 /// A row with D in one of its entries, each in turn, gives way to single entries and to another row: of
 /// the old one nothing is left, neither an entry nor its D.
-pub fn a_row_is_replaced<C: Case>() -> Result {
-    for lg2 in rows::<C>().filter(|lg2| (14..=20).contains(lg2)) {
+pub fn a_row_is_replaced<S: Spec>() -> Result {
+    for lg2 in rows::<S>().filter(|lg2| (14..=20).contains(lg2)) {
         let mem = TestMem::new();
-        let table = TestTable::<C>::with(&mem, config::<C>())?;
+        let table = TestTable::<S>::with(&mem, config::<S>())?;
         let (size, step) = (1u64 << lg2, 1u64 << entry_lg2(lg2));
         let (iova, entries) = (8 * G1 + size, size / step);
 
@@ -181,7 +183,7 @@ pub fn a_row_is_replaced<C: Case>() -> Result {
             }
             for entry in 0..entries {
                 check_eq!(table.leaf_lg2(iova + entry * step)?, entry_lg2(lg2));
-                check_eq!(table.word(iova + entry * step)? & C::HARDWARE.dirty, 0);
+                check!(!S::is_dirty(table.word(iova + entry * step)?));
             }
             check!(table.harvest(iova, size, true)?.is(&[]));
             table.access(iova + dirty * step, true)?;
@@ -197,10 +199,10 @@ pub fn a_row_is_replaced<C: Case>() -> Result {
 }
 
 /// Behind pages that are all dirty, a leaf is dirty as a whole though only its first entries are.
-pub fn a_row_behind_dirty_pages<C: Case>() -> Result {
-    for lg2 in rows::<C>().filter(|lg2| lg2 - entry_lg2(*lg2) > 3) {
+pub fn a_row_behind_dirty_pages<S: Spec>() -> Result {
+    for lg2 in rows::<S>().filter(|lg2| lg2 - entry_lg2(*lg2) > 3) {
         let mem = TestMem::new();
-        let table = TestTable::<C>::with(&mem, config::<C>())?;
+        let table = TestTable::<S>::with(&mem, config::<S>())?;
         let (size, step) = (1u64 << lg2, 1u64 << entry_lg2(lg2));
         let row = 8 * G1 + size;
         // A cache line of entries each.
@@ -227,10 +229,10 @@ pub fn a_row_behind_dirty_pages<C: Case>() -> Result {
 
 /// A query inside a leaf reports its part of it, also when D is in an entry that it does not reach,
 /// and leaves the leaf dirty.
-pub fn query_inside_a_row<C: Case>() -> Result {
-    for lg2 in rows::<C>() {
+pub fn query_inside_a_row<S: Spec>() -> Result {
+    for lg2 in rows::<S>() {
         let mem = TestMem::new();
-        let table = TestTable::<C>::with(&mem, config::<C>())?;
+        let table = TestTable::<S>::with(&mem, config::<S>())?;
         let size = 1u64 << lg2;
         let iova = 8 * G1;
 
@@ -254,9 +256,9 @@ pub fn query_inside_a_row<C: Case>() -> Result {
 }
 
 /// Dirty leaves of many sizes side by side are one run, and a clean one splits it.
-pub fn rows_are_joined<C: Case>() -> Result {
+pub fn rows_are_joined<S: Spec>() -> Result {
     let mem = TestMem::new();
-    let table = TestTable::<C>::with(&mem, config::<C>())?;
+    let table = TestTable::<S>::with(&mem, config::<S>())?;
     let (first, end) = (G1 - 5 * K4, G1 + M2 + 3 * K4);
     let mut iova = first;
 
@@ -281,10 +283,10 @@ pub fn rows_are_joined<C: Case>() -> Result {
 }
 
 /// A leaf over a row of entries of which one is taken is refused; what was there stays.
-pub fn overmap_of_a_row<C: Case>() -> Result {
-    for lg2 in rows::<C>() {
+pub fn overmap_of_a_row<S: Spec>() -> Result {
+    for lg2 in rows::<S>() {
         let mem = TestMem::new();
-        let table = TestTable::<C>::with(&mem, config::<C>())?;
+        let table = TestTable::<S>::with(&mem, config::<S>())?;
         let mut gather = TestGather::new(&mem);
         let (size, step) = (1u64 << lg2, 1u64 << entry_lg2(lg2));
 
@@ -314,10 +316,10 @@ pub fn overmap_of_a_row<C: Case>() -> Result {
 }
 
 /// A leaf takes the place of a row of tables that map nothing, and these wait for the flush.
-pub fn replaces_empty_tables<C: Case>() -> Result {
-    for lg2 in rows::<C>().filter(|lg2| *lg2 > 21 && *lg2 < 26) {
+pub fn replaces_empty_tables<S: Spec>() -> Result {
+    for lg2 in rows::<S>().filter(|lg2| *lg2 > 21 && *lg2 < 26) {
         let mem = TestMem::new();
-        let table = TestTable::<C>::with(&mem, config::<C>())?;
+        let table = TestTable::<S>::with(&mem, config::<S>())?;
         let mut gather = TestGather::new(&mem);
         let size = 1u64 << lg2;
 
@@ -345,23 +347,20 @@ pub fn replaces_empty_tables<C: Case>() -> Result {
     Ok(())
 }
 
-/// An entry whose next level is not the one below is not followed, and not written over.
-pub fn foreign_next_levels<C: Case>() -> Result {
-    if !C::HARDWARE.next_level {
-        return Ok(());
-    }
-
-    let all = C::HARDWARE.present | C::HARDWARE.read | C::HARDWARE.write;
-
-    // In an entry for 1 GiB, 2 would be the level below.
-    for next in [1u64, 3, 4, 5, 6] {
+/// An entry that comes near a link to a table and is none is not followed, and not written over.
+pub fn what_is_no_link<S: Spec>() -> Result {
+    for number in 0.. {
         let mem = TestMem::new();
-        let table = TestTable::<C>::new(&mem, C::MIN_LEVELS)?;
+        let table = TestTable::<S>::new(&mem, S::MIN_LEVELS)?;
         let mut gather = TestGather::new(&mem);
+
+        let Some(word) = S::no_link(table.table.top().phys, number) else {
+            break;
+        };
 
         table.map(G1, 0, G1)?;
         table.access(G1, true)?;
-        table.spoil(G1, table.table.top().phys | all | next << 9)?;
+        table.spoil(G1, word)?;
 
         let live = mem.live();
 

@@ -9,7 +9,7 @@ use super::{
         TestMem,
         TestTable, //
     },
-    Case, //
+    Spec, //
 };
 use kernel::error::{
     code::*,
@@ -21,9 +21,9 @@ const M2: u64 = 1 << 21;
 const G1: u64 = 1 << 30;
 
 /// Nothing is dirty before a device writes.
-pub fn new_leaves_are_clean<C: Case>() -> Result {
+pub fn new_leaves_are_clean<S: Spec>() -> Result {
     let mem = TestMem::new();
-    let table = TestTable::<C>::new(&mem, C::MIN_LEVELS)?;
+    let table = TestTable::<S>::new(&mem, S::MIN_LEVELS)?;
 
     table.map(G1 - M2 - K4, G1 - M2 - K4, 2 * G1)?;
 
@@ -34,11 +34,11 @@ pub fn new_leaves_are_clean<C: Case>() -> Result {
 }
 
 /// A write through a leaf of each size, in trees of each height, is reported once, as all of it.
-pub fn every_size_of_dirt<C: Case>() -> Result {
-    for levels in C::MIN_LEVELS..=C::MAX_LEVELS {
+pub fn every_size_of_dirt<S: Spec>() -> Result {
+    for levels in S::MIN_LEVELS..=S::MAX_LEVELS {
         for lg2 in [12, 21, 30] {
             let mem = TestMem::new();
-            let table = TestTable::<C>::new(&mem, levels)?;
+            let table = TestTable::<S>::new(&mem, levels)?;
             let size = 1u64 << lg2;
             let last = table.table.aperture_last();
             let top_leaf = last + 1 - size;
@@ -64,10 +64,10 @@ pub fn every_size_of_dirt<C: Case>() -> Result {
 }
 
 /// To make a leaf clean takes its dirty bits and leaves every other bit as it was.
-pub fn one_bit_is_taken<C: Case>() -> Result {
+pub fn one_bit_is_taken<S: Spec>() -> Result {
     for size in [K4, M2, G1] {
         let mem = TestMem::new();
-        let table = TestTable::<C>::new(&mem, C::MIN_LEVELS)?;
+        let table = TestTable::<S>::new(&mem, S::MIN_LEVELS)?;
 
         table.map(G1, 3 * G1, size)?;
 
@@ -77,17 +77,17 @@ pub fn one_bit_is_taken<C: Case>() -> Result {
 
         let dirty = table.word(G1)?;
 
-        check_eq!(dirty, clean | C::HARDWARE.accessed | C::HARDWARE.dirty);
+        check_eq!(dirty, S::written(clean));
         table.harvest(G1, size, true)?;
-        check_eq!(table.word(G1)?, dirty & !C::HARDWARE.dirty);
+        check_eq!(table.word(G1)?, S::cleaned(dirty));
     }
     Ok(())
 }
 
 /// Reads, and writes that are refused, leave no trace in the report.
-pub fn reads_are_not_reported<C: Case>() -> Result {
+pub fn reads_are_not_reported<S: Spec>() -> Result {
     let mem = TestMem::new();
-    let table = TestTable::<C>::new(&mem, C::MIN_LEVELS)?;
+    let table = TestTable::<S>::new(&mem, S::MIN_LEVELS)?;
     let mut gather = TestGather::new(&mem);
 
     table.map(0, 0, 4 * K4)?;
@@ -101,10 +101,10 @@ pub fn reads_are_not_reported<C: Case>() -> Result {
 }
 
 /// A look without clearing reports the same, changes no bit and asks for no flush.
-pub fn no_clear_changes_nothing<C: Case>() -> Result {
+pub fn no_clear_changes_nothing<S: Spec>() -> Result {
     for size in [K4, M2, G1] {
         let mem = TestMem::new();
-        let table = TestTable::<C>::new(&mem, C::MIN_LEVELS)?;
+        let table = TestTable::<S>::new(&mem, S::MIN_LEVELS)?;
 
         table.map(0, 0, 2 * size)?;
         table.access(size, true)?;
@@ -126,10 +126,10 @@ pub fn no_clear_changes_nothing<C: Case>() -> Result {
 }
 
 /// A query inside a dirty leaf reports just its own part, and the leaf stays dirty for the others.
-pub fn query_inside_a_leaf<C: Case>() -> Result {
+pub fn query_inside_a_leaf<S: Spec>() -> Result {
     for size in [M2, G1] {
         let mem = TestMem::new();
-        let table = TestTable::<C>::new(&mem, C::MIN_LEVELS)?;
+        let table = TestTable::<S>::new(&mem, S::MIN_LEVELS)?;
         let iova = 6 * G1;
         let parts = [
             (0, size / 2),
@@ -159,10 +159,10 @@ pub fn query_inside_a_leaf<C: Case>() -> Result {
 }
 
 /// A query that cuts two leaves and holds whole ones between them makes only these clean.
-pub fn query_across_leaves<C: Case>() -> Result {
+pub fn query_across_leaves<S: Spec>() -> Result {
     for size in [K4, M2, G1] {
         let mem = TestMem::new();
-        let table = TestTable::<C>::new(&mem, C::MIN_LEVELS)?;
+        let table = TestTable::<S>::new(&mem, S::MIN_LEVELS)?;
         let iova = 6 * G1;
 
         table.map(iova, 0, 4 * size)?;
@@ -189,10 +189,10 @@ pub fn query_across_leaves<C: Case>() -> Result {
 }
 
 /// Dirty pages beside the query, in the same cache line too, are neither reported nor touched.
-pub fn neighbours_are_untouched<C: Case>() -> Result {
+pub fn neighbours_are_untouched<S: Spec>() -> Result {
     for size in [K4, M2] {
         let mem = TestMem::new();
-        let table = TestTable::<C>::new(&mem, C::MIN_LEVELS)?;
+        let table = TestTable::<S>::new(&mem, S::MIN_LEVELS)?;
 
         table.map(0, 0, 18 * size)?;
         for first in 0..18 {
@@ -205,7 +205,7 @@ pub fn neighbours_are_untouched<C: Case>() -> Result {
 
                 check!(table.harvest(query.0, count * size, true)?.is(&[query]));
                 for leaf in 0..18 {
-                    let dirty = table.word(leaf * size)? & C::HARDWARE.dirty != 0;
+                    let dirty = S::is_dirty(table.word(leaf * size)?);
 
                     check_eq!(dirty, leaf < first || leaf >= first + count);
                 }
@@ -217,9 +217,9 @@ pub fn neighbours_are_untouched<C: Case>() -> Result {
 
 /// Dirty pages on both sides of leaves of 2 MiB, 1 GiB and 2 MiB stay what they are, and dirty, when
 /// these are mapped and unmapped, written to or not.
-pub fn pages_beside_large_leaves<C: Case>() -> Result {
+pub fn pages_beside_large_leaves<S: Spec>() -> Result {
     let mem = TestMem::new();
-    let table = TestTable::<C>::new(&mem, C::MIN_LEVELS)?;
+    let table = TestTable::<S>::new(&mem, S::MIN_LEVELS)?;
     let (first, end) = (G1 - M2, 2 * G1 + M2);
     let pages = [first - K4, end];
 
@@ -241,7 +241,7 @@ pub fn pages_beside_large_leaves<C: Case>() -> Result {
         check_eq!(table.unmap(first, end - first), end - first);
         for page in pages {
             check!(table.translate(page) == Some(7 * K4));
-            check!(table.word(page)? & C::HARDWARE.dirty != 0);
+            check!(S::is_dirty(table.word(page)?));
         }
         check_eq!(mem.live(), live);
     }
@@ -254,9 +254,9 @@ pub fn pages_beside_large_leaves<C: Case>() -> Result {
 }
 
 /// What is dirty in a row is one run, over lines, tables and sizes; a clean page splits it.
-pub fn runs_are_joined<C: Case>() -> Result {
+pub fn runs_are_joined<S: Spec>() -> Result {
     let mem = TestMem::new();
-    let table = TestTable::<C>::new(&mem, C::MIN_LEVELS)?;
+    let table = TestTable::<S>::new(&mem, S::MIN_LEVELS)?;
     // 4 KiB pages up to 1 GiB, a leaf of 1 GiB, one of 2 MiB, 4 KiB again.
     let first = G1 - 20 * K4;
     let end = 2 * G1 + M2 + 20 * K4;
@@ -284,10 +284,10 @@ pub fn runs_are_joined<C: Case>() -> Result {
 }
 
 /// One dirty page is found wherever it is in its table, and nothing else is.
-pub fn every_position_in_a_line<C: Case>() -> Result {
+pub fn every_position_in_a_line<S: Spec>() -> Result {
     for size in [K4, M2] {
         let mem = TestMem::new();
-        let table = TestTable::<C>::new(&mem, C::MIN_LEVELS)?;
+        let table = TestTable::<S>::new(&mem, S::MIN_LEVELS)?;
         // Not aligned to each other, so that no larger leaf is made of them.
         table.map(4 * G1, K4.max(size), 512 * size)?;
         // At level 0 everywhere, above it once in each place of a line.
@@ -307,9 +307,9 @@ pub fn every_position_in_a_line<C: Case>() -> Result {
 }
 
 /// Holes of every kind are passed: empty entries, empty tables, the rest of the aperture.
-pub fn holes_are_passed<C: Case>() -> Result {
+pub fn holes_are_passed<S: Spec>() -> Result {
     let mem = TestMem::new();
-    let table = TestTable::<C>::new(&mem, C::MAX_LEVELS)?;
+    let table = TestTable::<S>::new(&mem, S::MAX_LEVELS)?;
     let last = table.table.aperture_last();
     let pages = [
         0,
@@ -341,14 +341,14 @@ pub fn holes_are_passed<C: Case>() -> Result {
 }
 
 /// Without coherent walks there is no dirty tracking.
-pub fn refused_if_incoherent<C: Case>() -> Result {
+pub fn refused_if_incoherent<S: Spec>() -> Result {
     let mem = TestMem::new();
-    let mut config = TestTable::<C>::config(C::MIN_LEVELS);
+    let mut config = TestTable::<S>::config(S::MIN_LEVELS);
 
-    check!(TestTable::<C>::with(&mem, config)?.table.can_track_dirty());
+    check!(TestTable::<S>::with(&mem, config)?.table.can_track_dirty());
     config.coherent = false;
 
-    let table = TestTable::<C>::with(&mem, config)?;
+    let table = TestTable::<S>::with(&mem, config)?;
 
     check!(!table.table.can_track_dirty());
     check!(table.harvest(0, M2, true).err() == Some(EOPNOTSUPP));

@@ -9,14 +9,26 @@ use super::{
         Level,
         Prot, //
     },
-    cases::{
-        Case,
-        PHYS, //
+    spec::{
+        mask,
+        Spec,
+        Word, //
     }, //
 };
 use kernel::error::Result;
 
-/// The levels of the sizes that [`Case::LEAVES`] lists.
+/// The permissions that can be asked for.
+const PROTS: [Prot; 4] = [
+    Prot::READ,
+    Prot::WRITE,
+    Prot::READ.with(Prot::WRITE),
+    Prot::READ.with(Prot::WRITE).with(Prot::SNOOP),
+];
+
+/// An address with as many bits as a leaf of 1 GiB can have in an entry of any format.
+const PHYS: u64 = 0x5555_4000_0000;
+
+/// The levels of leaves of 4 KiB, 2 MiB and 1 GiB.
 fn levels() -> Result<[(Level, u32); 3]> {
     Ok([
         (Level::top_of(1)?, 12),
@@ -25,73 +37,149 @@ fn levels() -> Result<[(Level, u32); 3]> {
     ])
 }
 
-/// Each permission at each size is the word that the specification has for it, and reads back. One
-/// that is made as if it had been used has the bits that the hardware would set.
-pub fn leaf_words<C: Case>() -> Result {
-    for (prot, words) in C::LEAVES {
-        let attrs = C::F::attrs(*prot)?;
-        let used = C::F::attrs(*prot | Prot::USED)?;
-        let preset = match (C::HAS_USED, prot.contains(Prot::WRITE)) {
-            (false, _) => 0,
-            (true, false) => C::HARDWARE.accessed,
-            (true, true) => C::HARDWARE.accessed | C::HARDWARE.dirty,
-        };
+/// The address [`PHYS`], and the last that a leaf of 1 GiB can have.
+fn addresses<S: Spec>() -> [u64; 2] {
+    [PHYS, mask(S::OUTPUT_LG2) & !mask(30)]
+}
 
-        for ((level, lg2), word) in levels()?.into_iter().zip(words) {
-            check_eq!(C::F::leaf(PHYS, lg2, level, attrs), *word);
-            check_eq!(C::F::leaf(PHYS, lg2, level, used), *word | preset);
-            check!(C::F::decode(*word, level) == Entry::Leaf { phys: PHYS, lg2 });
+/// Each permission at each size is a word that the specification reads as such, with no bit of
+/// another meaning, and that reads back. One that is made as if it had been used has the bits that
+/// the hardware would change.
+pub fn leaf_words<S: Spec>() -> Result {
+    for (prot, phys) in PROTS.into_iter().zip(addresses::<S>().into_iter().cycle()) {
+        let attrs = S::F::attrs(prot)?;
+        let used = S::F::attrs(prot | Prot::USED)?;
+
+        for (level, lg2) in levels()? {
+            let word = S::F::leaf(phys, lg2, level, attrs);
+            let used_word = match (S::HAS_USED, prot.contains(Prot::WRITE)) {
+                (false, _) => word,
+                (true, false) => word | S::ACCESSED,
+                (true, true) => S::written(word),
+            };
+            let said = S::prot(prot).map(|prot| Word::Leaf { phys, lg2, prot });
+
+            check!(S::read(word, level.number().into()).ok() == said);
+            check_eq!(S::F::leaf(phys, lg2, level, used), used_word);
+            check!(S::F::decode(word, level) == Entry::Leaf { phys, lg2 });
         }
     }
     Ok(())
 }
 
-/// A link to a table is the word that the specification has for it, and reads back.
-pub fn table_word<C: Case>() -> Result {
-    for levels in 2..=C::F::MAX_LEVELS {
+/// A link to a table is a word that the specification reads as such, and reads back.
+pub fn table_word<S: Spec>() -> Result {
+    for levels in 2..=S::LEVELS.1 {
         let level = Level::top_of(levels)?;
-        let word = C::TABLE + u64::from(levels - 2) * C::TABLE_STEP;
 
-        check_eq!(C::F::table(PHYS, level), word);
-        check!(C::F::decode(word, level) == Entry::Table(PHYS));
-        check!(C::F::decode(0, level) == Entry::Empty);
-        // The accessed bit changes nothing.
-        let used = word | C::HARDWARE.accessed;
+        for phys in addresses::<S>() {
+            let word = S::F::table(phys, level);
+            // The accessed bit changes nothing.
+            let used = word | S::ACCESSED_LINK;
 
-        check!(C::F::decode(used, level) == Entry::Table(PHYS));
-        check!(!C::F::is_quiet(word, 0, level));
-        check!(!C::F::is_quiet(used, used, level));
+            check!(S::read(word, level.number().into()) == Ok(Word::Table(phys)));
+            check!(S::F::decode(word, level) == Entry::Table(phys));
+            check!(S::F::decode(used, level) == Entry::Table(phys));
+            check_eq!(S::F::dirt(word) & S::F::DIRTY, 0);
+            check!(!S::F::has_no_table(word, 0, level));
+            check!(!S::F::has_no_table(used, used, level));
+        }
+        check!(S::F::decode(0, level) == Entry::Empty);
     }
-    check!(C::F::decode(0, Level::LEAF) == Entry::Empty);
+    check!(S::F::decode(0, Level::LEAF) == Entry::Empty);
     Ok(())
 }
 
-/// What the hardware sets in a leaf changes neither its kind nor its address, and a dirty leaf is
-/// never passed by.
-pub fn leaves_survive_hardware_bits<C: Case>() -> Result {
-    let (accessed, dirty) = (C::HARDWARE.accessed, C::HARDWARE.dirty);
+/// The limits of the format are those of the specification.
+pub fn limits<S: Spec>() -> Result {
+    check_eq!(S::F::MIN_LEVELS, S::LEVELS.0);
+    check_eq!(S::F::MAX_LEVELS, S::LEVELS.1);
+    check_eq!(S::F::OUTPUT_LG2, S::OUTPUT_LG2);
+    check_eq!(S::F::TOP_LG2, S::TOP_LG2);
+    check_eq!(S::F::GROWS, S::GROWS);
+    check_eq!(S::F::SIGN_EXTENDS, S::SIGNED);
+    check_eq!(
+        S::F::PAGE_SIZES,
+        S::SIZES.iter().fold(0u64, |sizes, lg2| sizes | 1 << lg2)
+    );
+    for levels in S::LEVELS.0..=S::LEVELS.1 {
+        check_eq!(S::F::input_lg2(levels), S::lower_lg2(levels));
+    }
+    Ok(())
+}
 
-    check_eq!(C::F::DIRTY, dirty);
-    for (prot, _) in C::LEAVES {
+/// What the hardware changes in a leaf changes neither its kind nor its address, dirty leaves are
+/// told from clean ones, and neither is taken for a table.
+pub fn leaves_survive_hardware_bits<S: Spec>() -> Result {
+    for prot in PROTS {
         for (level, lg2) in levels()? {
-            let clean = C::F::leaf(PHYS, lg2, level, C::F::attrs(*prot)?);
+            let clean = S::F::leaf(PHYS, lg2, level, S::F::attrs(prot)?);
+            let read = clean | S::ACCESSED;
+            let written = S::written(clean);
 
-            check_eq!(clean & (accessed | dirty), 0);
-            for set in [accessed, dirty, accessed | dirty] {
-                let word = clean | set;
-
-                check!(C::F::decode(word, level) == Entry::Leaf { phys: PHYS, lg2 });
-                check_eq!(C::F::is_quiet(word, clean, level), set & dirty == 0);
+            check_eq!(clean & S::ACCESSED, 0);
+            for (word, is_dirty) in [(clean, false), (read, false), (written, true)] {
+                // The hardware writes through no other leaf.
+                if is_dirty && !prot.contains(Prot::WRITE) {
+                    continue;
+                }
+                check!(S::F::decode(word, level) == Entry::Leaf { phys: PHYS, lg2 });
+                check_eq!(S::is_dirty(word), is_dirty);
+                check_eq!(S::F::dirt(word) & S::F::DIRTY != 0, is_dirty);
+                check!(S::F::has_no_table(word, word, level));
+                check_eq!(word & S::F::WRITABLE != 0, prot.contains(Prot::WRITE));
+                if is_dirty {
+                    check_eq!(S::F::clean(word), S::cleaned(word));
+                    check_eq!(S::F::mark(read), word);
+                }
             }
-            check!(C::F::is_quiet(clean, clean, level));
+        }
+    }
+    // What is in limbo looks like the address of a table: see `walks.rs`.
+    for bits in [1 << 51, 1 << 52, u64::MAX] {
+        check_eq!(S::F::dirt(bits & !0xfff) & S::F::DIRTY, 0);
+        for (level, _) in levels()? {
+            check!(S::F::decode(bits & !0xfff, level) == Entry::Empty);
+        }
+    }
+    Ok(())
+}
+
+/// A leaf that devices use may be made clean and dirty, and may get more permissions. It may not go
+/// elsewhere, lose a permission, or vanish; and it may be split only where the specification allows
+/// that.
+pub fn live_changes<S: Spec>() -> Result {
+    for (level, lg2) in levels()? {
+        let may = |old, new| S::F::may_replace_live(old, new, level);
+        let leaf =
+            |phys, prot| -> Result<u64> { Ok(S::F::leaf(phys, lg2, level, S::F::attrs(prot)?)) };
+        let both = Prot::READ | Prot::WRITE;
+        let clean = leaf(PHYS, both)?;
+        let (read_only, elsewhere) = (leaf(PHYS, Prot::READ)?, leaf(PHYS + (1 << 30), both)?);
+        let dirty = S::written(clean);
+
+        check!(may(dirty, S::cleaned(dirty)) && may(clean, dirty));
+        check!(may(clean, clean | S::ACCESSED));
+        check!(may(read_only, clean) && !may(clean, read_only));
+        check!(!may(dirty, read_only));
+        check!(!may(clean, elsewhere) && !may(dirty, elsewhere));
+        check!(!may(clean, 0) && !may(0, clean));
+        if level > Level::LEAF {
+            let table = S::F::table(PHYS, level);
+
+            check_eq!(may(clean, table), S::SPLITS_LIVE);
+            check_eq!(may(table, clean), S::SPLITS_LIVE);
+            check!(may(table, table | S::ACCESSED_LINK));
+            check!(!may(table, S::F::table(PHYS + 4096, level)));
+            check!(!may(table, 0) && !may(0, table));
         }
     }
     Ok(())
 }
 
 /// A leaf that allows nothing does not exist.
-pub fn empty_prot_is_refused<C: Case>() -> Result {
-    check!(C::F::attrs(Prot::NONE).is_err());
-    check!(C::F::attrs(Prot::SNOOP).is_err());
+pub fn empty_prot_is_refused<S: Spec>() -> Result {
+    check!(S::F::attrs(Prot::NONE).is_err());
+    check!(S::F::attrs(Prot::SNOOP).is_err());
     Ok(())
 }

@@ -8,10 +8,16 @@ use super::{
     super::{
         Iova,
         PhysAddr,
+        Prot,
         TableMem,
         Top, //
     },
-    memory::TestMem, //
+    memory::TestMem,
+    spec::{
+        mask,
+        Spec,
+        Word, //
+    }, //
 };
 use kernel::{
     error::{
@@ -25,32 +31,6 @@ use kernel::{
     }, //
 };
 
-/// What the hardware makes of the bits of an entry.
-pub struct Hardware {
-    /// An entry with any of these is present.
-    pub present: u64,
-    /// All of these must be set on the whole way for a read.
-    pub read: u64,
-    /// All of these must be set on the whole way for a write.
-    pub write: u64,
-    /// Set in each entry that is used.
-    pub accessed: u64,
-    /// Set in a leaf that is written through.
-    pub dirty: u64,
-    /// Must be clear in an entry that links a table, beside the page-size bit.
-    pub table_reserved: u64,
-    /// Whether bits 11:9 name the level of what an entry points to; else bit 7 marks large leaves.
-    pub next_level: bool,
-}
-
-/// What an entry points to.
-enum Target {
-    /// A table of the level below.
-    Table,
-    /// A page with so many address bits.
-    Page(u32),
-}
-
 /// A leaf as the walk found it.
 pub struct Found {
     /// The word of the entry.
@@ -63,124 +43,84 @@ pub struct Found {
     pub lg2: u32,
 }
 
-impl Hardware {
-    /// What a present entry of `level` points to.
-    fn target(&self, word: u64, level: u32) -> Result<Target> {
-        let shift = 12 + 9 * level;
+/// The address of the entry with that number in the table at `table`.
+fn entry(mem: &TestMem, table: PhysAddr, index: u64) -> *mut u64 {
+    // SAFETY: The caller has the address from an entry or from the top, so it is a table's.
+    let base = unsafe { (&mem).virt(table) }.as_ptr().cast::<u64>();
 
-        if self.next_level {
-            return match (word >> 9) & 0x7 {
-                0 if level < 5 => Ok(Target::Page(shift)),
-                7 if level < 5 => {
-                    let lg2 = 13 + (word >> 12).trailing_ones();
+    // CAST: A number of entries fits any width.
+    base.wrapping_add(index as usize)
+}
 
-                    // The size belongs to this level, and there is none of 512 GiB.
-                    if lg2 <= shift || lg2 >= shift + 9 || lg2 == 39 {
-                        return Err(EIO);
-                    }
-                    Ok(Target::Page(lg2))
-                }
-                next if level > 0 && next == u64::from(level) => Ok(Target::Table),
-                _ => Err(EIO),
-            };
-        }
+/// Walks for `iova`. For an access, a write or not, sets A on the way and makes the leaf dirty.
+fn walk<S: Spec>(mem: &TestMem, top: Top, iova: Iova, mark: Option<bool>) -> Result<Found> {
+    let mut table = top.phys;
 
-        let leaf = level == 0 || word & 1 << 7 != 0;
+    for level in (0..u32::from(top.levels)).rev() {
+        let is_top = level + 1 == u32::from(top.levels);
+        let index = iova >> S::item_lg2(level) & mask(if is_top { S::TOP_LG2 } else { 9 });
+        let entry = entry(mem, table, index);
+        // SAFETY: A word of a table; all access to it is atomic.
+        let word = unsafe { Atomic::from_ptr(entry) };
 
-        if leaf && level > 2 || !leaf && word & self.table_reserved != 0 {
-            return Err(EIO);
-        }
-        Ok(if leaf {
-            Target::Page(shift)
-        } else {
-            Target::Table
-        })
-    }
-
-    /// The address of the entry for `iova` in the table at `table`.
-    fn entry(&self, mem: &TestMem, table: PhysAddr, iova: Iova, shift: u32) -> *mut u64 {
-        let index = (iova >> shift) & 0x1ff;
-
-        // SAFETY: The caller has the address from an entry or from the top, so it is a table's.
-        let base = unsafe { (&mem).virt(table) }.as_ptr().cast::<u64>();
-
-        base.wrapping_add(index as usize)
-    }
-
-    /// Walks for `iova`, setting A on the way and D in the leaf for a write.
-    fn walk(&self, mem: &TestMem, top: Top, iova: Iova, mark: Option<bool>) -> Result<Found> {
-        let mut table = top.phys;
-        let mut allowed = u64::MAX;
-
-        for level in (0..u32::from(top.levels)).rev() {
-            let shift = 12 + 9 * level;
-            let entry = self.entry(mem, table, iova, shift);
-            // SAFETY: A word of a table; all access to it is atomic.
-            let word = unsafe { Atomic::from_ptr(entry) };
-
-            loop {
-                let old = word.load(Relaxed);
-                let rights = allowed & old;
-
-                if old & self.present == 0 {
-                    return Err(ENOENT);
-                }
-
-                let target = self.target(old, level)?;
-                let mut new = old;
-
-                if let Some(write) = mark {
-                    let needed = if write { self.write } else { self.read };
-
-                    if rights & needed != needed {
+        loop {
+            let old = word.load(Relaxed);
+            let read = S::read(old, level).map_err(|_| EIO)?;
+            let new = match (&read, mark) {
+                (Word::Empty, _) => return Err(ENOENT),
+                (_, None) => old,
+                (Word::Table(_), _) => old | S::ACCESSED_LINK,
+                (Word::Leaf { prot, .. }, Some(write)) => {
+                    if !prot.contains(if write { Prot::WRITE } else { Prot::READ }) {
                         return Err(EACCES);
                     }
-                    new |= self.accessed;
-                    if write && matches!(target, Target::Page(_)) {
-                        new |= self.dirty;
+                    if write {
+                        S::written(old)
+                    } else {
+                        old | S::ACCESSED
                     }
                 }
-                // The word may have changed since it was read: then it is looked at anew.
-                if new != old && word.cmpxchg(old, new, Full).is_err() {
-                    continue;
-                }
+            };
 
-                let address = old & 0x000f_ffff_ffff_f000;
-
-                if let Target::Page(lg2) = target {
+            // The word may have changed since it was read: then it is looked at anew.
+            if new != old && word.cmpxchg(old, new, Full).is_err() {
+                continue;
+            }
+            match read {
+                Word::Leaf { phys, lg2, .. } => {
                     return Ok(Found {
                         word: old,
                         entry,
-                        phys: address & !((1 << lg2) - 1),
+                        phys,
                         lg2,
                     });
                 }
-                allowed = rights;
-                table = address;
-                break;
+                Word::Table(phys) => table = phys,
+                Word::Empty => return Err(ENOENT),
             }
+            break;
         }
-        Err(EIO)
     }
+    Err(EIO)
+}
 
-    /// Finds the leaf for `iova` and changes nothing.
-    ///
-    /// # Errors
-    ///
-    /// `ENOENT` if there is none, `EIO` if a reserved bit is set on the way.
-    pub fn find(&self, mem: &TestMem, top: Top, iova: Iova) -> Result<Found> {
-        self.walk(mem, top, iova, None)
-    }
+/// Finds the leaf for `iova` and changes nothing.
+///
+/// # Errors
+///
+/// `ENOENT` if there is none, `EIO` if an entry on the way is none that the specification has.
+pub fn find<S: Spec>(mem: &TestMem, top: Top, iova: Iova) -> Result<Found> {
+    walk::<S>(mem, top, iova, None)
+}
 
-    /// Reads or writes `iova`, and returns the address that the access comes to.
-    ///
-    /// # Errors
-    ///
-    /// `ENOENT` if nothing is mapped, `EACCES` if the access is not allowed, `EIO` if a reserved
-    /// bit is set.
-    pub fn access(&self, mem: &TestMem, top: Top, iova: Iova, write: bool) -> Result<PhysAddr> {
-        let found = self.walk(mem, top, iova, Some(write))?;
+/// Reads or writes `iova`, and returns the address that the access comes to.
+///
+/// # Errors
+///
+/// `ENOENT` if nothing is mapped, `EACCES` if the access is not allowed, `EIO` if an entry on the
+/// way is none that the specification has.
+pub fn access<S: Spec>(mem: &TestMem, top: Top, iova: Iova, write: bool) -> Result<PhysAddr> {
+    let found = walk::<S>(mem, top, iova, Some(write))?;
 
-        Ok(found.phys | (iova & ((1 << found.lg2) - 1)))
-    }
+    Ok(found.phys | (iova & mask(found.lg2)))
 }

@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The tests as KUnit suites: a line for each format.
+//! The tests as KUnit suites, one for each format.
 
 use kernel::prelude::*;
 
 macro_rules! suite {
-    ($suite:ident, $case:ident; $($file:ident::$test:ident)*) => {
+    ($suite:ident, $spec:ident; $($file:ident::$test:ident)*) => {
         #[kunit_tests($suite)]
         mod $suite {
             use kernel::{
@@ -16,13 +16,19 @@ macro_rules! suite {
             $(
                 #[test]
                 fn $test() -> Result {
-                    tests::$file::$test::<tests::cases::$case>()
+                    tests::$file::$test::<tests::spec::$spec>()
                 }
             )*
         }
     };
 }
 
-kernel::iommu_pt_for_each_test!(suite, rust_iommu_pt_vtdss, VtdSs);
-kernel::iommu_pt_for_each_test!(suite, rust_iommu_pt_x86_64, X86_64);
-kernel::iommu_pt_for_each_test!(suite, rust_iommu_pt_amdv1, AmdV1);
+macro_rules! suites {
+    ($($name:ident: $spec:ident,)* ; $($other:ident: $other_spec:ident,)*) => {
+        kernel::macros::paste! {
+            $(kernel::iommu_pt_for_each_test!(suite, [<rust_iommu_pt_ $name>], $spec);)*
+        }
+    };
+}
+
+kernel::iommu_pt_for_each_format!(suites);

@@ -21,7 +21,11 @@ use super::{
         Top,
         Walks, //
     },
-    Case, //
+    hardware::{
+        access,
+        find, //
+    },
+    Spec, //
 };
 use core::ptr::NonNull;
 use kernel::{
@@ -50,8 +54,12 @@ pub struct TestMem {
     flushed: Atomic<u64>,
 }
 
-/// The address bits that an entry has room for.
-const ADDRESS: u64 = 0x000f_ffff_ffff_f000;
+/// The address bits that an entry of any format has room for.
+const ADDRESS: u64 = 0x0000_7fff_ffff_f000;
+
+/// The tables of a top that has four of them.
+#[repr(C, align(16384))]
+struct FourTables([Table; 4]);
 
 impl TestMem {
     /// Memory that never fails.
@@ -76,9 +84,30 @@ impl TestMem {
     }
 
     /// Moves all tables to where the hardware's addresses have those of `bits` that are above what
-    /// an entry has room for.
+    /// an entry of any format has room for.
     pub fn move_away(&self, bits: u64) {
         self.far.store(bits & !(ADDRESS | 0xfff), Relaxed);
+    }
+
+    /// Takes one of the allocations that may succeed.
+    fn take(&self) -> Result {
+        let left = self.left.load(Relaxed);
+
+        if left == 0 {
+            return Err(ENOMEM);
+        }
+        if left != u64::MAX {
+            self.left.store(left - 1, Relaxed);
+        }
+        Ok(())
+    }
+
+    /// Takes note of a table, or of a top of several, that was allocated.
+    fn given(&self, table: NonNull<Table>) -> NonNull<Table> {
+        self.high
+            .store(table.as_ptr() as usize as u64 & !ADDRESS, Relaxed);
+        self.live.fetch_add(1u64, Relaxed);
+        table
     }
 
     /// The number of bytes that were flushed for hardware that does not snoop.
@@ -100,24 +129,14 @@ unsafe impl TableMem for &TestMem {
     type Flags = ();
 
     fn alloc(&self, _flags: ()) -> Result<NonNull<Table>> {
-        let left = self.left.load(Relaxed);
-
-        if left == 0 {
-            return Err(ENOMEM);
-        }
-        if left != u64::MAX {
-            self.left.store(left - 1, Relaxed);
-        }
+        self.take()?;
 
         let table = KBox::into_raw(KBox::<Table>::new_uninit(GFP_KERNEL)?).cast::<Table>();
         let table = NonNull::new(table).ok_or(ENOMEM)?;
 
         // SAFETY: The box has room for one table, and all zeroes is a valid one.
         unsafe { table.as_ptr().write_bytes(0, 1) }
-        self.high
-            .store(table.as_ptr() as usize as u64 & !ADDRESS, Relaxed);
-        self.live.fetch_add(1u64, Relaxed);
-        Ok(table)
+        Ok(self.given(table))
     }
 
     unsafe fn free(&self, table: NonNull<Table>) {
@@ -139,6 +158,26 @@ unsafe impl TableMem for &TestMem {
 
         // SAFETY: By the contract of the function, the address of a box.
         unsafe { NonNull::new_unchecked(table) }
+    }
+
+    fn alloc_top(&self, lg2: u32, _flags: ()) -> Result<NonNull<Table>> {
+        if lg2 != 2 {
+            return Err(EOPNOTSUPP);
+        }
+        self.take()?;
+
+        let top = KBox::into_raw(KBox::<FourTables>::new_uninit(GFP_KERNEL)?).cast::<FourTables>();
+        let top = NonNull::new(top).ok_or(ENOMEM)?;
+
+        // SAFETY: The box has room for four tables, and all zeroes are valid ones.
+        unsafe { top.as_ptr().write_bytes(0, 1) }
+        Ok(self.given(top.cast()))
+    }
+
+    unsafe fn free_top(&self, top: NonNull<Table>, _lg2: u32) {
+        self.live.fetch_sub(1u64, Relaxed);
+        // SAFETY: The pointer came from `into_raw()` in `alloc_top()`.
+        drop(unsafe { KBox::from_raw(top.cast::<FourTables>().as_ptr()) });
     }
 
     unsafe fn flush(&self, _start: NonNull<u8>, bytes: usize) {
@@ -323,14 +362,14 @@ impl DirtySink for TestSink {
     }
 }
 
-/// A page table of a case in a test's memory, with simple calls.
-pub struct TestTable<'m, C: Case> {
+/// A page table in a test's memory, with simple calls.
+pub struct TestTable<'m, S: Spec> {
     /// The page table.
-    pub table: PageTable<C::F, &'m TestMem>,
+    pub table: PageTable<S::F, &'m TestMem>,
     mem: &'m TestMem,
 }
 
-impl<'m, C: Case> TestTable<'m, C> {
+impl<'m, S: Spec> TestTable<'m, S> {
     /// A page table with `levels` levels for the hardware of [`TestTable::config`].
     pub fn new(mem: &'m TestMem, levels: u8) -> Result<Self> {
         Self::with(mem, Self::config(levels))
@@ -433,22 +472,18 @@ impl<'m, C: Case> TestTable<'m, C> {
 
     /// The word of the leaf that the hardware would use for `iova`.
     pub fn word(&self, iova: Iova) -> Result<u64> {
-        C::HARDWARE
-            .find(self.mem, self.table.top(), iova)
-            .map(|found| found.word)
+        find::<S>(self.mem, self.table.top(), iova).map(|found| found.word)
     }
 
     /// Binary logarithm of the size of the leaf that the hardware would use for `iova`.
     pub fn leaf_lg2(&self, iova: Iova) -> Result<u32> {
-        C::HARDWARE
-            .find(self.mem, self.table.top(), iova)
-            .map(|found| found.lg2)
+        find::<S>(self.mem, self.table.top(), iova).map(|found| found.lg2)
     }
 
     /// Puts `word` in the place of the leaf that the hardware would use for `iova`, as code that
     /// has no business there.
     pub fn spoil(&self, iova: Iova, word: u64) -> Result {
-        let found = C::HARDWARE.find(self.mem, self.table.top(), iova)?;
+        let found = find::<S>(self.mem, self.table.top(), iova)?;
 
         // SAFETY: The entry is one of a table of this memory, which lives as long as `self`, and its
         // words are accessed as atomics.
@@ -458,6 +493,6 @@ impl<'m, C: Case> TestTable<'m, C> {
 
     /// Reads or writes `iova` as a device would; returns the address that it came to.
     pub fn access(&self, iova: Iova, write: bool) -> Result<PhysAddr> {
-        C::HARDWARE.access(self.mem, self.table.top(), iova, write)
+        access::<S>(self.mem, self.table.top(), iova, write)
     }
 }

@@ -3,14 +3,13 @@
 //! Tests of the page tables that need no hardware: one suite for each format, the same tests in
 //! each.
 //!
-//! The tests are functions that are generic over a [`Case`], a format with what the specification
-//! says about it. They report a failure as an error, after saying where: they run under KUnit,
+//! The tests are functions that are generic over a [`Spec`], what the specification says about a
+//! format. They report a failure as an error, after saying where: they run under KUnit,
 //! where a panic would stop the machine, and in user space.
 
 #[macro_use]
 mod check;
 
-pub mod cases;
 pub mod contiguous;
 pub mod dirty;
 pub mod format;
@@ -21,14 +20,15 @@ pub mod memory;
 pub mod range;
 pub mod removal;
 pub mod shape;
+pub mod spec;
 pub mod top;
 pub mod writable;
 
-pub use cases::Case;
 pub use check::{
     failed,
     Number, //
 };
+pub use spec::Spec;
 
 /// Calls the macro `$stamp` with the arguments given and the list of all tests.
 #[doc(hidden)]
@@ -39,7 +39,9 @@ macro_rules! iommu_pt_for_each_test {
             $($args)*;
             format::leaf_words
             format::table_word
+            format::limits
             format::leaves_survive_hardware_bits
+            format::live_changes
             format::empty_prot_is_refused
             shape::config_is_checked
             shape::every_level_count
@@ -96,12 +98,12 @@ macro_rules! iommu_pt_for_each_test {
             contiguous::rows_are_joined
             contiguous::overmap_of_a_row
             contiguous::replaces_empty_tables
-            contiguous::foreign_next_levels
+            contiguous::what_is_no_link
             top::grows_when_needed
             top::nothing_is_beyond_the_top
             top::a_leaf_above_the_top
             top::out_of_memory_changes_nothing
-            top::somebody_was_faster
+            top::another_map_was_faster
             top::refused_by_the_hardware
             top::whole_address_space
             top::all_addresses_dirty

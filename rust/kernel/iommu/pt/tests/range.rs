@@ -13,7 +13,7 @@ use super::{
         TestMem,
         TestTable, //
     },
-    Case, //
+    Spec, //
 };
 use kernel::error::{
     code::*,
@@ -27,11 +27,11 @@ const G1: u64 = 1 << 30;
 const RW: Prot = Prot::READ.with(Prot::WRITE);
 
 /// A leaf of each size, in trees of each height, is found by us and by the hardware, and goes.
-pub fn every_leaf_size<C: Case>() -> Result {
-    for levels in C::MIN_LEVELS..=C::MAX_LEVELS {
+pub fn every_leaf_size<S: Spec>() -> Result {
+    for levels in S::MIN_LEVELS..=S::MAX_LEVELS {
         for lg2 in [12, 21, 30] {
             let mem = TestMem::new();
-            let table = TestTable::<C>::new(&mem, levels)?;
+            let table = TestTable::<S>::new(&mem, levels)?;
             let size = 1u64 << lg2;
             let last_leaf = table.table.aperture_last() + 1 - size;
 
@@ -60,9 +60,9 @@ pub fn every_leaf_size<C: Case>() -> Result {
 }
 
 /// One range with odd ends takes the largest leaves that fit, and no others.
-pub fn best_sizes<C: Case>() -> Result {
+pub fn best_sizes<S: Spec>() -> Result {
     let mem = TestMem::new();
-    let table = TestTable::<C>::new(&mem, C::MIN_LEVELS)?;
+    let table = TestTable::<S>::new(&mem, S::MIN_LEVELS)?;
     let first = G1 - M2 - K4;
     let end = 2 * G1 + M2 + K4;
 
@@ -81,7 +81,7 @@ pub fn best_sizes<C: Case>() -> Result {
     check_eq!(mem.live(), 0);
 
     // Sides that are aligned to each other in part only.
-    let table = TestTable::<C>::new(&mem, C::MIN_LEVELS)?;
+    let table = TestTable::<S>::new(&mem, S::MIN_LEVELS)?;
 
     table.map(G1, 5 * G1 + M2, G1)?;
     check_eq!(table.leaf_lg2(G1)?, 21);
@@ -91,7 +91,7 @@ pub fn best_sizes<C: Case>() -> Result {
 }
 
 /// Whatever sizes there are, each leaf of a run has the largest that fits where it is.
-pub fn runs_are_greedy<C: Case>() -> Result {
+pub fn runs_are_greedy<S: Spec>() -> Result {
     let mut random = 0x9e37_79b9_7f4a_7c15u64;
     let mut next = |bits: u32| {
         random ^= random << 13;
@@ -131,10 +131,10 @@ pub fn runs_are_greedy<C: Case>() -> Result {
 }
 
 /// Ranges that cross from table to table at every level.
-pub fn boundaries<C: Case>() -> Result {
-    let levels = C::MAX_LEVELS;
+pub fn boundaries<S: Spec>() -> Result {
+    let levels = S::MAX_LEVELS;
     let mem = TestMem::new();
-    let table = TestTable::<C>::new(&mem, levels)?;
+    let table = TestTable::<S>::new(&mem, levels)?;
 
     for level in 1..u32::from(levels) {
         let boundary = 1u64 << (12 + 9 * level);
@@ -157,10 +157,10 @@ pub fn boundaries<C: Case>() -> Result {
 }
 
 /// The first and the last page can be mapped, one beyond can't.
-pub fn ends_of_the_aperture<C: Case>() -> Result {
-    for levels in C::MIN_LEVELS..=C::MAX_LEVELS {
+pub fn ends_of_the_aperture<S: Spec>() -> Result {
+    for levels in S::MIN_LEVELS..=S::MAX_LEVELS {
         let mem = TestMem::new();
-        let table = TestTable::<C>::new(&mem, levels)?;
+        let table = TestTable::<S>::new(&mem, levels)?;
         let mut gather = TestGather::new(&mem);
         let last = table.table.aperture_last();
 
@@ -181,7 +181,7 @@ pub fn ends_of_the_aperture<C: Case>() -> Result {
         }
         check!(table.harvest(0, last + 1, true).is_ok());
 
-        let out = 1u64 << C::F::OUTPUT_LG2;
+        let out = 1u64 << S::F::OUTPUT_LG2;
         let (done, result) = table.try_map(G1, out - K4, 2 * K4, RW, &mut gather);
 
         check!(done == 0 && result == Err(ERANGE));
@@ -195,9 +195,9 @@ pub fn ends_of_the_aperture<C: Case>() -> Result {
 }
 
 /// What is not aligned, empty or allowed is refused, and changes nothing.
-pub fn bad_arguments<C: Case>() -> Result {
+pub fn bad_arguments<S: Spec>() -> Result {
     let mem = TestMem::new();
-    let table = TestTable::<C>::new(&mem, C::MIN_LEVELS)?;
+    let table = TestTable::<S>::new(&mem, S::MIN_LEVELS)?;
     let mut gather = TestGather::new(&mem);
     let bad = [
         (1, 0, K4),
@@ -209,7 +209,7 @@ pub fn bad_arguments<C: Case>() -> Result {
     ];
 
     // Without tables, and beside a page, where there is a shorter way.
-    for tables in [1, u64::from(C::MIN_LEVELS)] {
+    for tables in [1, u64::from(S::MIN_LEVELS)] {
         if tables > 1 {
             table.map(2 * K4, 0, K4)?;
         }
@@ -229,10 +229,10 @@ pub fn bad_arguments<C: Case>() -> Result {
 }
 
 /// A range that meets something mapped ends there, says how far it came, and spares what was.
-pub fn overmap_keeps_what_was<C: Case>() -> Result {
+pub fn overmap_keeps_what_was<S: Spec>() -> Result {
     for (size, taken) in [(K4, 5 * K4), (M2, 3 * M2), (G1, G1), (K4, 509 * K4)] {
         let mem = TestMem::new();
-        let table = TestTable::<C>::new(&mem, C::MIN_LEVELS)?;
+        let table = TestTable::<S>::new(&mem, S::MIN_LEVELS)?;
         let mut gather = TestGather::new(&mem);
 
         table.map(taken, 9 * G1, size)?;
@@ -256,11 +256,11 @@ pub fn overmap_keeps_what_was<C: Case>() -> Result {
     Ok(())
 }
 
-/// A word that maps nothing and is not empty either is none of ours: a map that would need a table
+/// This code does not write a word that maps nothing and is not 0: a map that would need a table
 /// there ends, and leaves it alone.
-pub fn a_foreign_word_ends_it<C: Case>() -> Result {
+pub fn a_foreign_word_ends_it<S: Spec>() -> Result {
     let mem = TestMem::new();
-    let table = TestTable::<C>::new(&mem, C::MIN_LEVELS)?;
+    let table = TestTable::<S>::new(&mem, S::MIN_LEVELS)?;
     let mut gather = TestGather::new(&mem);
 
     table.map(M2, 0, M2)?;
@@ -274,18 +274,27 @@ pub fn a_foreign_word_ends_it<C: Case>() -> Result {
     check!(table.translate(M2).is_none());
     // But for the one that the page before it needed.
     check_eq!(mem.live(), live + 1);
+
+    // In the place of a page: there is a shorter way to map one, which must see it too.
+    table.map(8 * M2, 0, 2 * K4)?;
+    table.spoil(8 * M2, 1 << 52)?;
+
+    let (done, result) = table.try_map(8 * M2, 0, K4, RW, &mut gather);
+
+    check!(done == 0 && result == Err(EIO));
+    check!(table.translate(8 * M2).is_none());
     Ok(())
 }
 
 /// However many tables there is memory for, what was mapped is reported exactly.
-pub fn out_of_memory_is_exact<C: Case>() -> Result {
-    let levels = C::MIN_LEVELS;
+pub fn out_of_memory_is_exact<S: Spec>() -> Result {
+    let levels = S::MIN_LEVELS;
     let first = G1 - 3 * M2 - K4;
     let len = 6 * M2;
 
     for tables in 0..32 {
         let mem = TestMem::new();
-        let table = TestTable::<C>::new(&mem, levels)?;
+        let table = TestTable::<S>::new(&mem, levels)?;
         let mut gather = TestGather::new(&mem);
 
         mem.fail_after(tables);
@@ -315,10 +324,10 @@ pub fn out_of_memory_is_exact<C: Case>() -> Result {
 }
 
 /// A range that begins inside a leaf unmaps nothing.
-pub fn unmap_inside_a_leaf<C: Case>() -> Result {
+pub fn unmap_inside_a_leaf<S: Spec>() -> Result {
     for size in [M2, G1] {
         let mem = TestMem::new();
-        let table = TestTable::<C>::new(&mem, C::MIN_LEVELS)?;
+        let table = TestTable::<S>::new(&mem, S::MIN_LEVELS)?;
 
         table.map(4 * G1, 2 * G1, size)?;
         table.map(4 * G1 + size, 0, K4)?;
@@ -333,10 +342,10 @@ pub fn unmap_inside_a_leaf<C: Case>() -> Result {
 }
 
 /// A range that ends inside a leaf unmaps all of the leaf, and the flush covers all of it.
-pub fn unmap_ends_inside_a_leaf<C: Case>() -> Result {
+pub fn unmap_ends_inside_a_leaf<S: Spec>() -> Result {
     for size in [M2, G1] {
         let mem = TestMem::new();
-        let table = TestTable::<C>::new(&mem, C::MIN_LEVELS)?;
+        let table = TestTable::<S>::new(&mem, S::MIN_LEVELS)?;
         let mut gather = TestGather::new(&mem);
 
         table.map(4 * G1 - K4, 2 * G1 - K4, K4 + size)?;
@@ -351,9 +360,9 @@ pub fn unmap_ends_inside_a_leaf<C: Case>() -> Result {
 }
 
 /// The first hole ends an unmap; what is behind it stays.
-pub fn unmap_stops_at_a_hole<C: Case>() -> Result {
+pub fn unmap_stops_at_a_hole<S: Spec>() -> Result {
     let mem = TestMem::new();
-    let table = TestTable::<C>::new(&mem, C::MIN_LEVELS)?;
+    let table = TestTable::<S>::new(&mem, S::MIN_LEVELS)?;
 
     table.map(0, 0, 3 * K4)?;
     table.map(5 * K4, 0, K4)?;
@@ -366,10 +375,10 @@ pub fn unmap_stops_at_a_hole<C: Case>() -> Result {
 }
 
 /// Tables go only when all of their addresses are unmapped, and are freed only after the flush.
-pub fn tables_wait_for_the_flush<C: Case>() -> Result {
-    let levels = C::MIN_LEVELS;
+pub fn tables_wait_for_the_flush<S: Spec>() -> Result {
+    let levels = S::MIN_LEVELS;
     let mem = TestMem::new();
-    let table = TestTable::<C>::new(&mem, levels)?;
+    let table = TestTable::<S>::new(&mem, levels)?;
     let mut gather = TestGather::new(&mem);
 
     // 4 KiB pages in two tables of level 0.
@@ -407,10 +416,10 @@ pub fn tables_wait_for_the_flush<C: Case>() -> Result {
 }
 
 /// A large leaf takes the place of tables that map nothing, and these wait for the flush.
-pub fn leaf_replaces_empty_tables<C: Case>() -> Result {
+pub fn leaf_replaces_empty_tables<S: Spec>() -> Result {
     for size in [M2, G1] {
         let mem = TestMem::new();
-        let table = TestTable::<C>::new(&mem, C::MIN_LEVELS)?;
+        let table = TestTable::<S>::new(&mem, S::MIN_LEVELS)?;
         let mut gather = TestGather::new(&mem);
 
         table.map(4 * G1, K4, K4)?;
@@ -441,10 +450,10 @@ pub fn leaf_replaces_empty_tables<C: Case>() -> Result {
 }
 
 /// A large leaf does not take the place of a table that maps something.
-pub fn leaf_spares_full_tables<C: Case>() -> Result {
+pub fn leaf_spares_full_tables<S: Spec>() -> Result {
     for size in [M2, G1] {
         let mem = TestMem::new();
-        let table = TestTable::<C>::new(&mem, C::MIN_LEVELS)?;
+        let table = TestTable::<S>::new(&mem, S::MIN_LEVELS)?;
         let mut gather = TestGather::new(&mem);
 
         table.map(4 * G1 + size - K4, 8 * G1, K4)?;
@@ -463,21 +472,23 @@ pub fn leaf_spares_full_tables<C: Case>() -> Result {
 }
 
 /// Hardware that does not snoop is shown each table and each entry.
-pub fn incoherent_tables_are_flushed<C: Case>() -> Result {
-    let levels = C::MIN_LEVELS;
+pub fn incoherent_tables_are_flushed<S: Spec>() -> Result {
+    let levels = S::MIN_LEVELS;
     let mem = TestMem::new();
-    let mut config = TestTable::<C>::config(levels);
+    let mut config = TestTable::<S>::config(levels);
 
     config.coherent = false;
 
-    let table = TestTable::<C>::with(&mem, config)?;
+    let table = TestTable::<S>::with(&mem, config)?;
 
-    check_eq!(mem.flushed(), K4);
+    let top = K4 << (S::TOP_LG2 - 9);
+
+    check_eq!(mem.flushed(), top);
     table.map(0, K4, 3 * K4)?;
 
     // The other tables, the entries that link them, the leaves.
     let tables = u64::from(levels) - 1;
-    let expected = K4 + tables * K4 + tables * 8 + 3 * 8;
+    let expected = top + tables * K4 + tables * 8 + 3 * 8;
 
     check_eq!(mem.flushed(), expected);
     check_eq!(table.unmap(0, 3 * K4), 3 * K4);
@@ -486,7 +497,7 @@ pub fn incoherent_tables_are_flushed<C: Case>() -> Result {
     check_eq!(mem.live(), 0);
 
     let mem = TestMem::new();
-    let table = TestTable::<C>::new(&mem, levels)?;
+    let table = TestTable::<S>::new(&mem, levels)?;
 
     table.map(0, K4, 3 * K4)?;
     check_eq!(mem.flushed(), 0);

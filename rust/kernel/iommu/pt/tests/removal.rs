@@ -20,7 +20,7 @@ use super::{
         TestSink,
         TestTable, //
     },
-    Case, //
+    Spec, //
 };
 use kernel::error::{
     code::*,
@@ -74,15 +74,15 @@ impl DirtySink for Meddling<'_> {
 }
 
 /// Hardware that has all sizes of the format.
-fn config<C: Case>() -> Config {
+fn config<S: Spec>() -> Config {
     Config {
         page_sizes: u64::MAX,
-        ..TestTable::<C>::config(C::MAX_LEVELS)
+        ..TestTable::<S>::config(S::MAX_LEVELS)
     }
 }
 
 /// Maps two tables' worth of pages, side by side with nothing larger, and writes to `pages` of them.
-fn map_pages<C: Case>(table: &TestTable<'_, C>, pages: &[u64]) -> Result {
+fn map_pages<S: Spec>(table: &TestTable<'_, S>, pages: &[u64]) -> Result {
     for page in 0..2 * M2 / K4 {
         // Every other page goes elsewhere, so that no larger leaf is made.
         table.map(G1 + page * K4, (page % 2) * G1 + page * K4, K4)?;
@@ -95,7 +95,7 @@ fn map_pages<C: Case>(table: &TestTable<'_, C>, pages: &[u64]) -> Result {
 
 /// Tables that are unmapped under a harvest that stands in one of them stay until it has left it, and
 /// are freed then. Nothing comes back.
-pub fn tables_outlive_a_harvest<C: Case>() -> Result {
+pub fn tables_outlive_a_harvest<S: Spec>() -> Result {
     // Dirty pages one by one, in a window, in whole lines; and those that the harvest does not come to.
     for pages in [
         &[0, 8, 16, 700][..],
@@ -104,7 +104,7 @@ pub fn tables_outlive_a_harvest<C: Case>() -> Result {
     ] {
         let mem = TestMem::new();
         let walks = Walks::new(&mem);
-        let table = TestTable::<C>::new(&mem, C::MIN_LEVELS)?;
+        let table = TestTable::<S>::new(&mem, S::MIN_LEVELS)?;
         let range = Range::new(G1, 2 * M2)?;
 
         map_pages(&table, pages)?;
@@ -151,10 +151,10 @@ pub fn tables_outlive_a_harvest<C: Case>() -> Result {
 }
 
 /// The same where a large leaf takes the place of a table, with nothing unmapped in that call.
-pub fn a_leaf_replaces_the_harvested_table<C: Case>() -> Result {
+pub fn a_leaf_replaces_the_harvested_table<S: Spec>() -> Result {
     let mem = TestMem::new();
     let walks = Walks::new(&mem);
-    let table = TestTable::<C>::new(&mem, C::MIN_LEVELS)?;
+    let table = TestTable::<S>::new(&mem, S::MIN_LEVELS)?;
 
     map_pages(&table, &[0, 8, 16])?;
 
@@ -194,10 +194,10 @@ pub fn a_leaf_replaces_the_harvested_table<C: Case>() -> Result {
 
 /// A table in limbo waits for each walk that was there when it was unlinked, and for those that have
 /// come since, but none keeps what it does not.
-pub fn the_last_walk_frees<C: Case>() -> Result {
+pub fn the_last_walk_frees<S: Spec>() -> Result {
     let mem = TestMem::new();
     let walks = Walks::new(&mem);
-    let table = TestTable::<C>::new(&mem, C::MIN_LEVELS)?;
+    let table = TestTable::<S>::new(&mem, S::MIN_LEVELS)?;
     let range = Range::new(G1, 2 * M2)?;
     // SAFETY: All tables are freed by a gather that asks `walks`.
     let enter = || unsafe { walks.enter(range, &table.table) }.ok_or(EIO);
@@ -237,13 +237,13 @@ pub fn the_last_walk_frees<C: Case>() -> Result {
 }
 
 /// A harvest that has found a leaf dirty does not clean what has taken its place since.
-pub fn what_takes_its_place_stays_dirty<C: Case>() -> Result {
+pub fn what_takes_its_place_stays_dirty<S: Spec>() -> Result {
     let mem = TestMem::new();
     let walks = Walks::new(&mem);
-    let table = TestTable::<C>::with(&mem, config::<C>())?;
+    let table = TestTable::<S>::with(&mem, config::<S>())?;
     // A page, and two leaves of 2 MiB, which are not one of 4 MiB.
     let page = G1 - 2 * K4;
-    let has_rows = C::SIZES.contains(&22);
+    let has_rows = S::SIZES.contains(&22);
 
     table.map(page, 0, K4)?;
     table.map(G1, 2 * M2, M2)?;
@@ -288,14 +288,14 @@ pub fn what_takes_its_place_stays_dirty<C: Case>() -> Result {
 
 /// A row of entries that is mapped over what was reported: the rest of it is reported, in order, and
 /// it stays dirty.
-pub fn a_row_behind_the_harvest<C: Case>() -> Result {
-    if !C::SIZES.contains(&17) {
+pub fn a_row_behind_the_harvest<S: Spec>() -> Result {
+    if !S::SIZES.contains(&17) {
         return Ok(());
     }
 
     let mem = TestMem::new();
     let walks = Walks::new(&mem);
-    let table = TestTable::<C>::with(&mem, config::<C>())?;
+    let table = TestTable::<S>::with(&mem, config::<S>())?;
     let row = 32 * K4;
 
     // Turned round, so that no larger leaf is made.
@@ -331,10 +331,10 @@ pub fn a_row_behind_the_harvest<C: Case>() -> Result {
 }
 
 /// There is a limit to the walks that can be counted, which is not passed.
-pub fn walks_are_counted<C: Case>() -> Result {
+pub fn walks_are_counted<S: Spec>() -> Result {
     let mem = TestMem::new();
     let walks = Walks::new(&mem);
-    let table = TestTable::<C>::new(&mem, C::MIN_LEVELS)?;
+    let table = TestTable::<S>::new(&mem, S::MIN_LEVELS)?;
     let range = Range::new(0, K4)?;
     // SAFETY: No table is detached.
     let enter = || unsafe { walks.enter(range, &table.table) };
@@ -355,16 +355,16 @@ pub fn walks_are_counted<C: Case>() -> Result {
 }
 
 /// A claim about one tree is of no use with another, whatever is tried.
-pub fn claims_of_another_tree<C: Case>() -> Result {
+pub fn claims_of_another_tree<S: Spec>() -> Result {
     let mem = TestMem::new();
     let walks = Walks::new(&mem);
     let config = Config {
-        levels: C::MIN_LEVELS,
-        max_levels: C::MAX_LEVELS,
-        ..TestTable::<C>::config(C::MIN_LEVELS)
+        levels: S::MIN_LEVELS,
+        max_levels: S::MAX_LEVELS,
+        ..TestTable::<S>::config(S::MIN_LEVELS)
     };
-    let table = TestTable::<C>::with(&mem, config)?;
-    let other = TestTable::<C>::with(&mem, config)?;
+    let table = TestTable::<S>::with(&mem, config)?;
+    let other = TestTable::<S>::with(&mem, config)?;
     let mut gather = TestGather::new(&mem);
 
     table.map(G1, 0, M2 + K4)?;

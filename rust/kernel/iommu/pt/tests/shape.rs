@@ -17,7 +17,7 @@ use super::{
         TestMem,
         TestTable, //
     },
-    Case, //
+    Spec, //
 };
 use kernel::error::{
     code::*,
@@ -25,48 +25,48 @@ use kernel::error::{
 };
 
 /// Hardware that the format can't serve is refused, and nothing is left behind.
-pub fn config_is_checked<C: Case>() -> Result {
+pub fn config_is_checked<S: Spec>() -> Result {
     let mem = TestMem::new();
-    let config = TestTable::<C>::config;
+    let config = TestTable::<S>::config;
 
-    for levels in [0, C::F::MIN_LEVELS - 1, C::F::MAX_LEVELS + 1, 255] {
-        check!(TestTable::<C>::new(&mem, levels).err() == Some(EINVAL));
+    for levels in [0, S::F::MIN_LEVELS - 1, S::F::MAX_LEVELS + 1, 255] {
+        check!(TestTable::<S>::new(&mem, levels).err() == Some(EINVAL));
     }
 
-    let mut bad = config(C::MIN_LEVELS);
+    let mut bad = config(S::MIN_LEVELS);
 
     bad.page_sizes = !0x1000;
-    check!(TestTable::<C>::with(&mem, bad).err() == Some(EINVAL));
+    check!(TestTable::<S>::with(&mem, bad).err() == Some(EINVAL));
 
-    let mut bad = config(C::MIN_LEVELS);
+    let mut bad = config(S::MIN_LEVELS);
 
     bad.input_lg2 = 11;
-    check!(TestTable::<C>::with(&mem, bad).err() == Some(EINVAL));
+    check!(TestTable::<S>::with(&mem, bad).err() == Some(EINVAL));
     bad.input_lg2 = 12;
     bad.output_lg2 = 11;
-    check!(TestTable::<C>::with(&mem, bad).err() == Some(EINVAL));
+    check!(TestTable::<S>::with(&mem, bad).err() == Some(EINVAL));
 
     mem.fail_after(0);
-    check!(TestTable::<C>::new(&mem, C::MIN_LEVELS).err() == Some(ENOMEM));
+    check!(TestTable::<S>::new(&mem, S::MIN_LEVELS).err() == Some(ENOMEM));
     check_eq!(mem.live(), 0);
     Ok(())
 }
 
 /// Each number of levels gives the aperture of the specification, or what the hardware takes.
-pub fn every_level_count<C: Case>() -> Result {
-    for levels in C::F::MIN_LEVELS..=C::F::MAX_LEVELS {
+pub fn every_level_count<S: Spec>() -> Result {
+    for levels in S::F::MIN_LEVELS..=S::F::MAX_LEVELS {
         let mem = TestMem::new();
-        let lg2 = C::INPUT_LG2[usize::from(levels) - 1];
-        let table = TestTable::<C>::new(&mem, levels)?;
+        let lg2 = S::lower_lg2(levels);
+        let table = TestTable::<S>::new(&mem, levels)?;
 
         check_eq!(table.table.top().levels, levels);
         check_eq!(table.table.aperture_last(), u64::MAX >> (64 - lg2));
         check_eq!(table.table.top().phys & 0xfff, 0);
 
-        let mut config = TestTable::<C>::config(levels);
+        let mut config = TestTable::<S>::config(levels);
 
         config.input_lg2 = 20;
-        let table = TestTable::<C>::with(&mem, config)?;
+        let table = TestTable::<S>::with(&mem, config)?;
 
         check_eq!(table.table.aperture_last(), (1 << 20) - 1);
         check!(table.map(1 << 20, 0, 0x1000).err() == Some(ERANGE));
@@ -75,7 +75,7 @@ pub fn every_level_count<C: Case>() -> Result {
 }
 
 /// Sizes that the hardware lacks are not used.
-pub fn sizes_follow_the_hardware<C: Case>() -> Result {
+pub fn sizes_follow_the_hardware<S: Spec>() -> Result {
     const SIZES: [(u64, u32); 4] = [
         (0x1000, 12),
         (0x20_1000, 21),
@@ -85,11 +85,11 @@ pub fn sizes_follow_the_hardware<C: Case>() -> Result {
 
     for (page_sizes, lg2) in SIZES {
         let mem = TestMem::new();
-        let mut config = TestTable::<C>::config(C::MAX_LEVELS);
+        let mut config = TestTable::<S>::config(S::MAX_LEVELS);
 
-        config.page_sizes = page_sizes | 1 << 39 | 1 << 11;
+        config.page_sizes = page_sizes | 1 << 52 | 1 << 11;
 
-        let table = TestTable::<C>::with(&mem, config)?;
+        let table = TestTable::<S>::with(&mem, config)?;
 
         check_eq!(table.table.pgsize_bitmap(), page_sizes);
         table.map(0x4000_0000, 0x8000_0000, 0x20_0000)?;
@@ -100,20 +100,20 @@ pub fn sizes_follow_the_hardware<C: Case>() -> Result {
 
 /// A table that lies where no entry can lead to is refused and given back: as the first top, as a
 /// new one, and below.
-pub fn tables_beyond_the_entries<C: Case>() -> Result {
-    for bits in [1 << 52, 1 << 63, u64::MAX] {
+pub fn tables_beyond_the_entries<S: Spec>() -> Result {
+    for bits in [1 << S::OUTPUT_LG2, 1 << 63, u64::MAX] {
         let mem = TestMem::new();
 
         mem.move_away(bits);
-        check!(TestTable::<C>::new(&mem, C::MIN_LEVELS).err() == Some(ERANGE));
+        check!(TestTable::<S>::new(&mem, S::MIN_LEVELS).err() == Some(ERANGE));
         check_eq!(mem.live(), 0);
         mem.move_away(0);
 
         let config = Config {
-            max_levels: C::MAX_LEVELS,
-            ..TestTable::<C>::config(C::MIN_LEVELS)
+            max_levels: S::MAX_LEVELS,
+            ..TestTable::<S>::config(S::MIN_LEVELS)
         };
-        let table = TestTable::<C>::with(&mem, config)?;
+        let table = TestTable::<S>::with(&mem, config)?;
 
         table.map(0, 0, 0x1000)?;
 
@@ -132,10 +132,10 @@ pub fn tables_beyond_the_entries<C: Case>() -> Result {
 }
 
 /// The end of a page table frees what is mapped and what is not any more.
-pub fn drop_frees_all<C: Case>() -> Result {
-    for levels in C::MIN_LEVELS..=C::MAX_LEVELS {
+pub fn drop_frees_all<S: Spec>() -> Result {
+    for levels in S::MIN_LEVELS..=S::MAX_LEVELS {
         let mem = TestMem::new();
-        let table = TestTable::<C>::new(&mem, levels)?;
+        let table = TestTable::<S>::new(&mem, levels)?;
 
         check_eq!(mem.live(), 1);
         for at in 0..5u64 {
@@ -150,12 +150,12 @@ pub fn drop_frees_all<C: Case>() -> Result {
 }
 
 /// A walk finds no table that nothing claimed leads through, and keeps to the table that it is in.
-pub fn walks_keep_to_the_claim<C: Case>() -> Result {
+pub fn walks_keep_to_the_claim<S: Spec>() -> Result {
     const M2: u64 = 1 << 21;
     const G1: u64 = 1 << 30;
 
     let mem = TestMem::new();
-    let table = TestTable::<C>::new(&mem, C::MAX_LEVELS)?;
+    let table = TestTable::<S>::new(&mem, S::MAX_LEVELS)?;
 
     for at in 0..4 {
         table.map(at * M2, 0, 0x1000)?;

@@ -18,7 +18,7 @@ use super::{
         TestSink,
         TestTable, //
     },
-    Case, //
+    Spec, //
 };
 use kernel::{
     error::{
@@ -31,33 +31,33 @@ use kernel::{
 const K4: u64 = 1 << 12;
 
 /// Hardware whose top may come to the most levels of the format.
-fn config<C: Case>(levels: u8) -> Config {
+fn config<S: Spec>(levels: u8) -> Config {
     Config {
-        max_levels: C::F::MAX_LEVELS,
+        max_levels: S::F::MAX_LEVELS,
         page_sizes: u64::MAX,
-        ..TestTable::<C>::config(levels)
+        ..TestTable::<S>::config(levels)
     }
 }
 
 /// The bytes that a tree of `levels` levels covers.
-fn span<C: Case>(levels: u8) -> u64 {
-    1 << C::INPUT_LG2[usize::from(levels) - 1]
+fn span<S: Spec>(levels: u8) -> u64 {
+    1 << S::lower_lg2(levels)
 }
 
 /// Each mapping beyond the top adds a level, the hardware is told once each, and what was mapped
 /// before stays. A format that does not grow refuses.
-pub fn grows_when_needed<C: Case>() -> Result {
+pub fn grows_when_needed<S: Spec>() -> Result {
     let mem = TestMem::new();
-    let least = C::F::MIN_LEVELS;
-    let table = TestTable::<C>::with(&mem, config::<C>(least))?;
+    let least = S::F::MIN_LEVELS;
+    let table = TestTable::<S>::with(&mem, config::<S>(least))?;
     let mut gather = TestGather::new(&mem);
 
     table.map(0, 5 * K4, K4)?;
-    for levels in least..C::F::MAX_LEVELS {
-        let beyond = span::<C>(levels);
+    for levels in least..S::F::MAX_LEVELS {
+        let beyond = span::<S>(levels);
         let (done, result) = table.try_map(beyond, K4, K4, Prot::WRITE, &mut gather);
 
-        if !C::F::GROWS {
+        if !S::F::GROWS {
             check!(done == 0 && result == Err(ERANGE));
             return Ok(());
         }
@@ -77,14 +77,14 @@ pub fn grows_when_needed<C: Case>() -> Result {
 }
 
 /// As long as the top does not reach an address nothing is mapped there, whatever is asked.
-pub fn nothing_is_beyond_the_top<C: Case>() -> Result {
-    if !C::F::GROWS {
+pub fn nothing_is_beyond_the_top<S: Spec>() -> Result {
+    if !S::F::GROWS {
         return Ok(());
     }
 
     let mem = TestMem::new();
-    let table = TestTable::<C>::with(&mem, config::<C>(2))?;
-    let reach = span::<C>(2);
+    let table = TestTable::<S>::with(&mem, config::<S>(2))?;
+    let reach = span::<S>(2);
 
     table.map(reach - K4, 0, K4)?;
     table.access(reach - K4, true)?;
@@ -101,15 +101,15 @@ pub fn nothing_is_beyond_the_top<C: Case>() -> Result {
 }
 
 /// A leaf of the size of the whole tree needs a top above it.
-pub fn a_leaf_above_the_top<C: Case>() -> Result {
-    if !C::F::GROWS {
+pub fn a_leaf_above_the_top<S: Spec>() -> Result {
+    if !S::F::GROWS {
         return Ok(());
     }
 
     let mem = TestMem::new();
-    let table = TestTable::<C>::with(&mem, config::<C>(2))?;
+    let table = TestTable::<S>::with(&mem, config::<S>(2))?;
     let mut gather = TestGather::new(&mem);
-    let size = span::<C>(2);
+    let size = span::<S>(2);
     let (done, result) = table.try_map(0, 2 * size, size, Prot::WRITE, &mut gather);
 
     check!(result.is_ok());
@@ -127,15 +127,15 @@ pub fn a_leaf_above_the_top<C: Case>() -> Result {
 }
 
 /// A top that there is no memory for leaves the tree as it was.
-pub fn out_of_memory_changes_nothing<C: Case>() -> Result {
-    if !C::F::GROWS {
+pub fn out_of_memory_changes_nothing<S: Spec>() -> Result {
+    if !S::F::GROWS {
         return Ok(());
     }
 
     let mem = TestMem::new();
-    let table = TestTable::<C>::with(&mem, config::<C>(1))?;
+    let table = TestTable::<S>::with(&mem, config::<S>(1))?;
     let mut gather = TestGather::new(&mem);
-    let beyond = span::<C>(4);
+    let beyond = span::<S>(4);
 
     table.map(0, K4, K4)?;
     for tables in 0..4 {
@@ -158,30 +158,30 @@ pub fn out_of_memory_changes_nothing<C: Case>() -> Result {
 
 /// Of two maps that put a table above the same top one comes second: its table is freed, and it
 /// goes on with that of the other. If it has told the hardware, the table is not freed.
-pub fn somebody_was_faster<C: Case>() -> Result {
-    if !C::F::GROWS {
+pub fn another_map_was_faster<S: Spec>() -> Result {
+    if !S::F::GROWS {
         return Ok(());
     }
 
     for hasty in [false, true] {
         let mem = TestMem::new();
-        let table = TestTable::<C>::with(&mem, config::<C>(2))?;
+        let table = TestTable::<S>::with(&mem, config::<S>(2))?;
         // What the gather does when it is asked to change the top: the same, but by another.
-        let rival = || table.map(span::<C>(2) + K4, 7 * K4, K4);
+        let rival = || table.map(span::<S>(2) + K4, 7 * K4, K4);
         let mut gather = TestGather::new(&mem);
 
         gather.rival = Some(&rival);
         gather.hasty = hasty;
 
-        let (done, result) = table.try_map(span::<C>(2), 0, K4, Prot::READ, &mut gather);
+        let (done, result) = table.try_map(span::<S>(2), 0, K4, Prot::READ, &mut gather);
 
         check!(result.is_ok());
         check_eq!(done, K4);
         check_eq!(gather.tops, 1);
         check!(gather.top.is_some() == hasty);
         check_eq!(table.table.top().levels, 3);
-        check!(table.translate(span::<C>(2)) == Some(0));
-        check!(table.translate(span::<C>(2) + K4) == Some(7 * K4));
+        check!(table.translate(span::<S>(2)) == Some(0));
+        check!(table.translate(span::<S>(2) + K4) == Some(7 * K4));
 
         let told = gather.top;
 
@@ -198,26 +198,26 @@ pub fn somebody_was_faster<C: Case>() -> Result {
 }
 
 /// A top that the hardware is not given is not used, and the map that needed it fails.
-pub fn refused_by_the_hardware<C: Case>() -> Result {
-    if !C::F::GROWS {
+pub fn refused_by_the_hardware<S: Spec>() -> Result {
+    if !S::F::GROWS {
         return Ok(());
     }
 
     let mem = TestMem::new();
-    let table = TestTable::<C>::with(&mem, config::<C>(2))?;
+    let table = TestTable::<S>::with(&mem, config::<S>(2))?;
     let mut gather = TestGather::new(&mem);
     let live = mem.live();
 
     gather.refuses = true;
 
-    let (done, result) = table.try_map(span::<C>(2), 0, K4, Prot::READ, &mut gather);
+    let (done, result) = table.try_map(span::<S>(2), 0, K4, Prot::READ, &mut gather);
 
     check!(done == 0 && result == Err(EIO));
     check_eq!(table.table.top().levels, 2);
     check_eq!(mem.live(), live);
     gather.refuses = false;
     check!(table
-        .try_map(span::<C>(2), 0, K4, Prot::READ, &mut gather)
+        .try_map(span::<S>(2), 0, K4, Prot::READ, &mut gather)
         .1
         .is_ok());
     Ok(())
@@ -225,13 +225,13 @@ pub fn refused_by_the_hardware<C: Case>() -> Result {
 
 /// Where 64 bits are resolved, the last page is mapped, harvested and unmapped like any other, and
 /// a query of all addresses is one.
-pub fn whole_address_space<C: Case>() -> Result {
-    if C::INPUT_LG2[5] != 64 {
+pub fn whole_address_space<S: Spec>() -> Result {
+    if S::lower_lg2(S::LEVELS.1) != 64 {
         return Ok(());
     }
 
     let mem = TestMem::new();
-    let table = TestTable::<C>::with(&mem, config::<C>(6))?;
+    let table = TestTable::<S>::with(&mem, config::<S>(6))?;
     let last_page = u64::MAX - K4 + 1;
 
     check_eq!(table.table.aperture_last(), u64::MAX);
@@ -253,14 +253,14 @@ pub fn whole_address_space<C: Case>() -> Result {
 }
 
 /// If a device has written to each address that there is, each is reported.
-pub fn all_addresses_dirty<C: Case>() -> Result {
-    if C::INPUT_LG2[5] != 64 {
+pub fn all_addresses_dirty<S: Spec>() -> Result {
+    if S::lower_lg2(S::LEVELS.1) != 64 {
         return Ok(());
     }
 
     let mem = TestMem::new();
-    let table = TestTable::<C>::with(&mem, config::<C>(6))?;
-    let largest = 1u64 << C::SIZES.iter().copied().max().unwrap_or(12);
+    let table = TestTable::<S>::with(&mem, config::<S>(6))?;
+    let largest = 1u64 << S::SIZES.iter().copied().max().unwrap_or(12);
 
     for leaf in 0..=u64::MAX / largest {
         table.map(leaf * largest, 0, largest)?;
@@ -284,24 +284,24 @@ pub fn all_addresses_dirty<C: Case>() -> Result {
 
 /// The upper half of a signed address space is there for an owner that asks for it, and for no
 /// other.
-pub fn upper_half<C: Case>() -> Result {
-    if !C::F::SIGN_EXTENDS {
+pub fn upper_half<S: Spec>() -> Result {
+    if !S::F::SIGN_EXTENDS {
         return Ok(());
     }
 
     let mem = TestMem::new();
-    let owner = TestTable::<C>::new(&mem, C::MIN_LEVELS)?;
+    let owner = TestTable::<S>::new(&mem, S::MIN_LEVELS)?;
     let lower = owner.table.tree();
     let mut limits = lower.limits;
 
     limits.sign_extend = true;
 
     let handle = &mem;
-    let top = Tree::<C::F, &TestMem>::new_top(&handle, true, C::MIN_LEVELS, ())?;
+    let top = Tree::<S::F, &TestMem>::new_top(&handle, true, S::MIN_LEVELS, ())?;
     let word = Atomic::new(top);
     // SAFETY: The word was just made for the format and this memory, whose limits these are but for
     // the upper half, which the top covers; the tree is freed at the end.
-    let tree = unsafe { Tree::<C::F, &TestMem>::from_parts(&handle, &word, limits) };
+    let tree = unsafe { Tree::<S::F, &TestMem>::from_parts(&handle, &word, limits) };
     let half = limits.aperture_last + 1;
     let mut gather = TestGather::new(&mem);
     let result = (|| {

@@ -12,7 +12,7 @@ use super::{
         TestMem,
         TestTable, //
     },
-    Case, //
+    Spec, //
 };
 use kernel::error::{
     code::*,
@@ -25,9 +25,9 @@ const G1: u64 = 1 << 30;
 
 /// Runs of leaves of all sizes are joined; read-only leaves and holes split them; leaves that reach
 /// beyond the query are reported for their part of it.
-pub fn all_that_may_be_written<C: Case>() -> Result {
+pub fn all_that_may_be_written<S: Spec>() -> Result {
     let mem = TestMem::new();
-    let table = TestTable::<C>::new(&mem, C::MIN_LEVELS)?;
+    let table = TestTable::<S>::new(&mem, S::MIN_LEVELS)?;
     let mut gather = TestGather::new(&mem);
     // 4 KiB pages, a leaf of 1 GiB, one of 2 MiB, 4 KiB pages.
     let (first, end) = (G1 - 20 * K4, 2 * G1 + M2 + 20 * K4);
@@ -61,14 +61,14 @@ pub fn all_that_may_be_written<C: Case>() -> Result {
 }
 
 /// A leaf of each size, alone, whatever part of it is asked for.
-pub fn any_part_of_a_leaf<C: Case>() -> Result {
-    for lg2 in C::SIZES.iter().copied().filter(|lg2| *lg2 < 39) {
+pub fn any_part_of_a_leaf<S: Spec>() -> Result {
+    for lg2 in S::SIZES.iter().copied().filter(|lg2| *lg2 < 39) {
         let mem = TestMem::new();
         let config = Config {
             page_sizes: u64::MAX,
-            ..TestTable::<C>::config(C::MAX_LEVELS)
+            ..TestTable::<S>::config(S::MAX_LEVELS)
         };
-        let table = TestTable::<C>::with(&mem, config)?;
+        let table = TestTable::<S>::with(&mem, config)?;
         let mut gather = TestGather::new(&mem);
         let size = 1u64 << lg2;
         let iova = 2 * size;
@@ -89,13 +89,13 @@ pub fn any_part_of_a_leaf<C: Case>() -> Result {
 }
 
 /// Hardware that does not snoop has no dirty bits to offer, but it writes.
-pub fn incoherent_tables_too<C: Case>() -> Result {
+pub fn incoherent_tables_too<S: Spec>() -> Result {
     let mem = TestMem::new();
     let config = Config {
         coherent: false,
-        ..TestTable::<C>::config(C::MIN_LEVELS)
+        ..TestTable::<S>::config(S::MIN_LEVELS)
     };
-    let table = TestTable::<C>::with(&mem, config)?;
+    let table = TestTable::<S>::with(&mem, config)?;
 
     table.map(G1, 0, 2 * K4)?;
     check!(table.harvest(0, 2 * G1, true).err() == Some(EOPNOTSUPP));

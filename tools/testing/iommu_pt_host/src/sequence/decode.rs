@@ -12,6 +12,7 @@ use crate::{
         Prot, //
     },
     spec::{
+        apertures,
         mask,
         Spec, //
     }, //
@@ -284,7 +285,8 @@ pub fn decode<S: Spec>(bytes: &[u8]) -> (Setup, Vec<Op>) {
         levels
     };
     let upper = S::SIGNED && kind & 1 != 0;
-    let whole = S::input_lg2(max_levels);
+    // A leaf lies in one table.
+    let whole = S::item_lg2(u32::from(max_levels));
     let random = bytes.two() << 12 | bytes.two() << 28 | bytes.two() << 44;
     let page_sizes = match which % 4 {
         0 => u64::MAX,
@@ -304,7 +306,7 @@ pub fn decode<S: Spec>(bytes: &[u8]) -> (Setup, Vec<Op>) {
         output_lg2: [64, 52, 48, 52][kind as usize / 8 % 4],
         coherent: kind < 192,
     };
-    let apertures = S::apertures(max_levels, setup.input_lg2, upper);
+    let apertures = apertures::<S>(max_levels, setup.input_lg2, upper);
     let mut decoder = Decoder {
         bytes,
         places: places::<S>(&apertures),

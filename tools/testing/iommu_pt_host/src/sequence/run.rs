@@ -42,6 +42,7 @@ use crate::{
         View, //
     },
     spec::{
+        apertures,
         mask,
         Spec, //
     },
@@ -493,7 +494,8 @@ impl<'m, S: Spec> Run<'m, S> {
 pub fn run<S: Spec>(setup: Setup, ops: &[Op]) {
     let trace = *TRACE.get_or_init(|| std::env::var_os("TRACE").is_some());
     let mem = HostMem::new(setup.coherent);
-    let whole = S::input_lg2(setup.max_levels);
+    // A leaf lies in one table.
+    let whole = S::item_lg2(u32::from(setup.max_levels));
     let model = Model {
         leaves: Default::default(),
         sizes: S::SIZES
@@ -501,7 +503,7 @@ pub fn run<S: Spec>(setup: Setup, ops: &[Op]) {
             .copied()
             .filter(|lg2| setup.page_sizes >> lg2 & 1 != 0 && *lg2 < whole)
             .collect(),
-        apertures: S::apertures(setup.max_levels, setup.input_lg2, setup.upper),
+        apertures: apertures::<S>(setup.max_levels, setup.input_lg2, setup.upper),
         output_last: mask(setup.output_lg2.min(S::OUTPUT_LG2)),
     };
     let owner = Owner::new(&mem, &setup, &model);
@@ -512,7 +514,7 @@ pub fn run<S: Spec>(setup: Setup, ops: &[Op]) {
         top: owner.tree().top(),
         stubborn: false,
         refused: false,
-        reach: |top| mask(S::item_lg2(u32::from(top.levels) - 1) + 9),
+        reach: |top| mask(S::item_lg2(u32::from(top.levels) - 1) + S::TOP_LG2),
         waiting: Vec::new(),
     };
     let mut run = Run::<S> {

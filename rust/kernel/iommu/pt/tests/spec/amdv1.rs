@@ -9,20 +9,21 @@
 //! that it covers, with the same word except the bits that the hardware sets: it sets A and D in
 //! the entry that it read.
 
+use super::super::super::{
+    fmt,
+    Format,
+    PhysAddr,
+    Prot, //
+};
 use super::{
     mask,
     Spec,
     Word,
     ADDRESS, //
 };
-use crate::pt::{
-    fmt,
-    Format,
-    Prot, //
-};
 
 /// AMD v1 with smallest leaves of `1 << PAGE_LG2` bytes, in which the address field counts.
-pub struct AmdV1Pages<F, const PAGE_LG2: u32, const LEVELS: u8>(std::marker::PhantomData<F>);
+pub struct AmdV1Pages<F, const PAGE_LG2: u32, const LEVELS: u8>(core::marker::PhantomData<F>);
 
 /// AMD v1.
 pub type AmdV1 = AmdV1Pages<fmt::AmdV1, 12, 6>;
@@ -72,6 +73,7 @@ impl<F: Format, const PAGE_LG2: u32, const LEVELS: u8> Spec for AmdV1Pages<F, PA
     } else {
         SIZES.split_at(1).1
     };
+    const HAS_USED: bool = false;
     const ACCESSED: u64 = A;
     const DIRTY: u64 = D;
     const GROWS: bool = true;
@@ -132,6 +134,13 @@ impl<F: Format, const PAGE_LG2: u32, const LEVELS: u8> Spec for AmdV1Pages<F, PA
             }
             _ => Ok(Word::Table(address)),
         }
+    }
+
+    /// 2 would be the level below that of an entry for 1 GiB.
+    fn no_link(phys: PhysAddr, number: usize) -> Option<u64> {
+        let next: &u64 = [1, 3, 4, 5, 6].get(number)?;
+
+        Some(phys | PR | IR | IW | next << NEXT_LEVEL)
     }
 }
 

@@ -2,8 +2,8 @@
 
 //! What the specifications say about the formats, for tests: bits, sizes, levels, address spaces.
 //!
-//! Written only from the specifications. This module shares no code with the formats under `pt/fmt`
-//! or with the tests in the same files, so tests compare two independent implementations.
+//! Written only from the specifications. This module shares no code with the formats under `pt/fmt`,
+//! so tests compare two independent readings. KUnit and the tests in user space use the same one.
 
 mod amdv1;
 mod vtdss;
@@ -16,15 +16,15 @@ pub use amdv1::{
 pub use vtdss::VtdSs;
 pub use x86_64::X86_64;
 
-use crate::pt::{
+use super::super::{
     Format,
     Iova,
     PhysAddr,
     Prot, //
 };
 
-/// Bits 51:12 of an entry, which hold the address in all formats.
-pub const ADDRESS: u64 = 0x000f_ffff_ffff_f000;
+/// Bits 51:12 of an entry, which hold the address in the formats of x86 and AMD.
+const ADDRESS: u64 = 0x000f_ffff_ffff_f000;
 
 /// Number of entries of a table.
 pub const ENTRIES: u64 = 512;
@@ -71,11 +71,40 @@ pub trait Spec: 'static {
     /// Binary logarithms of the leaf sizes, ascending.
     const SIZES: &'static [u32];
 
-    /// The bit that the hardware sets in each entry that it uses.
+    /// The bit that the hardware sets in each leaf that it uses.
     const ACCESSED: u64;
 
-    /// The bit that it sets in a leaf that is written through.
+    /// The bit that it sets in each link to a table that it uses, if it does. It may be set there from
+    /// the beginning.
+    const ACCESSED_LINK: u64 = Self::ACCESSED;
+
+    /// The bit that it changes in a leaf that is written through: sets, unless [`Spec::written`] says
+    /// otherwise.
     const DIRTY: u64;
+
+    /// Whether leaves can be made as if they had been used ([`Prot::USED`]).
+    const HAS_USED: bool = true;
+
+    /// Whether a leaf may give way to a table that translates the same, and back, while devices use
+    /// it.
+    const SPLITS_LIVE: bool = true;
+
+    /// Binary logarithm of the number of entries of the top.
+    const TOP_LG2: u32 = 9;
+
+    /// The fewest levels of the trees that most tests use: they have room for leaves of 1 GiB.
+    const MIN_LEVELS: u8 = if Self::LEVELS.0 > 3 {
+        Self::LEVELS.0
+    } else {
+        3
+    };
+
+    /// The most levels of the trees that most tests use: the end of their aperture is a number.
+    const MAX_LEVELS: u8 = if Self::LEVELS.1 < 5 {
+        Self::LEVELS.1
+    } else {
+        5
+    };
 
     /// Whether a tree can get another top while it is used.
     const GROWS: bool = false;
@@ -107,16 +136,9 @@ pub trait Spec: 'static {
         }
     }
 
-    /// The input addresses of a tree of `levels` levels on hardware that takes `bits` bits, with the
-    /// upper half or without: ranges with their last address.
-    fn apertures(levels: u8, bits: u32, upper: bool) -> Vec<(Iova, Iova)> {
-        let last = mask(bits.min(Self::input_lg2(levels) - u32::from(Self::SIGNED)));
-
-        if upper {
-            vec![(0, last), (!last, u64::MAX)]
-        } else {
-            vec![(0, last)]
-        }
+    /// Binary logarithm of the input addresses from 0 on: without the upper half, if there is one.
+    fn lower_lg2(levels: u8) -> u32 {
+        Self::input_lg2(levels) - u32::from(Self::SIGNED)
     }
 
     /// The permissions as this format stores them; `None` if it cannot express them.
@@ -128,6 +150,33 @@ pub trait Spec: 'static {
     ///
     /// What is wrong with it: a reserved bit, a size or a level that cannot be there.
     fn read(word: u64, level: u32) -> Result<Word, &'static str>;
+
+    /// Whether a leaf is dirty: a device has written through it.
+    fn is_dirty(word: u64) -> bool {
+        word & Self::DIRTY != 0
+    }
+
+    /// What a write makes of the word of a leaf that allows it.
+    fn written(word: u64) -> u64 {
+        word | Self::ACCESSED | Self::DIRTY
+    }
+
+    /// The word of a dirty leaf, clean.
+    fn cleaned(word: u64) -> u64 {
+        word & !Self::DIRTY
+    }
+
+    /// The word of the entry that many behind one with `word`, both of one leaf that takes a row of
+    /// entries of `level`, but for what the hardware changes.
+    fn in_row(word: u64, _entries: u64, _level: u32) -> u64 {
+        word
+    }
+
+    /// Words in an entry for 1 GiB that come near a link to the table at `phys` and are none, by
+    /// number.
+    fn no_link(_phys: PhysAddr, _number: usize) -> Option<u64> {
+        None
+    }
 }
 
 /// The entries of x86 descent: bit 7 is "page size", leaves are at the levels 0, 1 and 2.

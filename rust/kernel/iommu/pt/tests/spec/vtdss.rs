@@ -2,14 +2,14 @@
 
 //! VT-d second stage, from sections 3.7 and 9.8 of the VT-d specification, revision 4.1.
 
+use super::super::super::{
+    fmt,
+    Prot, //
+};
 use super::{
     read_page_size,
     Spec,
     Word, //
-};
-use crate::pt::{
-    fmt,
-    Prot, //
 };
 
 /// VT-d second stage.
@@ -25,11 +25,16 @@ impl Spec for VtdSs {
     // 3-level, 4-level and 5-level tables: 39, 48 and 57 bits of address (section 3.7).
     const LEVELS: (u8, u8) = (3, 5);
     const SIZES: &'static [u32] = &[12, 21, 30];
+    const HAS_USED: bool = false;
     const ACCESSED: u64 = 1 << 8;
     const DIRTY: u64 = 1 << 9;
 
     fn input_lg2(levels: u8) -> u32 {
-        [39, 48, 57][usize::from(levels) - 3]
+        match levels {
+            3 => 39,
+            4 => 48,
+            _ => 57,
+        }
     }
 
     fn prot(prot: Prot) -> Option<Prot> {

@@ -2,14 +2,14 @@
 
 //! x86-64 tables, from sections 3.6 and 9.7 of the VT-d specification and the SDM, volume 3, 4.5.
 
+use super::super::super::{
+    fmt,
+    Prot, //
+};
 use super::{
     read_page_size,
     Spec,
     Word, //
-};
-use crate::pt::{
-    fmt,
-    Prot, //
 };
 
 /// x86-64: VT-d first stage, AMD v2.
@@ -29,7 +29,10 @@ impl Spec for X86_64 {
     const SIGNED: bool = true;
 
     fn input_lg2(levels: u8) -> u32 {
-        [48, 57][usize::from(levels) - 4]
+        match levels {
+            4 => 48,
+            _ => 57,
+        }
     }
 
     /// A writable leaf is also readable, and an entry does not state snooping.
