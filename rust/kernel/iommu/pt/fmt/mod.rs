@@ -3,12 +3,17 @@
 //! The formats: the list of them, and what some have in common.
 
 mod amdv1;
+mod riscv;
 mod vtdss;
 mod x86_64;
 
 pub use amdv1::{
     AmdV1,
     AmdV1Mock, //
+};
+pub use riscv::{
+    Riscv,
+    RiscvX4, //
 };
 pub use vtdss::VtdSs;
 pub use x86_64::X86_64;
@@ -35,6 +40,8 @@ macro_rules! iommu_pt_for_each_format {
             vtdss: VtdSs,
             x86_64: X86_64,
             amdv1: AmdV1,
+            riscv: Riscv,
+            riscv_x4: RiscvX4,
             ;
             amdv1_mock: AmdV1Mock,
         }

@@ -6,12 +6,17 @@
 //! so tests compare two independent readings. KUnit and the tests in user space use the same one.
 
 mod amdv1;
+mod riscv;
 mod vtdss;
 mod x86_64;
 
 pub use amdv1::{
     AmdV1,
     AmdV1Mock, //
+};
+pub use riscv::{
+    Riscv,
+    RiscvX4, //
 };
 pub use vtdss::VtdSs;
 pub use x86_64::X86_64;
