@@ -151,6 +151,11 @@ impl<V: View, S: Spec, L: FnMut(Iova, Leaf)> Reader<'_, V, S, L> {
                         "{word:#x}: the entries of a leaf differ"
                     );
 
+                    assert!(
+                        S::address_in_row(word).is_none_or(|first| first == phys),
+                        "{word:#x}: the first entry of a leaf has another address"
+                    );
+
                     let leaf = Leaf {
                         phys,
                         lg2,

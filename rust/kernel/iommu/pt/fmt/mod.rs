@@ -3,6 +3,7 @@
 //! The formats: the list of them, and what some have in common.
 
 mod amdv1;
+mod armv8;
 mod riscv;
 mod vtdss;
 mod x86_64;
@@ -10,6 +11,10 @@ mod x86_64;
 pub use amdv1::{
     AmdV1,
     AmdV1Mock, //
+};
+pub use armv8::{
+    Armv8S1,
+    Armv8S2, //
 };
 pub use riscv::{
     Riscv,
@@ -42,6 +47,8 @@ macro_rules! iommu_pt_for_each_format {
             amdv1: AmdV1,
             riscv: Riscv,
             riscv_x4: RiscvX4,
+            armv8_s1: Armv8S1,
+            armv8_s2: Armv8S2,
             ;
             amdv1_mock: AmdV1Mock,
         }

@@ -6,6 +6,7 @@
 //! so tests compare two independent readings. KUnit and the tests in user space use the same one.
 
 mod amdv1;
+mod armv8;
 mod riscv;
 mod vtdss;
 mod x86_64;
@@ -13,6 +14,10 @@ mod x86_64;
 pub use amdv1::{
     AmdV1,
     AmdV1Mock, //
+};
+pub use armv8::{
+    Armv8S1,
+    Armv8S2, //
 };
 pub use riscv::{
     Riscv,
@@ -175,6 +180,12 @@ pub trait Spec: 'static {
     /// entries of `level`, but for what the hardware changes.
     fn in_row(word: u64, _entries: u64, _level: u32) -> u64 {
         word
+    }
+
+    /// The output address that the word of an entry in such a row has, if it is that of the entry's
+    /// part and not that of the leaf.
+    fn address_in_row(_word: u64) -> Option<PhysAddr> {
+        None
     }
 
     /// Words in an entry for 1 GiB that come near a link to the table at `phys` and are none, by
