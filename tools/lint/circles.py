@@ -17,14 +17,12 @@ CHECKOUT = pathlib.Path(__file__).resolve().parent.parent.parent
 ROOMS = {
     "rust/kernel/iommu": ("kernel", "iommu"),
     "rust/kernel/iommu/pt": ("kernel", "iommu", "pt"),
-    "rust/kernel/iommu/pt_abi": ("kernel", "iommu", "pt_abi"),
     "drivers/iommu/rust/vtd": ("crate",),
     "drivers/iommu/rust/amdvi": ("crate",),
 }
 # Folders that still have circles. A folder without any must leave the list.
 EXCEPTIONS = (
     "rust/kernel/iommu/pt",
-    "rust/kernel/iommu/pt_abi",
     "drivers/iommu/rust/vtd",
     "drivers/iommu/rust/amdvi",
 )
