@@ -119,9 +119,9 @@ impl Caps {
     /// all images at once whether they count. As in C (`init_iommu_one()`), one without GASUP does
     /// not count: every unit that has images has it, so that this is one that was not filled in.
     pub(crate) fn limited_by(self, image: Option<Features>) -> Self {
-        let count = self.info.features().into_bool();
+        let count = self.info.features();
         let image = image.map(|[efr, efr2]| (EFR::from_raw(efr), efr2));
-        let counted = image.filter(|(efr, _)| count && efr.guest_apic().into_bool());
+        let counted = image.filter(|(efr, _)| count && efr.guest_apic());
         let Some((efr, efr2)) = counted else {
             return self;
         };
@@ -148,7 +148,7 @@ impl Caps {
     ///
     /// Says what is missing.
     pub(crate) fn usable(&self) -> Result<(), Missing> {
-        if !self.header.features().into_bool() {
+        if !self.header.features() {
             return Err(Missing::Features);
         }
         if self.shape(Tables::Host).is_none() && self.shape(Tables::Guest).is_none() {
@@ -187,7 +187,7 @@ impl Caps {
 
     fn guest(&self) -> Option<Shape> {
         // Requests without PASID must be able to use guest tables: all devices send those.
-        if !self.efr.guest_translation().into_bool() || !self.efr.guest_untagged().into_bool() {
+        if !self.efr.guest_translation() || !self.efr.guest_untagged() {
             return None;
         }
         Some(Shape {
@@ -213,10 +213,10 @@ impl Caps {
             return Err(NoDirty::Unsupported);
         }
         if tables == Tables::Host {
-            if !self.efr.host_accessed().into_bool() {
+            if !self.efr.host_accessed() {
                 return Err(NoDirty::AccessedFlag);
             }
-            if !self.efr.host_dirty().into_bool() {
+            if !self.efr.host_dirty() {
                 return Err(NoDirty::DirtyFlag);
             }
         }
@@ -240,27 +240,27 @@ impl Caps {
 
     /// Whether guest translation can be switched on at all.
     pub(crate) fn guest_translation(&self) -> bool {
-        self.efr.guest_translation().into_bool()
+        self.efr.guest_translation()
     }
 
     /// Whether absent entries may be cached, so that making one present needs an invalidation.
     pub(crate) fn cache_absent(&self) -> bool {
-        self.header.cache_absent().into_bool()
+        self.header.cache_absent()
     }
 
     /// Whether one command makes the unit forget everything.
     pub(crate) fn invalidate_all(&self) -> bool {
-        self.efr.invalidate_all().into_bool()
+        self.efr.invalidate_all()
     }
 
     /// Whether firmware has kept devices from DMA until here.
     pub(crate) fn protected(&self) -> bool {
-        self.info.protected().into_bool()
+        self.info.protected()
     }
 
     /// Whether the addresses that HyperTransport reserved can be used like others.
     pub(crate) fn ignores_hypertransport(&self) -> bool {
-        self.efr2.ignore_hypertransport().into_bool()
+        self.efr2.ignore_hypertransport()
     }
 }
 

@@ -112,10 +112,10 @@ pub(crate) trait Source {
 /// moment at which it is cleared (erratum 1312): no signal comes then, nor ever after. So the flag
 /// is looked at again after the log was read, until it stays clear.
 pub(crate) fn drain(source: &impl Source) -> Outcome {
-    let has_overflow = |flags: STATUS| flags.event_overflow().into_bool();
-    let has_events = |flags: STATUS| flags.event_logged().into_bool() || has_overflow(flags);
+    let has_overflow = |flags: STATUS| flags.event_overflow();
+    let has_events = |flags: STATUS| flags.event_logged() || has_overflow(flags);
     // Until then the unit may write the events before it; the flag stays set.
-    let has_stopped = |flags: STATUS| has_overflow(flags) && !flags.events().into_bool();
+    let has_stopped = |flags: STATUS| has_overflow(flags) && !flags.events();
     let mut flags = source.flags();
 
     for _ in 0..PASSES {

@@ -345,7 +345,7 @@ impl Unit {
 
     /// Whether events are logged. It stays so under the lock of the log.
     fn logs_events(&self) -> bool {
-        self.control.lock().events().into_bool()
+        self.control.lock().events()
     }
 }
 
@@ -431,7 +431,7 @@ impl Port for &Unit {
         // The offset is valid, so there is no error.
         self.regs
             .try_read(STATUS)
-            .is_ok_and(|status| status.commands().into_bool())
+            .is_ok_and(|status| status.commands())
     }
 
     fn pause(&self, round: u32) {

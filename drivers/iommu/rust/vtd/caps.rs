@@ -108,10 +108,10 @@ impl Caps {
     ///
     /// Says what is missing.
     pub(crate) fn usable(&self) -> Result<(), Missing> {
-        if !self.ecap.queued_invalidation().into_bool() {
+        if !self.ecap.queued_invalidation() {
             return Err(Missing::Queue);
         }
-        if !self.ecap.scalable_mode().into_bool() {
+        if !self.ecap.scalable_mode() {
             return Err(Missing::ScalableMode);
         }
         if self.shape(Stage::First).is_none() && self.shape(Stage::Second).is_none() {
@@ -135,16 +135,16 @@ impl Caps {
     }
 
     fn first_stage(&self) -> Option<Shape> {
-        if !self.ecap.first_stage().into_bool() {
+        if !self.ecap.first_stage() {
             return None;
         }
-        let five = self.guest_width() > 48 && self.cap.first_stage_five_levels().into_bool();
+        let five = self.guest_width() > 48 && self.cap.first_stage_five_levels();
         let levels: u8 = if five { 5 } else { 4 };
         // An address with the top bit set would be sign-extended by the walk, so only the lower
         // canonical half is offered (3.6).
         let width = self.guest_width().min(12 + 9 * levels - 1);
         let mut page_sizes = u64::SZ_4K | u64::SZ_2M;
-        if self.cap.first_stage_1g().into_bool() {
+        if self.cap.first_stage_1g() {
             page_sizes |= u64::SZ_1G;
         }
         Some(Shape {
@@ -155,7 +155,7 @@ impl Caps {
     }
 
     fn second_stage(&self) -> Option<Shape> {
-        if !self.ecap.second_stage().into_bool() {
+        if !self.ecap.second_stage() {
             return None;
         }
         // SAGAW bit n stands for n + 2 levels; the smallest one that reaches the guest width
@@ -174,10 +174,10 @@ impl Caps {
         let levels = best?;
         let width = self.guest_width().min(12 + 9 * levels);
         let mut page_sizes = u64::SZ_4K;
-        if self.cap.second_stage_2m().into_bool() {
+        if self.cap.second_stage_2m() {
             page_sizes |= u64::SZ_2M;
         }
-        if self.cap.second_stage_1g().into_bool() {
+        if self.cap.second_stage_1g() {
             page_sizes |= u64::SZ_1G;
         }
         Some(Shape {
@@ -209,7 +209,7 @@ impl Caps {
         if self.shape(stage).is_none() {
             return Err(NoDirty::NoStage);
         }
-        if stage == Stage::Second && !self.ecap.second_stage_dirty().into_bool() {
+        if stage == Stage::Second && !self.ecap.second_stage_dirty() {
             return Err(NoDirty::NoFlags);
         }
         if !self.coherent_walk() {
@@ -220,51 +220,48 @@ impl Caps {
 
     /// Whether walks of the domains' tables snoop the caches.
     pub(crate) fn coherent_walk(&self) -> bool {
-        self.ecap.coherent_walk().into_bool()
+        self.ecap.coherent_walk()
     }
 
     /// Whether accesses to root, context and PASID tables snoop the caches.
     pub(crate) fn coherent_tables(&self) -> bool {
-        self.ecap.coherent_tables().into_bool()
+        self.ecap.coherent_tables()
     }
 
     /// Whether devices can be passed through untranslated.
     pub(crate) fn pass_through(&self) -> bool {
-        self.ecap.pass_through().into_bool()
+        self.ecap.pass_through()
     }
 
     /// Whether the unit can be told to snoop on every access of a domain.
     pub(crate) fn snoop_control(&self) -> bool {
-        self.ecap.snoop_control().into_bool()
+        self.ecap.snoop_control()
     }
 
     /// Whether the unit may cache absent entries, so that making one present needs an
     /// invalidation.
     pub(crate) fn caching_mode(&self) -> bool {
-        self.cap.caching_mode().into_bool()
+        self.cap.caching_mode()
     }
 
     /// Whether the driver must flush the write buffer explicitly.
     pub(crate) fn write_buffer(&self) -> bool {
-        self.cap.write_buffer_flush().into_bool()
+        self.cap.write_buffer_flush()
     }
 
     /// Whether setting the root table pointer invalidates all caches by itself.
     pub(crate) fn enhanced_set_root(&self) -> bool {
-        self.cap.enhanced_set_root().into_bool()
+        self.cap.enhanced_set_root()
     }
 
     /// Whether an IOTLB invalidation can drain reads and writes in flight.
     pub(crate) fn drain(&self) -> (bool, bool) {
-        (
-            self.cap.drain_reads().into_bool(),
-            self.cap.drain_writes().into_bool(),
-        )
+        (self.cap.drain_reads(), self.cap.drain_writes())
     }
 
     /// Whether the unit has protected memory regions.
     pub(crate) fn protected_memory(&self) -> bool {
-        self.cap.protected_low().into_bool() || self.cap.protected_high().into_bool()
+        self.cap.protected_low() || self.cap.protected_high()
     }
 
     /// Number of domain ids.
@@ -279,7 +276,7 @@ impl Caps {
         match stage {
             // PASID-based invalidations are page-selective on every unit with a first stage.
             Stage::First => Some(largest),
-            Stage::Second => self.cap.page_selective().into_bool().then_some(largest),
+            Stage::Second => self.cap.page_selective().then_some(largest),
         }
     }
 

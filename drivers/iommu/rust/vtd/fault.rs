@@ -39,10 +39,10 @@ pub(crate) enum Request {
 impl Fault {
     /// Decodes a fault recording register; [`None`] if it holds no fault.
     pub(crate) fn decode(low: u64, high: RecordHigh) -> Option<Self> {
-        if !high.valid().into_bool() {
+        if !high.valid() {
             return None;
         }
-        let request = match (high.type_high().into_bool(), high.type_low().into_bool()) {
+        let request = match (high.type_high(), high.type_low()) {
             (false, false) => Request::Write,
             (false, true) => Request::Page,
             (true, false) => Request::Read,
@@ -51,10 +51,7 @@ impl Fault {
         // CAST: each field is narrower than the type that it is cast to.
         Some(Self {
             source: high.source().get() as u16,
-            pasid: high
-                .pasid_present()
-                .into_bool()
-                .then_some(high.pasid().get() as u32),
+            pasid: high.pasid_present().then_some(high.pasid().get() as u32),
             request,
             address: low & !0xfff,
             reason: high.reason().get() as u8,

@@ -98,17 +98,17 @@ impl<P: Port> ring::Port<WORDS> for Hardware<'_, P> {
     fn recover(&self, pending: &mut ring::Pending<'_, WORDS>) -> Result {
         let port = self.0;
         let fault = port.fault();
-        if fault.invalidation_completion().into_bool() {
+        if fault.invalidation_completion() {
             port.report("an unexpected invalidation completion arrived", None);
             port.acknowledge(FSTS::acknowledge_completion());
         }
-        if fault.invalidation_timeout().into_bool() {
+        if fault.invalidation_timeout() {
             port.report("a device did not answer an invalidation in time", None);
             // The unit fetches nothing until the bit is cleared, so the head does not move.
             pending.drop_before(port.head() % SLOTS);
             port.acknowledge(FSTS::acknowledge_timeout());
         }
-        if fault.invalidation_queue().into_bool() {
+        if fault.invalidation_queue() {
             // The head is at the refused descriptor, and the unit fetches nothing until the bit is
             // cleared.
             let slot = port.head() % SLOTS;

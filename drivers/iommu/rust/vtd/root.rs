@@ -43,9 +43,9 @@ bitfield! {
         /// PDTS: the directory has 2^(PDTS + 7) entries.
         11:9    directory_size;
         /// PASIDE: requests with PASID are allowed.
-        3:3     pasid;
+        3:3     pasid => bool;
         /// P: present.
-        0:0     present;
+        0:0     present => bool;
     }
 }
 

@@ -209,7 +209,7 @@ impl Unit {
         }
         self.command(
             |command| command.with_flush_write_buffer(true),
-            |status| !status.flushing_write_buffer().into_bool(),
+            |status| !status.flushing_write_buffer(),
         )
     }
 
@@ -299,7 +299,7 @@ impl Unit {
     /// Context: any. Only the timer of [`crate::module`] calls it, so two calls never run at once.
     pub(crate) fn poll_faults(&self) {
         let status = self.regs.read(FSTS);
-        if !status.pending().into_bool() && !status.overflow().into_bool() {
+        if !status.pending() && !status.overflow() {
             return;
         }
         let (offset, records) = self.caps.fault_records();
@@ -328,7 +328,7 @@ impl Unit {
                 break;
             }
         }
-        if status.overflow().into_bool() {
+        if status.overflow() {
             if self.limit.allows() {
                 pr_err!("dmar{}: more faults than there are records\n", self.number);
             }

@@ -30,7 +30,7 @@ bitfield! {
     struct Wait0(u64) {
         63:60   kind;
         51:3    address;
-        0:0     store;
+        0:0     store => bool;
     }
 }
 
@@ -55,9 +55,9 @@ bitfield! {
     /// Quadword 1 of INVALIDATE_IOMMU_PAGES.
     struct Pages1(u64) {
         63:12   address;
-        2:2     guest;
-        1:1     tables;
-        0:0     sized;
+        2:2     guest => bool;
+        1:1     tables => bool;
+        0:0     sized => bool;
     }
 }
 

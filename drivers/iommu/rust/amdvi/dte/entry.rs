@@ -18,17 +18,17 @@ bitfield! {
     /// Quadword 0.
     pub(crate) struct Word0(u64) {
         /// IW: writes are allowed.
-        62:62   write;
+        62:62   write => bool;
         /// IR: reads are allowed.
-        61:61   read;
+        61:61   read => bool;
         /// GCR3 table root pointer, bits 14:12.
         60:58   guest_low;
         /// GLX: levels of the GCR3 table, less one.
         57:56   guest_depth;
         /// GV: the GCR3 table root pointer is valid.
-        55:55   guest;
+        55:55   guest => bool;
         /// GIoV: requests without PASID use the entry for PASID 0.
-        54:54   guest_untagged;
+        54:54   guest_untagged => bool;
         /// Host page table root pointer, in 4 KiB units.
         51:12   host_table;
         /// Paging mode: levels of the host table, 0 for none.
@@ -36,9 +36,9 @@ bitfield! {
         /// HAD: accessed and dirty flags of host tables are live, see [`DIRTY`].
         8:7     dirty;
         /// TV: the other fields about translation are valid; if not, requests are refused.
-        1:1     translation;
+        1:1     translation => bool;
         /// V: the entry is valid; if not, requests pass.
-        0:0     valid;
+        0:0     valid => bool;
     }
 }
 
@@ -63,15 +63,15 @@ bitfield! {
     /// Quadword 2.
     pub(crate) struct Word2(u64) {
         /// Lint1Pass.
-        63:63   lint1;
+        63:63   lint1 => bool;
         /// Lint0Pass.
-        62:62   lint0;
+        62:62   lint0 => bool;
         /// NMIPass.
-        58:58   nmi;
+        58:58   nmi => bool;
         /// EIntPass.
-        57:57   external;
+        57:57   external => bool;
         /// INITPass.
-        56:56   init;
+        56:56   init => bool;
         /// GuestPagingMode: levels of guest tables, less four.
         55:54   guest_levels;
     }
@@ -218,17 +218,17 @@ impl Entry {
 
     /// Whether guest tables translate requests without PASID too.
     pub(crate) fn is_guest_untagged(&self) -> bool {
-        self.word0().guest_untagged().into_bool()
+        self.word0().guest_untagged()
     }
 
     /// What the entry makes of a request; of an entry with guest tables that of one with PASID.
     pub(crate) fn translation(&self) -> Translation {
         let word = self.word0();
-        if !word.valid().into_bool() {
+        if !word.valid() {
             Translation::PassThrough
-        } else if !word.translation().into_bool() {
+        } else if !word.translation() {
             Translation::Blocked
-        } else if word.guest().into_bool() {
+        } else if word.guest() {
             Translation::Guest
         } else if word.host_levels().get() != 0 {
             Translation::Host

@@ -196,7 +196,7 @@ mod tests {
     fn effect(entry: &Entry) -> (Translation, [u64; 3]) {
         match entry.translation() {
             Translation::Blocked => (Translation::Blocked, [0; 3]),
-            Translation::PassThrough if !entry.word0().valid().into_bool() => {
+            Translation::PassThrough if !entry.word0().valid() => {
                 (Translation::PassThrough, [0; 3])
             }
             Translation::Guest => (

@@ -15,11 +15,11 @@ register! {
     /// Extended features.
     pub(crate) EFR(u64) @ 0x30 {
         /// HDSUP: the unit can set dirty bits in host tables.
-        52:52   host_dirty;
+        52:52   host_dirty => bool;
         /// HASUP: the unit can set accessed bits in host tables.
-        49:49   host_accessed;
+        49:49   host_accessed => bool;
         /// GIOSUP: requests without PASID can be translated by guest tables.
-        48:48   guest_untagged;
+        48:48   guest_untagged => bool;
         /// PASMAX: bits of a PASID, less one.
         36:32   pasid_bits;
         /// GLXSUP: the most levels of a GCR3 table, less one.
@@ -27,17 +27,17 @@ register! {
         /// HATS: the most levels of a host table, less four; 3 if there is no host translation.
         11:10   host_levels;
         /// GASUP: interrupts can be posted to guests.
-        7:7     guest_apic;
+        7:7     guest_apic => bool;
         /// IASUP: everything can be invalidated by one command.
-        6:6     invalidate_all;
+        6:6     invalidate_all => bool;
         /// GTSUP: guest translation.
-        4:4     guest_translation;
+        4:4     guest_translation => bool;
     }
 
     /// Extended features 2.
     pub(crate) EFR2(u64) @ 0x1a0 {
         /// HTRangeIgnore: the addresses that HyperTransport reserved are like any others.
-        11:11   ignore_hypertransport;
+        11:11   ignore_hypertransport => bool;
     }
 }
 
@@ -45,9 +45,9 @@ bitfield! {
     /// The first word of the unit's capability block.
     pub(crate) struct Header(u32) {
         /// EFRSUP: the unit has the register of extended features.
-        27:27   features;
+        27:27   features => bool;
         /// NPCACHE: absent table entries may be cached.
-        26:26   cache_absent;
+        26:26   cache_absent => bool;
         /// CapID: 0fh for a secure device.
         7:0     id;
     }
@@ -59,9 +59,9 @@ bitfield! {
         /// VASIZE: bits of an address that is translated.
         21:15   address_bits;
         /// DMA-remap support: firmware has kept devices from DMA until here.
-        1:1     protected;
+        1:1     protected => bool;
         /// EFRSUP: the blocks of units state their extended features.
-        0:0     features;
+        0:0     features => bool;
     }
 }
 

@@ -16,27 +16,27 @@ register! {
     /// Control register.
     pub(crate) CONTROL(u64) @ 0x18 {
         /// GTEn: guest translation.
-        16:16   guest_translation;
+        16:16   guest_translation => bool;
         /// CmdBufEn: commands are fetched.
-        12:12   commands;
+        12:12   commands => bool;
         /// Isoc: isochronous requests.
-        11:11   isochronous;
+        11:11   isochronous => bool;
         /// Coherent: reads of the device table snoop the caches.
-        10:10   coherent;
+        10:10   coherent => bool;
         /// ResPassPW: responses may pass posted writes.
-        9:9     responses_pass;
+        9:9     responses_pass => bool;
         /// PassPW: requests may pass posted writes.
-        8:8     requests_pass;
+        8:8     requests_pass => bool;
         /// InvTimeOut: how long a device may take to invalidate its TLB.
         7:5     invalidation_timeout;
         /// EventIntEn: an interrupt for events.
-        3:3     event_interrupt;
+        3:3     event_interrupt => bool;
         /// EventLogEn: events are logged.
-        2:2     events;
+        2:2     events => bool;
         /// HtTunEn: HyperTransport tunnel translation.
-        1:1     tunnel;
+        1:1     tunnel => bool;
         /// IommuEn: the unit translates.
-        0:0     enable;
+        0:0     enable => bool;
     }
 
     /// Exclusion base register: addresses that the unit does not look at.
@@ -44,21 +44,21 @@ register! {
         /// EXCLUSION: the range's address, in 4 KiB units.
         51:12   base;
         /// ALLOW: the range is that of all devices.
-        1:1     allow;
+        1:1     allow => bool;
         /// EXEN: there is such a range.
-        0:0     enable;
+        0:0     enable => bool;
     }
 
     /// Status register. The bits that are written are cleared by a one.
     pub(crate) STATUS(u64) @ 0x2020 {
         /// CmdBufRun: commands are fetched (read-only).
-        4:4     commands;
+        4:4     commands => bool;
         /// EventLogRun: events are logged (read-only).
-        3:3     events;
+        3:3     events => bool;
         /// EventLogInt: an event was logged (RW1C).
-        1:1     event_logged;
+        1:1     event_logged => bool;
         /// EventOverflow: events were lost because the log was full (RW1C).
-        0:0     event_overflow;
+        0:0     event_overflow => bool;
     }
 }
 

@@ -212,7 +212,7 @@ impl Powered {
         unit.set_control(|control| control.with_commands(false))?;
         let stopped = read_poll_timeout_atomic(
             || regs.try_read(STATUS),
-            |status| !status.commands().into_bool() && !status.events().into_bool(),
+            |status| !status.commands() && !status.events(),
             STATUS_DELAY,
             STATUS_ROUNDS,
         );

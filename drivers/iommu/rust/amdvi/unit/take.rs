@@ -56,12 +56,12 @@ const SECURE_DEVICE: u32 = 0x0f;
 
 /// Why a unit that is switched on is left alone.
 fn owner(control: CONTROL) -> Option<&'static str> {
-    if control.enable().into_bool() {
+    if control.enable() {
         Some(
             "DMA is translated already, by firmware or an earlier kernel; boot with \
              amd_iommu=off, and turn off pre-boot DMA protection in the firmware's set-up",
         )
-    } else if control.commands().into_bool() {
+    } else if control.commands() {
         Some("the command buffer is in use; boot with amd_iommu=off")
     } else {
         None

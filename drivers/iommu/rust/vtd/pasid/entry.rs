@@ -35,13 +35,13 @@ bitfield! {
         /// SSPTPTR: the second-stage table, in 4 KiB units.
         63:12   second_stage;
         /// SSADE: accessed and dirty flags of second-stage tables are active.
-        9:9     dirty;
+        9:9     dirty => bool;
         /// PGTT: see [`Translation`].
         8:6     translation;
         /// AW: levels of the second-stage table, less two.
         4:2     width;
         /// P: present. The hardware ignores the other bits of an absent entry.
-        0:0     present;
+        0:0     present => bool;
     }
 }
 
@@ -49,9 +49,9 @@ bitfield! {
     /// Quadword 1.
     pub(crate) struct Word1(u64) {
         /// PGSNP: every access snoops, whatever the request says.
-        24:24   page_snoop;
+        24:24   page_snoop => bool;
         /// PWSNP: page walks snoop.
-        23:23   walk_snoop;
+        23:23   walk_snoop => bool;
         /// DID: the domain that translations are cached under.
         15:0    domain;
     }
@@ -132,7 +132,7 @@ impl Entry {
 
     /// Whether the entry is present.
     pub(crate) fn is_present(&self) -> bool {
-        self.word0().present().into_bool()
+        self.word0().present()
     }
 
     /// The domain id.

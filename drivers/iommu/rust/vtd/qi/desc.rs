@@ -41,8 +41,8 @@ bitfield! {
     /// Quadword 0 of an IOTLB invalidation (6.5.2.3).
     struct Iotlb0(u64) {
         31:16   domain;
-        7:7     drain_reads;
-        6:6     drain_writes;
+        7:7     drain_reads => bool;
+        6:6     drain_writes => bool;
         5:4     granularity;
         3:0     kind;
     }
@@ -52,7 +52,7 @@ bitfield! {
     /// Quadword 1 of both kinds of IOTLB invalidation.
     struct Address1(u64) {
         63:12   address;
-        6:6     leaf_only;
+        6:6     leaf_only => bool;
         5:0     mask;
     }
 }
@@ -71,8 +71,8 @@ bitfield! {
     /// Quadword 0 of an invalidation wait (6.5.2.8).
     struct Wait0(u64) {
         63:32   data;
-        6:6     fence;
-        5:5     write_status;
+        6:6     fence => bool;
+        5:5     write_status => bool;
         3:0     kind;
     }
 }

@@ -15,29 +15,29 @@ register! {
     /// Global command register, write-only.
     pub(crate) GCMD(u32) @ 0x18 {
         /// TE: translation enable (state).
-        31:31   translation;
+        31:31   translation => bool;
         /// SRTP: set the root table pointer (one-shot).
-        30:30   set_root;
+        30:30   set_root => bool;
         /// WBF: flush the write buffer (one-shot).
-        27:27   flush_write_buffer;
+        27:27   flush_write_buffer => bool;
         /// QIE: queued invalidation enable (state).
-        26:26   queue;
+        26:26   queue => bool;
         /// IRE: interrupt remapping enable (state).
-        25:25   interrupt_remapping;
+        25:25   interrupt_remapping => bool;
     }
 
     /// Global status register, read-only.
     pub(crate) GSTS(u32) @ 0x1c {
         /// TES: translation is on.
-        31:31   translation;
+        31:31   translation => bool;
         /// RTPS: the root table pointer has been set.
-        30:30   root_set;
+        30:30   root_set => bool;
         /// WBFS: a flush of the write buffer is under way.
-        27:27   flushing_write_buffer;
+        27:27   flushing_write_buffer => bool;
         /// QIES: queued invalidation is on.
-        26:26   queue;
+        26:26   queue => bool;
         /// IRES: interrupt remapping is on.
-        25:25   interrupt_remapping;
+        25:25   interrupt_remapping => bool;
     }
 
     /// Root table address register.
@@ -51,9 +51,9 @@ register! {
     /// Protected memory enable register.
     pub(crate) PMEN(u32) @ 0x64 {
         /// EPM: the protected regions are enabled.
-        31:31   enable;
+        31:31   enable => bool;
         /// PRS: the protected regions are in force.
-        0:0     in_force;
+        0:0     in_force => bool;
     }
 }
 
@@ -75,8 +75,8 @@ impl RTADDR {
 bitfield! {
     /// The bits in the shadow of `GCMD`: the states, without the one-shot bits.
     pub(crate) struct CommandState(u32) {
-        31:31   translation;
-        26:26   queue;
+        31:31   translation => bool;
+        26:26   queue => bool;
     }
 }
 

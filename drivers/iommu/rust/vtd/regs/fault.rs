@@ -16,32 +16,30 @@ register! {
         /// FRI: index of the first fault record that is pending.
         15:8    record_index;
         /// ITE: a device-TLB invalidation timed out (RW1C).
-        6:6     invalidation_timeout;
+        6:6     invalidation_timeout => bool;
         /// ICE: an unexpected or corrupt completion arrived (RW1C).
-        5:5     invalidation_completion;
+        5:5     invalidation_completion => bool;
         /// IQE: the queue holds a descriptor that the hardware refuses (RW1C).
-        4:4     invalidation_queue;
+        4:4     invalidation_queue => bool;
         /// PPF: some fault record is pending (read-only).
-        1:1     pending;
+        1:1     pending => bool;
         /// PFO: faults were lost because all records were full (RW1C).
-        0:0     overflow;
+        0:0     overflow => bool;
     }
 
     /// Fault event control register.
     pub(crate) FECTL(u32) @ 0x38 {
         /// IM: the fault interrupt is masked.
-        31:31   masked;
+        31:31   masked => bool;
         /// IP: an interrupt is pending.
-        30:30   pending;
+        30:30   pending => bool;
     }
 }
 
 impl FSTS {
     /// Whether the invalidation queue reports any error.
     pub(crate) fn queue_error(self) -> bool {
-        self.invalidation_queue().into_bool()
-            || self.invalidation_timeout().into_bool()
-            || self.invalidation_completion().into_bool()
+        self.invalidation_queue() || self.invalidation_timeout() || self.invalidation_completion()
     }
 
     /// The value to write to go on after a descriptor that the hardware refused.
@@ -75,21 +73,21 @@ bitfield! {
     /// Upper half of a fault recording register (`FRCD_REG` bits 127 to 64).
     pub(crate) struct RecordHigh(u64) {
         /// F: the record is valid (RW1C).
-        63:63   valid;
+        63:63   valid => bool;
         /// T1: with T2, the kind of request.
-        62:62   type_high;
+        62:62   type_high => bool;
         /// PV: the PASID value.
         59:40   pasid;
         /// FR: the reason, see [`crate::fault::reason`].
         39:32   reason;
         /// PP: the request carried a PASID.
-        31:31   pasid_present;
+        31:31   pasid_present => bool;
         /// EXE: the request asked to execute.
-        30:30   execute;
+        30:30   execute => bool;
         /// PRIV: the request asked for supervisor privilege.
-        29:29   privileged;
+        29:29   privileged => bool;
         /// T2: with T1, the kind of request.
-        28:28   type_low;
+        28:28   type_low => bool;
         /// SID: requester ID of the device.
         15:0    source;
     }

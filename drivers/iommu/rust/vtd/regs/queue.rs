@@ -25,7 +25,7 @@ register! {
         /// IQA: the queue's address, in 4 KiB units.
         63:12   queue;
         /// DW: descriptors of 256 bits, which scalable mode needs.
-        11:11   wide;
+        11:11   wide => bool;
         /// QS: the queue is 2^QS pages long.
         2:0     size;
     }

@@ -93,17 +93,14 @@ impl Powered {
 
         regs.write_reg(IQT::at(0));
         regs.try_write_reg(qi::address(unit.queue.memory()))?;
-        unit.command(
-            |command| command.with_queue(true),
-            |status| status.queue().into_bool(),
-        )?;
+        unit.command(|command| command.with_queue(true), |status| status.queue())?;
         unit.queue.run(true);
         unit.flush_write_buffer()?;
 
         regs.try_write_reg(RTADDR::scalable(unit.root.phys()))?;
         unit.command(
             |command| command.with_set_root(true),
-            |status| status.root_set().into_bool(),
+            |status| status.root_set(),
         )?;
         self.forget_all(true)
     }
@@ -133,7 +130,7 @@ impl Powered {
         let unit = &self.unit;
         unit.command(
             |command| command.with_translation(true),
-            |status| status.translation().into_bool(),
+            |status| status.translation(),
         )?;
         // Full, against `Queue::kill()`: a CPU that marks the unit dead sees this store, or this
         // CPU sees the mark.
@@ -154,16 +151,16 @@ impl Powered {
 
     /// Whether the unit was found with protected regions.
     fn is_protected(&self) -> bool {
-        self.unit.caps.protected_memory() && self.protected.enable().into_bool()
+        self.unit.caps.protected_memory() && self.protected.enable()
     }
 
     fn set_protected(&self, value: PMEN) -> Result {
         let regs = &self.unit.regs;
-        let wanted = value.enable().into_bool();
+        let wanted = value.enable();
         regs.write_reg(value);
         read_poll_timeout_atomic(
             || Ok(regs.read(PMEN)),
-            |now| now.in_force().into_bool() == wanted,
+            |now| now.in_force() == wanted,
             COMMAND_DELAY,
             COMMAND_ROUNDS,
         )?;
@@ -182,12 +179,12 @@ impl Powered {
             // Translation may be the only protection of memory from devices.
             return Err(EIO);
         }
-        if self.is_protected() && !regs.read(PMEN).enable().into_bool() {
+        if self.is_protected() && !regs.read(PMEN).enable() {
             self.set_protected(self.protected)?;
         }
         unit.command(
             |command| command.with_translation(false),
-            |status| !status.translation().into_bool(),
+            |status| !status.translation(),
         )?;
         unit.translates.store(false, Relaxed);
 
@@ -197,7 +194,7 @@ impl Powered {
         regs.try_write_reg(self.root)?;
         unit.command(
             |command| command.with_set_root(true),
-            |status| status.root_set().into_bool(),
+            |status| status.root_set(),
         )?;
         if unit.queue.is_running() {
             self.forget_all(self.root.is_scalable())?;
@@ -213,7 +210,7 @@ impl Powered {
             )?;
             unit.command(
                 |command| command.with_queue(false),
-                |status| !status.queue().into_bool(),
+                |status| !status.queue(),
             )?;
         }
         regs.write_reg(IQT::at(0));
@@ -231,7 +228,7 @@ impl Unit {
 
     /// Whether the driver has enabled the queue and not disabled it.
     fn was_queue_enabled(&self) -> bool {
-        self.command.lock().queue().into_bool()
+        self.command.lock().queue()
     }
 }
 

@@ -54,14 +54,14 @@ use crate::{
 /// Why the driver does not take a unit that is switched on.
 fn owner(status: GSTS) -> Option<&'static str> {
     // Interrupt remapping comes first: it implies the queue.
-    if status.interrupt_remapping().into_bool() {
+    if status.interrupt_remapping() {
         Some("interrupt remapping is on and shares the invalidation queue; boot with intremap=off")
-    } else if status.translation().into_bool() {
+    } else if status.translation() {
         Some(
             "DMA is translated already, by firmware or an earlier kernel; boot with \
              intel_iommu=off, and turn off pre-boot DMA protection in the firmware's set-up",
         )
-    } else if status.queue().into_bool() {
+    } else if status.queue() {
         Some("the invalidation queue is in use; boot with intel_iommu=off intremap=off")
     } else {
         None

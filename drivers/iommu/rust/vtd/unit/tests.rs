@@ -129,7 +129,7 @@ mod suite {
         let regs = &unit.regs;
         assert_eq!(regs.try_read(RTADDR)?, RTADDR::scalable(unit.root.phys()));
         assert_eq!(regs.try_read(IQA)?, qi::address(unit.queue.memory()));
-        assert!(regs.read(FECTL).masked().into_bool());
+        assert!(regs.read(FECTL).masked());
         powered.enable_translation()?;
         // What was on before stays on.
         assert_eq!(
@@ -205,7 +205,7 @@ mod suite {
         drop(powered);
         assert!(!is_as_found(&unit)?);
         assert!(unit.is_powered());
-        assert!(unit.regs.read(GCMD).translation().into_bool());
+        assert!(unit.regs.read(GCMD).translation());
         assert!(is_leaked(unit));
         Ok(())
     }
@@ -317,7 +317,7 @@ mod suite {
         let (powered, unit) = found()?;
         say(&unit, true, true, true);
         powered.enable_translation()?;
-        assert!(!unit.regs.read(PMEN).enable().into_bool());
+        assert!(!unit.regs.read(PMEN).enable());
         Ok(())
     }
 
@@ -348,7 +348,7 @@ mod suite {
                 say(&unit, false, true, false);
             }
             drop(powered);
-            assert_eq!(unit.regs.read(GCMD).translation().into_bool(), stays);
+            assert_eq!(unit.regs.read(GCMD).translation(), stays);
             assert_eq!(is_leaked(unit), stays);
         }
         Ok(())
