@@ -35,7 +35,7 @@ use crate::{
     root::Context,
     topology::Path,
     unit::{
-        kept::Kept,
+        pass_through::Kept,
         Unit,
         PASS_THROUGH, //
     }, //

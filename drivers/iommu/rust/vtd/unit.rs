@@ -17,7 +17,7 @@
 //! under any other lock of the driver. The holder of the lock of the domain ids may sleep, and
 //! takes no lock under it.
 
-pub(crate) mod kept;
+pub(crate) mod pass_through;
 pub(crate) mod power;
 mod take;
 #[cfg(CONFIG_RUST_INTEL_VTD_KUNIT_TEST)]
@@ -85,7 +85,7 @@ use crate::{
     }, //
 };
 
-use kept::Kept;
+use pass_through::Kept;
 
 /// The id of pass-through entries. They must not share one with second-stage entries (9.6).
 pub(crate) const PASS_THROUGH: u16 = 1;
