@@ -10,7 +10,6 @@
 //! be slept under. The lock of its [`users`] has none of the domain's above or below it.
 
 mod flush;
-pub(crate) mod obstacle;
 mod users;
 
 use kernel::{
@@ -73,7 +72,10 @@ use crate::{
         Block,
         Tag as CacheTag, //
     },
-    pasids::sequence::Untagged,
+    pasids::{
+        compatibility,
+        sequence::Untagged, //
+    },
     unit::Unit, //
 };
 
@@ -270,7 +272,7 @@ impl PagingDomain for Domain {
             return Err(EINVAL);
         }
         let device = endpoint.pasids.as_ref().map(|pasids| pasids.device());
-        if let Some(why) = obstacle::find(slot, self.tables(), device) {
+        if let Some(why) = compatibility::find(slot, self.tables(), device) {
             endpoint.explain_refusal(why);
             return Err(EINVAL);
         }

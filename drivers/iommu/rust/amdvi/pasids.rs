@@ -13,6 +13,7 @@
 //! those of the switch and of the GCR3 table, which may be slept under, and the spinlocks of a
 //! domain's users and of the unit.
 
+pub(crate) mod compatibility;
 pub(crate) mod sequence;
 
 use kernel::{
@@ -34,7 +35,6 @@ use kernel::{
 };
 
 use crate::{
-    domain::obstacle::Device,
     dte::writer,
     endpoint::Endpoint,
     gcr3::Gcr3,
@@ -44,6 +44,7 @@ use crate::{
     }, //
 };
 
+use compatibility::Device;
 use sequence::{
     Hardware,
     Root,

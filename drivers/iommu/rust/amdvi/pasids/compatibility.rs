@@ -44,7 +44,7 @@ pub(crate) fn find(slot: Slot, tables: Tables, device: Option<Device>) -> Option
 }
 
 #[cfg(CONFIG_RUST_AMD_VI_KUNIT_TEST)]
-#[kernel::prelude::kunit_tests(rust_amdvi_obstacle)]
+#[kernel::prelude::kunit_tests(rust_amdvi_compatibility)]
 mod tests {
     use super::*;
 
