@@ -154,6 +154,29 @@ impl<U: HasDomainIds> DomainIds<U> {
     }
 }
 
+/// What a flush of a domain addresses: a unit, and what it has cached the translations under.
+pub struct Tag<U, C> {
+    /// The unit.
+    pub unit: Arc<U>,
+    /// The key of its caches: a domain id, and what else the unit tells translations apart by.
+    pub cached: C,
+}
+
+impl<U, C: Clone> Clone for Tag<U, C> {
+    fn clone(&self) -> Self {
+        Self {
+            unit: self.unit.clone(),
+            cached: self.cached.clone(),
+        }
+    }
+}
+
+impl<U, C: PartialEq> PartialEq for Tag<U, C> {
+    fn eq(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.unit, &other.unit) && self.cached == other.cached
+    }
+}
+
 #[cfg(CONFIG_RUST_IOMMU_KUNIT_TEST)]
 #[kunit_tests(rust_iommu_domain_id)]
 mod tests {

@@ -24,6 +24,7 @@
 //! | `domain` | `struct iommu_domain` of the paging kind; ranges whose flush has failed |
 //! | [`attach`] | prepare, install, commit; dirty tracking of all devices |
 //! | [`ops`] | the traits that a driver implements; the order of the locks |
+//! | [`tables`] | the page tables of a domain, in one of two formats |
 //! | [`tags`] | what a flush of a domain addresses |
 //! | [`gather`] | `struct iommu_iotlb_gather`: pending flushes, tables to be freed after them |
 //! | [`dirty`] | `struct iommu_dirty_bitmap`: where dirty pages are reported |
@@ -40,6 +41,7 @@
 //! | [`firmware`] | firmware tables, which are not to be trusted |
 //! | [`pci`] | functions and the requester IDs that they use; PASIDs; units that are functions |
 //! | [`domain_id`] | what units cache the translations of a domain under |
+//! | [`block`] | the aligned block that an invalidation names |
 //! | [`locked_vec`], [`ratelimit`] | vectors under a spinlock; a limit for messages |
 //!
 //! A dirty page on its way: the core calls `read_and_clear_dirty`; the driver's domain hands the
@@ -59,6 +61,8 @@ mod lock_class;
 
 #[cfg(CONFIG_RUST_IOMMU)]
 pub mod attach;
+#[cfg(CONFIG_RUST_IOMMU)]
+pub mod block;
 #[cfg(CONFIG_RUST_IOMMU)]
 pub mod device;
 #[cfg(CONFIG_RUST_IOMMU)]
@@ -87,6 +91,8 @@ pub mod ratelimit;
 pub mod registry;
 #[cfg(CONFIG_RUST_IOMMU)]
 pub mod resv;
+#[cfg(CONFIG_RUST_IOMMU)]
+pub mod tables;
 #[cfg(CONFIG_RUST_IOMMU)]
 pub mod tags;
 #[cfg(CONFIG_RUST_IOMMU)]

@@ -73,6 +73,18 @@ impl ReservedRegions<'_> {
         }
     }
 
+    /// Adds the addresses of interrupts of x86: a write there is one, and units do not translate it.
+    ///
+    /// Context: may sleep.
+    ///
+    /// # Errors
+    ///
+    /// `ENOMEM`.
+    pub fn add_interrupts(&mut self) -> Result {
+        let interrupts = Range::inclusive(0xfee0_0000, 0xfeef_ffff)?;
+        self.add(interrupts, Prot::NONE, RegionKind::Msi)
+    }
+
     /// Adds a region. `prot` matters for the direct kinds: they are mapped with it.
     ///
     /// Context: may sleep.

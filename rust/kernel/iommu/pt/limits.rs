@@ -19,7 +19,7 @@ use kernel::error::{
 };
 
 /// What a page table is made for.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Config {
     /// Number of levels that the hardware is told to walk at first.
     pub levels: u8,

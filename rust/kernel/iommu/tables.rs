@@ -1,0 +1,183 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The page tables of a domain: what a [`PagingDomain`](super::ops::PagingDomain) passes on to them
+//! as it is.
+
+use super::{
+    hw::pages::{
+        Gfp,
+        KernelTables,
+        KernelWalk, //
+    },
+    pt::{
+        DirtySink,
+        Exclusive,
+        Format,
+        Gather,
+        PageTable,
+        PhysAddr,
+        Prot,
+        Stable,
+        Top, //
+    },
+    values::Geometry, //
+};
+
+use kernel::error::Result;
+
+/// Page tables whose format the domain need not know. [`PageTable`] describes the methods.
+pub trait Tables: Send + Sync + 'static {
+    /// The top table, as hardware is told.
+    fn top(&self) -> Top;
+
+    /// The addresses and the page sizes that can be mapped.
+    fn geometry(&self) -> Geometry;
+
+    /// Maps the claimed range.
+    fn map(
+        &self,
+        claim: &mut Exclusive,
+        phys: PhysAddr,
+        prot: Prot,
+        gfp: Gfp,
+        gather: &mut impl Gather<KernelTables>,
+    ) -> (u64, Result);
+
+    /// Unmaps the claimed range.
+    fn unmap(&self, claim: &mut Exclusive, gather: &mut impl Gather<KernelTables>) -> u64;
+
+    /// The physical address that the first claimed address leads to.
+    fn iova_to_phys(&self, claim: &Stable) -> Option<PhysAddr>;
+
+    /// Records the dirty pages of the range of `walk`, and makes them clean if `clear`.
+    fn read_and_clear_dirty(
+        &self,
+        walk: &KernelWalk<'_>,
+        clear: bool,
+        sink: &mut impl DirtySink,
+    ) -> Result;
+
+    /// Records all of the range of `walk` that is mapped and writable.
+    fn report_writable(&self, walk: &KernelWalk<'_>, sink: &mut impl DirtySink) -> Result;
+}
+
+impl<F: Format> Tables for PageTable<F, KernelTables>
+where
+    Self: Send + Sync + 'static,
+{
+    #[inline]
+    fn top(&self) -> Top {
+        self.top()
+    }
+
+    fn geometry(&self) -> Geometry {
+        Geometry {
+            first: 0,
+            last: self.aperture_last(),
+            page_sizes: self.pgsize_bitmap(),
+        }
+    }
+
+    #[inline]
+    fn map(
+        &self,
+        claim: &mut Exclusive,
+        phys: PhysAddr,
+        prot: Prot,
+        gfp: Gfp,
+        gather: &mut impl Gather<KernelTables>,
+    ) -> (u64, Result) {
+        self.map(claim, phys, prot, gfp, gather)
+    }
+
+    #[inline]
+    fn unmap(&self, claim: &mut Exclusive, gather: &mut impl Gather<KernelTables>) -> u64 {
+        self.unmap(claim, gather)
+    }
+
+    #[inline]
+    fn iova_to_phys(&self, claim: &Stable) -> Option<PhysAddr> {
+        self.iova_to_phys(claim)
+    }
+
+    #[inline]
+    fn read_and_clear_dirty(
+        &self,
+        walk: &KernelWalk<'_>,
+        clear: bool,
+        sink: &mut impl DirtySink,
+    ) -> Result {
+        self.read_and_clear_dirty(walk, clear, sink)
+    }
+
+    #[inline]
+    fn report_writable(&self, walk: &KernelWalk<'_>, sink: &mut impl DirtySink) -> Result {
+        self.report_writable(walk, sink)
+    }
+}
+
+/// Tables in one of two formats, of which a unit may walk both.
+pub enum Either<L, R> {
+    /// The one.
+    Left(L),
+    /// The other.
+    Right(R),
+}
+
+/// Calls the same method of the tables of either format.
+macro_rules! either {
+    ($self:expr, $tables:ident => $call:expr) => {
+        match $self {
+            Either::Left($tables) => $call,
+            Either::Right($tables) => $call,
+        }
+    };
+}
+
+impl<L: Tables, R: Tables> Tables for Either<L, R> {
+    #[inline]
+    fn top(&self) -> Top {
+        either!(self, tables => tables.top())
+    }
+
+    fn geometry(&self) -> Geometry {
+        either!(self, tables => tables.geometry())
+    }
+
+    #[inline]
+    fn map(
+        &self,
+        claim: &mut Exclusive,
+        phys: PhysAddr,
+        prot: Prot,
+        gfp: Gfp,
+        gather: &mut impl Gather<KernelTables>,
+    ) -> (u64, Result) {
+        either!(self, tables => tables.map(claim, phys, prot, gfp, gather))
+    }
+
+    #[inline]
+    fn unmap(&self, claim: &mut Exclusive, gather: &mut impl Gather<KernelTables>) -> u64 {
+        either!(self, tables => tables.unmap(claim, gather))
+    }
+
+    #[inline]
+    fn iova_to_phys(&self, claim: &Stable) -> Option<PhysAddr> {
+        either!(self, tables => tables.iova_to_phys(claim))
+    }
+
+    #[inline]
+    fn read_and_clear_dirty(
+        &self,
+        walk: &KernelWalk<'_>,
+        clear: bool,
+        sink: &mut impl DirtySink,
+    ) -> Result {
+        either!(self, tables => tables.read_and_clear_dirty(walk, clear, sink))
+    }
+
+    #[inline]
+    fn report_writable(&self, walk: &KernelWalk<'_>, sink: &mut impl DirtySink) -> Result {
+        either!(self, tables => tables.report_writable(walk, sink))
+    }
+}
