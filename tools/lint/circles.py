@@ -23,8 +23,6 @@ ROOMS = {
 # Folders that still have circles. A folder without any must leave the list.
 EXCEPTIONS = (
     "rust/kernel/iommu/pt",
-    "drivers/iommu/rust/vtd",
-    "drivers/iommu/rust/amdvi",
 )
 # What macros define in the root of a crate, so that its modules have to name the root.
 BY_MACRO = {"module_parameters"}

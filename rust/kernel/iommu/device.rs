@@ -10,6 +10,8 @@ use kernel::{
     sync::aref::ARef, //
 };
 
+use super::log;
+
 /// A remapping unit, as it is registered.
 pub struct UnitInfo {
     /// The name of its entry below `/sys/class/iommu`.
@@ -93,6 +95,29 @@ impl Capability {
     }
 }
 
+/// The meaning of the module parameter `name`, which has the value `value`: one of `meanings`, which
+/// are `words` for the user.
+///
+/// # Errors
+///
+/// `EINVAL` for a value that has no meaning; the log of `module` says so.
+pub fn meaning<T: Copy, const N: usize>(
+    module: &'static CStr,
+    name: &str,
+    value: u32,
+    meanings: [T; N],
+    words: &str,
+) -> Result<T> {
+    // CAST: A `usize` has 64 bits.
+    match meanings.get(value as usize) {
+        Some(meaning) => Ok(*meaning),
+        None => {
+            log::error(module, fmt!("{name}={value}: use {words}\n"));
+            Err(EINVAL)
+        }
+    }
+}
+
 /// The default domain that a device needs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum DefaultDomain {
@@ -106,9 +131,6 @@ pub enum DefaultDomain {
 }
 
 impl DefaultDomain {
-    /// The values of the module parameter `default_domain`, in words.
-    pub const PARAMETER_VALUES: &'static str = "0 (identity), 1 (DMA API) or 2 (as booted)";
-
     /// What the module parameter `default_domain` of a driver asks for: 0 is the identity, 1 a
     /// domain of the DMA API with a flush for each unmap, 2 what `iommu=`, `iommu.passthrough=`
     /// and `iommu.strict=` say, as for drivers in C.
@@ -119,14 +141,11 @@ impl DefaultDomain {
     ///
     /// # Errors
     ///
-    /// `EINVAL` for a value that has no meaning.
-    pub fn from_parameter(value: u32) -> Result<Self> {
-        match value {
-            0 => Ok(Self::Identity),
-            1 => Ok(Self::Dma),
-            2 => Ok(Self::Any),
-            _ => Err(EINVAL),
-        }
+    /// `EINVAL` for a value that has no meaning; the log of `module` says so.
+    pub fn from_parameter(module: &'static CStr, value: u32) -> Result<Self> {
+        let meanings = [Self::Identity, Self::Dma, Self::Any];
+        let words = "0 (identity), 1 (DMA API) or 2 (as booted)";
+        meaning(module, "default_domain", value, meanings, words)
     }
 
     /// The value that `def_domain_type` returns.
@@ -170,7 +189,9 @@ mod tests {
 
     #[test]
     fn the_parameter_says_what_the_core_is_told() {
-        let told = |value| DefaultDomain::from_parameter(value).map(DefaultDomain::as_raw);
+        let told = |value| {
+            DefaultDomain::from_parameter(c"rust_iommu_device", value).map(DefaultDomain::as_raw)
+        };
         assert_eq!(told(0), Ok(bindings::IOMMU_DOMAIN_IDENTITY));
         assert_eq!(told(1), Ok(bindings::IOMMU_DOMAIN_DMA));
         // The core reads zero as no wish.

@@ -17,6 +17,7 @@ use kernel::{
     },
     impl_has_hr_timer,
     prelude::*,
+    str::CString,
     sync::{
         Arc,
         ArcBorrow,
@@ -42,32 +43,58 @@ use kernel::{
 };
 
 use super::{
+    device::UnitInfo,
     ffi,
     lock_class,
+    log,
     ops::Driver,
-    registry::Registration, //
+    registry::{
+        Registered,
+        Registration, //
+    },
+    units::{
+        Power,
+        Unit,
+        Units, //
+    }, //
 };
 
-/// Time between two looks at what units have to report.
+/// Time between two polls of the units.
 const POLL_PERIOD: Delta = Delta::from_millis(500);
 
-/// Time between two looks for free registers, and how often to look, if the driver is built in.
+/// Time between two checks whether the registers are free, and their number, if the driver is built
+/// in.
 const REGISTER_DELAY: Delta = Delta::from_millis(200);
 const REGISTER_ROUNDS: u32 = 150;
 
+/// The units of a driver.
+pub type UnitOf<D> = <<D as Lifecycle>::Power as Power>::Unit;
+
 /// A driver whose module is loaded and unloaded.
-pub trait Lifecycle: Driver {
+pub trait Lifecycle: Registered {
     /// The name of the module, and of its directory in debugfs.
     const NAME: &'static CStr;
 
-    /// Takes over all units, gives them to the IOMMU core and switches translation on.
+    /// What switches a unit of the driver on.
+    type Power: Power;
+
+    /// Takes over all units that firmware names, and starts them. Translation stays off.
     ///
     /// Context: may sleep.
     ///
     /// # Errors
     ///
-    /// Each has been reported in words. The hardware is as it was found then.
-    fn start(module: &'static ThisModule) -> Result<Registration<Self>>;
+    /// The log names each error. The hardware has its original state then.
+    fn take_over() -> Result<Arc<Self>>;
+
+    /// The units.
+    fn units(&self) -> &Units<Self::Power>;
+
+    /// The number of PASIDs that devices behind `unit` can use: see [`UnitInfo::max_pasids`].
+    fn max_pasids(&self, unit: &UnitOf<Self>) -> u32 {
+        let _ = unit;
+        0
+    }
 
     /// Whether no driver has claimed the registers of the units.
     ///
@@ -75,21 +102,47 @@ pub trait Lifecycle: Driver {
     ///
     /// # Errors
     ///
-    /// There are no units that the driver could drive, which has been reported.
+    /// If there are no units that the driver could drive; the log says why.
     fn registers_are_free() -> Result<bool>;
-
-    /// Whether [`Self::poll`] has to be called from time to time.
-    ///
-    /// Context: may sleep.
-    fn needs_polling(&self) -> bool;
-
-    /// Looks at what units have to report.
-    ///
-    /// Context: any; from a timer, and so never twice at once.
-    fn poll(&self);
 }
 
-/// Polls from time to time.
+/// Takes over all units, registers them with the IOMMU core and switches translation on.
+///
+/// May sleep.
+///
+/// # Errors
+///
+/// The log names each error. The hardware has its original state then.
+fn start<D: Lifecycle>(module: &'static ThisModule) -> Result<Registration<D>> {
+    let driver = D::take_over()?;
+    let mut infos = KVec::with_capacity(driver.units().len(), GFP_KERNEL)?;
+    for unit in driver.units().iter() {
+        let number = unit.number();
+        infos.push(
+            UnitInfo {
+                name: CString::try_from_fmt(fmt!("rust-{}{}", UnitOf::<D>::KIND, number))?,
+                max_pasids: driver.max_pasids(unit),
+                parent: unit.function(),
+            },
+            GFP_KERNEL,
+        )?;
+    }
+    let registration = D::registry()
+        .register(module, driver, infos)
+        .inspect_err(|error| {
+            log::error(
+                D::NAME,
+                fmt!("the IOMMU core refuses the units: {:?}\n", *error),
+            );
+        })?;
+    let units = registration.driver().units();
+    // Every device in scope has its entries now. An error drops the registration.
+    units.enable_translation()?;
+    log::info(D::NAME, fmt!("driving {} units\n", units.len()));
+    Ok(registration)
+}
+
+/// A timer that polls all units.
 #[pin_data]
 struct Poll<D: Lifecycle> {
     driver: Arc<D>,
@@ -110,16 +163,18 @@ impl<D: Lifecycle> HrTimerCallback for Poll<D> {
         this: ArcBorrow<'_, Self>,
         mut context: HrTimerCallbackContext<'_, Self>,
     ) -> HrTimerRestart {
-        this.driver.poll();
+        for unit in this.driver.units().iter() {
+            unit.poll();
+        }
         context.forward_now(POLL_PERIOD);
         HrTimerRestart::Restart
     }
 }
 
-/// What `release` acts on.
+/// What `release` works on.
 struct Control<D: Driver>(Registration<D>);
 
-/// Releases the hardware if a 1 is written.
+/// Releases the hardware if user space writes a 1.
 fn release<D: Driver>(control: &Control<D>, reader: &mut UserSliceReader) -> Result {
     let mut first = [0u8; 1];
     reader.read_slice(&mut first)?;
@@ -129,10 +184,9 @@ fn release<D: Driver>(control: &Control<D>, reader: &mut UserSliceReader) -> Res
     control.0.release()
 }
 
-/// All that goes on while units are driven.
+/// All that exists while the driver drives units.
 ///
-/// Fields are dropped from the top: no release can be asked for any more, and nothing is polled,
-/// when the units go.
+/// Fields are dropped from the top: nothing polls any more when the units are released.
 #[pin_data]
 struct Running<D: Lifecycle> {
     _poll: Option<ArcHrTimerHandle<Poll<D>>>,
@@ -142,12 +196,12 @@ struct Running<D: Lifecycle> {
 }
 
 impl<D: Lifecycle> Running<D> {
-    /// Takes the units over and lets everything begin. May sleep.
+    /// Takes the units over and starts the timer. May sleep.
     fn new(module: &'static ThisModule) -> impl PinInit<Self, Error> {
         pin_init::pin_init_scope(move || {
-            let registration = D::start(module)?;
+            let registration = start::<D>(module)?;
             let driver = registration.driver().clone();
-            let poll = if driver.needs_polling() {
+            let poll = if driver.units().need_polling() {
                 let poll = Arc::pin_init(
                     pin_init!(Poll {
                         driver,
@@ -174,29 +228,31 @@ impl<D: Lifecycle> Running<D> {
     }
 }
 
-/// What is there once the units are driven.
+/// The running driver, once it has begun.
 #[pin_data]
 struct Holder<D: Lifecycle> {
     #[pin]
     running: Mutex<Option<Pin<KBox<Running<D>>>>>,
 }
 
-/// What a module holds; dropping it releases everything.
+/// The state of a module; dropping it releases everything.
 pub struct Life<D: Lifecycle> {
     _holder: Arc<Holder<D>>,
 }
 
 impl<D: Lifecycle> Life<D> {
-    /// Begins: at once if the driver is a `module` that is being loaded or the registers are free,
-    /// otherwise when they are.
+    /// Begins: at once if the driver is a module or the registers are free, otherwise when they
+    /// become free.
     ///
     /// Context: may sleep.
     ///
     /// # Errors
     ///
-    /// Those of [`Lifecycle::start`]. The hardware is as it was found then. There is no error, but
-    /// a message, if the module is used by then, and therefore has to stay.
-    pub fn begin(module: &'static ThisModule, is_module: bool) -> Result<Self> {
+    /// Those of [`Lifecycle::take_over`]. The hardware has its original state then. If the
+    /// module is in use by then it has to stay: the call succeeds, and the log says so.
+    pub fn begin(module: &'static ThisModule) -> Result<Self> {
+        // A driver that is built in has none.
+        let is_module = !module.as_ptr().is_null();
         let (name, key) = lock_class::holder_running();
         let holder = Arc::pin_init(
             pin_init!(Holder {
@@ -215,15 +271,15 @@ impl<D: Lifecycle> Life<D> {
         if is_module || D::registers_are_free()? {
             begin().or_else(|error| stay::<D>(module, error))?;
         } else {
-            // The C code in the same kernel holds them until the end of boot, even if it was told
-            // to leave them alone.
-            pr_info!(
-                "iommu: {:?}: the units' registers are not free yet, looking again after boot\n",
-                D::NAME
+            // The C driver of the same kernel holds them until the end of boot, even if a boot
+            // parameter disables it.
+            log::info(
+                D::NAME,
+                fmt!("the units' registers are not free yet, looking again after boot\n"),
             );
             workqueue::system_unbound().try_spawn(GFP_KERNEL, move || {
                 wait_for_registers::<D>();
-                // The reason was reported, and a built-in driver has no caller to tell.
+                // The log names the error, and a built-in driver has no caller.
                 let _ = begin();
             })?;
         }
@@ -238,15 +294,17 @@ fn stay<D: Lifecycle>(module: &'static ThisModule, error: Error) -> Result {
     if ffi::is_idle(module) {
         return Err(error);
     }
-    pr_err!(
-        "iommu: {:?}: could not begin ({error:?}), but is used already: stays loaded and drives \
-         nothing; unload the module when the users are gone\n",
-        D::NAME
+    log::error(
+        D::NAME,
+        fmt!(
+            "could not begin ({error:?}), but is used already: stays loaded and drives nothing; \
+             unload the module when the users are gone\n"
+        ),
     );
     Ok(())
 }
 
-/// Waits until no driver claims the registers of the units, or for half a minute. May sleep.
+/// Waits until no driver claims the registers of the units, at most half a minute. May sleep.
 fn wait_for_registers<D: Lifecycle>() {
     for _ in 0..REGISTER_ROUNDS {
         if D::registers_are_free().unwrap_or(false) {

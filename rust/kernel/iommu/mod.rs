@@ -19,6 +19,7 @@
 //! | module | what it stands for |
 //! | --- | --- |
 //! | [`lifecycle`] | a driver's module: loading, release, unloading |
+//! | [`units`] | the units of a driver: switched on together, and off together |
 //! | `vtable` | the callbacks that C calls; it hands a driver's units to the core |
 //! | [`registry`] | `struct iommu_device`: registration, release; isolation of devices |
 //! | `domain` | `struct iommu_domain` of the paging kind; ranges whose flush has failed |
@@ -82,6 +83,8 @@ pub mod lifecycle;
 #[cfg(CONFIG_RUST_IOMMU)]
 pub mod locked_vec;
 #[cfg(CONFIG_RUST_IOMMU)]
+mod log;
+#[cfg(CONFIG_RUST_IOMMU)]
 pub mod ops;
 #[cfg(all(CONFIG_RUST_IOMMU, CONFIG_PCI))]
 pub mod pci;
@@ -95,6 +98,8 @@ pub mod resv;
 pub mod tables;
 #[cfg(CONFIG_RUST_IOMMU)]
 pub mod tags;
+#[cfg(CONFIG_RUST_IOMMU)]
+pub mod units;
 #[cfg(CONFIG_RUST_IOMMU)]
 pub mod values;
 #[cfg(CONFIG_RUST_IOMMU)]

@@ -64,6 +64,7 @@ use super::{
         Stable, //
     },
     resv::ReservedRegions,
+    tables::Tables,
     tags::Tags,
     values::{
         AllocFlags,
@@ -236,6 +237,9 @@ pub trait PagingDomain: Sized + Send + Sync + 'static {
     /// equal tags are flushed once.
     type Tag: Clone + PartialEq + Send + Sync + 'static;
 
+    /// The page tables of the domain. The provided methods pass calls on to them.
+    type Tables: Tables;
+
     /// Whether a domain can be attached to a PASID of a device (`set_dev_pasid`).
     ///
     /// Without it the core finds no such callback and refuses; [`Slot`] is [`Slot::Rid`] in all
@@ -253,8 +257,13 @@ pub trait PagingDomain: Sized + Send + Sync + 'static {
     /// for PASID 0. A domain may be attached to several PASIDs of a device.
     const PASIDS: bool = false;
 
+    /// The page tables.
+    fn tables(&self) -> &Self::Tables;
+
     /// The addresses and the page sizes that can be mapped. Does not change.
-    fn geometry(&self) -> Geometry;
+    fn geometry(&self) -> Geometry {
+        self.tables().geometry()
+    }
 
     /// Does the part of attaching a device that can fail. Changes nothing that hardware acts on.
     ///
@@ -336,18 +345,24 @@ pub trait PagingDomain: Sized + Send + Sync + 'static {
         prot: Prot,
         gfp: Gfp,
         gather: &mut IotlbGather<'_>,
-    ) -> (u64, Result);
+    ) -> (u64, Result) {
+        self.tables().map(claim, phys, prot, gfp, gather)
+    }
 
     /// Unmaps the claimed range (`unmap_pages`) and returns the number of bytes that were unmapped.
     /// Does not fail, allocate or flush: the range and the detached tables go to `gather`.
     ///
     /// Context: any.
-    fn unmap(&self, claim: &mut Exclusive, gather: &mut IotlbGather<'_>) -> u64;
+    fn unmap(&self, claim: &mut Exclusive, gather: &mut IotlbGather<'_>) -> u64 {
+        self.tables().unmap(claim, gather)
+    }
 
     /// The physical address that the first claimed address leads to (`iova_to_phys`).
     ///
     /// Context: any.
-    fn iova_to_phys(&self, claim: &Stable) -> Option<PhysAddr>;
+    fn iova_to_phys(&self, claim: &Stable) -> Option<PhysAddr> {
+        self.tables().iova_to_phys(claim)
+    }
 
     /// Makes hardware forget translations (`iotlb_sync`, `flush_iotlb_all`), everywhere: see
     /// [`Tags::flush_each`]. Tables that were unmapped are freed if this succeeds. Otherwise
@@ -399,7 +414,9 @@ pub trait PagingDomain: Sized + Send + Sync + 'static {
         walk: &KernelWalk<'_>,
         clear: bool,
         dirty: &mut DirtyBitmap<'_>,
-    ) -> Result;
+    ) -> Result {
+        self.tables().read_and_clear_dirty(walk, clear, dirty)
+    }
 
     /// Records all of the range of `walk` that is mapped and writable, and changes nothing:
     /// [`PageTable::report_writable`](super::pt::PageTable::report_writable).
@@ -412,7 +429,9 @@ pub trait PagingDomain: Sized + Send + Sync + 'static {
     /// # Errors
     ///
     /// As for [`Self::read_and_clear_dirty`].
-    fn report_writable(&self, walk: &KernelWalk<'_>, dirty: &mut DirtyBitmap<'_>) -> Result;
+    fn report_writable(&self, walk: &KernelWalk<'_>, dirty: &mut DirtyBitmap<'_>) -> Result {
+        self.tables().report_writable(walk, dirty)
+    }
 }
 
 /// The endpoint type that belongs to a domain type.

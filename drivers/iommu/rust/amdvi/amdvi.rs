@@ -5,7 +5,8 @@
 //! From the outside in:
 //!
 //! - [`module`]: loading, release, unloading; [`policy`]: the module parameters;
-//! - [`driver`]: the answers to the IOMMU core; [`domain`], [`endpoint`]: its domains and devices;
+//! - [`driver`]: the callbacks of the IOMMU core; [`domain`], [`endpoint`]: its domains and
+//!   devices; [`machine`]: all units;
 //! - [`unit`]: a unit's registers; [`dte`]: the device table that it reads; [`cmd`], [`iotlb`]:
 //!   making it forget;
 //! - [`acpi`]: which unit serves which device; [`quirks`]: machines that are left alone;
@@ -24,6 +25,7 @@ mod endpoint;
 mod event;
 mod gcr3;
 mod iotlb;
+mod machine;
 mod module;
 mod pasids;
 mod policy;

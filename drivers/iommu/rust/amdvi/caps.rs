@@ -6,6 +6,7 @@
 //! Pure: the values are read once, by [`crate::unit`].
 
 use kernel::{
+    iommu::pt::Config,
     prelude::*,
     sizes::SizeConstants, //
 };
@@ -21,29 +22,19 @@ use crate::{
     }, //
 };
 
+/// Bits of an output address that the tables can hold.
+const OUTPUT_WIDTH: u32 = 52;
+
 /// Bits of a PASID in a request.
 const PASID_BITS: u32 = 20;
 
 /// The two kinds of tables that translate the addresses of a paging domain.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Tables {
+pub(crate) enum TableKind {
     /// AMD's own ("v1", host translation); dirty flags are live while the device entry says so.
     Host,
     /// x86-64 tables ("v2", guest translation); accessed and dirty flags are always live.
     Guest,
-}
-
-/// The shape of the tables of one kind.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Shape {
-    /// Levels of a table that has nothing mapped yet.
-    pub(crate) levels: u8,
-    /// Levels that it may grow to.
-    pub(crate) max_levels: u8,
-    /// Bits of an address that the unit translates.
-    pub(crate) width: u8,
-    /// Sizes of leaves, one bit each.
-    pub(crate) page_sizes: u64,
 }
 
 /// What a unit lacks, so that it cannot be driven.
@@ -151,21 +142,21 @@ impl Caps {
         if !self.header.features() {
             return Err(Missing::Features);
         }
-        if self.shape(Tables::Host).is_none() && self.shape(Tables::Guest).is_none() {
+        if self.shape(TableKind::Host).is_none() && self.shape(TableKind::Guest).is_none() {
             return Err(Missing::Tables);
         }
         Ok(())
     }
 
     /// The shape of tables of a kind, or [`None`] if the unit does not walk them.
-    pub(crate) fn shape(&self, tables: Tables) -> Option<Shape> {
+    pub(crate) fn shape(&self, tables: TableKind) -> Option<Config> {
         match tables {
-            Tables::Host => self.host(),
-            Tables::Guest => self.guest(),
+            TableKind::Host => self.host(),
+            TableKind::Guest => self.guest(),
         }
     }
 
-    fn host(&self) -> Option<Shape> {
+    fn host(&self) -> Option<Config> {
         // CAST: The field is two bits wide.
         let code = self.efr.host_levels().get() as u8;
         if self.no_host || code == 3 {
@@ -176,27 +167,31 @@ impl Caps {
         let width = if WIDTHS.contains(&stated) { stated } else { 64 };
         // All sizes below the largest output address. The format leaves out what is known to fail.
         let page_sizes = (1 << 52) - u64::SZ_4K;
-        Some(Shape {
+        Some(Config {
             // Half a terabyte; what is mapped above makes the table grow.
             levels: 3,
             max_levels: 4 + code,
-            width,
             page_sizes,
+            input_lg2: width.into(),
+            output_lg2: OUTPUT_WIDTH,
+            coherent: true,
         })
     }
 
-    fn guest(&self) -> Option<Shape> {
+    fn guest(&self) -> Option<Config> {
         // Requests without PASID must be able to use guest tables: all devices send those.
         if !self.efr.guest_translation() || !self.efr.guest_untagged() {
             return None;
         }
-        Some(Shape {
+        Some(Config {
             levels: 4,
             max_levels: 4,
+            page_sizes: u64::SZ_4K | u64::SZ_2M | u64::SZ_1G,
             // Without PASID all 48 bits are translated; with one the upper half is the
             // sign-extended one. The lower half means the same in both.
-            width: 47,
-            page_sizes: u64::SZ_4K | u64::SZ_2M | u64::SZ_1G,
+            input_lg2: 47,
+            output_lg2: OUTPUT_WIDTH,
+            coherent: true,
         })
     }
 
@@ -208,11 +203,11 @@ impl Caps {
     /// # Errors
     ///
     /// Says what is missing.
-    pub(crate) fn dirty(&self, tables: Tables) -> Result<(), NoDirty> {
+    pub(crate) fn dirty(&self, tables: TableKind) -> Result<(), NoDirty> {
         if self.shape(tables).is_none() {
             return Err(NoDirty::Unsupported);
         }
-        if tables == Tables::Host {
+        if tables == TableKind::Host {
             if !self.efr.host_accessed() {
                 return Err(NoDirty::AccessedFlag);
             }
@@ -228,7 +223,7 @@ impl Caps {
     /// What a PASID can be (PASmax), and what a GCR3 table can have an entry for (GLXSup); 20 bits
     /// at most, like the PASIDs of PCI Express.
     pub(crate) fn pasids(&self) -> u32 {
-        if self.shape(Tables::Guest).is_none() {
+        if self.shape(TableKind::Guest).is_none() {
             return 0;
         }
         // CAST: The fields have five bits and two.
@@ -293,13 +288,13 @@ mod tests {
         const STATED: u32 = 1 << 0;
         let both = HA | HD;
         let limited = |efr, image| caps(FEATURES, efr, STATED).limited_by(Some([GA | image, 0]));
-        assert_eq!(limited(both, both).dirty(Tables::Host), Ok(()));
+        assert_eq!(limited(both, both).dirty(TableKind::Host), Ok(()));
         let missing = Err(NoDirty::DirtyFlag);
-        assert_eq!(limited(both, HA).dirty(Tables::Host), missing);
+        assert_eq!(limited(both, HA).dirty(TableKind::Host), missing);
         // What the unit does not have firmware cannot give it.
-        assert_eq!(limited(HA, both).dirty(Tables::Host), missing);
+        assert_eq!(limited(HA, both).dirty(TableKind::Host), missing);
         // Fields: the lower value, and the one that says no.
-        let levels = |caps: Caps| caps.shape(Tables::Host).map(|shape| shape.max_levels);
+        let levels = |caps: Caps| caps.shape(TableKind::Host).map(|shape| shape.max_levels);
         for (unit, image, most) in [
             (2, 1, Some(5)),
             (1, 2, Some(5)),
@@ -353,24 +348,24 @@ mod tests {
     #[test]
     fn host_shape() {
         for (code, most) in [(0, 4), (1, 5), (2, 6)] {
-            let shape = caps(FEATURES, code << 10, 0).shape(Tables::Host);
+            let shape = caps(FEATURES, code << 10, 0).shape(TableKind::Host);
             assert_eq!(shape.map(|s| (s.levels, s.max_levels)), Some((3, most)));
-            assert_eq!(shape.map(|s| s.width), Some(64));
+            assert_eq!(shape.map(|s| s.input_lg2), Some(64));
         }
-        let narrow = caps(FEATURES, 0, 0x30 << 15).shape(Tables::Host);
-        assert_eq!(narrow.map(|s| s.width), Some(48));
+        let narrow = caps(FEATURES, 0, 0x30 << 15).shape(TableKind::Host);
+        assert_eq!(narrow.map(|s| s.input_lg2), Some(48));
         // A width that the specification does not know says nothing.
-        let odd = caps(FEATURES, 0, 0x31 << 15).shape(Tables::Host);
-        assert_eq!(odd.map(|s| s.width), Some(64));
-        assert_eq!(caps(FEATURES, NO_HATS, 0).shape(Tables::Host), None);
+        let odd = caps(FEATURES, 0, 0x31 << 15).shape(TableKind::Host);
+        assert_eq!(odd.map(|s| s.input_lg2), Some(64));
+        assert_eq!(caps(FEATURES, NO_HATS, 0).shape(TableKind::Host), None);
     }
 
     #[test]
     fn guest_shape() {
-        assert_eq!(caps(FEATURES, GT, 0).shape(Tables::Guest), None);
-        assert_eq!(caps(FEATURES, GIO, 0).shape(Tables::Guest), None);
-        let shape = caps(FEATURES, GT | GIO, 0).shape(Tables::Guest);
-        assert_eq!(shape.map(|s| (s.levels, s.width)), Some((4, 47)));
+        assert_eq!(caps(FEATURES, GT, 0).shape(TableKind::Guest), None);
+        assert_eq!(caps(FEATURES, GIO, 0).shape(TableKind::Guest), None);
+        let shape = caps(FEATURES, GT | GIO, 0).shape(TableKind::Guest);
+        assert_eq!(shape.map(|s| (s.levels, s.input_lg2)), Some((4, 47)));
     }
 
     #[test]
@@ -393,23 +388,23 @@ mod tests {
     #[test]
     fn dirty_tracking_is_explained() {
         let both = HA | HD;
-        assert_eq!(caps(FEATURES, both, 0).dirty(Tables::Host), Ok(()));
+        assert_eq!(caps(FEATURES, both, 0).dirty(TableKind::Host), Ok(()));
         assert_eq!(
-            caps(FEATURES, HD, 0).dirty(Tables::Host),
+            caps(FEATURES, HD, 0).dirty(TableKind::Host),
             Err(NoDirty::AccessedFlag)
         );
         assert_eq!(
-            caps(FEATURES, HA, 0).dirty(Tables::Host),
+            caps(FEATURES, HA, 0).dirty(TableKind::Host),
             Err(NoDirty::DirtyFlag)
         );
         assert_eq!(
-            caps(FEATURES, both | NO_HATS, 0).dirty(Tables::Host),
+            caps(FEATURES, both | NO_HATS, 0).dirty(TableKind::Host),
             Err(NoDirty::Unsupported)
         );
         assert_eq!(
-            caps(FEATURES, both, 0).dirty(Tables::Guest),
+            caps(FEATURES, both, 0).dirty(TableKind::Guest),
             Err(NoDirty::Unsupported)
         );
-        assert_eq!(caps(FEATURES, GT | GIO, 0).dirty(Tables::Guest), Ok(()));
+        assert_eq!(caps(FEATURES, GT | GIO, 0).dirty(TableKind::Guest), Ok(()));
     }
 }

@@ -14,16 +14,16 @@ mod users;
 
 use kernel::{
     iommu::{
-        dirty::DirtyBitmap,
+        block::Block,
         domain_id::{
             DomainId,
-            DomainIds, //
+            DomainIds,
+            Tag, //
         },
         gather::IotlbGather,
         hw::pages::{
             Gfp,
             KernelTables,
-            KernelWalk,
             TablePages, //
         },
         ops::PagingDomain,
@@ -37,14 +37,16 @@ use kernel::{
             PageTable,
             PhysAddr,
             Prot,
-            Range,
-            Stable, //
+            Range, //
+        },
+        tables::{
+            Either,
+            Tables, //
         },
         tags::Tags,
         values::{
             AllocFlags,
             Flush,
-            Geometry,
             Slot, //
         }, //
     },
@@ -59,19 +61,15 @@ use kernel::{
 use crate::{
     caps::{
         Caps,
-        Shape,
-        Tables, //
+        TableKind, //
     },
-    driver::AmdVi,
     dte::{
         entry::Entry,
         writer, //
     },
     endpoint::Endpoint,
-    iotlb::{
-        Block,
-        Tag as CacheTag, //
-    },
+    iotlb::Tag as CacheTag,
+    machine::AmdVi,
     pasids::{
         compatibility,
         sequence::Untagged, //
@@ -86,61 +84,20 @@ use users::{
     Users, //
 };
 
-/// Bits of an output address that the tables can hold.
-const OUTPUT_WIDTH: u32 = 52;
-
 /// Flag of an entry of a GCR3 table: it is present (2.2.6.3).
 const GCR3_VALID: u64 = 1 << 0;
 
-/// The tables of a domain.
-enum Table {
-    /// AMD's own tables.
-    Host(PageTable<AmdV1, KernelTables>),
-    /// x86-64 tables, and the GCR3 table that names them.
-    Guest(PageTable<X86_64, KernelTables>, TablePages),
-}
-
-impl Table {
-    /// Tables that map nothing, near the NUMA node `node`. May sleep.
-    fn new(tables: Tables, shape: Shape, node: Option<u32>) -> Result<Self> {
-        let config = Config {
-            levels: shape.levels,
-            max_levels: shape.max_levels,
-            page_sizes: shape.page_sizes,
-            input_lg2: u32::from(shape.width),
-            output_lg2: OUTPUT_WIDTH,
-            coherent: true,
-        };
-        let memory = KernelTables::new(node);
-        Ok(match tables {
-            Tables::Host => Self::Host(PageTable::new(memory, config, Gfp::KERNEL)?),
-            Tables::Guest => {
-                let table: PageTable<X86_64, _> = PageTable::new(memory, config, Gfp::KERNEL)?;
-                let directory = TablePages::new(SZ_4K, Gfp::KERNEL, node)?;
-                directory
-                    .word(0)?
-                    .store(table.top().phys | GCR3_VALID, Release);
-                Self::Guest(table, directory)
-            }
-        })
-    }
-}
-
-/// Calls the same method of the tables of either kind.
-macro_rules! either {
-    ($table:expr, $inner:ident => $call:expr) => {
-        match $table {
-            Table::Host($inner) => $call,
-            Table::Guest($inner, _) => $call,
-        }
-    };
-}
+/// AMD's own tables, or x86-64 tables.
+type HostOrGuest = Either<PageTable<AmdV1, KernelTables>, PageTable<X86_64, KernelTables>>;
 
 /// A paging domain.
 #[pin_data]
 pub(crate) struct Domain {
-    table: Table,
-    shape: Shape,
+    kind: TableKind,
+    config: Config,
+    tables: HostOrGuest,
+    /// The GCR3 table that names guest tables.
+    directory: Option<TablePages>,
     /// Whether it was allocated to track dirty pages.
     dirty: bool,
     /// Whether new mappings are made known to units that cache absent ones.
@@ -150,37 +107,24 @@ pub(crate) struct Domain {
     ids: DomainIds<Unit>,
 }
 
-/// What a device in a domain holds: the id that its translations are cached under, and of a host
-/// table a place among its users.
+/// What a device in a domain holds: the id that its translations are cached under, and a membership
+/// among the users of a host table.
 pub(crate) struct Attachment {
     id: Arc<DomainId<Unit>>,
     /// Of guest translations.
     pasid: Option<u32>,
-    _place: Option<Place>,
+    _user: Option<Membership>,
 }
 
-/// A place among the users of a domain.
-struct Place {
+/// Keeps an endpoint among the users of a domain.
+struct Membership {
     users: Arc<Users>,
     endpoint: Arc<Endpoint>,
 }
 
-impl Drop for Place {
+impl Drop for Membership {
     fn drop(&mut self) {
         self.users.remove(&self.endpoint);
-    }
-}
-
-/// What a flush of the domain addresses.
-#[derive(Clone)]
-pub(crate) struct Tag {
-    unit: Arc<Unit>,
-    cached: CacheTag,
-}
-
-impl PartialEq for Tag {
-    fn eq(&self, other: &Self) -> bool {
-        Arc::ptr_eq(&self.unit, &other.unit) && self.cached == other.cached
     }
 }
 
@@ -194,22 +138,37 @@ impl Domain {
     /// `EOPNOTSUPP` if the unit cannot do what is asked for, `ENOMEM`.
     pub(crate) fn new(
         unit: Arc<Unit>,
-        tables: Tables,
+        kind: TableKind,
         flags: AllocFlags,
     ) -> impl PinInit<Self, Error> {
         pin_init::pin_init_scope(move || {
             let caps = &unit.caps;
-            let shape = caps.shape(tables).ok_or(EOPNOTSUPP)?;
+            let config = caps.shape(kind).ok_or(EOPNOTSUPP)?;
             // Nested translation is not offered, so neither are its parents.
-            if flags.nest_parent || (flags.dirty_tracking && caps.dirty(tables).is_err()) {
+            if flags.nest_parent || (flags.dirty_tracking && caps.dirty(kind).is_err()) {
                 return Err(EOPNOTSUPP);
             }
             let sync_map = caps.cache_absent();
-            let table = Table::new(tables, shape, unit.node)?;
+            let memory = KernelTables::new(unit.node);
+            let (tables, directory) = match kind {
+                TableKind::Host => {
+                    let host = PageTable::new(memory, config, Gfp::KERNEL)?;
+                    (Either::Left(host), None)
+                }
+                TableKind::Guest => {
+                    let guest: PageTable<X86_64, _> = PageTable::new(memory, config, Gfp::KERNEL)?;
+                    let directory = TablePages::new(SZ_4K, Gfp::KERNEL, unit.node)?;
+                    let root = guest.top().phys;
+                    directory.word(0)?.store(root | GCR3_VALID, Release);
+                    (Either::Right(guest), Some(directory))
+                }
+            };
             let users = Users::new()?;
             Ok(try_pin_init!(Self {
-                table,
-                shape,
+                kind,
+                config,
+                tables,
+                directory,
                 dirty: flags.dirty_tracking,
                 sync_map,
                 users,
@@ -218,35 +177,27 @@ impl Domain {
         })
     }
 
-    fn tables(&self) -> Tables {
-        match self.table {
-            Table::Host(_) => Tables::Host,
-            Table::Guest(..) => Tables::Guest,
-        }
-    }
-
     /// Whether devices of a unit with `caps` can use the tables as they are, and as they may grow.
     fn suits(&self, caps: &Caps) -> bool {
-        let tables = self.tables();
-        let Some(shape) = caps.shape(tables) else {
+        let Some(config) = caps.shape(self.kind) else {
             return false;
         };
-        shape.max_levels >= self.shape.max_levels
-            && shape.width >= self.shape.width
-            && self.shape.page_sizes & !shape.page_sizes == 0
-            && (!self.dirty || caps.dirty(tables).is_ok())
+        config.max_levels >= self.config.max_levels
+            && config.input_lg2 >= self.config.input_lg2
+            && self.config.page_sizes & !config.page_sizes == 0
+            && (!self.dirty || caps.dirty(self.kind).is_ok())
             && (self.sync_map || !caps.cache_absent())
     }
 
     /// The device entry that leads to the tables as they are now.
     fn entry(&self, attachment: &Attachment, tracking: bool) -> Entry {
         let domain = attachment.id.id;
-        match &self.table {
-            Table::Host(table) => {
-                let top = table.top();
+        match &self.directory {
+            Some(directory) => Entry::guest(directory.phys(), domain),
+            None => {
+                let top = self.tables.top();
                 Entry::host(top.phys, top.levels, tracking, domain)
             }
-            Table::Guest(_, directory) => Entry::guest(directory.phys(), domain),
         }
     }
 }
@@ -254,16 +205,13 @@ impl Domain {
 impl PagingDomain for Domain {
     type Driver = AmdVi;
     type Attachment = Attachment;
-    type Tag = Tag;
+    type Tag = Tag<Unit, CacheTag>;
+    type Tables = HostOrGuest;
 
     const PASIDS: bool = true;
 
-    fn geometry(&self) -> Geometry {
-        Geometry {
-            first: 0,
-            last: either!(&self.table, table => table.aperture_last()),
-            page_sizes: either!(&self.table, table => table.pgsize_bitmap()),
-        }
+    fn tables(&self) -> &HostOrGuest {
+        &self.tables
     }
 
     fn prepare(&self, endpoint: &Arc<Endpoint>, slot: Slot, _tracking: bool) -> Result<Attachment> {
@@ -272,11 +220,11 @@ impl PagingDomain for Domain {
             return Err(EINVAL);
         }
         let device = endpoint.pasids.as_ref().map(|pasids| pasids.device());
-        if let Some(why) = compatibility::find(slot, self.tables(), device) {
+        if let Some(why) = compatibility::find(slot, self.kind, device) {
             endpoint.explain_refusal(why);
             return Err(EINVAL);
         }
-        if self.tables() == Tables::Guest {
+        if self.kind == TableKind::Guest {
             let pasid = match slot {
                 Slot::Rid => 0,
                 Slot::Pasid(pasid) => pasid,
@@ -291,7 +239,7 @@ impl PagingDomain for Domain {
             return Ok(Attachment {
                 id,
                 pasid: Some(pasid),
-                _place: None,
+                _user: None,
             });
         }
 
@@ -303,26 +251,22 @@ impl PagingDomain for Domain {
         Ok(Attachment {
             id,
             pasid: None,
-            _place: Some(Place {
+            _user: Some(Membership {
                 users: self.users.clone(),
                 endpoint: endpoint.clone(),
             }),
         })
     }
 
-    fn tags(&self, attachment: &Attachment) -> Result<KVec<Tag>> {
-        let mut tags = KVec::with_capacity(1, GFP_KERNEL)?;
-        tags.push(
-            Tag {
-                unit: attachment.id.unit.clone(),
-                cached: CacheTag {
-                    domain: attachment.id.id,
-                    pasid: attachment.pasid,
-                },
+    fn tags(&self, attachment: &Attachment) -> Result<KVec<Self::Tag>> {
+        let tag = Tag {
+            unit: attachment.id.unit.clone(),
+            cached: CacheTag {
+                domain: attachment.id.id,
+                pasid: attachment.pasid,
             },
-            GFP_KERNEL,
-        )?;
-        Ok(tags)
+        };
+        Ok(KVec::from_elem(tag, 1, GFP_KERNEL)?)
     }
 
     fn install(
@@ -340,19 +284,19 @@ impl PagingDomain for Domain {
             })
         };
         // A unit that does not answer has been reported.
-        match (slot, &endpoint.pasids, &self.table) {
-            (Slot::Rid, Some(pasids), Table::Guest(table, _)) => {
-                let tables = Untagged::Guest(table.top().phys);
-                pasids.set_untagged(endpoint, tables, &replace)
-            }
-            (Slot::Rid, Some(pasids), Table::Host(_)) => {
-                pasids.set_untagged(endpoint, Untagged::Host, &replace)
-            }
+        match (slot, &endpoint.pasids, self.kind) {
             (Slot::Rid, None, _) => replace(),
-            (Slot::Pasid(pasid), Some(pasids), Table::Guest(table, _)) => {
-                pasids.attach(endpoint, pasid, table.top().phys)
+            (Slot::Rid, Some(pasids), kind) => {
+                let tables = match kind {
+                    TableKind::Host => Untagged::Host,
+                    TableKind::Guest => Untagged::Guest(self.tables.top().phys),
+                };
+                pasids.set_untagged(&**endpoint, tables, &replace)
             }
-            // Refused when it was prepared.
+            (Slot::Pasid(pasid), Some(pasids), TableKind::Guest) => {
+                pasids.attach(&**endpoint, pasid, self.tables.top().phys)
+            }
+            // `prepare()` has refused it.
             (Slot::Pasid(_), ..) => Err(EINVAL),
         }
     }
@@ -366,9 +310,9 @@ impl PagingDomain for Domain {
         _attachment: &Attachment,
         on: bool,
     ) -> Result {
-        match self.tables() {
-            Tables::Host => endpoint.change(|live| writer::set_dirty(live, on)),
-            Tables::Guest => Ok(()),
+        match self.kind {
+            TableKind::Host => endpoint.change(|live| writer::set_dirty(live, on)),
+            TableKind::Guest => Ok(()),
         }
     }
 
@@ -380,8 +324,8 @@ impl PagingDomain for Domain {
         gfp: Gfp,
         gather: &mut IotlbGather<'_>,
     ) -> (u64, Result) {
-        match &self.table {
-            Table::Host(table) => {
+        match &self.tables {
+            Either::Left(host) => {
                 let mut growing = Growing {
                     gather,
                     users: &self.users,
@@ -389,38 +333,28 @@ impl PagingDomain for Domain {
                 };
                 // Host tables always make accesses snoop, like those of the C driver.
                 let prot = prot | Prot::SNOOP;
-                let (mapped, result) = table.map(claim, phys, prot, gfp, &mut growing);
+                let (mapped, result) = host.map(claim, phys, prot, gfp, &mut growing);
                 // What a unit has not noticed is not mapped for the devices behind it.
                 (mapped, result.and(growing.noticed))
             }
-            Table::Guest(table, _) => table.map(claim, phys, prot, gfp, gather),
+            Either::Right(guest) => guest.map(claim, phys, prot, gfp, gather),
         }
     }
 
-    fn unmap(&self, claim: &mut Exclusive, gather: &mut IotlbGather<'_>) -> u64 {
-        either!(&self.table, table => table.unmap(claim, gather))
-    }
-
-    fn iova_to_phys(&self, claim: &Stable) -> Option<PhysAddr> {
-        either!(&self.table, table => table.iova_to_phys(claim))
-    }
-
-    fn sync(&self, flush: Flush, tags: &Tags<Tag>) -> Result {
+    fn sync(&self, flush: Flush, tags: &Tags<Self::Tag>) -> Result {
         flush_all(tags, |tag| {
             Some(match flush {
                 Flush::All => tag.cached.all(),
-                Flush::Range { range, tables } => tag
-                    .cached
-                    .pages(Block::around(range.first(), range.last()), tables),
+                Flush::Range { range, tables } => tag.cached.pages(Block::around(range), tables),
             })
         })
     }
 
-    fn sync_map(&self, range: Range, tags: &Tags<Tag>) -> Result {
+    fn sync_map(&self, range: Range, tags: &Tags<Self::Tag>) -> Result {
         if !self.sync_map {
             return Ok(());
         }
-        let block = Block::around(range.first(), range.last());
+        let block = Block::around(range);
         flush_all(tags, |tag| {
             let caches = tag.unit.caps.cache_absent();
             caches.then(|| tag.cached.pages(block, true))
@@ -428,19 +362,6 @@ impl PagingDomain for Domain {
     }
 
     fn enforce_cache_coherency(&self) -> bool {
-        self.tables() == Tables::Host
-    }
-
-    fn read_and_clear_dirty(
-        &self,
-        walk: &KernelWalk<'_>,
-        clear: bool,
-        dirty: &mut DirtyBitmap<'_>,
-    ) -> Result {
-        either!(&self.table, table => table.read_and_clear_dirty(walk, clear, dirty))
-    }
-
-    fn report_writable(&self, walk: &KernelWalk<'_>, dirty: &mut DirtyBitmap<'_>) -> Result {
-        either!(&self.table, table => table.report_writable(walk, dirty))
+        self.kind == TableKind::Host
     }
 }

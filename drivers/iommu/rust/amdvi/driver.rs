@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The driver object: finds the unit of a device, and answers the IOMMU core.
+//! The callbacks of the IOMMU core.
 
 use core::mem::offset_of;
 
@@ -39,33 +39,19 @@ use kernel::{
             Slot, //
         }, //
     },
-    new_mutex,
     prelude::*,
     sync::{
         aref::ARef,
-        Arc,
-        Mutex, //
+        Arc, //
     }, //
 };
 
 use crate::{
-    acpi::{
-        Ivrs,
-        ReservedInfo, //
-    },
     domain::Domain,
     endpoint::Endpoint,
-    pasids::sequence::Untagged,
-    policy::Policy,
-    quirks,
-    unit::{
-        power::Powered,
-        Unit, //
-    }, //
+    machine::AmdVi,
+    pasids::sequence::Untagged, //
 };
-
-/// Writes there are interrupts; units never translate them (specification, 2.1.4.1).
-const INTERRUPTS: (u64, u64) = (0xfee0_0000, 0xfeef_ffff);
 
 /// Addresses that HyperTransport reserved.
 const HYPERTRANSPORT: (u64, u64) = (0xfd_0000_0000, 0xff_ffff_ffff);
@@ -77,103 +63,6 @@ const INFO_EFR2: usize = offset_of!(bindings::iommu_hw_info_amd, efr2);
 
 /// Where the callbacks of the IOMMU core find the driver.
 static REGISTRY: Registry<AmdVi> = Registry::new();
-
-/// All units of the machine.
-#[pin_data]
-pub(crate) struct AmdVi {
-    /// The units, in the order of the firmware's table.
-    units: KVec<Arc<Unit>>,
-    reserved: KVec<ReservedInfo>,
-    policy: Policy,
-    /// Emptied by `shutdown()`: dropping these switches the units off.
-    #[pin]
-    power: Mutex<KVec<Powered>>,
-}
-
-impl AmdVi {
-    /// Takes over and starts all units that `ivrs` names. Translation is still off.
-    ///
-    /// May sleep.
-    ///
-    /// # Errors
-    ///
-    /// Each has been reported in words. All units are as they were found then, but for an erratum
-    /// that was mended.
-    pub(crate) fn new(ivrs: Ivrs, policy: Policy) -> Result<Arc<Self>> {
-        let mut units = KVec::with_capacity(ivrs.units.len(), GFP_KERNEL)?;
-        // All are looked at before any is touched.
-        for (number, info) in ivrs.units.into_iter().enumerate() {
-            units.push(Unit::take(number, info, ivrs.info)?, GFP_KERNEL)?;
-        }
-        for unit in &units {
-            policy.explain(unit.number, &unit.caps)?;
-        }
-        for unit in &units {
-            quirks::mend(unit.number, unit.info.segment, unit.info.source)?;
-        }
-        let mut power = KVec::with_capacity(units.len(), GFP_KERNEL)?;
-        for unit in &units {
-            power.push(Powered::new(unit.clone())?, GFP_KERNEL)?;
-        }
-        let reserved = ivrs.reserved;
-        Arc::pin_init(
-            try_pin_init!(Self {
-                units,
-                reserved,
-                policy,
-                power <- new_mutex!(power),
-            }),
-            GFP_KERNEL,
-        )
-    }
-
-    /// The units.
-    pub(crate) fn units(&self) -> &[Arc<Unit>] {
-        &self.units
-    }
-
-    /// Whether a unit has no interrupt for its events.
-    pub(crate) fn polls(&self) -> bool {
-        self.power.lock().iter().any(Powered::needs_polling)
-    }
-
-    /// Switches translation on. Every device in scope has its entries by now.
-    ///
-    /// # Errors
-    ///
-    /// `EIO` if a unit does not answer; the caller drops the registration then.
-    pub(crate) fn enable_translation(&self) -> Result {
-        for powered in self.power.lock().iter() {
-            powered.enable_translation().inspect_err(|_| {
-                pr_err!(
-                    "ivhd{}: does not switch translation on\n",
-                    powered.unit().number
-                );
-            })?;
-        }
-        Ok(())
-    }
-
-    /// How many PASIDs of a device behind `unit` can be used.
-    pub(crate) fn pasids(&self, unit: &Unit) -> u32 {
-        self.policy.pasids(&unit.caps)
-    }
-
-    /// The unit that serves the device at `place`.
-    ///
-    /// No unit serves the function of another, although firmware may name it in a range: it is not
-    /// translated.
-    fn unit_of(&self, place: &SourceIds) -> Option<usize> {
-        let is_here = |unit: &Unit| unit.info.segment == place.segment;
-        let is_itself = |unit: &Unit| is_here(unit) && unit.info.source == place.source();
-        if self.units.iter().any(|unit| is_itself(unit)) {
-            return None;
-        }
-        self.units
-            .iter()
-            .position(|unit| is_here(unit) && unit.info.serves(place.source()))
-    }
-}
 
 // SAFETY:
 // 1. Only `install()` enters the address of a domain's tables into a device table entry or a GCR3
@@ -260,8 +149,7 @@ impl Driver for AmdVi {
             let range = Range::inclusive(region.first, region.last)?;
             regions.add(range, prot, RegionKind::Direct)?;
         }
-        let interrupts = Range::inclusive(INTERRUPTS.0, INTERRUPTS.1)?;
-        regions.add(interrupts, Prot::NONE, RegionKind::Msi)?;
+        regions.add_interrupts()?;
         if endpoint.unit.caps.ignores_hypertransport() {
             return Ok(());
         }
@@ -299,7 +187,7 @@ impl Driver for AmdVi {
     fn attach_blocked(&self, endpoint: &Arc<Endpoint>, slot: Slot) -> Result {
         match (slot, &endpoint.pasids) {
             (Slot::Rid, _) => endpoint.set_untagged(Untagged::Blocked),
-            (Slot::Pasid(pasid), Some(pasids)) => pasids.detach(endpoint, pasid),
+            (Slot::Pasid(pasid), Some(pasids)) => pasids.detach(&**endpoint, pasid),
             // None of its requests with PASID was ever let in.
             (Slot::Pasid(_), None) => Ok(()),
         }?;
@@ -308,12 +196,6 @@ impl Driver for AmdVi {
     }
 
     fn shutdown(&self) {
-        let mut power = self.power.lock();
-        // The last that was started is the first to stop.
-        while power.pop().is_some() {}
-        // One that does not stop, or that was given up, has been reported.
-        if !self.units.iter().any(|unit| unit.is_dead()) {
-            pr_info!("all units are as they were found\n");
-        }
+        self.units.stop();
     }
 }

@@ -117,7 +117,7 @@ impl DeviceTable {
         if u32::from(source) >= self.sources() {
             return Err(ENODEV);
         }
-        locked_vec::push(&self.claims, Claim { source, owner })
+        grow::push(&self.claims, Claim { source, owner })
     }
 
     /// Another function that claims one of the requester IDs `sources`, so that it cannot be told

@@ -21,6 +21,7 @@ use crate::{
     },
     pasids::{
         sequence::Untagged,
+        DeviceEntries,
         Pasids, //
     },
     unit::{
@@ -49,7 +50,12 @@ impl Endpoint {
     ///
     /// `ENOMEM`; `ENODEV` if the unit has no entry for one of the IDs; `EIO` if it does not answer.
     /// Nothing is left behind.
-    pub(crate) fn new(unit: Arc<Unit>, mut place: SourceIds, dev: &Device, most: u32) -> Result<Self> {
+    pub(crate) fn new(
+        unit: Arc<Unit>,
+        mut place: SourceIds,
+        dev: &Device,
+        most: u32,
+    ) -> Result<Self> {
         if let Some(alias) = unit.info.alias(place.source()) {
             place.add(alias)?;
         }
@@ -78,7 +84,7 @@ impl Endpoint {
                 self.pasids = Some(pasids);
                 self.pasids
                     .as_ref()
-                    .map_or(Ok(()), |pasids| pasids.begin(self))
+                    .map_or(Ok(()), |pasids| pasids.begin(&*self))
             }
             // It has none.
             Err(ENODEV) => return Ok(()),
@@ -125,7 +131,7 @@ impl Endpoint {
             Untagged::PassThrough => Entry::pass_through(PASS_THROUGH),
             _ => Entry::BLOCKED,
         };
-        self.change(|live| writer::replace(live, entry))
+        self.replace(entry)
     }
 
     /// Changes the entries of the device, and makes the unit notice.
@@ -158,6 +164,12 @@ impl Endpoint {
     pub(crate) fn explain_refusal(&self, why: &str) {
         self.unit
             .explain_refusal(fmt!("device {}: {}", self.place, why));
+    }
+}
+
+impl DeviceEntries for Endpoint {
+    fn replace(&self, entry: Entry) -> Result {
+        self.change(|live| writer::replace(live, entry))
     }
 }
 

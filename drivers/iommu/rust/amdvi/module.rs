@@ -4,29 +4,32 @@
 
 use kernel::{
     iommu::{
-        device::UnitInfo,
         firmware::acpi::AcpiTable,
         hw::mmio,
         lifecycle::{
             self,
             Lifecycle, //
         },
-        registry::{
-            Registered,
-            Registration, //
-        }, //
+        units::Units, //
     },
     prelude::*,
-    str::CString, //
+    sync::Arc, //
 };
 
 use crate::{
     acpi::Ivrs,
-    driver::AmdVi,
+    machine::AmdVi,
     module_parameters,
-    policy::Policy,
+    policy::{
+        self,
+        Policy, //
+    },
     quirks,
-    unit::REGISTER_BYTES, //
+    unit::{
+        power::Powered,
+        Unit,
+        REGISTER_BYTES, //
+    }, //
 };
 
 /// Reads the firmware's table.
@@ -52,35 +55,26 @@ fn parse() -> Result<Ivrs> {
 }
 
 impl Lifecycle for AmdVi {
-    const NAME: &'static CStr = c"rust_amdvi";
+    const NAME: &'static CStr = policy::NAME;
 
-    fn start(module: &'static ThisModule) -> Result<Registration<Self>> {
+    type Power = Powered;
+
+    fn take_over() -> Result<Arc<Self>> {
         let policy = Policy::new(
             *module_parameters::tables.value_ref(),
             *module_parameters::default_domain.value_ref(),
         )?;
         let ivrs = parse()?;
         quirks::check()?;
-        let driver = AmdVi::new(ivrs, policy)?;
+        AmdVi::new(ivrs, policy)
+    }
 
-        let mut infos = KVec::with_capacity(driver.units().len(), GFP_KERNEL)?;
-        for unit in driver.units() {
-            infos.push(
-                UnitInfo {
-                    name: CString::try_from_fmt(fmt!("rust-ivhd{}", unit.number))?,
-                    max_pasids: driver.pasids(unit),
-                    parent: unit.device(),
-                },
-                GFP_KERNEL,
-            )?;
-        }
-        let registration = AmdVi::registry()
-            .register(module, driver, infos)
-            .inspect_err(|error| pr_err!("the IOMMU core refuses the units: {:?}\n", *error))?;
-        // Every device in scope has its entries now. An error drops the registration.
-        registration.driver().enable_translation()?;
-        pr_info!("driving {} units\n", registration.driver().units().len());
-        Ok(registration)
+    fn units(&self) -> &Units<Powered> {
+        &self.units
+    }
+
+    fn max_pasids(&self, unit: &Unit) -> u32 {
+        self.pasids(unit)
     }
 
     fn registers_are_free() -> Result<bool> {
@@ -88,17 +82,6 @@ impl Lifecycle for AmdVi {
         Ok(units
             .iter()
             .all(|unit| mmio::is_free(unit.base, REGISTER_BYTES, Self::NAME)))
-    }
-
-    /// Only units whose PCI function gave no interrupt.
-    fn needs_polling(&self) -> bool {
-        self.polls()
-    }
-
-    fn poll(&self) {
-        for unit in self.units() {
-            unit.poll_events();
-        }
     }
 }
 
@@ -110,7 +93,7 @@ pub(crate) struct Module {
 impl kernel::Module for Module {
     fn init(module: &'static ThisModule) -> Result<Self> {
         Ok(Self {
-            _life: lifecycle::Life::begin(module, cfg!(MODULE))?,
+            _life: lifecycle::Life::begin(module)?,
         })
     }
 }

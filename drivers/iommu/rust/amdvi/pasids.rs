@@ -35,8 +35,7 @@ use kernel::{
 };
 
 use crate::{
-    dte::writer,
-    endpoint::Endpoint,
+    dte::entry::Entry,
     gcr3::Gcr3,
     unit::{
         Unit,
@@ -52,6 +51,16 @@ use sequence::{
     Untagged,
     Wanted, //
 };
+
+/// The device table entries of a device.
+pub(crate) trait DeviceEntries {
+    /// Replaces them by `entry`, and makes the unit forget the old ones.
+    ///
+    /// # Errors
+    ///
+    /// `EIO` if the unit does not answer.
+    fn replace(&self, entry: Entry) -> Result;
+}
 
 /// The PASIDs of a device.
 #[pin_data]
@@ -132,7 +141,7 @@ impl Pasids {
     /// # Errors
     ///
     /// Those of [`pasid::Pasids::enable`], `EIO` if the unit does not answer. The entry blocks then.
-    pub(crate) fn begin(&self, endpoint: &Endpoint) -> Result {
+    pub(crate) fn begin(&self, endpoint: &dyn DeviceEntries) -> Result {
         let mut state = self.state.lock();
         state.begin(&mut self.hardware(endpoint, &|| Err(EINVAL)))
     }
@@ -181,7 +190,7 @@ impl Pasids {
     /// If the unit does not answer; the device is blocked then, with all of its PASIDs.
     pub(crate) fn set_untagged(
         &self,
-        endpoint: &Endpoint,
+        endpoint: &dyn DeviceEntries,
         new: Untagged,
         host: &dyn Fn() -> Result,
     ) -> Result {
@@ -196,7 +205,7 @@ impl Pasids {
     /// # Errors
     ///
     /// As for [`Self::set_untagged`].
-    pub(crate) fn attach(&self, endpoint: &Endpoint, pasid: u32, root: u64) -> Result {
+    pub(crate) fn attach(&self, endpoint: &dyn DeviceEntries, pasid: u32, root: u64) -> Result {
         let mut state = self.state.lock();
         state.attach(pasid, root, &mut self.hardware(endpoint, &|| Err(EINVAL)))
     }
@@ -208,7 +217,7 @@ impl Pasids {
     /// # Errors
     ///
     /// As for [`Self::set_untagged`].
-    pub(crate) fn detach(&self, endpoint: &Endpoint, pasid: u32) -> Result {
+    pub(crate) fn detach(&self, endpoint: &dyn DeviceEntries, pasid: u32) -> Result {
         let mut state = self.state.lock();
         state.detach(pasid, &mut self.hardware(endpoint, &|| Err(EINVAL)))
     }
@@ -221,7 +230,7 @@ impl Pasids {
     /// # Errors
     ///
     /// `EIO` if the unit does not answer: it may read the GCR3 table as long as it has power.
-    pub(crate) fn end(&self, endpoint: &Endpoint) -> Result {
+    pub(crate) fn end(&self, endpoint: &dyn DeviceEntries) -> Result {
         let mut state = self.state.lock();
         if self.switch.lock().is_none() {
             return Ok(());
@@ -231,7 +240,7 @@ impl Pasids {
 
     fn hardware<'a>(
         &'a self,
-        endpoint: &'a Endpoint,
+        endpoint: &'a dyn DeviceEntries,
         host: &'a dyn Fn() -> Result,
     ) -> OfEndpoint<'a> {
         OfEndpoint {
@@ -245,7 +254,7 @@ impl Pasids {
 /// A device behind its unit.
 struct OfEndpoint<'a> {
     pasids: &'a Pasids,
-    endpoint: &'a Endpoint,
+    endpoint: &'a dyn DeviceEntries,
     host: &'a dyn Fn() -> Result,
 }
 
@@ -265,12 +274,13 @@ impl Hardware for OfEndpoint<'_> {
 
     fn set_entry(&mut self, wanted: Wanted) -> Result {
         match wanted {
-            Wanted::Entry(entry) => self.endpoint.change(|live| writer::replace(live, entry)),
+            Wanted::Entry(entry) => self.endpoint.replace(entry),
             Wanted::Host => (self.host)(),
         }
     }
 
     fn forget(&mut self, pasid: u32) -> Result {
-        self.endpoint.unit.forget_pasid(self.pasids.id.id, pasid)
+        let id = &self.pasids.id;
+        id.unit.forget_pasid(id.id, pasid)
     }
 }

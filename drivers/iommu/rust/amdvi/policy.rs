@@ -11,19 +11,25 @@
 //! `default_domain`: see [`DefaultDomain::from_parameter`].
 
 use kernel::{
-    iommu::device::DefaultDomain,
+    iommu::device::{
+        meaning,
+        DefaultDomain, //
+    },
     prelude::*, //
 };
 
 use crate::caps::{
     Caps,
-    Tables, //
+    TableKind, //
 };
+
+/// The name of the module.
+pub(crate) const NAME: &CStr = c"rust_amdvi";
 
 /// The user's decisions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Policy {
-    tables: Option<Tables>,
+    tables: Option<TableKind>,
     default_domain: DefaultDomain,
 }
 
@@ -34,25 +40,10 @@ impl Policy {
     ///
     /// `EINVAL` for a value that has no meaning, which has been reported.
     pub(crate) fn new(tables: u32, default_domain: u32) -> Result<Self> {
-        let tables = match tables {
-            0 => None,
-            1 => Some(Tables::Host),
-            2 => Some(Tables::Guest),
-            other => {
-                pr_err!(
-                    "tables={}: use 0 (automatic), 1 (host, v1) or 2 (guest, v2)\n",
-                    other
-                );
-                return Err(EINVAL);
-            }
-        };
-        let default_domain = DefaultDomain::from_parameter(default_domain).inspect_err(|_| {
-            pr_err!(
-                "default_domain={}: use {}\n",
-                default_domain,
-                DefaultDomain::PARAMETER_VALUES
-            );
-        })?;
+        let kinds = [None, Some(TableKind::Host), Some(TableKind::Guest)];
+        let words = "0 (automatic), 1 (host, v1) or 2 (guest, v2)";
+        let tables = meaning(NAME, "tables", tables, kinds, words)?;
+        let default_domain = DefaultDomain::from_parameter(NAME, default_domain)?;
         Ok(Self {
             tables,
             default_domain,
@@ -65,19 +56,19 @@ impl Policy {
     }
 
     /// The tables of a new domain that tracks dirty pages or does not.
-    pub(crate) fn tables(&self, caps: &Caps, dirty: bool) -> Tables {
+    pub(crate) fn tables(&self, caps: &Caps, dirty: bool) -> TableKind {
         if let Some(tables) = self.tables {
             return tables;
         }
         let host = if dirty {
-            caps.dirty(Tables::Host).is_ok() || caps.dirty(Tables::Guest).is_err()
+            caps.dirty(TableKind::Host).is_ok() || caps.dirty(TableKind::Guest).is_err()
         } else {
             true
         };
-        if host && caps.shape(Tables::Host).is_some() {
-            Tables::Host
+        if host && caps.shape(TableKind::Host).is_some() {
+            TableKind::Host
         } else {
-            Tables::Guest
+            TableKind::Guest
         }
     }
 
@@ -87,10 +78,10 @@ impl Policy {
     /// # Errors
     ///
     /// `EOPNOTSUPP` if the module was told to use host tables.
-    pub(crate) fn tables_for_pasid(&self) -> Result<Tables> {
+    pub(crate) fn tables_for_pasid(&self) -> Result<TableKind> {
         match self.tables {
-            Some(Tables::Host) => Err(EOPNOTSUPP),
-            _ => Ok(Tables::Guest),
+            Some(TableKind::Host) => Err(EOPNOTSUPP),
+            _ => Ok(TableKind::Guest),
         }
     }
 
@@ -109,7 +100,7 @@ impl Policy {
         !pasids
             && [false, true]
                 .into_iter()
-                .all(|dirty| self.tables(caps, dirty) == Tables::Host)
+                .all(|dirty| self.tables(caps, dirty) == TableKind::Host)
     }
 
     /// Prints what a unit will do for its devices, and why it cannot do more.
@@ -134,7 +125,7 @@ impl Policy {
             name(tables),
             shape.levels,
             shape.max_levels,
-            shape.width
+            shape.input_lg2
         );
         let tracking = self.tables(caps, true);
         match caps.dirty(tracking) {
@@ -157,10 +148,10 @@ impl Policy {
 }
 
 /// The name of a kind of tables.
-fn name(tables: Tables) -> &'static str {
+fn name(tables: TableKind) -> &'static str {
     match tables {
-        Tables::Host => "host (v1)",
-        Tables::Guest => "guest (v2)",
+        TableKind::Host => "host (v1)",
+        TableKind::Guest => "guest (v2)",
     }
 }
 
@@ -192,15 +183,18 @@ mod tests {
     fn automatic_tables() -> Result {
         let policy = Policy::new(0, 0)?;
         for dirty in [false, true] {
-            assert_eq!(policy.tables(&caps(0), dirty), Tables::Host);
-            assert_eq!(policy.tables(&caps(NO_HOST | GUEST), dirty), Tables::Guest);
-            assert_eq!(policy.tables(&caps(GUEST | FLAGS), dirty), Tables::Host);
+            assert_eq!(policy.tables(&caps(0), dirty), TableKind::Host);
+            assert_eq!(
+                policy.tables(&caps(NO_HOST | GUEST), dirty),
+                TableKind::Guest
+            );
+            assert_eq!(policy.tables(&caps(GUEST | FLAGS), dirty), TableKind::Host);
         }
         // Without dirty flags in host tables, those that track take guest tables.
-        assert_eq!(policy.tables(&caps(GUEST), false), Tables::Host);
-        assert_eq!(policy.tables(&caps(GUEST), true), Tables::Guest);
+        assert_eq!(policy.tables(&caps(GUEST), false), TableKind::Host);
+        assert_eq!(policy.tables(&caps(GUEST), true), TableKind::Guest);
         // Those for PASIDs are guest tables wherever there are any.
-        assert_eq!(policy.tables_for_pasid(), Ok(Tables::Guest));
+        assert_eq!(policy.tables_for_pasid(), Ok(TableKind::Guest));
         // Domains that track have guest tables if the flags of host tables are missing, those for
         // PASIDs always: the answer is one for each device.
         assert!(policy.always_snoops(&caps(GUEST | FLAGS), false));
@@ -212,14 +206,14 @@ mod tests {
     #[test]
     fn tables_that_were_asked_for() -> Result {
         let both = caps(GUEST | FLAGS);
-        assert_eq!(Policy::new(1, 0)?.tables(&both, true), Tables::Host);
+        assert_eq!(Policy::new(1, 0)?.tables(&both, true), TableKind::Host);
         assert_eq!(Policy::new(1, 0)?.tables_for_pasid(), Err(EOPNOTSUPP));
         assert_eq!(Policy::new(1, 0)?.pasids(&both), 0);
         assert_eq!(Policy::new(2, 0)?.pasids(&both), 2);
         assert_eq!(Policy::new(0, 0)?.pasids(&both), 2);
         assert!(Policy::new(1, 0)?.always_snoops(&caps(GUEST), false));
         assert!(!Policy::new(2, 0)?.always_snoops(&both, false));
-        assert_eq!(Policy::new(2, 0)?.tables(&both, false), Tables::Guest);
+        assert_eq!(Policy::new(2, 0)?.tables(&both, false), TableKind::Guest);
         assert!(Policy::new(2, 0)?.explain(9, &caps(0)).is_err());
         assert!(Policy::new(1, 0)?
             .explain(9, &caps(NO_HOST | GUEST))

@@ -35,7 +35,7 @@ use kernel::{
             unit::UnitFunction, //
         },
         ratelimit::RateLimit,
-        registry::Registered, //
+        units, //
     },
     prelude::*,
     sync::{
@@ -67,7 +67,6 @@ use crate::{
         Queue,
         Ticket, //
     },
-    driver::AmdVi,
     dte::{
         entry::{
             Entry,
@@ -129,6 +128,9 @@ pub(crate) struct Unit {
     log: Log,
     #[pin]
     limit: RateLimit,
+    /// Takes bus mastering from the devices behind the unit with this number: see
+    /// [`Registry::isolate`](kernel::iommu::registry::Registry::isolate).
+    isolate: fn(usize) -> Option<usize>,
     /// Its device table.
     pub(crate) table: Pin<KBox<DeviceTable>>,
     /// Whether translation is on, and the unit has answered since.
@@ -258,7 +260,7 @@ impl Unit {
     fn isolate(&self) {
         let number = self.number;
         // A unit may be given up at the very moment at which it goes live.
-        let Some(devices) = AmdVi::registry().isolate(number) else {
+        let Some(devices) = (self.isolate)(number) else {
             return;
         };
         pr_err!(
@@ -267,13 +269,6 @@ impl Unit {
             number,
             devices
         );
-    }
-
-    /// The PCI function that the unit is.
-    ///
-    /// May sleep.
-    pub(crate) fn device(&self) -> Option<ARef<Device>> {
-        UnitFunction::find(self.info.segment, self.info.source).map(|function| function.device())
     }
 
     /// Makes the unit forget the entry of the requester ID `source`, which was `old`, and what it
@@ -394,6 +389,27 @@ impl event::Source for &Unit {
         self.regs.write_reg(EVTTAIL::from_raw(0));
         let _ = self.regs.try_write_reg(STATUS::acknowledge_overflow());
         let _ = self.set_control(|control| control.with_events(true));
+    }
+}
+
+impl units::Unit for Unit {
+    const KIND: &'static str = "ivhd";
+
+    fn number(&self) -> usize {
+        self.number
+    }
+
+    fn function(&self) -> Option<ARef<Device>> {
+        UnitFunction::find(self.info.segment, self.info.source).map(|function| function.device())
+    }
+
+    /// One that was not stopped was given up.
+    fn is_stuck(&self) -> bool {
+        self.is_dead()
+    }
+
+    fn poll(&self) {
+        self.poll_events();
     }
 }
 

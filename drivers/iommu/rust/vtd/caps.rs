@@ -6,6 +6,7 @@
 //! and second-stage translation. Pure: [`crate::unit`] reads the values once.
 
 use kernel::{
+    iommu::pt::Config,
     prelude::*,
     sizes::SizeConstants, //
 };
@@ -15,6 +16,9 @@ use crate::regs::cap::{
     ECAP, //
 };
 
+/// Bits of an output address that the tables can hold.
+const OUTPUT_WIDTH: u32 = 52;
+
 /// The two kinds of tables that translate the addresses of a paging domain.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Stage {
@@ -22,17 +26,6 @@ pub(crate) enum Stage {
     First,
     /// VT-d's own tables; the PASID entry enables the dirty flags.
     Second,
-}
-
-/// The shape of the tables of one stage.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Shape {
-    /// Levels of tables that a walk passes.
-    pub(crate) levels: u8,
-    /// Bits of an address that the unit translates.
-    pub(crate) width: u8,
-    /// Sizes of leaves, one bit each.
-    pub(crate) page_sizes: u64,
 }
 
 /// A missing capability, without which the driver cannot drive the unit.
@@ -121,7 +114,7 @@ impl Caps {
     }
 
     /// The shape of the tables of `stage`, or [`None`] if the unit does not offer it.
-    pub(crate) fn shape(&self, stage: Stage) -> Option<Shape> {
+    pub(crate) fn shape(&self, stage: Stage) -> Option<Config> {
         match stage {
             Stage::First => self.first_stage(),
             Stage::Second => self.second_stage(),
@@ -134,7 +127,18 @@ impl Caps {
         self.cap.guest_width().get() as u8 + 1
     }
 
-    fn first_stage(&self) -> Option<Shape> {
+    fn config(&self, levels: u8, width: u8, page_sizes: u64) -> Config {
+        Config {
+            levels,
+            max_levels: levels,
+            page_sizes,
+            input_lg2: width.into(),
+            output_lg2: OUTPUT_WIDTH,
+            coherent: self.coherent_walk(),
+        }
+    }
+
+    fn first_stage(&self) -> Option<Config> {
         if !self.ecap.first_stage() {
             return None;
         }
@@ -147,14 +151,10 @@ impl Caps {
         if self.cap.first_stage_1g() {
             page_sizes |= u64::SZ_1G;
         }
-        Some(Shape {
-            levels,
-            width,
-            page_sizes,
-        })
+        Some(self.config(levels, width, page_sizes))
     }
 
-    fn second_stage(&self) -> Option<Shape> {
+    fn second_stage(&self) -> Option<Config> {
         if !self.ecap.second_stage() {
             return None;
         }
@@ -180,11 +180,7 @@ impl Caps {
         if self.cap.second_stage_1g() {
             page_sizes |= u64::SZ_1G;
         }
-        Some(Shape {
-            levels,
-            width,
-            page_sizes,
-        })
+        Some(self.config(levels, width, page_sizes))
     }
 
     /// The largest number of levels in `SAGAW`, which pass-through entries must use (9.6).
@@ -326,31 +322,27 @@ mod tests {
         let shape = caps(CAP_48, SSTS).shape(Stage::Second);
         let all = u64::SZ_4K | u64::SZ_2M | u64::SZ_1G;
         assert_eq!(
-            shape,
-            Some(Shape {
-                levels: 4,
-                width: 48,
-                page_sizes: all
-            })
+            shape.map(|s| (s.levels, s.input_lg2, s.page_sizes)),
+            Some((4, 48, all))
         );
         // With a guest width of 39 bits, and three and four levels on offer, the stage has
         // three.
         let narrow = (CAP_48 & !(0x3f << 16)) | 38 << 16;
         let shape = caps(narrow, SSTS).shape(Stage::Second);
-        assert_eq!(shape.map(|s| (s.levels, s.width)), Some((3, 39)));
+        assert_eq!(shape.map(|s| (s.levels, s.input_lg2)), Some((3, 39)));
         // With four levels only, the walk is four levels long and the width stays 39.
         let four = (narrow & !(0x1f << 8)) | 0b100 << 8;
         let shape = caps(four, SSTS).shape(Stage::Second);
-        assert_eq!(shape.map(|s| (s.levels, s.width)), Some((4, 39)));
+        assert_eq!(shape.map(|s| (s.levels, s.input_lg2)), Some((4, 39)));
     }
 
     #[test]
     fn first_stage_is_the_lower_half() {
         let shape = caps(CAP_48, FSTS).shape(Stage::First);
-        assert_eq!(shape.map(|s| (s.levels, s.width)), Some((4, 47)));
+        assert_eq!(shape.map(|s| (s.levels, s.input_lg2)), Some((4, 47)));
         let wide = (CAP_48 & !(0x3f << 16)) | 56 << 16 | 1 << 60;
         let shape = caps(wide, FSTS).shape(Stage::First);
-        assert_eq!(shape.map(|s| (s.levels, s.width)), Some((5, 56)));
+        assert_eq!(shape.map(|s| (s.levels, s.input_lg2)), Some((5, 56)));
         assert_eq!(caps(CAP_48, SSTS).shape(Stage::First), None);
     }
 

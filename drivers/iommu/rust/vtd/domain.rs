@@ -12,16 +12,16 @@
 
 use kernel::{
     iommu::{
-        dirty::DirtyBitmap,
+        block::Block,
         domain_id::{
             DomainId,
-            DomainIds, //
+            DomainIds,
+            Tag, //
         },
         gather::IotlbGather,
         hw::pages::{
             Gfp,
-            KernelTables,
-            KernelWalk, //
+            KernelTables, //
         },
         ops::PagingDomain,
         pt::{
@@ -34,15 +34,16 @@ use kernel::{
             PageTable,
             PhysAddr,
             Prot,
-            Range,
-            Stable,
-            Top, //
+            Range, //
+        },
+        tables::{
+            Either,
+            Tables, //
         },
         tags::Tags,
         values::{
             AllocFlags,
             Flush,
-            Geometry,
             Slot, //
         }, //
     },
@@ -53,18 +54,14 @@ use kernel::{
 use crate::{
     caps::{
         Caps,
-        Shape,
         Stage, //
     },
-    driver::Vtd,
     endpoint::{
         self,
         Endpoint, //
     },
-    iotlb::{
-        Block,
-        Tag as CacheTag, //
-    },
+    iotlb::Tag as CacheTag,
+    machine::Vtd,
     pasid::{
         entry::{
             Common,
@@ -75,53 +72,15 @@ use crate::{
     unit::Unit, //
 };
 
-/// Bits of an output address that the tables can hold.
-const OUTPUT_WIDTH: u32 = 52;
-
-/// The tables of a domain.
-enum Table {
-    /// x86-64 tables.
-    First(PageTable<X86_64, KernelTables>),
-    /// VT-d's own tables.
-    Second(PageTable<VtdSs, KernelTables>),
-}
-
-impl Table {
-    /// Tables that map nothing. May sleep.
-    fn new(stage: Stage, shape: Shape, coherent: bool, node: Option<u32>) -> Result<Self> {
-        let config = Config {
-            levels: shape.levels,
-            max_levels: shape.levels,
-            page_sizes: shape.page_sizes,
-            input_lg2: u32::from(shape.width),
-            output_lg2: OUTPUT_WIDTH,
-            coherent,
-        };
-        let memory = KernelTables::new(node);
-        Ok(match stage {
-            Stage::First => Self::First(PageTable::new(memory, config, Gfp::KERNEL)?),
-            Stage::Second => Self::Second(PageTable::new(memory, config, Gfp::KERNEL)?),
-        })
-    }
-}
-
-/// Calls the same method of the tables of either stage.
-macro_rules! either {
-    ($table:expr, $inner:ident => $call:expr) => {
-        match $table {
-            Table::First($inner) => $call,
-            Table::Second($inner) => $call,
-        }
-    };
-}
+/// x86-64 tables of the first stage, or VT-d's own of the second.
+type StageTables = Either<PageTable<X86_64, KernelTables>, PageTable<VtdSs, KernelTables>>;
 
 /// A paging domain.
 #[pin_data]
 pub(crate) struct Domain {
-    table: Table,
-    shape: Shape,
-    /// Whether the units' walks snoop, so that the driver need not flush tables from the caches.
-    coherent: bool,
+    stage: Stage,
+    config: Config,
+    tables: StageTables,
     /// Whether it was allocated to track dirty pages.
     dirty: bool,
     /// Whether the driver invalidates new mappings, for units that cache absent ones or buffer
@@ -140,19 +99,6 @@ pub(crate) struct Domain {
 pub(crate) struct Attachment {
     id: Arc<DomainId<Unit>>,
     pasid: u32,
-}
-
-/// The target of a flush of the domain.
-#[derive(Clone)]
-pub(crate) struct Tag {
-    unit: Arc<Unit>,
-    cached: CacheTag,
-}
-
-impl PartialEq for Tag {
-    fn eq(&self, other: &Self) -> bool {
-        Arc::ptr_eq(&self.unit, &other.unit) && self.cached == other.cached
-    }
 }
 
 /// Whether a unit needs an invalidation for new mappings of `stage`.
@@ -193,20 +139,23 @@ impl Domain {
     ) -> impl PinInit<Self, Error> {
         pin_init::pin_init_scope(move || {
             let caps = &unit.caps;
-            let shape = caps.shape(stage).ok_or(EOPNOTSUPP)?;
+            let config = caps.shape(stage).ok_or(EOPNOTSUPP)?;
             // Nested translation is not offered, so neither are its parents.
             if flags.nest_parent || (flags.dirty_tracking && caps.dirty(stage).is_err()) {
                 return Err(EOPNOTSUPP);
             }
-            let coherent = caps.coherent_walk();
             let sync_map = needs_sync_map(caps, stage);
             let snoop = caps.snoop_control();
-            let leaf_flags = leaf_flags(stage, coherent, snoop);
-            let table = Table::new(stage, shape, coherent, unit.node)?;
+            let leaf_flags = leaf_flags(stage, config.coherent, snoop);
+            let memory = KernelTables::new(unit.node);
+            let tables = match stage {
+                Stage::First => Either::Left(PageTable::new(memory, config, Gfp::KERNEL)?),
+                Stage::Second => Either::Right(PageTable::new(memory, config, Gfp::KERNEL)?),
+            };
             Ok(try_pin_init!(Self {
-                table,
-                shape,
-                coherent,
+                stage,
+                config,
+                tables,
                 dirty: flags.dirty_tracking,
                 sync_map,
                 snoop,
@@ -216,45 +165,32 @@ impl Domain {
         })
     }
 
-    fn stage(&self) -> Stage {
-        match self.table {
-            Table::First(_) => Stage::First,
-            Table::Second(_) => Stage::Second,
-        }
-    }
-
-    fn top(&self) -> Top {
-        either!(&self.table, table => table.top())
-    }
-
     /// Whether devices of a unit with `caps` can use the tables as they are.
     fn suits(&self, caps: &Caps) -> bool {
-        let stage = self.stage();
-        let Some(shape) = caps.shape(stage) else {
+        let Some(config) = caps.shape(self.stage) else {
             return false;
         };
-        shape.levels == self.shape.levels
-            && shape.width >= self.shape.width
-            && self.shape.page_sizes & !shape.page_sizes == 0
-            && (!self.coherent || caps.coherent_walk())
-            && (!self.dirty || caps.dirty(stage).is_ok())
-            && (self.sync_map || !needs_sync_map(caps, stage))
+        config.levels == self.config.levels
+            && config.input_lg2 >= self.config.input_lg2
+            && self.config.page_sizes & !config.page_sizes == 0
+            && (!self.config.coherent || config.coherent)
+            && (!self.dirty || caps.dirty(self.stage).is_ok())
+            && (self.sync_map || !needs_sync_map(caps, self.stage))
             // The bit is reserved on a unit that cannot enforce snooping.
             && (!self.snoop || caps.snoop_control())
     }
 
     /// The PASID entry that leads to the tables.
     fn entry(&self, attachment: &Attachment, tracking: bool) -> Entry {
-        let top = self.top();
+        let top = self.tables.top();
         let caps = &attachment.id.unit.caps;
-        let stage = self.stage();
         let common = Common {
             domain: attachment.id.id,
-            walk_snoop: self.coherent,
+            walk_snoop: self.config.coherent,
             // In second-stage tables every leaf enforces snooping.
-            page_snoop: stage == Stage::First && self.snoop,
+            page_snoop: self.stage == Stage::First && self.snoop,
         };
-        match stage {
+        match self.stage {
             Stage::First => Entry::first_stage(top.phys, top.levels, caps.widest(), common),
             Stage::Second => Entry::second_stage(top.phys, top.levels, tracking, common),
         }
@@ -264,14 +200,11 @@ impl Domain {
 impl PagingDomain for Domain {
     type Driver = Vtd;
     type Attachment = Attachment;
-    type Tag = Tag;
+    type Tag = Tag<Unit, CacheTag>;
+    type Tables = StageTables;
 
-    fn geometry(&self) -> Geometry {
-        Geometry {
-            first: 0,
-            last: either!(&self.table, table => table.aperture_last()),
-            page_sizes: either!(&self.table, table => table.pgsize_bitmap()),
-        }
+    fn tables(&self) -> &StageTables {
+        &self.tables
     }
 
     fn prepare(&self, endpoint: &Arc<Endpoint>, slot: Slot, _tracking: bool) -> Result<Attachment> {
@@ -289,25 +222,21 @@ impl PagingDomain for Domain {
         })
     }
 
-    fn tags(&self, attachment: &Attachment) -> Result<KVec<Tag>> {
-        let mut tags = KVec::with_capacity(1, GFP_KERNEL)?;
-        let pasid = match self.stage() {
+    fn tags(&self, attachment: &Attachment) -> Result<KVec<Self::Tag>> {
+        let pasid = match self.stage {
             Stage::First => attachment.pasid,
             // Second-stage translations are cached by domain alone: one flush for all PASIDs.
             Stage::Second => 0,
         };
-        tags.push(
-            Tag {
-                unit: attachment.id.unit.clone(),
-                cached: CacheTag {
-                    stage: self.stage(),
-                    domain: attachment.id.id,
-                    pasid,
-                },
+        let tag = Tag {
+            unit: attachment.id.unit.clone(),
+            cached: CacheTag {
+                stage: self.stage,
+                domain: attachment.id.id,
+                pasid,
             },
-            GFP_KERNEL,
-        )?;
-        Ok(tags)
+        };
+        Ok(KVec::from_elem(tag, 1, GFP_KERNEL)?)
     }
 
     fn install(
@@ -334,7 +263,7 @@ impl PagingDomain for Domain {
         attachment: &Attachment,
         on: bool,
     ) -> Result {
-        match self.stage() {
+        match self.stage {
             Stage::First => Ok(()),
             Stage::Second => endpoint.change(attachment.pasid, |live| writer::set_dirty(live, on)),
         }
@@ -349,32 +278,23 @@ impl PagingDomain for Domain {
         gather: &mut IotlbGather<'_>,
     ) -> (u64, Result) {
         prot |= self.leaf_flags;
-        either!(&self.table, table => table.map(claim, phys, prot, gfp, gather))
+        self.tables.map(claim, phys, prot, gfp, gather)
     }
 
-    fn unmap(&self, claim: &mut Exclusive, gather: &mut IotlbGather<'_>) -> u64 {
-        either!(&self.table, table => table.unmap(claim, gather))
-    }
-
-    fn iova_to_phys(&self, claim: &Stable) -> Option<PhysAddr> {
-        either!(&self.table, table => table.iova_to_phys(claim))
-    }
-
-    fn sync(&self, flush: Flush, tags: &Tags<Tag>) -> Result {
+    fn sync(&self, flush: Flush, tags: &Tags<Self::Tag>) -> Result {
         tags.flush_each(|tag| {
             let caps = &tag.unit.caps;
             let descriptor = match flush {
                 Flush::All => tag.cached.all(caps),
                 Flush::Range { range, tables } => {
-                    tag.cached
-                        .pages(caps, Block::around(range.first(), range.last()), !tables)
+                    tag.cached.pages(caps, Block::around(range), !tables)
                 }
             };
             tag.unit.submit(&[descriptor])
         })
     }
 
-    fn sync_map(&self, range: Range, tags: &Tags<Tag>) -> Result {
+    fn sync_map(&self, range: Range, tags: &Tags<Self::Tag>) -> Result {
         if !self.sync_map {
             return Ok(());
         }
@@ -386,7 +306,7 @@ impl PagingDomain for Domain {
             if !(caps.caching_mode() && tag.cached.stage == Stage::Second) {
                 return Ok(());
             }
-            let block = Block::around(range.first(), range.last());
+            let block = Block::around(range);
             tag.unit.submit(&[tag.cached.pages(caps, block, false)])
         })
     }
@@ -396,19 +316,6 @@ impl PagingDomain for Domain {
     /// after it has attached.
     fn enforce_cache_coherency(&self) -> bool {
         self.snoop
-    }
-
-    fn read_and_clear_dirty(
-        &self,
-        walk: &KernelWalk<'_>,
-        clear: bool,
-        dirty: &mut DirtyBitmap<'_>,
-    ) -> Result {
-        either!(&self.table, table => table.read_and_clear_dirty(walk, clear, dirty))
-    }
-
-    fn report_writable(&self, walk: &KernelWalk<'_>, dirty: &mut DirtyBitmap<'_>) -> Result {
-        either!(&self.table, table => table.report_writable(walk, dirty))
     }
 }
 

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The driver object: finds the unit of a device, and answers the IOMMU core.
+//! The callbacks of the IOMMU core.
 
 use core::mem::offset_of;
 
@@ -14,7 +14,6 @@ use kernel::{
             HwInfo,
             Probed, //
         },
-        firmware::acpi::node_of,
         ops::{
             Confirms,
             Driver, //
@@ -37,41 +36,21 @@ use kernel::{
             Slot, //
         }, //
     },
-    new_mutex,
     prelude::*,
-    sync::{
-        Arc,
-        Mutex, //
-    }, //
+    sync::Arc, //
 };
 
 use crate::{
-    acpi::{
-        scope,
-        CachedInfo,
-        Dmar,
-        ReservedInfo, //
-    },
-    caps::{
-        Caps,
-        Stage, //
-    },
+    acpi::scope,
     domain::Domain,
     endpoint::{
         self,
         Endpoint, //
     },
+    machine::Vtd,
     pasid::writer,
-    policy::Policy,
-    topology::Path,
-    unit::{
-        power::Powered,
-        Unit, //
-    }, //
+    topology::Path, //
 };
-
-/// Writes there are interrupts; units never translate them (VT-d specification, 3.14).
-const INTERRUPTS: (u64, u64) = (0xfee0_0000, 0xfeef_ffff);
 
 /// Layout of the structure that user space gets from `IOMMU_GET_HW_INFO`.
 const INFO_BYTES: usize = size_of::<bindings::iommu_hw_info_vtd>();
@@ -80,115 +59,6 @@ const INFO_ECAP: usize = offset_of!(bindings::iommu_hw_info_vtd, ecap_reg);
 
 /// Where the callbacks of the IOMMU core find the driver.
 static REGISTRY: Registry<Vtd> = Registry::new();
-
-/// Takes bus mastering from all devices behind the unit number `unit`, which is dead.
-///
-/// Returns the number of devices that had it, [`None`] if an earlier call did this. Context: any.
-pub(crate) fn isolate(unit: usize) -> Option<usize> {
-    REGISTRY.isolate(unit)
-}
-
-/// All units of the machine.
-#[pin_data]
-pub(crate) struct Vtd {
-    /// The units, in the order of the firmware's table.
-    units: KVec<Arc<Unit>>,
-    reserved: KVec<ReservedInfo>,
-    cached: KVec<CachedInfo>,
-    platform_opt_in: bool,
-    policy: Policy,
-    /// Emptied by `shutdown()`: dropping these switches the units off.
-    #[pin]
-    power: Mutex<KVec<Powered>>,
-}
-
-impl Vtd {
-    /// Takes over and starts all units that `dmar` names. Translation is still off.
-    ///
-    /// May sleep.
-    ///
-    /// # Errors
-    ///
-    /// The log names each error. All units have their original state then.
-    pub(crate) fn new(dmar: Dmar, policy: Policy) -> Result<Arc<Self>> {
-        let node = |base| {
-            let affinity = dmar
-                .affinities
-                .iter()
-                .find(|affinity| affinity.base == base);
-            affinity.and_then(|affinity| node_of(affinity.proximity))
-        };
-        let mut units = KVec::with_capacity(dmar.units.len(), GFP_KERNEL)?;
-        // Checks all units before it writes to any.
-        for (number, info) in dmar.units.into_iter().enumerate() {
-            let node = node(info.base);
-            units.push(Unit::take(number, info, node)?, GFP_KERNEL)?;
-        }
-        for unit in &units {
-            policy.explain(unit.number, &unit.caps)?;
-        }
-        let mut power = KVec::with_capacity(units.len(), GFP_KERNEL)?;
-        for unit in &units {
-            power.push(Powered::new(unit.clone())?, GFP_KERNEL)?;
-            endpoint::pass_acpi_devices(unit)?;
-        }
-        let (reserved, cached) = (dmar.reserved, dmar.cached);
-        let platform_opt_in = dmar.platform_opt_in;
-        Arc::pin_init(
-            try_pin_init!(Self {
-                units,
-                reserved,
-                cached,
-                platform_opt_in,
-                policy,
-                power <- new_mutex!(power),
-            }),
-            GFP_KERNEL,
-        )
-    }
-
-    /// The units.
-    pub(crate) fn units(&self) -> &[Arc<Unit>] {
-        &self.units
-    }
-
-    /// Switches translation on. Every device in scope has its entries by now.
-    ///
-    /// # Errors
-    ///
-    /// `ETIMEDOUT`; the caller drops the registration then.
-    pub(crate) fn enable_translation(&self) -> Result {
-        for powered in self.power.lock().iter() {
-            powered.enable_translation().inspect_err(|_| {
-                pr_err!(
-                    "dmar{}: does not switch translation on\n",
-                    powered.unit().number
-                );
-            })?;
-        }
-        Ok(())
-    }
-
-    /// The unit that serves the device at `place`, which `path` leads to.
-    ///
-    /// A unit that names it, or a bridge above it, takes precedence over the one that serves all
-    /// others.
-    fn unit_of(&self, place: &SourceIds, path: &Path) -> Option<usize> {
-        let named = self.units.iter().position(|unit| {
-            unit.info.segment == place.segment && scope::any_serves(&unit.info.scopes, &path.chain)
-        });
-        named.or_else(|| {
-            self.units
-                .iter()
-                .position(|unit| unit.info.segment == place.segment && unit.info.include_all)
-        })
-    }
-
-    /// The stage of new domains for devices of a unit.
-    fn stage(&self, caps: &Caps, flags: AllocFlags) -> Stage {
-        self.policy.stage(caps, flags.dirty_tracking)
-    }
-}
 
 // SAFETY:
 // 1. Only `install()` enters the address of a domain's tables into a PASID entry. Each change of an
@@ -285,8 +155,7 @@ impl Driver for Vtd {
                 regions.add(range, Prot::READ | Prot::WRITE, kind)?;
             }
         }
-        let interrupts = Range::inclusive(INTERRUPTS.0, INTERRUPTS.1)?;
-        regions.add(interrupts, Prot::NONE, RegionKind::Msi)
+        regions.add_interrupts()
     }
 
     fn default_domain(&self, endpoint: &Endpoint) -> DefaultDomain {
@@ -300,7 +169,8 @@ impl Driver for Vtd {
     }
 
     fn alloc_paging(&self, endpoint: &Endpoint, flags: AllocFlags) -> impl PinInit<Domain, Error> {
-        let stage = self.stage(&endpoint.unit.caps, flags);
+        let caps = &endpoint.unit.caps;
+        let stage = self.policy.stage(caps, flags.dirty_tracking);
         let unit = endpoint.unit.clone();
         let refused = endpoint.check_translatable();
         pin_init::pin_init_scope(move || {
@@ -328,16 +198,6 @@ impl Driver for Vtd {
     }
 
     fn shutdown(&self) {
-        let mut power = self.power.lock();
-        let mut running = 0;
-        // Stops the units in reverse order.
-        while let Some(powered) = power.pop() {
-            let unit = powered.unit().clone();
-            drop(powered);
-            running += usize::from(unit.is_powered());
-        }
-        if running == 0 {
-            pr_info!("all units are as they were found\n");
-        }
+        self.units.stop();
     }
 }

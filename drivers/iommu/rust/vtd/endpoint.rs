@@ -35,7 +35,7 @@ use crate::{
     root::Context,
     topology::Path,
     unit::{
-        pass_through::Kept,
+        pass_through::PassedThrough,
         Unit,
         PASS_THROUGH, //
     }, //
@@ -110,7 +110,7 @@ pub(crate) fn pass_acpi_devices(unit: &Arc<Unit>) -> Result {
             unit.number,
             endpoint.place
         );
-        unit.keep(Kept::new(&endpoint.place, &endpoint.table))?;
+        unit.keep(PassedThrough::new(&endpoint.place, &endpoint.table))?;
     }
     Ok(())
 }
@@ -145,7 +145,7 @@ impl Endpoint {
         };
         // An error drops `endpoint`, which releases its claims.
         for source in endpoint.place.sources() {
-            endpoint.unit.forget_kept(source);
+            endpoint.unit.release_kept(source);
             endpoint.unit.claim_source(source, endpoint.context())?;
         }
         Ok(endpoint)
@@ -214,7 +214,7 @@ impl Endpoint {
     pub(crate) fn retire(&self) {
         let through = self.entry(NO_PASID).is_ok_and(|entry| entry.is_present());
         let kept = if through {
-            self.unit.keep(Kept::new(&self.place, &self.table))
+            self.unit.keep(PassedThrough::new(&self.place, &self.table))
         } else {
             Err(ENOENT)
         };
@@ -255,7 +255,7 @@ impl Endpoint {
 
 impl Drop for Endpoint {
     fn drop(&mut self) {
-        if !self.unit.has_kept(&self.table) {
+        if !self.unit.keeps(&self.table) {
             self.unit.release_table(&self.place, &self.table);
         }
     }

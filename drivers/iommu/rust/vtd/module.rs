@@ -4,27 +4,27 @@
 
 use kernel::{
     iommu::{
-        device::UnitInfo,
         firmware::acpi::AcpiTable,
         hw::mmio,
         lifecycle::{
             self,
             Lifecycle, //
         },
-        registry::{
-            Registered,
-            Registration, //
-        }, //
+        units::Units, //
     },
     prelude::*,
-    str::CString, //
+    sync::Arc, //
 };
 
 use crate::{
     acpi::Dmar,
-    driver::Vtd,
+    machine::Vtd,
     module_parameters,
-    policy::Policy, //
+    policy::{
+        self,
+        Policy, //
+    },
+    unit::power::Powered, //
 };
 
 /// Reads the firmware's table.
@@ -53,9 +53,11 @@ fn parse() -> Result<Dmar> {
 }
 
 impl Lifecycle for Vtd {
-    const NAME: &'static CStr = c"rust_vtd";
+    const NAME: &'static CStr = policy::NAME;
 
-    fn start(module: &'static ThisModule) -> Result<Registration<Self>> {
+    type Power = Powered;
+
+    fn take_over() -> Result<Arc<Self>> {
         let policy = Policy::new(
             *module_parameters::stage.value_ref(),
             *module_parameters::default_domain.value_ref(),
@@ -69,28 +71,11 @@ impl Lifecycle for Vtd {
                 last
             );
         }
-        let driver = Vtd::new(dmar, policy)?;
+        Vtd::new(dmar, policy)
+    }
 
-        let mut infos = KVec::with_capacity(driver.units().len(), GFP_KERNEL)?;
-        for unit in driver.units() {
-            infos.push(
-                UnitInfo {
-                    name: CString::try_from_fmt(fmt!("rust-dmar{}", unit.number))?,
-                    // Requests with PASID need a switch in the device, which the driver does not
-                    // set yet.
-                    max_pasids: 0,
-                    parent: None,
-                },
-                GFP_KERNEL,
-            )?;
-        }
-        let registration = Vtd::registry()
-            .register(module, driver, infos)
-            .inspect_err(|error| pr_err!("the IOMMU core refuses the units: {:?}\n", *error))?;
-        // Every device in scope has its entries now. An error drops the registration.
-        registration.driver().enable_translation()?;
-        pr_info!("driving {} units\n", registration.driver().units().len());
-        Ok(registration)
+    fn units(&self) -> &Units<Powered> {
+        &self.units
     }
 
     fn registers_are_free() -> Result<bool> {
@@ -98,18 +83,6 @@ impl Lifecycle for Vtd {
         Ok(units
             .iter()
             .all(|unit| mmio::is_free(unit.base, unit.bytes, Self::NAME)))
-    }
-
-    /// A unit reports faults by a message-signalled interrupt. The unit is not a PCI function, so
-    /// on x86 a module cannot request its interrupt.
-    fn needs_polling(&self) -> bool {
-        true
-    }
-
-    fn poll(&self) {
-        for unit in self.units() {
-            unit.poll_faults();
-        }
     }
 }
 
@@ -121,7 +94,7 @@ pub(crate) struct Module {
 impl kernel::Module for Module {
     fn init(module: &'static ThisModule) -> Result<Self> {
         Ok(Self {
-            _life: lifecycle::Life::begin(module, cfg!(MODULE))?,
+            _life: lifecycle::Life::begin(module)?,
         })
     }
 }

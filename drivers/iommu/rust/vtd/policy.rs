@@ -10,7 +10,10 @@
 //! `default_domain`: see [`DefaultDomain::from_parameter`].
 
 use kernel::{
-    iommu::device::DefaultDomain,
+    iommu::device::{
+        meaning,
+        DefaultDomain, //
+    },
     prelude::*, //
 };
 
@@ -18,6 +21,9 @@ use crate::caps::{
     Caps,
     Stage, //
 };
+
+/// The name of the module.
+pub(crate) const NAME: &CStr = c"rust_vtd";
 
 /// The user's decisions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,25 +39,10 @@ impl Policy {
     ///
     /// `EINVAL` for an invalid value, which the log names.
     pub(crate) fn new(stage: u32, default_domain: u32) -> Result<Self> {
-        let stage = match stage {
-            0 => None,
-            1 => Some(Stage::First),
-            2 => Some(Stage::Second),
-            other => {
-                pr_err!(
-                    "stage={}: use 0 (automatic), 1 (first) or 2 (second)\n",
-                    other
-                );
-                return Err(EINVAL);
-            }
-        };
-        let default_domain = DefaultDomain::from_parameter(default_domain).inspect_err(|_| {
-            pr_err!(
-                "default_domain={}: use {}\n",
-                default_domain,
-                DefaultDomain::PARAMETER_VALUES
-            );
-        })?;
+        let stages = [None, Some(Stage::First), Some(Stage::Second)];
+        let words = "0 (automatic), 1 (first) or 2 (second)";
+        let stage = meaning(NAME, "stage", stage, stages, words)?;
+        let default_domain = DefaultDomain::from_parameter(NAME, default_domain)?;
         Ok(Self {
             stage,
             default_domain,
@@ -100,7 +91,7 @@ impl Policy {
             number,
             name(stage),
             shape.levels,
-            shape.width,
+            shape.input_lg2,
             if caps.coherent_walk() {
                 "coherent"
             } else {

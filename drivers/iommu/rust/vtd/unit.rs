@@ -34,7 +34,9 @@ use kernel::{
             IdSet, //
         },
         hw::mmio::PhysMem,
-        ratelimit::RateLimit, //
+        pci::source_ids::SourceIds,
+        ratelimit::RateLimit,
+        units, //
     },
     prelude::*,
     sizes::SZ_4K,
@@ -43,6 +45,7 @@ use kernel::{
             AtomicFlag,
             Relaxed, //
         },
+        Arc,
         Mutex,
         SpinLockIrq, //
     },
@@ -52,8 +55,8 @@ use kernel::{
 use crate::{
     acpi::UnitInfo,
     caps::Caps,
-    driver,
     fault::Fault,
+    pasid::PasidTable,
     qi::{
         desc::Descriptor,
         Hardware,
@@ -85,7 +88,10 @@ use crate::{
     }, //
 };
 
-use pass_through::Kept;
+use pass_through::{
+    PassedThrough,
+    PassedThroughDevices, //
+};
 
 /// The id of pass-through entries. They must not share one with second-stage entries (9.6).
 pub(crate) const PASS_THROUGH: u16 = 1;
@@ -112,6 +118,9 @@ pub(crate) struct Unit {
     regs: PhysMem<SZ_4K>,
     #[pin]
     limit: RateLimit,
+    /// Takes bus mastering from the devices behind the unit with this number: see
+    /// [`Registry::isolate`](kernel::iommu::registry::Registry::isolate).
+    isolate: fn(usize) -> Option<usize>,
     /// Its NUMA node, for all tables that it reads.
     pub(crate) node: Option<u32>,
     /// Whether devices reach memory only by its tables.
@@ -127,7 +136,7 @@ pub(crate) struct Unit {
     #[pin]
     domains: Mutex<IdSet>,
     #[pin]
-    kept: Mutex<KVec<Kept>>,
+    passed_through: PassedThroughDevices,
 }
 
 impl Unit {
@@ -171,7 +180,7 @@ impl Unit {
             return;
         }
         // A unit may die just when it begins to translate.
-        let Some(devices) = driver::isolate(self.number) else {
+        let Some(devices) = (self.isolate)(self.number) else {
             return;
         };
         pr_err!(
@@ -294,10 +303,59 @@ impl Unit {
         }
     }
 
-    /// Prints the faults that the unit has recorded and frees the records.
+    /// Keeps the table of a device that stays passed through. May sleep.
     ///
-    /// Context: any. Only the timer of [`crate::module`] calls it, so two calls never run at once.
-    pub(crate) fn poll_faults(&self) {
+    /// # Errors
+    ///
+    /// `ENOMEM`.
+    pub(crate) fn keep(&self, device: PassedThrough) -> Result {
+        self.passed_through.add(device)
+    }
+
+    /// Whether `table` is kept. May sleep.
+    pub(crate) fn keeps(&self, table: &Arc<PasidTable>) -> bool {
+        self.passed_through.contain(table)
+    }
+
+    /// Releases the claims of a device at `place`, whose directory is in `table`. If the unit is
+    /// dead, the table is leaked, since the unit may still read it.
+    ///
+    /// May sleep. A second call does nothing.
+    pub(crate) fn release_table(&self, place: &SourceIds, table: &Arc<PasidTable>) {
+        for source in place.sources() {
+            if self.release_source(source, table.phys()).is_err() {
+                // One reference that is never dropped.
+                core::mem::forget(table.clone());
+            }
+        }
+    }
+
+    /// Releases the kept tables that `source` leads to. May sleep.
+    pub(crate) fn release_kept(&self, source: u16) {
+        while let Some(device) = self.passed_through.remove(source) {
+            self.release_table(&device.place, &device.table);
+        }
+    }
+
+    /// Whether the driver has enabled the queue and not disabled it.
+    fn was_queue_enabled(&self) -> bool {
+        self.command.lock().queue()
+    }
+}
+
+impl units::Unit for Unit {
+    const KIND: &'static str = "dmar";
+
+    fn number(&self) -> usize {
+        self.number
+    }
+
+    /// It still translates or fetches descriptors.
+    fn is_stuck(&self) -> bool {
+        self.translates.load(Relaxed) || self.was_queue_enabled()
+    }
+
+    fn poll(&self) {
         let status = self.regs.read(FSTS);
         if !status.pending() && !status.overflow() {
             return;

@@ -6,7 +6,7 @@
 //!
 //! - [`module`]: loading, release, unloading; [`policy`]: the module parameters;
 //! - [`driver`]: the callbacks of the IOMMU core; [`domain`], [`endpoint`]: its domains and
-//!   devices;
+//!   devices; [`machine`]: all units;
 //! - [`unit`]: a unit's registers and commands; [`root`], [`pasid`]: the tables that it reads;
 //!   [`qi`], [`iotlb`]: invalidation;
 //! - [`acpi`], [`topology`]: which unit serves which device;
@@ -21,6 +21,7 @@ mod driver;
 mod endpoint;
 mod fault;
 mod iotlb;
+mod machine;
 mod module;
 mod pasid;
 mod policy;

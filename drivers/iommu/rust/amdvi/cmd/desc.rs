@@ -7,10 +7,31 @@
 use kernel::{
     bitfield,
     fmt,
+    iommu::block::Block,
     prelude::*, //
 };
 
-use crate::iotlb::Block;
+/// The logarithm of a page.
+const PAGE_LG2: u8 = 12;
+
+/// The logarithm of the largest block that an address field can code.
+const LARGEST_LG2: u8 = 52;
+
+/// The address field that stands for all addresses.
+const EVERYTHING: u64 = 0x7fff_ffff_ffff_f000;
+
+/// The address field of INVALIDATE_IOMMU_PAGES for `block`.
+///
+/// It codes the size as a leaf does: the bits below the highest one that the block leaves free are
+/// ones.
+fn coded(block: Block) -> u64 {
+    if block.lg2 > LARGEST_LG2 {
+        return EVERYTHING;
+    }
+    // One free bit is left zero and ends the ones below: none for two pages.
+    let ones = (1u64 << block.lg2.saturating_sub(1)) - 1;
+    block.first | (ones & !((1 << PAGE_LG2) - 1))
+}
 
 /// What a command does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -94,10 +115,10 @@ impl Command {
         let word0 = Pages0::from_raw(u64::from(pasid.unwrap_or(0)) & Pages0::PASID_MASK)
             .with_const_kind::<{ Kind::Pages as u64 }>()
             .with_domain(domain);
-        let word1 = Pages1::from_raw(block.address() & Pages1::ADDRESS_MASK)
+        let word1 = Pages1::from_raw(coded(block) & Pages1::ADDRESS_MASK)
             .with_guest(pasid.is_some())
             .with_tables(tables)
-            .with_sized(block.is_sized());
+            .with_sized(block.lg2 > PAGE_LG2);
         Self([word0.into_raw(), word1.into_raw()])
     }
 
@@ -125,6 +146,28 @@ impl fmt::Display for Command {
 #[kunit_tests(rust_amdvi_cmd_desc)]
 mod tests {
     use super::*;
+    use kernel::iommu::pt::Range;
+
+    fn around(first: u64, last: u64) -> Result<Block> {
+        Ok(Block::around(Range::inclusive(first, last)?))
+    }
+
+    #[test]
+    fn sizes_are_coded_in_addresses() -> Result {
+        for (first, last, field) in [
+            (0x1000, 0x1fff, 0x1000),
+            (0x2000, 0x3fff, 0x2000),
+            // Two pages that are not a pair need four.
+            (0x1000, 0x2fff, 0x1000),
+            (0x20_0000, 0x3f_ffff, 0x2f_f000),
+            (0, (1 << 52) - 1, 0x7_ffff_ffff_f000),
+            (0, 1 << 52, EVERYTHING),
+            (0, u64::MAX, EVERYTHING),
+        ] {
+            assert_eq!(coded(around(first, last)?), field);
+        }
+        Ok(())
+    }
 
     #[test]
     fn waits() {
@@ -140,23 +183,24 @@ mod tests {
     }
 
     #[test]
-    fn pages() {
+    fn pages() -> Result {
         assert_eq!(
-            Command::pages(0xbeef, None, Block::around(0x5000, 0x5fff), false).0,
+            Command::pages(0xbeef, None, around(0x5000, 0x5fff)?, false).0,
             [0x3000_beef_0000_0000, 0x5000]
         );
         assert_eq!(
-            Command::pages(7, Some(0xabcde), Block::around(0, 0x1fff), true).0,
+            Command::pages(7, Some(0xabcde), around(0, 0x1fff)?, true).0,
             [0x3000_0007_000a_bcde, 0x7]
         );
         assert_eq!(
-            Command::pages(7, Some(0), Block::around(0x20_0000, 0x3f_ffff), false).0,
+            Command::pages(7, Some(0), around(0x20_0000, 0x3f_ffff)?, false).0,
             [0x3000_0007_0000_0000, 0x2f_f005]
         );
         assert_eq!(
             Command::pages(7, None, Block::ALL, true).0,
             [0x3000_0007_0000_0000, 0x7fff_ffff_ffff_f003]
         );
+        Ok(())
     }
 
     #[test]

@@ -9,7 +9,7 @@ use core::cell::{
 use kernel::sync::atomic::Relaxed;
 
 use super::*;
-use crate::iotlb::Block;
+use kernel::iommu::block::Block;
 
 /// What the fake hardware does.
 #[derive(Clone, Copy, PartialEq)]

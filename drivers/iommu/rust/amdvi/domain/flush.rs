@@ -8,18 +8,20 @@
 //! this flush: its own detach has the unit forget what it had.
 
 use kernel::{
-    iommu::tags::Tags,
+    iommu::{
+        domain_id::Tag,
+        tags::Tags, //
+    },
     prelude::*,
     sync::Arc, //
 };
-
-use super::Tag;
 
 use crate::{
     cmd::{
         desc::Command,
         Ticket, //
     },
+    iotlb::Tag as CacheTag,
     unit::Unit, //
 };
 
@@ -64,14 +66,17 @@ impl Pending {
     }
 }
 
-/// Runs for each of `tags` the command that `command` makes of it, if any.
+/// Runs the command that `command` returns for each of `tags`.
 ///
 /// Context: any.
 ///
 /// # Errors
 ///
 /// `EIO` if a unit does not answer; all others were told nevertheless.
-pub(super) fn flush_all(tags: &Tags<Tag>, command: impl Fn(&Tag) -> Option<Command>) -> Result {
+pub(super) fn flush_all(
+    tags: &Tags<Tag<Unit, CacheTag>>,
+    command: impl Fn(&Tag<Unit, CacheTag>) -> Option<Command>,
+) -> Result {
     let mut pending = Pending([const { None }; UNITS]);
     let started = tags.flush_each(|tag| match command(tag) {
         Some(command) => pending.start(&tag.unit, command),

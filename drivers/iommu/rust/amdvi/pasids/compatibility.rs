@@ -9,7 +9,7 @@
 use kernel::iommu::values::Slot;
 
 use crate::{
-    caps::Tables,
+    caps::TableKind,
     pasids::sequence::Untagged, //
 };
 
@@ -24,22 +24,22 @@ pub(crate) struct Device {
 
 /// Why a domain with `tables` cannot be attached to `slot` of a device, in words; [`None`] if
 /// it can. `device` is [`None`] for one without PASIDs, or whose PASIDs could not be switched on.
-pub(crate) fn find(slot: Slot, tables: Tables, device: Option<Device>) -> Option<&'static str> {
+pub(crate) fn find(slot: Slot, tables: TableKind, device: Option<Device>) -> Option<&'static str> {
     match (slot, tables, device) {
-        (Slot::Rid, Tables::Host, Some(Device { used: true, .. })) => Some(
+        (Slot::Rid, TableKind::Host, Some(Device { used: true, .. })) => Some(
             "PASIDs of it are attached: beside these it can have guest (v2) tables or the \
              identity, and not the host (v1) tables of this domain",
         ),
         (Slot::Rid, ..) => None,
-        (Slot::Pasid(_), Tables::Host, _) => {
+        (Slot::Pasid(_), TableKind::Host, _) => {
             Some("a PASID can have guest (v2) tables, and not the host (v1) tables of this domain")
         }
-        (Slot::Pasid(_), Tables::Guest, None) => Some("its PASIDs cannot be used"),
-        (Slot::Pasid(_), Tables::Guest, Some(device)) if device.untagged == Untagged::Host => Some(
+        (Slot::Pasid(_), TableKind::Guest, None) => Some("its PASIDs cannot be used"),
+        (Slot::Pasid(_), TableKind::Guest, Some(device)) if device.untagged == Untagged::Host => Some(
             "it has host (v1) tables itself: beside PASIDs it can have guest (v2) tables or the \
              identity",
         ),
-        (Slot::Pasid(_), Tables::Guest, Some(_)) => None,
+        (Slot::Pasid(_), TableKind::Guest, Some(_)) => None,
     }
 }
 
@@ -63,23 +63,23 @@ mod tests {
         let pasid = Slot::Pasid(7);
         for untagged in FOUND {
             let host = untagged == Untagged::Host;
-            assert!(!find(Slot::Rid, Tables::Host, untagged, false));
-            assert!(!find(Slot::Rid, Tables::Guest, untagged, false));
-            assert_eq!(find(pasid, Tables::Guest, untagged, false), host);
+            assert!(!find(Slot::Rid, TableKind::Host, untagged, false));
+            assert!(!find(Slot::Rid, TableKind::Guest, untagged, false));
+            assert_eq!(find(pasid, TableKind::Guest, untagged, false), host);
             for used in [false, true] {
-                assert!(find(pasid, Tables::Host, untagged, used));
+                assert!(find(pasid, TableKind::Host, untagged, used));
             }
             if !host {
-                assert!(find(Slot::Rid, Tables::Host, untagged, true));
-                assert!(!find(Slot::Rid, Tables::Guest, untagged, true));
-                assert!(!find(pasid, Tables::Guest, untagged, true));
+                assert!(find(Slot::Rid, TableKind::Host, untagged, true));
+                assert!(!find(Slot::Rid, TableKind::Guest, untagged, true));
+                assert!(!find(pasid, TableKind::Guest, untagged, true));
             }
         }
     }
 
     #[test]
     fn a_device_without_pasids() {
-        for tables in [Tables::Host, Tables::Guest] {
+        for tables in [TableKind::Host, TableKind::Guest] {
             assert!(find(Slot::Rid, tables, None).is_none());
             assert!(find(Slot::Pasid(7), tables, None).is_some());
         }

@@ -11,9 +11,12 @@ use kernel::{
         poll::read_poll_timeout_atomic,
         Io, //
     },
-    iommu::pci::{
-        msi::Interrupt,
-        unit::UnitFunction, //
+    iommu::{
+        pci::{
+            msi::Interrupt,
+            unit::UnitFunction, //
+        },
+        units::Power, //
     },
     prelude::*,
     str::CString,
@@ -71,15 +74,10 @@ pub(crate) struct Powered {
     interrupt: Option<Interrupt<Unit>>,
 }
 
-impl Powered {
-    /// Sets the tables and rings of `unit`. Translation stays off.
-    ///
-    /// May sleep.
-    ///
-    /// # Errors
-    ///
-    /// Those of the registers; the unit is as it was found then.
-    pub(crate) fn new(unit: Arc<Unit>) -> Result<Self> {
+impl Power for Powered {
+    type Unit = Unit;
+
+    fn new(unit: Arc<Unit>) -> Result<Self> {
         let regs = &unit.regs;
         let mut powered = Self {
             table: regs.try_read(DEVTAB)?,
@@ -102,16 +100,33 @@ impl Powered {
         Ok(powered)
     }
 
-    /// The unit.
-    pub(crate) fn unit(&self) -> &Arc<Unit> {
+    fn unit(&self) -> &Arc<Unit> {
         &self.unit
     }
 
-    /// Whether events have to be polled.
-    pub(crate) fn needs_polling(&self) -> bool {
-        self.interrupt.is_none()
+    fn enable_translation(&self) -> Result {
+        let unit = &self.unit;
+        unit.commands.run(|| {
+            unit.set_control(|control| {
+                control
+                    .with_guest_translation(unit.caps.guest_translation())
+                    .with_commands(true)
+                    .with_events(true)
+                    .with_event_interrupt(self.interrupt.is_some())
+                    .with_enable(true)
+            })
+        })?;
+        self.forget_all()?;
+        unit.go_live()
     }
 
+    /// Only if the PCI function of the unit has given no interrupt.
+    fn needs_polling(&self) -> bool {
+        self.interrupt.is_none()
+    }
+}
+
+impl Powered {
     fn request_interrupt(&self) -> Option<Interrupt<Unit>> {
         let unit = &self.unit;
         let function = UnitFunction::find(unit.info.segment, unit.info.source)?;
@@ -127,6 +142,7 @@ impl Powered {
             .ok()
     }
 
+    /// Sets the tables and rings.
     fn start(&self) -> Result {
         let unit = &self.unit;
         let regs = &unit.regs;
@@ -148,27 +164,6 @@ impl Powered {
         regs.write_reg(EVTHEAD::at(0));
         regs.write_reg(EVTTAIL::from_raw(0));
         Ok(())
-    }
-
-    /// Switches translation on: from now on only devices with an entry reach memory.
-    ///
-    /// # Errors
-    ///
-    /// `EIO` if the unit does not run commands.
-    pub(crate) fn enable_translation(&self) -> Result {
-        let unit = &self.unit;
-        unit.commands.run(|| {
-            unit.set_control(|control| {
-                control
-                    .with_guest_translation(unit.caps.guest_translation())
-                    .with_commands(true)
-                    .with_events(true)
-                    .with_event_interrupt(self.interrupt.is_some())
-                    .with_enable(true)
-            })
-        })?;
-        self.forget_all()?;
-        unit.go_live()
     }
 
     /// Makes the unit forget everything.

@@ -93,7 +93,7 @@ fn claim(number: usize, info: &UnitInfo) -> Result<PhysMem<REGISTER_BYTES>> {
 
 impl Unit {
     /// Claims the unit number `number` that firmware describes by `info`; `ivinfo` is what it says
-    /// of all units.
+    /// about all units. `isolate` takes bus mastering from the devices behind the unit.
     ///
     /// Only reads: on any error the hardware is as it was. May sleep.
     ///
@@ -103,7 +103,12 @@ impl Unit {
     /// - `EBUSY` if another driver has the unit;
     /// - `ENODEV` if there is none, or it lacks what the driver needs;
     /// - `ENOMEM`.
-    pub(crate) fn take(number: usize, info: UnitInfo, ivinfo: u32) -> Result<Arc<Self>> {
+    pub(crate) fn take(
+        number: usize,
+        info: UnitInfo,
+        ivinfo: u32,
+        isolate: fn(usize) -> Option<usize>,
+    ) -> Result<Arc<Self>> {
         if let Some(reason) = unsuited(pages::can_store_pairs(), pages::are_encrypted()) {
             pr_err!("ivhd{}: {}\n", number, reason);
             return Err(ENODEV);
@@ -166,7 +171,7 @@ impl Unit {
             caps.raw_efr(),
             caps.raw_efr2()
         );
-        Self::new(number, info, caps, function.node(), regs, control)
+        Self::new(number, info, caps, function.node(), regs, control, isolate)
     }
 
     /// The unit behind `regs`, which are neither read nor written; `control` is what is in its
@@ -178,6 +183,7 @@ impl Unit {
         node: Option<u32>,
         regs: PhysMem<REGISTER_BYTES>,
         control: CONTROL,
+        isolate: fn(usize) -> Option<usize>,
     ) -> Result<Arc<Self>> {
         let (log, commands) = (Log::new(node)?, Queue::new(node));
         let ids = IdSet::new(FIRST_ID, IDS)?;
@@ -191,6 +197,7 @@ impl Unit {
                 regs,
                 log,
                 limit <- RateLimit::new(),
+                isolate,
                 table,
                 live: AtomicFlag::new(false),
                 commands <- commands,

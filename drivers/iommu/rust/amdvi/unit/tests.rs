@@ -28,7 +28,10 @@ use crate::{
     }, //
 };
 use kernel::{
-    iommu::pci::msi::Interrupt,
+    iommu::{
+        pci::msi::Interrupt,
+        units::Power, //
+    },
     str::CString,
     sync::Arc, //
 };
@@ -52,7 +55,7 @@ fn unit() -> Result<Arc<Unit>> {
     let caps = Caps::new(Header::from_raw(1 << 27), efr, efr2, 0, false);
     let regs = PhysMem::in_memory()?;
     let control = CONTROL::from_raw(OLD_CONTROL);
-    let unit = Unit::new(9, made_up_unit()?, caps, None, regs, control)?;
+    let unit = Unit::new(9, made_up_unit()?, caps, None, regs, control, |_| Some(0))?;
     unit.regs.try_write_reg(DEVTAB::from_raw(OLD_TABLE))?;
     unit.regs.try_write_reg(CMDBUF::from_raw(OLD_COMMANDS))?;
     unit.regs.try_write_reg(EVTLOG::from_raw(OLD_EVENTS))?;

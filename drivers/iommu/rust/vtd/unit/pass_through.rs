@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Tables of devices that were released while they are passed through.
+//! Devices that were released while they are passed through.
 //!
 //! When the driver releases the hardware, the core leaves devices on the identity: they must
 //! keep working until translation is off. So their context entries stay, with the tables that
@@ -8,22 +8,26 @@
 
 use kernel::{
     iommu::pci::source_ids::SourceIds,
+    new_mutex,
     prelude::*,
-    sync::Arc, //
+    sync::{
+        Arc,
+        Mutex, //
+    }, //
 };
 
 use crate::pasid::PasidTable;
 
-use super::Unit;
-
-/// The table of a device, and the requester IDs whose entries name it.
-pub(crate) struct Kept {
-    place: Arc<SourceIds>,
-    table: Arc<PasidTable>,
+/// A device, and the table that the entries of its requester IDs name.
+pub(crate) struct PassedThrough {
+    /// Its place on the bus.
+    pub(super) place: Arc<SourceIds>,
+    /// Its table.
+    pub(super) table: Arc<PasidTable>,
 }
 
-impl Kept {
-    /// The `table` of a device at `place`.
+impl PassedThrough {
+    /// The device at `place`, with `table`.
     pub(crate) fn new(place: &Arc<SourceIds>, table: &Arc<PasidTable>) -> Self {
         Self {
             place: place.clone(),
@@ -32,54 +36,55 @@ impl Kept {
     }
 }
 
-impl Unit {
-    /// Keeps tables. May sleep.
+/// Such devices of one unit.
+#[pin_data]
+pub(super) struct PassedThroughDevices {
+    #[pin]
+    list: Mutex<KVec<PassedThrough>>,
+}
+
+impl PassedThroughDevices {
+    /// None yet.
+    pub(super) fn new() -> impl PinInit<Self> {
+        pin_init!(Self {
+            list <- new_mutex!(KVec::new()),
+        })
+    }
+
+    /// Adds a device, unless its table is known. May sleep.
     ///
     /// # Errors
     ///
     /// `ENOMEM`.
-    pub(crate) fn keep(&self, kept: Kept) -> Result {
-        let mut all = self.kept.lock();
-        if all.iter().any(|old| Arc::ptr_eq(&old.table, &kept.table)) {
+    pub(super) fn add(&self, device: PassedThrough) -> Result {
+        let mut list = self.list.lock();
+        if list
+            .iter()
+            .any(|old| Arc::ptr_eq(&old.table, &device.table))
+        {
             return Ok(());
         }
-        Ok(all.push(kept, GFP_KERNEL)?)
+        Ok(list.push(device, GFP_KERNEL)?)
     }
 
-    /// Whether `table` is kept. May sleep.
-    pub(crate) fn has_kept(&self, table: &Arc<PasidTable>) -> bool {
-        let all = self.kept.lock();
-        all.iter().any(|old| Arc::ptr_eq(&old.table, table))
+    /// Whether one of them has `table`. May sleep.
+    pub(super) fn contain(&self, table: &Arc<PasidTable>) -> bool {
+        let list = self.list.lock();
+        list.iter().any(|old| Arc::ptr_eq(&old.table, table))
     }
 
-    /// Releases the claims of a device at `place`, whose directory is in `table`. If the unit is
-    /// dead, the table is leaked, since the unit may still read it.
-    ///
-    /// May sleep. A second call does nothing.
-    pub(crate) fn release_table(&self, place: &SourceIds, table: &Arc<PasidTable>) {
-        for source in place.sources() {
-            if self.release_source(source, table.phys()).is_err() {
-                // One reference that is never dropped.
-                core::mem::forget(table.clone());
-            }
-        }
+    /// Removes a device that has the requester ID `source`. May sleep.
+    pub(super) fn remove(&self, source: u16) -> Option<PassedThrough> {
+        let mut list = self.list.lock();
+        let index = list
+            .iter()
+            .position(|old| old.place.sources().any(|known| known == source))?;
+        list.remove(index).ok()
     }
 
-    /// Releases the kept tables that `source` leads to. May sleep.
-    pub(crate) fn forget_kept(&self, source: u16) {
-        loop {
-            let mut all = self.kept.lock();
-            let Some(index) = all
-                .iter()
-                .position(|old| old.place.sources().any(|known| known == source))
-            else {
-                return;
-            };
-            let Ok(old) = all.remove(index) else {
-                return;
-            };
-            drop(all);
-            self.release_table(&old.place, &old.table);
-        }
+    /// How many there are.
+    #[cfg(CONFIG_RUST_INTEL_VTD_KUNIT_TEST)]
+    pub(super) fn len(&self) -> usize {
+        self.list.lock().len()
     }
 }

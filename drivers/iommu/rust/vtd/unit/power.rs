@@ -9,6 +9,7 @@ use kernel::{
         poll::read_poll_timeout_atomic,
         Io, //
     },
+    iommu::units::Power,
     prelude::*,
     sync::{
         atomic::{
@@ -52,15 +53,10 @@ pub(crate) struct Powered {
     events: FECTL,
 }
 
-impl Powered {
-    /// Starts the queue of `unit` and sets its root table. Translation stays off.
-    ///
-    /// May sleep.
-    ///
-    /// # Errors
-    ///
-    /// `ETIMEDOUT` if the unit does not obey; it has its original state then.
-    pub(crate) fn new(unit: Arc<Unit>) -> Result<Self> {
+impl Power for Powered {
+    type Unit = Unit;
+
+    fn new(unit: Arc<Unit>) -> Result<Self> {
         let regs = &unit.regs;
         let powered = Self {
             root: regs.try_read(RTADDR)?,
@@ -80,11 +76,46 @@ impl Powered {
         Ok(powered)
     }
 
-    /// The unit.
-    pub(crate) fn unit(&self) -> &Arc<Unit> {
+    fn unit(&self) -> &Arc<Unit> {
         &self.unit
     }
 
+    fn enable_translation(&self) -> Result {
+        let unit = &self.unit;
+        unit.command(
+            |command| command.with_translation(true),
+            |status| status.translation(),
+        )?;
+        // Full, against `Queue::kill()`: a CPU that marks the unit dead sees this store, or this
+        // CPU sees the mark.
+        unit.translates.xchg(true, Full);
+        if unit.is_dead() {
+            unit.isolate("does not answer an invalidation");
+            return Err(EIO);
+        }
+        if self.is_protected() {
+            // The regions block DMA to part of the kernel's own memory, whatever the tables say.
+            // They stay enabled until translation is on (11.4.8), so memory is protected at
+            // every moment.
+            self.set_protected(self.protected.with_enable(false))?;
+            pr_info!("dmar{}: lifted the protection of memory\n", unit.number);
+        }
+        Ok(())
+    }
+
+    /// A unit reports faults by a message-signalled interrupt. The unit is not a PCI function, so
+    /// on x86 a module cannot request its interrupt.
+    fn needs_polling(&self) -> bool {
+        true
+    }
+}
+
+impl Powered {
+    /// Starts the queue and sets the root table.
+    ///
+    /// # Errors
+    ///
+    /// `ETIMEDOUT` if the unit does not obey.
     fn start(&self) -> Result {
         let unit = &self.unit;
         let regs = &unit.regs;
@@ -119,34 +150,6 @@ impl Powered {
         } else {
             unit.submit(&[context, iotlb])
         }
-    }
-
-    /// Switches translation on: from now on only devices with an entry reach memory.
-    ///
-    /// # Errors
-    ///
-    /// `ETIMEDOUT`.
-    pub(crate) fn enable_translation(&self) -> Result {
-        let unit = &self.unit;
-        unit.command(
-            |command| command.with_translation(true),
-            |status| status.translation(),
-        )?;
-        // Full, against `Queue::kill()`: a CPU that marks the unit dead sees this store, or this
-        // CPU sees the mark.
-        unit.translates.xchg(true, Full);
-        if unit.is_dead() {
-            unit.isolate("does not answer an invalidation");
-            return Err(EIO);
-        }
-        if self.is_protected() {
-            // The regions block DMA to part of the kernel's own memory, whatever the tables say.
-            // They stay enabled until translation is on (11.4.8), so memory is protected at
-            // every moment.
-            self.set_protected(self.protected.with_enable(false))?;
-            pr_info!("dmar{}: lifted the protection of memory\n", unit.number);
-        }
-        Ok(())
     }
 
     /// Whether the unit was found with protected regions.
@@ -217,18 +220,6 @@ impl Powered {
         regs.try_write_reg(self.queue)?;
         regs.write_reg(self.events);
         Ok(())
-    }
-}
-
-impl Unit {
-    /// Whether the unit still translates or fetches descriptors, so it did not stop.
-    pub(crate) fn is_powered(&self) -> bool {
-        self.translates.load(Relaxed) || self.was_queue_enabled()
-    }
-
-    /// Whether the driver has enabled the queue and not disabled it.
-    fn was_queue_enabled(&self) -> bool {
-        self.command.lock().queue()
     }
 }
 

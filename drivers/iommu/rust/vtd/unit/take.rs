@@ -25,6 +25,7 @@ use kernel::{
 };
 
 use super::{
+    pass_through::PassedThroughDevices,
     Unit,
     FIRST_ID, //
 };
@@ -99,6 +100,7 @@ fn claim(number: usize, info: &UnitInfo) -> Result<PhysMem<SZ_4K>> {
 
 impl Unit {
     /// Claims the unit number `number` that firmware describes by `info`; it is near `node`.
+    /// `isolate` takes bus mastering from the devices behind it.
     ///
     /// Only reads: an error leaves the hardware unchanged. May sleep.
     ///
@@ -108,7 +110,12 @@ impl Unit {
     /// - `EBUSY` if another driver has the unit;
     /// - `ENODEV` if the unit does not exist, or lacks what the driver needs;
     /// - `ENOMEM`.
-    pub(crate) fn take(number: usize, info: UnitInfo, node: Option<u32>) -> Result<Arc<Self>> {
+    pub(crate) fn take(
+        number: usize,
+        info: UnitInfo,
+        node: Option<u32>,
+        isolate: fn(usize) -> Option<usize>,
+    ) -> Result<Arc<Self>> {
         let regs = claim(number, &info)?;
         if let Some(reason) = owner(regs.read(GSTS)) {
             pr_err!("dmar{}: {}\n", number, reason);
@@ -133,7 +140,7 @@ impl Unit {
             caps.raw_cap(),
             caps.raw_ecap()
         );
-        Self::new(number, info, caps, regs, node)
+        Self::new(number, info, caps, regs, node, isolate)
     }
 
     /// The unit behind `regs`, which are neither read nor written. May sleep.
@@ -143,6 +150,7 @@ impl Unit {
         caps: Caps,
         regs: PhysMem<SZ_4K>,
         node: Option<u32>,
+        isolate: fn(usize) -> Option<usize>,
     ) -> Result<Arc<Self>> {
         let memory = qi::Memory::new(qi::SLOTS, node)?;
         let ids = IdSet::new(FIRST_ID, caps.domains())?;
@@ -153,6 +161,7 @@ impl Unit {
                 caps,
                 regs,
                 limit <- RateLimit::new(),
+                isolate,
                 translates: AtomicFlag::new(false),
                 must_translate: AtomicFlag::new(false),
                 root <- RootTable::new(node, caps.coherent_tables()),
@@ -160,7 +169,7 @@ impl Unit {
                 queue <- Queue::new(memory),
                 command <- new_spinlock_irq!(CommandState::zeroed()),
                 domains <- new_mutex!(ids),
-                kept <- new_mutex!(KVec::new()),
+                passed_through <- PassedThroughDevices::new(),
             }),
             GFP_KERNEL,
         )

@@ -30,11 +30,11 @@ use crate::{
     topology::Path,
 };
 use kernel::{
-    iommu::pci::source_ids::SourceIds,
-    sync::{
-        atomic::Release,
-        Arc, //
-    }, //
+    iommu::units::{
+        Power,
+        Unit as _, //
+    },
+    sync::atomic::Release, //
 };
 
 /// Setting the root table invalidates all (ESRTPS); two fault records at 0x200.
@@ -73,7 +73,7 @@ fn unit_with(cap: u64, ecap: u64, acpi_devices: KVec<u16>) -> Result<Arc<Unit>> 
         acpi_devices,
     };
     let caps = Caps::new(CAP::from_raw(cap), ECAP::from_raw(ecap));
-    let unit = Unit::new(9, info, caps, PhysMem::in_memory()?, None)?;
+    let unit = Unit::new(9, info, caps, PhysMem::in_memory()?, None, |_| Some(0))?;
     unit.regs.try_write_reg(RTADDR::from_raw(OLD_ROOT))?;
     unit.regs.try_write_reg(IQA::from_raw(OLD_QUEUE))?;
     unit.regs.write_reg(IQT::at(5));
@@ -140,7 +140,7 @@ mod suite {
         say(&unit, false, true, false);
         drop(powered);
         assert!(is_as_found(&unit)?);
-        assert!(!unit.is_powered());
+        assert!(!unit.is_stuck());
         assert_eq!(unit.regs.read(GCMD), GCMD::zeroed());
         assert!(!is_leaked(unit));
         Ok(())
@@ -204,7 +204,7 @@ mod suite {
         // Translation stays on, so the tables stay.
         drop(powered);
         assert!(!is_as_found(&unit)?);
-        assert!(unit.is_powered());
+        assert!(unit.is_stuck());
         assert!(unit.regs.read(GCMD).translation());
         assert!(is_leaked(unit));
         Ok(())
@@ -328,7 +328,7 @@ mod suite {
         let unit = unit_with(CAPABILITIES, PASS, devices)?;
         endpoint::pass_acpi_devices(&unit)?;
         assert_eq!(unit.root.entry(0xf3)[0] & 1, 1);
-        assert_eq!(unit.kept.lock().len(), 1);
+        assert_eq!(unit.passed_through.len(), 1);
         let mut devices = KVec::new();
         devices.push(0xf3, GFP_KERNEL)?;
         let unit = unit_with(CAPABILITIES, 0, devices)?;
@@ -364,13 +364,13 @@ mod suite {
         regs.try_write64(fault, record(1))?;
 
         // Nothing is pending: no record is read.
-        unit.poll_faults();
+        unit.poll();
         assert_eq!(regs.try_read64(record(1))?, fault);
 
         // The first pending record is the last in memory; the other one is empty.
         let status = FSTS::zeroed().with_pending(true);
         regs.write_reg(status.with_const_record_index::<1>());
-        unit.poll_faults();
+        unit.poll();
         assert_eq!(regs.try_read64(record(1))?, given_back);
         assert_eq!(regs.try_read64(record(0))?, 0);
 
@@ -379,7 +379,7 @@ mod suite {
             regs.try_write64(fault, record(index))?;
         }
         regs.write_reg(status.with_const_record_index::<1>().with_overflow(true));
-        unit.poll_faults();
+        unit.poll();
         for index in 0..2 {
             assert_eq!(regs.try_read64(record(index))?, given_back);
         }

@@ -22,14 +22,14 @@ use super::super::{
             Driver, //
         },
         pt::{
+            fmt::VtdSs,
             Claim,
+            Config,
             DetachedTable,
             Exclusive,
             Gather,
-            PhysAddr,
-            Prot,
+            PageTable,
             Range,
-            Stable,
             TableMem, //
         },
         registry::{
@@ -39,8 +39,7 @@ use super::super::{
         resv::ReservedRegions,
         values::{
             AllocFlags,
-            Flush,
-            Geometry, //
+            Flush, //
         }, //
     },
     *,
@@ -147,6 +146,7 @@ impl FakeEndpoint {
 pub(super) struct FakeDomain {
     id: u32,
     log: Arc<Log>,
+    table: PageTable<VtdSs, KernelTables>,
     /// Fails flushes.
     pub(super) fails: AtomicFlag,
     /// Unmaps all that it is asked for, and detaches a table with it.
@@ -236,9 +236,18 @@ impl Drop for FakeDomain {
 
 impl FakeDomain {
     pub(super) fn new(id: u32, log: Arc<Log>) -> Result<Self> {
+        let config = Config {
+            levels: 4,
+            max_levels: 4,
+            page_sizes: 1 << 12,
+            input_lg2: 48,
+            output_lg2: 52,
+            coherent: true,
+        };
         Ok(Self {
             id,
             log,
+            table: PageTable::new(KernelTables::new(None), config, Gfp::KERNEL)?,
             fails: AtomicFlag::new(false),
             detaches: AtomicFlag::new(false),
             attachments: Attachments::new()?,
@@ -258,13 +267,10 @@ impl PagingDomain for FakeDomain {
     type Driver = Fake;
     type Attachment = FakeAttachment;
     type Tag = u32;
+    type Tables = PageTable<VtdSs, KernelTables>;
 
-    fn geometry(&self) -> Geometry {
-        Geometry {
-            first: 0,
-            last: u64::MAX,
-            page_sizes: 1 << 12,
-        }
+    fn tables(&self) -> &Self::Tables {
+        &self.table
     }
 
     fn prepare(
@@ -348,17 +354,6 @@ impl PagingDomain for FakeDomain {
         Ok(())
     }
 
-    fn map(
-        &self,
-        _claim: &mut Exclusive,
-        _phys: PhysAddr,
-        _prot: Prot,
-        _gfp: Gfp,
-        _gather: &mut IotlbGather<'_>,
-    ) -> (u64, Result) {
-        (0, Err(EINVAL))
-    }
-
     fn unmap(&self, claim: &mut Exclusive, gather: &mut IotlbGather<'_>) -> u64 {
         let range = claim.range();
         gather.add(range);
@@ -370,10 +365,6 @@ impl PagingDomain for FakeDomain {
             gather.queue_free(unsafe { DetachedTable::from_raw(table) });
         }
         range.size()
-    }
-
-    fn iova_to_phys(&self, _claim: &Stable) -> Option<PhysAddr> {
-        None
     }
 
     fn sync(&self, flush: Flush, _tags: &Tags<u32>) -> Result {

@@ -1,0 +1,102 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The units of the machine, and what firmware and the user say about them.
+
+use kernel::{
+    iommu::{
+        firmware::acpi::node_of,
+        lifecycle::Lifecycle,
+        pci::source_ids::SourceIds,
+        registry::Registered,
+        units::Units, //
+    },
+    prelude::*,
+    sync::Arc, //
+};
+
+use crate::{
+    acpi::{
+        scope,
+        CachedInfo,
+        Dmar,
+        ReservedInfo, //
+    },
+    endpoint,
+    policy::Policy,
+    topology::Path,
+    unit::{
+        power::Powered,
+        Unit, //
+    }, //
+};
+
+/// The object of the driver.
+#[pin_data]
+pub(crate) struct Vtd {
+    pub(crate) reserved: KVec<ReservedInfo>,
+    pub(crate) cached: KVec<CachedInfo>,
+    pub(crate) platform_opt_in: bool,
+    pub(crate) policy: Policy,
+    #[pin]
+    pub(crate) units: Units<Powered>,
+}
+
+impl Vtd {
+    /// Takes over and starts all units that `dmar` names. Translation is still off.
+    ///
+    /// May sleep.
+    ///
+    /// # Errors
+    ///
+    /// The log names each error. All units have their original state then.
+    pub(crate) fn new(dmar: Dmar, policy: Policy) -> Result<Arc<Self>> {
+        let node = |base| {
+            let affinity = dmar
+                .affinities
+                .iter()
+                .find(|affinity| affinity.base == base);
+            affinity.and_then(|affinity| node_of(affinity.proximity))
+        };
+        let isolate = |number| Self::registry().isolate(number);
+        let mut units = KVec::with_capacity(dmar.units.len(), GFP_KERNEL)?;
+        // Checks all units before it writes to any.
+        for (number, info) in dmar.units.into_iter().enumerate() {
+            let node = node(info.base);
+            units.push(Unit::take(number, info, node, isolate)?, GFP_KERNEL)?;
+        }
+        for unit in &units {
+            policy.explain(unit.number, &unit.caps)?;
+        }
+        let (reserved, cached) = (dmar.reserved, dmar.cached);
+        let platform_opt_in = dmar.platform_opt_in;
+        let driver = Arc::pin_init(
+            try_pin_init!(Self {
+                reserved,
+                cached,
+                platform_opt_in,
+                policy,
+                units <- Units::start(Self::NAME, units),
+            }? Error),
+            GFP_KERNEL,
+        )?;
+        for unit in driver.units.iter() {
+            endpoint::pass_acpi_devices(unit)?;
+        }
+        Ok(driver)
+    }
+
+    /// The unit that serves the device at `place`, which `path` leads to.
+    ///
+    /// A unit that names it, or a bridge above it, takes precedence over the one that serves all
+    /// others.
+    pub(crate) fn unit_of(&self, place: &SourceIds, path: &Path) -> Option<usize> {
+        let named = self.units.iter().position(|unit| {
+            unit.info.segment == place.segment && scope::any_serves(&unit.info.scopes, &path.chain)
+        });
+        named.or_else(|| {
+            self.units
+                .iter()
+                .position(|unit| unit.info.segment == place.segment && unit.info.include_all)
+        })
+    }
+}

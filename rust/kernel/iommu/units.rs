@@ -1,0 +1,162 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The units of a driver: switched on together, and off together.
+
+use core::ops::Deref;
+
+use kernel::{
+    device::Device,
+    prelude::*,
+    sync::{
+        aref::ARef,
+        Arc,
+        Mutex, //
+    }, //
+};
+
+use super::{
+    lock_class,
+    log, //
+};
+
+/// A remapping unit, as its driver knows it.
+pub trait Unit: Send + Sync + 'static {
+    /// The name of such units in messages and in sysfs; the number of the unit follows it.
+    const KIND: &'static str;
+
+    /// The number of the unit: its index in the firmware's table.
+    fn number(&self) -> usize;
+
+    /// The PCI function that the unit is, if it is one.
+    ///
+    /// Context: may sleep.
+    fn function(&self) -> Option<ARef<Device>> {
+        None
+    }
+
+    /// Whether the unit may still read its tables although its [`Power`] was dropped.
+    ///
+    /// Context: may sleep.
+    fn is_stuck(&self) -> bool;
+
+    /// Prints the faults that the unit has recorded.
+    ///
+    /// Context: any; from a timer, so two calls never run at once.
+    fn poll(&self);
+}
+
+/// A unit that is switched on. Dropping it switches the unit off and restores its registers.
+pub trait Power: Sized + Send + 'static {
+    /// The unit.
+    type Unit: Unit;
+
+    /// Starts a unit. Translation stays off.
+    ///
+    /// Context: may sleep.
+    ///
+    /// # Errors
+    ///
+    /// The log names each error. The unit has its original state then.
+    fn new(unit: Arc<Self::Unit>) -> Result<Self>;
+
+    /// The unit.
+    fn unit(&self) -> &Arc<Self::Unit>;
+
+    /// Switches translation on: from now on only devices with an entry reach memory.
+    ///
+    /// Context: may sleep.
+    ///
+    /// # Errors
+    ///
+    /// If the unit does not answer.
+    fn enable_translation(&self) -> Result;
+
+    /// Whether [`Unit::poll`] must be called from time to time: the unit has no interrupt.
+    fn needs_polling(&self) -> bool;
+}
+
+/// All units of a driver, in the order of the firmware's table.
+///
+/// Dropping it switches them off.
+#[pin_data]
+pub struct Units<P: Power> {
+    module: &'static CStr,
+    units: KVec<Arc<P::Unit>>,
+    /// Emptied by [`Self::stop`].
+    #[pin]
+    power: Mutex<KVec<P>>,
+}
+
+impl<P: Power> Units<P> {
+    /// Starts `units`, which messages of `module` name. Translation stays off.
+    ///
+    /// Context: may sleep.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Power::new`]: all units have their original state then. `ENOMEM`.
+    pub fn start(module: &'static CStr, units: KVec<Arc<P::Unit>>) -> impl PinInit<Self, Error> {
+        pin_init::pin_init_scope(move || {
+            let mut power = KVec::with_capacity(units.len(), GFP_KERNEL)?;
+            for unit in &units {
+                power.push(P::new(unit.clone())?, GFP_KERNEL)?;
+            }
+            let (name, key) = lock_class::units_power();
+            Ok(try_pin_init!(Self {
+                module,
+                units,
+                power <- Mutex::new(power, name, key),
+            }? Error))
+        })
+    }
+
+    /// Switches translation on. Every device in scope must have its entries.
+    ///
+    /// Context: may sleep.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Power::enable_translation`]; the log names the unit.
+    pub(super) fn enable_translation(&self) -> Result {
+        for power in self.power.lock().iter() {
+            power.enable_translation().inspect_err(|_| {
+                log::error(
+                    self.module,
+                    fmt!(
+                        "{}{}: does not switch translation on\n",
+                        P::Unit::KIND,
+                        power.unit().number()
+                    ),
+                );
+            })?;
+        }
+        Ok(())
+    }
+
+    /// Whether a unit needs polling.
+    ///
+    /// Context: may sleep.
+    pub(super) fn need_polling(&self) -> bool {
+        self.power.lock().iter().any(P::needs_polling)
+    }
+
+    /// Switches all units off, the last that was started first.
+    ///
+    /// Context: may sleep.
+    pub fn stop(&self) {
+        let mut power = self.power.lock();
+        while power.pop().is_some() {}
+        // The driver has named a unit that does not stop.
+        if !self.units.iter().any(|unit| unit.is_stuck()) {
+            log::info(self.module, fmt!("all units are as they were found\n"));
+        }
+    }
+}
+
+impl<P: Power> Deref for Units<P> {
+    type Target = [Arc<P::Unit>];
+
+    fn deref(&self) -> &Self::Target {
+        &self.units
+    }
+}
