@@ -33,8 +33,16 @@ const FIXED_BYTES: usize = 48;
 /// Offset of IVinfo in the fixed part.
 const INFO_OFFSET: usize = 36;
 
-/// The kinds of blocks that describe a unit, the oldest first (5.2.2).
-const UNIT_KINDS: [u16; 3] = [0x10, 0x11, 0x40];
+/// The types of blocks that describe a unit, the oldest first (5.2.2).
+const IVHD_TYPES: [u16; 3] = [IVHD_10H, IVHD_11H, IVHD_40H];
+const IVHD_10H: u16 = 0x10;
+const IVHD_11H: u16 = 0x11;
+const IVHD_40H: u16 = 0x40;
+
+/// The types of blocks that describe memory (5.2.3): for all devices, one device, a range of them.
+const IVMD_ALL: u16 = 0x20;
+const IVMD_SPECIFIED: u16 = 0x21;
+const IVMD_RANGE: u16 = 0x22;
 
 /// The image of a unit's registers of extended features, in blocks that have one.
 pub(crate) type Features = [u64; 2];
@@ -56,7 +64,7 @@ const EXCLUSION: u8 = 1 << 3;
 
 /// A remapping unit (IVHD, 5.2.2).
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) struct UnitInfo {
+pub(crate) struct Ivhd {
     /// The kind of the block that described it.
     kind: u16,
     /// PCI segment that it is in and serves.
@@ -77,7 +85,7 @@ pub(crate) struct UnitInfo {
     pub(crate) scopes: KVec<Scope>,
 }
 
-impl UnitInfo {
+impl Ivhd {
     /// Whether the unit serves the requester ID `source` of its segment.
     ///
     /// Firmware names the unit's own function too, which is not translated.
@@ -122,7 +130,7 @@ impl UnitInfo {
 
 /// Memory that a device must reach as it is (IVMD, 5.2.3).
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) struct ReservedInfo {
+pub(crate) struct Ivmd {
     /// PCI segment of the devices.
     pub(crate) segment: u16,
     /// The first requester ID.
@@ -145,9 +153,9 @@ pub(crate) struct Ivrs {
     /// IVinfo.
     pub(crate) info: u32,
     /// The remapping units.
-    pub(crate) units: KVec<UnitInfo>,
+    pub(crate) units: KVec<Ivhd>,
     /// The reserved memory.
-    pub(crate) reserved: KVec<ReservedInfo>,
+    pub(crate) reserved: KVec<Ivmd>,
 }
 
 impl Ivrs {
@@ -181,8 +189,8 @@ impl Ivrs {
                 )
             })?;
             match record.kind {
-                0x10 | 0x11 | 0x40 => ivrs.add_unit(&record, offset)?,
-                0x20..=0x22 => ivrs.add_reserved(&record, offset)?,
+                kind if IVHD_TYPES.contains(&kind) => ivrs.add_ivhd(&record, offset)?,
+                IVMD_ALL | IVMD_SPECIFIED | IVMD_RANGE => ivrs.add_ivmd(&record, offset)?,
                 // Kinds that are not known here must be passed over (5.2.1).
                 _ => {}
             }
@@ -191,7 +199,7 @@ impl Ivrs {
         Ok(ivrs)
     }
 
-    fn add_unit(&mut self, record: &Record<'_>, offset: usize) -> Result<(), TableError> {
+    fn add_ivhd(&mut self, record: &Record<'_>, offset: usize) -> Result<(), TableError> {
         let bad = |what| TableError::Bad { offset, what };
         let short = |_| bad("an IVHD block is shorter than its fixed part");
         // Type and length stand around the flags.
@@ -203,7 +211,7 @@ impl Ivrs {
         let segment = body.u16().map_err(short)?;
         body.skip(2).map_err(short)?;
         let attributes = body.u32().map_err(short)?;
-        let newer = record.kind != UNIT_KINDS[0];
+        let newer = record.kind != IVHD_10H;
         let features = if newer {
             Some([body.u64().map_err(short)?, body.u64().map_err(short)?])
         } else {
@@ -213,7 +221,7 @@ impl Ivrs {
         if base == 0 || base == u64::MAX || base & 0x3fff != 0 {
             return Err(bad("an IVHD block names no valid register address"));
         }
-        let unit = UnitInfo {
+        let unit = Ivhd {
             kind: record.kind,
             segment,
             source,
@@ -225,7 +233,7 @@ impl Ivrs {
             features,
             scopes: scope::parse(body, record.kind, offset)?,
         };
-        let same = |known: &UnitInfo| known.segment == segment && known.source == source;
+        let same = |known: &Ivhd| known.segment == segment && known.source == source;
         let known = self.units.iter().position(same);
         if let Some(known) = known.and_then(|index| self.units.get_mut(index)) {
             if known.base != base {
@@ -246,7 +254,7 @@ impl Ivrs {
         Ok(())
     }
 
-    fn add_reserved(&mut self, record: &Record<'_>, offset: usize) -> Result<(), TableError> {
+    fn add_ivmd(&mut self, record: &Record<'_>, offset: usize) -> Result<(), TableError> {
         let bad = |what| TableError::Bad { offset, what };
         let short = |_| bad("an IVMD block is shorter than its fixed part");
         let flags = record.bytes.get(1).copied().unwrap_or(0);
@@ -259,8 +267,8 @@ impl Ivrs {
         let bytes = body.u64().map_err(short)?;
 
         let (first_source, last_source) = match record.kind {
-            0x20 => (0, u16::MAX),
-            0x21 => (source, source),
+            IVMD_ALL => (0, u16::MAX),
+            IVMD_SPECIFIED => (source, source),
             _ => (source, end),
         };
         if last_source < first_source {
@@ -282,7 +290,7 @@ impl Ivrs {
             excluded || flags & WRITE != 0,
         );
         self.reserved.push(
-            ReservedInfo {
+            Ivmd {
                 segment,
                 first_source,
                 last_source,

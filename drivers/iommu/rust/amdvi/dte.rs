@@ -34,7 +34,7 @@ use kernel::{
 };
 
 use crate::{
-    acpi::UnitInfo,
+    acpi::Ivhd,
     regs::control::DEVTAB, //
 };
 
@@ -68,7 +68,7 @@ impl DeviceTable {
     ///
     /// May sleep.
     pub(crate) fn new(
-        info: &UnitInfo,
+        info: &Ivhd,
         node: Option<u32>,
         acpi_domain: u16,
     ) -> impl PinInit<Self, Error> + '_ {

@@ -15,8 +15,8 @@ use kernel::{
 
 use crate::{
     acpi::{
+        Ivmd, //
         Ivrs,
-        ReservedInfo, //
     },
     policy::Policy,
     quirks,
@@ -29,7 +29,7 @@ use crate::{
 /// The object of the driver.
 #[pin_data]
 pub(crate) struct AmdVi {
-    pub(crate) reserved: KVec<ReservedInfo>,
+    pub(crate) reserved: KVec<Ivmd>,
     pub(crate) policy: Policy,
     #[pin]
     pub(crate) units: Units<Powered>,

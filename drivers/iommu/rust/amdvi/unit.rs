@@ -58,7 +58,7 @@ use kernel::{
 };
 
 use crate::{
-    acpi::UnitInfo,
+    acpi::Ivhd,
     caps::Caps,
     cmd::{
         desc::Command,
@@ -119,7 +119,7 @@ pub(crate) struct Unit {
     /// Its number, for messages: `ivhd0` is the first of the firmware's table.
     pub(crate) number: usize,
     /// What firmware says about it.
-    pub(crate) info: UnitInfo,
+    pub(crate) info: Ivhd,
     /// What it can do.
     pub(crate) caps: Caps,
     /// The NUMA node that it is on, and what it reads should be.

@@ -35,6 +35,14 @@ const FIXED_BYTES: usize = 48;
 /// Offset of the host address width in the fixed part.
 const WIDTH_OFFSET: usize = 36;
 
+/// The types of records that the parser reads (8.2): DMA remapping hardware unit definition,
+/// reserved memory region, remapping hardware static affinity, SoC integrated address translation
+/// cache.
+const DRHD: u16 = 0;
+const RMRR: u16 = 1;
+const RHSA: u16 = 3;
+const SATC: u16 = 5;
+
 /// Flag of the table: firmware has blocked DMA of devices until now.
 const PLATFORM_OPT_IN: u8 = 1 << 2;
 
@@ -50,7 +58,7 @@ const INCLUDE_ALL: u8 = 1 << 0;
 
 /// A remapping unit (DRHD, 8.3).
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) struct UnitInfo {
+pub(crate) struct Drhd {
     /// PCI segment that it serves.
     pub(crate) segment: u16,
     /// Physical address of its registers.
@@ -67,7 +75,7 @@ pub(crate) struct UnitInfo {
 
 /// Memory that firmware or a device's own firmware keeps using (RMRR, 8.4).
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) struct ReservedInfo {
+pub(crate) struct Rmrr {
     /// PCI segment of the devices.
     pub(crate) segment: u16,
     /// First byte, aligned to a page.
@@ -80,7 +88,7 @@ pub(crate) struct ReservedInfo {
 
 /// Devices that do not work without their translation caches (SATC, 8.8).
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) struct CachedInfo {
+pub(crate) struct Satc {
     /// PCI segment of the devices.
     pub(crate) segment: u16,
     /// The devices.
@@ -89,7 +97,7 @@ pub(crate) struct CachedInfo {
 
 /// The proximity domain of a unit (RHSA, 8.6).
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) struct AffinityInfo {
+pub(crate) struct Rhsa {
     /// Physical address of its registers.
     pub(crate) base: u64,
     /// The proximity domain, ACPI's number of a NUMA node.
@@ -106,15 +114,15 @@ pub(crate) struct Dmar {
     /// Bits of a host address.
     pub(crate) host_width: u8,
     /// The remapping units.
-    pub(crate) units: KVec<UnitInfo>,
+    pub(crate) units: KVec<Drhd>,
     /// The reserved memory.
-    pub(crate) reserved: KVec<ReservedInfo>,
+    pub(crate) reserved: KVec<Rmrr>,
     /// First and last byte of reserved memory that ends before it begins.
     pub(crate) inverted: KVec<(u64, u64)>,
     /// Devices that do not work without their translation caches.
-    pub(crate) cached: KVec<CachedInfo>,
+    pub(crate) cached: KVec<Satc>,
     /// The proximity domains of units.
-    pub(crate) affinities: KVec<AffinityInfo>,
+    pub(crate) affinities: KVec<Rhsa>,
 }
 
 impl Dmar {
@@ -156,10 +164,10 @@ impl Dmar {
                 )
             })?;
             match record.kind {
-                0 => dmar.add_unit(&record, offset)?,
-                1 => dmar.add_reserved(&record, offset)?,
-                3 => dmar.add_affinity(&record, offset)?,
-                5 => dmar.add_cached(&record, offset)?,
+                DRHD => dmar.add_drhd(&record, offset)?,
+                RMRR => dmar.add_rmrr(&record, offset)?,
+                RHSA => dmar.add_rhsa(&record, offset)?,
+                SATC => dmar.add_satc(&record, offset)?,
                 _ => {}
             }
             offset += record.bytes.len();
@@ -167,7 +175,7 @@ impl Dmar {
         Ok(dmar)
     }
 
-    fn add_unit(&mut self, record: &Record<'_>, offset: usize) -> Result<(), TableError> {
+    fn add_drhd(&mut self, record: &Record<'_>, offset: usize) -> Result<(), TableError> {
         let bad = |what| TableError::Bad { offset, what };
         let short = |_| bad("a DRHD record is shorter than its fixed part");
         let mut body = record.body();
@@ -183,11 +191,11 @@ impl Dmar {
             return Err(bad("two DRHD records name the same registers"));
         }
         let include_all = flags & INCLUDE_ALL != 0;
-        let catches_all = |unit: &UnitInfo| unit.segment == segment && unit.include_all;
+        let catches_all = |unit: &Drhd| unit.segment == segment && unit.include_all;
         if include_all && self.units.iter().any(catches_all) {
             return Err(bad("two units serve all other devices of one segment"));
         }
-        let mut unit = UnitInfo {
+        let mut unit = Drhd {
             segment,
             base,
             // The lower four bits are the logarithm of the number of pages.
@@ -207,19 +215,18 @@ impl Dmar {
         Ok(())
     }
 
-    fn add_affinity(&mut self, record: &Record<'_>, offset: usize) -> Result<(), TableError> {
+    fn add_rhsa(&mut self, record: &Record<'_>, offset: usize) -> Result<(), TableError> {
         let what = "a RHSA record is shorter than its fixed part";
         let short = |_| TableError::Bad { offset, what };
         let mut body = record.body();
         body.skip(4).map_err(short)?;
         let base = body.u64().map_err(short)?;
         let proximity = body.u32().map_err(short)?;
-        self.affinities
-            .push(AffinityInfo { base, proximity }, GFP_KERNEL)?;
+        self.affinities.push(Rhsa { base, proximity }, GFP_KERNEL)?;
         Ok(())
     }
 
-    fn add_cached(&mut self, record: &Record<'_>, offset: usize) -> Result<(), TableError> {
+    fn add_satc(&mut self, record: &Record<'_>, offset: usize) -> Result<(), TableError> {
         let what = "a SATC record is shorter than its fixed part";
         let short = |_| TableError::Bad { offset, what };
         let mut body = record.body();
@@ -228,13 +235,12 @@ impl Dmar {
         let segment = body.u16().map_err(short)?;
         let scopes = functions(body, offset)?;
         if flags & CACHE_REQUIRED != 0 {
-            self.cached
-                .push(CachedInfo { segment, scopes }, GFP_KERNEL)?;
+            self.cached.push(Satc { segment, scopes }, GFP_KERNEL)?;
         }
         Ok(())
     }
 
-    fn add_reserved(&mut self, record: &Record<'_>, offset: usize) -> Result<(), TableError> {
+    fn add_rmrr(&mut self, record: &Record<'_>, offset: usize) -> Result<(), TableError> {
         let bad = |what| TableError::Bad { offset, what };
         let short = |_| bad("an RMRR record is shorter than its fixed part");
         let mut body = record.body();
@@ -248,7 +254,7 @@ impl Dmar {
             return Ok(());
         }
         self.reserved.push(
-            ReservedInfo {
+            Rmrr {
                 segment,
                 // If firmware does not align a region, reserve whole pages.
                 first: first & !0xfff,

@@ -17,9 +17,9 @@ use kernel::{
 use crate::{
     acpi::{
         scope,
-        CachedInfo,
         Dmar,
-        ReservedInfo, //
+        Rmrr, //
+        Satc,
     },
     endpoint,
     policy::Policy,
@@ -33,8 +33,8 @@ use crate::{
 /// The object of the driver.
 #[pin_data]
 pub(crate) struct Vtd {
-    pub(crate) reserved: KVec<ReservedInfo>,
-    pub(crate) cached: KVec<CachedInfo>,
+    pub(crate) reserved: KVec<Rmrr>,
+    pub(crate) cached: KVec<Satc>,
     pub(crate) platform_opt_in: bool,
     pub(crate) policy: Policy,
     #[pin]

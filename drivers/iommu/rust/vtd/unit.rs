@@ -53,7 +53,7 @@ use kernel::{
 };
 
 use crate::{
-    acpi::UnitInfo,
+    acpi::Drhd,
     caps::Caps,
     fault::Fault,
     pasid::PasidTable,
@@ -112,7 +112,7 @@ pub(crate) struct Unit {
     /// Its number, for messages: `dmar0` is the first of the firmware's table.
     pub(crate) number: usize,
     /// Firmware's description of it.
-    pub(crate) info: UnitInfo,
+    pub(crate) info: Drhd,
     /// Its capabilities.
     pub(crate) caps: Caps,
     regs: PhysMem<SZ_4K>,

@@ -55,15 +55,26 @@ const ACPI_LENGTH_OFFSET: usize = 21;
 /// The kind of blocks that may have entries for ACPI devices.
 const ACPI_BLOCK: u16 = 0x40;
 
-/// The type of an entry for an ACPI device.
-const ACPI_ENTRY: u8 = 0xf0;
+/// The types of entries, by their names in the specification (5.2.2.4 and following): they name
+/// all requester IDs, one, the start or the end of a range; in longer entries with another ID that
+/// requests carry, with extended settings, or for a device that is no PCI function.
+const ALL: u8 = 0x01;
+const SELECT: u8 = 0x02;
+const START_OF_RANGE: u8 = 0x03;
+const END_OF_RANGE: u8 = 0x04;
+const ALIAS_SELECT: u8 = 0x42;
+const ALIAS_START_OF_RANGE: u8 = 0x43;
+const EXTENDED_SELECT: u8 = 0x46;
+const EXTENDED_START_OF_RANGE: u8 = 0x47;
+const SPECIAL_DEVICE: u8 = 0x48;
+const ACPI_DEVICE: u8 = 0xf0;
 
 /// The length of the entry at the start of `bytes`, [`None`] if its type does not tell.
 fn length(bytes: &[u8]) -> Option<usize> {
     match *bytes.first()? {
         // The upper two bits are the logarithm, counted from four bytes.
         kind @ 0..=0x7f => Some(4 << (kind >> 6)),
-        ACPI_ENTRY => Some(ACPI_BYTES + usize::from(*bytes.get(ACPI_LENGTH_OFFSET)?)),
+        ACPI_DEVICE => Some(ACPI_BYTES + usize::from(*bytes.get(ACPI_LENGTH_OFFSET)?)),
         _ => None,
     }
 }
@@ -106,16 +117,14 @@ pub(super) fn parse(
             settings,
         };
         match kind {
-            // All.
-            0x01 => (scope.first, scope.last) = (0, u16::MAX),
-            // One; one with extended settings, which are about what this driver leaves alone.
-            0x02 | 0x46 => {}
-            // Starts of ranges: plain, with an alias, with extended settings.
-            0x03 | 0x43 | 0x47 => {
+            ALL => (scope.first, scope.last) = (0, u16::MAX),
+            // Extended settings are about what this driver leaves alone.
+            SELECT | EXTENDED_SELECT => {}
+            START_OF_RANGE | ALIAS_START_OF_RANGE | EXTENDED_START_OF_RANGE => {
                 if start.is_some() {
                     return Err(bad("a range of devices begins inside of another"));
                 }
-                let alias = if kind == 0x43 {
+                let alias = if kind == ALIAS_START_OF_RANGE {
                     Some(alias(&mut entry).map_err(short)?)
                 } else {
                     None
@@ -127,7 +136,7 @@ pub(super) fn parse(
                 });
                 continue;
             }
-            0x04 => {
+            END_OF_RANGE => {
                 let begun = start
                     .take()
                     .ok_or_else(|| bad("a range of devices ends that has not begun"))?;
@@ -139,15 +148,15 @@ pub(super) fn parse(
                 scope.settings = begun.settings;
                 scope.alias = begun.alias;
             }
-            0x42 => scope.alias = Some(alias(&mut entry).map_err(short)?),
-            0x48 => {
+            ALIAS_SELECT => scope.alias = Some(alias(&mut entry).map_err(short)?),
+            SPECIAL_DEVICE => {
                 // A handle, the requester ID, and what kind of device it is.
                 entry.skip(1).map_err(short)?;
                 let source = entry.u16().map_err(short)?;
                 (scope.first, scope.last) = (source, source);
                 scope.kind = Kind::Special;
             }
-            ACPI_ENTRY if block == ACPI_BLOCK => scope.kind = Kind::Acpi,
+            ACPI_DEVICE if block == ACPI_BLOCK => scope.kind = Kind::Acpi,
             // Padding, and types that are not known here or not in such a block.
             _ => continue,
         }

@@ -68,7 +68,7 @@ const EXCLUDED: &[u8] = &[
 ];
 
 /// What firmware says of a unit that serves all devices of a segment that there is not.
-pub(crate) fn made_up_unit() -> Result<UnitInfo> {
+pub(crate) fn made_up_unit() -> Result<Ivhd> {
     let units = Ivrs::parse(&table(&[OLD])?)?.units;
     let mut unit = units.into_iter().next().ok_or(EINVAL)?;
     unit.segment = u16::MAX;
@@ -147,7 +147,7 @@ mod suite {
     }
 
     /// A block of a unit with these device entries.
-    fn unit_with(entries: &[u8]) -> Result<UnitInfo> {
+    fn unit_with(entries: &[u8]) -> Result<Ivhd> {
         let mut block = changed(OLD, &[])?;
         block.truncate(24);
         block.extend_from_slice(entries, GFP_KERNEL)?;

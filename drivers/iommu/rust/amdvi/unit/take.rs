@@ -36,7 +36,7 @@ use super::{
 };
 
 use crate::{
-    acpi::UnitInfo,
+    acpi::Ivhd,
     caps::Caps,
     cmd::Queue,
     dte::DeviceTable,
@@ -80,7 +80,7 @@ fn unsuited(pairs: bool, encrypted: bool) -> Option<&'static str> {
 }
 
 /// Claims the registers of a unit.
-fn claim(number: usize, info: &UnitInfo) -> Result<PhysMem<REGISTER_BYTES>> {
+fn claim(number: usize, info: &Ivhd) -> Result<PhysMem<REGISTER_BYTES>> {
     let name = CString::try_from_fmt(fmt!("rust_amdvi ivhd{}", number))?;
     PhysMem::request(info.base, REGISTER_BYTES, name).inspect_err(|error| match *error {
         EBUSY => pr_err!(
@@ -105,7 +105,7 @@ impl Unit {
     /// - `ENOMEM`.
     pub(crate) fn take(
         number: usize,
-        info: UnitInfo,
+        info: Ivhd,
         ivinfo: u32,
         isolate: fn(usize) -> Option<usize>,
     ) -> Result<Arc<Self>> {
@@ -178,7 +178,7 @@ impl Unit {
     /// control register. May sleep.
     pub(super) fn new(
         number: usize,
-        info: UnitInfo,
+        info: Ivhd,
         caps: Caps,
         node: Option<u32>,
         regs: PhysMem<REGISTER_BYTES>,

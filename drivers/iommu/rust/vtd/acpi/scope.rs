@@ -15,6 +15,12 @@ use kernel::{
     prelude::*, //
 };
 
+/// The types of scopes that name devices (8.3.1): PCI endpoint device, PCI sub-hierarchy, ACPI
+/// namespace device.
+const ENDPOINT: u16 = 1;
+const SUB_HIERARCHY: u16 = 2;
+const NAMESPACE_DEVICE: u16 = 5;
+
 /// A PCI function on the way from the root bus to a device.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Node {
@@ -73,9 +79,9 @@ impl Named {
             return Err(bad("a device scope has no path or half a step of one"));
         }
         let kind = match record.kind {
-            1 => Kind::Endpoint,
-            2 => Kind::Bridge,
-            5 => {
+            ENDPOINT => Kind::Endpoint,
+            SUB_HIERARCHY => Kind::Bridge,
+            NAMESPACE_DEVICE => {
                 return Self::acpi_device(bus, steps).ok_or(bad(
                     "a device scope names an ACPI device behind a bridge, or above 1f.7",
                 ))

@@ -31,7 +31,7 @@ use super::{
 };
 
 use crate::{
-    acpi::UnitInfo,
+    acpi::Drhd,
     caps::Caps,
     qi::{
         self,
@@ -70,7 +70,7 @@ fn owner(status: GSTS) -> Option<&'static str> {
 }
 
 /// Claims the registers of a unit, all that its capabilities name.
-fn claim(number: usize, info: &UnitInfo) -> Result<PhysMem<SZ_4K>> {
+fn claim(number: usize, info: &Drhd) -> Result<PhysMem<SZ_4K>> {
     let request = |bytes| -> Result<PhysMem<SZ_4K>> {
         let name = CString::try_from_fmt(fmt!("rust_vtd dmar{}", number))?;
         PhysMem::request(info.base, bytes, name).inspect_err(|error| match *error {
@@ -112,7 +112,7 @@ impl Unit {
     /// - `ENOMEM`.
     pub(crate) fn take(
         number: usize,
-        info: UnitInfo,
+        info: Drhd,
         node: Option<u32>,
         isolate: fn(usize) -> Option<usize>,
     ) -> Result<Arc<Self>> {
@@ -146,7 +146,7 @@ impl Unit {
     /// The unit behind `regs`, which are neither read nor written. May sleep.
     pub(super) fn new(
         number: usize,
-        info: UnitInfo,
+        info: Drhd,
         caps: Caps,
         regs: PhysMem<SZ_4K>,
         node: Option<u32>,

@@ -64,7 +64,7 @@ fn unit() -> Result<Arc<Unit>> {
 }
 
 fn unit_with(cap: u64, ecap: u64, acpi_devices: KVec<u16>) -> Result<Arc<Unit>> {
-    let info = UnitInfo {
+    let info = Drhd {
         segment: 0,
         base: 0xfed9_0000,
         bytes: SZ_4K,
