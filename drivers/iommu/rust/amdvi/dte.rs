@@ -42,13 +42,13 @@ use entry::{
     Entry,
     WORDS, //
 };
-use writer::Slot;
+use writer::EntryWords;
 
 /// Bytes of an entry.
 const ENTRY_BYTES: usize = WORDS * 8;
 
 /// A function's wish that a requester ID is treated like its own.
-struct Claim {
+struct SourceClaim {
     source: u16,
     owner: u16,
 }
@@ -59,7 +59,7 @@ pub(crate) struct DeviceTable {
     entries: TablePages,
     /// Claims in the order in which they came. Its lock is also that of the entries.
     #[pin]
-    claims: SpinLockIrq<KVec<Claim>>,
+    claims: SpinLockIrq<KVec<SourceClaim>>,
 }
 
 impl DeviceTable {
@@ -117,7 +117,7 @@ impl DeviceTable {
         if u32::from(source) >= self.sources() {
             return Err(ENODEV);
         }
-        grow::push(&self.claims, Claim { source, owner })
+        grow::push(&self.claims, SourceClaim { source, owner })
     }
 
     /// Another function that claims one of the requester IDs `sources`, so that it cannot be told
@@ -127,7 +127,7 @@ impl DeviceTable {
     pub(crate) fn sharer(&self, owner: u16, sources: impl Iterator<Item = u16>) -> Option<u16> {
         let claims = self.claims.lock();
         let others = |source| {
-            let shares = |claim: &&Claim| claim.source == source && claim.owner != owner;
+            let shares = |claim: &&SourceClaim| claim.source == source && claim.owner != owner;
             claims.iter().find(shares).map(|claim| claim.owner)
         };
         let mut sources = sources;
@@ -140,7 +140,7 @@ impl DeviceTable {
     /// May sleep.
     pub(crate) fn release(&self, owner: u16, mut forget: impl FnMut(u16, Entry) -> Result) {
         let mut claims = self.claims.lock();
-        let shown = |claims: &KVec<Claim>, source| {
+        let shown = |claims: &KVec<SourceClaim>, source| {
             let first = claims.iter().find(|claim| claim.source == source);
             first.map(|claim| claim.owner)
         };
@@ -226,7 +226,7 @@ pub(crate) struct Live<'a> {
     forget: &'a mut dyn FnMut(u16, Entry) -> Result,
 }
 
-impl Slot for Live<'_> {
+impl EntryWords for Live<'_> {
     fn load(&self, word: usize) -> u64 {
         let index = usize::from(self.source) * WORDS + word;
         self.entries

@@ -297,8 +297,8 @@ fn functions(body: Reader<'_>, offset: usize) -> Result<KVec<Scope>, TableError>
 mod tests {
     use super::*;
     use crate::acpi::scope::{
+        Hop, //
         Kind,
-        Node, //
     };
 
     /// Puts the fixed part in front of `records`.
@@ -360,11 +360,11 @@ mod tests {
         assert_eq!(dmar.units[0].scopes.len(), 1);
         assert_eq!(dmar.units[0].scopes[0].kind, Kind::Endpoint);
         let chain = [
-            Node {
+            Hop {
                 bus: 0,
                 devfn: 0xe4,
             },
-            Node {
+            Hop {
                 bus: 3,
                 devfn: 0x01,
             },
@@ -398,7 +398,7 @@ mod tests {
         assert_eq!(dmar.affinities[0].base, dmar.units[0].base);
         assert_eq!(dmar.affinities[0].proximity, 7);
         assert_eq!(dmar.cached.len(), 1);
-        let gpu = [Node {
+        let gpu = [Hop {
             bus: 0,
             devfn: 0x10,
         }];

@@ -38,8 +38,8 @@ use entry::{
     WORDS, //
 };
 use writer::{
+    EntryWords, //
     Forget,
-    Slot, //
 };
 
 /// Directory entries for PDTS = 0.
@@ -180,7 +180,7 @@ pub(crate) struct Live<'a> {
     forget: &'a mut dyn FnMut(Forget) -> Result,
 }
 
-impl Slot for Live<'_> {
+impl EntryWords for Live<'_> {
     fn load(&self, word: usize) -> u64 {
         self.words.get(word).map_or(0, |word| word.load(Relaxed))
     }

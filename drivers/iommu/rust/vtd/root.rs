@@ -75,7 +75,7 @@ impl Context {
 }
 
 /// A function's request that a requester ID leads to its directory.
-struct Claim {
+struct SourceClaim {
     source: u16,
     context: Context,
 }
@@ -85,7 +85,7 @@ struct Inner {
     /// Context tables by root entry half.
     tables: KVec<(usize, TablePages)>,
     /// Claims in the order of their arrival.
-    claims: KVec<Claim>,
+    claims: KVec<SourceClaim>,
 }
 
 /// The root table of a unit and the context tables below it.
@@ -198,7 +198,9 @@ impl RootTable {
         let mut inner = self.inner.lock();
         self.prepare(&mut inner, source)?;
         let first = !inner.claims.iter().any(|claim| claim.source == source);
-        inner.claims.push(Claim { source, context }, GFP_KERNEL)?;
+        inner
+            .claims
+            .push(SourceClaim { source, context }, GFP_KERNEL)?;
         if !first {
             return Ok(Change::None);
         }
@@ -212,7 +214,8 @@ impl RootTable {
     /// next claim after the caller has invalidated it.
     pub(crate) fn release(&self, source: u16, directory: u64) -> Change {
         let mut inner = self.inner.lock();
-        let mine = |claim: &Claim| claim.source == source && claim.context.directory == directory;
+        let mine =
+            |claim: &SourceClaim| claim.source == source && claim.context.directory == directory;
         let Some(index) = inner.claims.iter().position(mine) else {
             return Change::None;
         };

@@ -8,18 +8,18 @@ use kernel::{
     prelude::*, //
 };
 
-use crate::acpi::scope::Node;
+use crate::acpi::scope::Hop;
 
 /// The path that the driver compares with the scopes of firmware.
 #[derive(Default)]
 pub(crate) struct Path {
     /// The functions from the root bus down to this one. A virtual function has the path of its
     /// physical one: firmware does not know it (VT-d specification, 8.3.1).
-    pub(crate) chain: KVec<Node>,
+    pub(crate) chain: KVec<Hop>,
     /// The same, except that a virtual function has its own path. A statement of firmware about a
     /// function does not apply to its virtual functions; one about a bridge applies to all
     /// functions behind it.
-    pub(crate) own: KVec<Node>,
+    pub(crate) own: KVec<Hop>,
     /// Whether it is an internal GPU that hangs if the translation of its unit is switched off.
     pub(crate) needs_translation: bool,
     /// Whether the function needs reserved memory only for firmware's use before boot.
@@ -67,7 +67,7 @@ impl Path {
         let mut at = Some(function.physical());
         while let Some(function) = at {
             chain.push(
-                Node {
+                Hop {
                     bus: function.bus(),
                     devfn: function.devfn(),
                 },
@@ -79,7 +79,7 @@ impl Path {
         let mut own = KVec::with_capacity(chain.len(), GFP_KERNEL)?;
         own.extend_from_slice(&chain, GFP_KERNEL)?;
         if let Some(last) = own.last_mut() {
-            *last = Node {
+            *last = Hop {
                 bus: function.bus(),
                 devfn: function.devfn(),
             };

@@ -7,7 +7,7 @@ use crate::{
     vtd::acpi::{
         scope::{
             any_serves,
-            Node, //
+            Hop, //
         },
         Dmar, //
     }, //
@@ -131,16 +131,16 @@ proptest! {
             prop_assert_eq!(read.scopes.len(), scopes.len());
             for (bridge, bus, path) in scopes {
                 // The device that the path leads to, and one behind it.
-                let mut chain: Vec<Node> = path
+                let mut chain: Vec<Hop> = path
                     .iter()
                     .enumerate()
-                    .map(|(step, (device, function))| Node {
+                    .map(|(step, (device, function))| Hop {
                         bus: bus.wrapping_add(step as u8),
                         devfn: device << 3 | function,
                     })
                     .collect();
                 prop_assert!(any_serves(&read.scopes, &chain));
-                chain.push(Node { bus: 0xff, devfn: 0xff });
+                chain.push(Hop { bus: 0xff, devfn: 0xff });
                 if *bridge {
                     prop_assert!(any_serves(&read.scopes, &chain));
                 }

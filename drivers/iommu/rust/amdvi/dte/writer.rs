@@ -26,7 +26,7 @@ use super::entry::{
 };
 
 /// An entry in memory, and the unit that reads it.
-pub(crate) trait Slot {
+pub(crate) trait EntryWords {
     /// The value of a word.
     fn load(&self, word: usize) -> u64;
     /// Changes the lower two words (half 0) or the upper two (half 1), at once. The hardware sees
@@ -37,7 +37,7 @@ pub(crate) trait Slot {
 }
 
 /// The value of the entry in `slot`.
-pub(crate) fn read(slot: &impl Slot) -> Entry {
+pub(crate) fn read(slot: &impl EntryWords) -> Entry {
     let mut words = [0; WORDS];
     for (index, word) in words.iter_mut().enumerate() {
         *word = slot.load(index);
@@ -45,11 +45,11 @@ pub(crate) fn read(slot: &impl Slot) -> Entry {
     Entry(words)
 }
 
-fn store_lower(slot: &mut impl Slot, entry: &Entry) -> Result {
+fn store_lower(slot: &mut impl EntryWords, entry: &Entry) -> Result {
     slot.store(0, [entry.0[0], entry.0[1]])
 }
 
-fn store_upper(slot: &mut impl Slot, entry: &Entry) -> Result {
+fn store_upper(slot: &mut impl EntryWords, entry: &Entry) -> Result {
     slot.store(1, [entry.0[2], entry.0[3]])
 }
 
@@ -59,7 +59,7 @@ fn store_upper(slot: &mut impl Slot, entry: &Entry) -> Result {
 ///
 /// If the hardware does not answer. The entry blocks then, because what the hardware still
 /// remembers of the old one is unknown.
-pub(crate) fn replace(slot: &mut impl Slot, new: Entry) -> Result {
+pub(crate) fn replace(slot: &mut impl EntryWords, new: Entry) -> Result {
     let old = read(slot);
     let new = new.over(&old);
     let guest = |entry: &Entry| entry.translation() == Translation::Guest;
@@ -91,7 +91,7 @@ pub(crate) fn replace(slot: &mut impl Slot, new: Entry) -> Result {
 /// # Errors
 ///
 /// If the hardware does not answer: it may or may not have noticed then.
-pub(crate) fn set_dirty(slot: &mut impl Slot, on: bool) -> Result {
+pub(crate) fn set_dirty(slot: &mut impl EntryWords, on: bool) -> Result {
     let old = read(slot);
     let new = old.with_dirty(on);
     if old.translation() != Translation::Host || new == old {
@@ -107,7 +107,7 @@ pub(crate) fn set_dirty(slot: &mut impl Slot, on: bool) -> Result {
 /// # Errors
 ///
 /// As for [`set_dirty`].
-pub(crate) fn set_top(slot: &mut impl Slot, domain: u16, table: u64, levels: u8) -> Result {
+pub(crate) fn set_top(slot: &mut impl EntryWords, domain: u16, table: u64, levels: u8) -> Result {
     let old = read(slot);
     if old.translation() != Translation::Host || old.domain() != domain {
         return Ok(());
@@ -170,7 +170,7 @@ mod tests {
         }
     }
 
-    impl Slot for Recorder {
+    impl EntryWords for Recorder {
         fn load(&self, word: usize) -> u64 {
             self.words[word]
         }

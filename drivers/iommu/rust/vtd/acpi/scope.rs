@@ -23,7 +23,7 @@ const NAMESPACE_DEVICE: u16 = 5;
 
 /// A PCI function on the way from the root bus to a device.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Node {
+pub(crate) struct Hop {
     /// Number of its bus.
     pub(crate) bus: u8,
     /// Device and function number.
@@ -113,7 +113,7 @@ impl Named {
 
 impl Scope {
     /// Whether the last function of `chain` is what the path leads to.
-    fn leads_to(&self, chain: &[Node]) -> bool {
+    fn leads_to(&self, chain: &[Hop]) -> bool {
         // Firmware may start the path at the root bus or at any bus on the way.
         let Some(start) = chain.len().checked_sub(self.path.len()) else {
             return false;
@@ -127,7 +127,7 @@ impl Scope {
     }
 
     /// Whether the scope holds the device at the end of `chain`.
-    pub(crate) fn serves(&self, chain: &[Node]) -> bool {
+    pub(crate) fn serves(&self, chain: &[Hop]) -> bool {
         match self.kind {
             Kind::Endpoint => self.leads_to(chain),
             Kind::Bridge => (1..=chain.len()).any(|len| self.leads_to(&chain[..len])),
@@ -136,7 +136,7 @@ impl Scope {
 }
 
 /// Whether any of `scopes` holds the device at the end of `chain`.
-pub(crate) fn any_serves(scopes: &[Scope], chain: &[Node]) -> bool {
+pub(crate) fn any_serves(scopes: &[Scope], chain: &[Hop]) -> bool {
     scopes.iter().any(|scope| scope.serves(chain))
 }
 
@@ -163,8 +163,8 @@ mod tests {
         }
     }
 
-    const fn node(bus: u8, device: u8, function: u8) -> Node {
-        Node {
+    const fn node(bus: u8, device: u8, function: u8) -> Hop {
+        Hop {
             bus,
             devfn: device << 3 | function,
         }

@@ -7,7 +7,7 @@
 //! words, set P last (VT-d specification, 6.5.3.3). In between the device is blocked. A change of
 //! quadword 0 alone, such as the switch of dirty tracking, is one store.
 //!
-//! The steps run over [`Slot`], so that a test can check the entry after each of them.
+//! The steps run over [`EntryWords`], so that a test can check the entry after each of them.
 
 use kernel::prelude::*;
 
@@ -29,7 +29,7 @@ pub(crate) enum Forget {
 }
 
 /// An entry in memory, and the unit that reads it.
-pub(crate) trait Slot {
+pub(crate) trait EntryWords {
     /// The value of a word.
     fn load(&self, word: usize) -> u64;
     /// Changes a word. The hardware sees stores in the order in which they are made.
@@ -41,7 +41,7 @@ pub(crate) trait Slot {
 }
 
 /// The value of the entry in `slot`.
-pub(crate) fn read(slot: &impl Slot) -> Entry {
+pub(crate) fn read(slot: &impl EntryWords) -> Entry {
     let mut words = [0; WORDS];
     for (index, word) in words.iter_mut().enumerate() {
         *word = slot.load(index);
@@ -54,7 +54,7 @@ pub(crate) fn read(slot: &impl Slot) -> Entry {
 /// # Errors
 ///
 /// If the hardware does not answer. The entry is absent in memory even then.
-pub(crate) fn clear(slot: &mut impl Slot) -> Result {
+pub(crate) fn clear(slot: &mut impl EntryWords) -> Result {
     let old = read(slot);
     if !old.is_present() {
         return Ok(());
@@ -76,7 +76,7 @@ pub(crate) fn clear(slot: &mut impl Slot) -> Result {
 ///
 /// If the hardware does not answer. The entry is absent then: the device must be blocked, because
 /// the hardware may still cache the old entry.
-pub(crate) fn replace(slot: &mut impl Slot, new: Entry) -> Result {
+pub(crate) fn replace(slot: &mut impl EntryWords, new: Entry) -> Result {
     clear(slot)?;
     for (word, value) in new.0.iter().enumerate().skip(1) {
         slot.store(word, *value);
@@ -95,7 +95,7 @@ pub(crate) fn replace(slot: &mut impl Slot, new: Entry) -> Result {
 /// # Errors
 ///
 /// If the hardware does not answer: it may or may not use the new value then.
-pub(crate) fn set_dirty(slot: &mut impl Slot, on: bool) -> Result {
+pub(crate) fn set_dirty(slot: &mut impl EntryWords, on: bool) -> Result {
     let old = read(slot);
     let word = old.word0().with_dirty(on).into_raw();
     if !old.is_present() || word == old.0[0] {
@@ -161,7 +161,7 @@ mod tests {
         }
     }
 
-    impl Slot for Recorder {
+    impl EntryWords for Recorder {
         fn load(&self, word: usize) -> u64 {
             self.words[word]
         }

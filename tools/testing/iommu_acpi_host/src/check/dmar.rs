@@ -11,7 +11,7 @@ use super::{
 use crate::vtd::acpi::{
     scope::{
         Kind,
-        Node,
+        Hop,
         Scope as ReadScope, //
     },
     Dmar, //
@@ -162,10 +162,10 @@ fn compare(read: &[ReadScope], expected: &[Scope]) {
     assert_eq!(read.len(), expected.len());
     for (read, (bridge, bus, path)) in read.iter().zip(expected) {
         // The device that the path leads to; one above it, and one behind it.
-        let mut chain: Vec<Node> = path
+        let mut chain: Vec<Hop> = path
             .iter()
             .enumerate()
-            .map(|(step, devfn)| Node {
+            .map(|(step, devfn)| Hop {
                 // CAST: any number will do for the buses behind the first one.
                 bus: bus.wrapping_add(step as u8),
                 devfn: *devfn,
@@ -175,7 +175,7 @@ fn compare(read: &[ReadScope], expected: &[Scope]) {
         assert_eq!(read.kind == Kind::Bridge, *bridge);
         assert!(read.serves(&chain));
         assert!(!read.serves(&chain[..path.len() - 1]));
-        chain.push(Node {
+        chain.push(Hop {
             bus: bus.wrapping_add(77),
             devfn: !path[0],
         });
