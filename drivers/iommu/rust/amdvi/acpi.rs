@@ -2,12 +2,12 @@
 
 //! The IVRS table: which remapping units there are and which devices each one serves.
 //!
-//! Specification, 5.2. Pure: works on bytes, trusts none of them. A table that lies about a length,
-//! names a unit's registers twice or contradicts itself about a range is refused whole, because
-//! half a description would leave devices outside of every unit.
+//! Specification, 5.2. Pure: works on bytes and trusts none of them. A table with a wrong length,
+//! with a unit twice or with a contradictory range is refused as a whole, because half a
+//! description would leave devices outside of every unit.
 //!
-//! A unit may be described by several blocks: old ones for old systems, new ones with more in them.
-//! The newest kind that is known here counts, and the others are left out.
+//! Several blocks may describe a unit: old types for old systems, new types with more fields. The
+//! parser uses the newest type that it knows, and ignores the others.
 
 pub(crate) mod scope;
 
@@ -59,7 +59,7 @@ const READ: u8 = 1 << 1;
 /// Flag of a memory block: writes are allowed.
 const WRITE: u8 = 1 << 2;
 
-/// Flag of a memory block: the unit does not look at accesses there.
+/// Flag of a memory block: accesses there bypass the unit.
 const EXCLUSION: u8 = 1 << 3;
 
 /// A remapping unit (IVHD, 5.2.2).
@@ -75,11 +75,11 @@ pub(crate) struct Ivhd {
     pub(crate) capability: u16,
     /// Physical address of its registers.
     pub(crate) base: u64,
-    /// What firmware wants of the unit (5.2.2.1).
+    /// Firmware's settings for the unit (5.2.2.1).
     pub(crate) flags: u8,
     /// Whether it must not be used for host translation.
     pub(crate) no_host: bool,
-    /// What the block says of the registers of extended features; old blocks say it otherwise.
+    /// The block's image of the registers of extended features; old types code it otherwise.
     pub(crate) features: Option<Features>,
     /// The devices that it serves.
     pub(crate) scopes: KVec<Scope>,
@@ -93,7 +93,7 @@ impl Ivhd {
         source != self.source && self.scopes.iter().any(|scope| scope.holds(source))
     }
 
-    /// The requester ID that requests of `source` carry, if firmware says that it is not its own.
+    /// The requester ID that requests of `source` carry, if it is another one.
     pub(crate) fn alias(&self, source: u16) -> Option<u16> {
         self.scopes
             .iter()
@@ -147,7 +147,7 @@ pub(crate) struct Ivmd {
     pub(crate) write: bool,
 }
 
-/// What the whole table says.
+/// The content of the whole table.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Ivrs {
     /// IVinfo.
@@ -163,7 +163,7 @@ impl Ivrs {
     ///
     /// # Errors
     ///
-    /// Says at which offset the table contradicts itself.
+    /// Returns the offset at which the table contradicts itself.
     pub(crate) fn parse(bytes: &[u8]) -> Result<Self, TableError> {
         let bad = |offset, what| TableError::Bad { offset, what };
         let mut reader = Reader::new(bytes);
@@ -191,7 +191,7 @@ impl Ivrs {
             match record.kind {
                 kind if IVHD_TYPES.contains(&kind) => ivrs.add_ivhd(&record, offset)?,
                 IVMD_ALL | IVMD_SPECIFIED | IVMD_RANGE => ivrs.add_ivmd(&record, offset)?,
-                // Kinds that are not known here must be passed over (5.2.1).
+                // Software must ignore unknown types (5.2.1).
                 _ => {}
             }
             offset += record.bytes.len();
@@ -282,8 +282,8 @@ impl Ivrs {
         let last = start
             .checked_add(bytes - 1)
             .ok_or_else(|| bad("an IVMD block leads past the end of memory"))?;
-        // A unit has registers for one exclusion range only, and firmware may want several: they
-        // are mapped like the others, readable and writable.
+        // A unit has registers for one exclusion range only, and firmware may name several: the
+        // driver maps them like the others, readable and writable.
         let excluded = flags & EXCLUSION != 0;
         let (read, write) = (
             excluded || flags & READ != 0,
@@ -294,7 +294,7 @@ impl Ivrs {
                 segment,
                 first_source,
                 last_source,
-                // Firmware that does not align its regions gets the whole pages.
+                // If firmware does not align a region, reserve whole pages.
                 first: start & !0xfff,
                 last: last | 0xfff,
                 read,

@@ -2,14 +2,14 @@
 
 //! Driver of AMD-Vi remapping units (IOMMUs).
 //!
-//! From the outside in:
+//! The modules, outermost first:
 //!
 //! - [`module`]: loading, release, unloading; [`policy`]: the module parameters;
 //! - [`driver`]: the callbacks of the IOMMU core; [`domain`], [`endpoint`]: its domains and
 //!   devices; [`machine`]: all units;
 //! - [`unit`]: a unit's registers; [`dte`]: the device table that it reads; [`cmd`], [`iotlb`]:
-//!   making it forget;
-//! - [`acpi`]: which unit serves which device; [`quirks`]: machines that are left alone;
+//!   invalidation;
+//! - [`acpi`]: which unit serves which device; [`quirks`]: errata;
 //! - [`regs`], [`caps`], [`event`]: the specification's registers and what they mean.
 //!
 //! Section numbers refer to AMD's "I/O Virtualization Technology (IOMMU) Specification", document

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What a unit can do, in terms of what the driver wants to know.
+//! The capabilities of a unit, as the driver uses them.
 //!
 //! Specification, 3.4.1 for the bits, 2.2.3 and 2.2.6 for the widths of host and guest translation.
-//! Pure: the values are read once, by [`crate::unit`].
+//! Pure: [`crate::unit`] reads the values once.
 
 use kernel::{
     iommu::pt::Config,
@@ -31,18 +31,18 @@ const PASID_BITS: u32 = 20;
 /// The two kinds of tables that translate the addresses of a paging domain.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum TableKind {
-    /// AMD's own ("v1", host translation); dirty flags are live while the device entry says so.
+    /// AMD's own ("v1", host translation); the device entry enables the dirty flags.
     Host,
-    /// x86-64 tables ("v2", guest translation); accessed and dirty flags are always live.
+    /// x86-64 tables ("v2", guest translation); accessed and dirty flags are always active.
     Guest,
 }
 
-/// What a unit lacks, so that it cannot be driven.
+/// A missing capability, without which the driver cannot drive the unit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Missing {
-    /// A register of extended features.
+    /// The register of extended features.
     Features,
-    /// A kind of tables that is usable.
+    /// A usable kind of tables.
     Tables,
 }
 
@@ -87,15 +87,15 @@ pub(crate) struct Caps {
     efr: EFR,
     efr2: EFR2,
     info: Info,
-    /// Firmware has taken host translation away (HATDis).
+    /// Firmware forbids host translation (HATDis).
     no_host: bool,
 }
 
-/// Bits of an address that firmware may state, else all are assumed.
+/// The valid address widths of firmware; with any other the driver assumes all bits.
 const WIDTHS: [u8; 4] = [32, 40, 48, 64];
 
 impl Caps {
-    /// Decodes the registers, and what firmware says.
+    /// Decodes the registers and firmware's statements.
     pub(crate) fn new(header: Header, efr: EFR, efr2: EFR2, info: u32, no_host: bool) -> Self {
         Self {
             header,
@@ -106,9 +106,9 @@ impl Caps {
         }
     }
 
-    /// Leaves out the features that firmware's `image` of the registers withholds. Firmware says of
-    /// all images at once whether they count. As in C (`init_iommu_one()`), one without GASUP does
-    /// not count: every unit that has images has it, so that this is one that was not filled in.
+    /// Leaves out the features that firmware's `image` of the registers withholds. One flag of
+    /// firmware tells whether the images are valid. As in C (`init_iommu_one()`), an image without
+    /// GASUP is not: every unit that has images has GASUP, so firmware has not filled it in.
     pub(crate) fn limited_by(self, image: Option<Features>) -> Self {
         let count = self.info.features();
         let image = image.map(|[efr, efr2]| (EFR::from_raw(efr), efr2));
@@ -137,7 +137,7 @@ impl Caps {
     ///
     /// # Errors
     ///
-    /// Says what is missing.
+    /// Tells what is missing.
     pub(crate) fn usable(&self) -> Result<(), Missing> {
         if !self.header.features() {
             return Err(Missing::Features);
@@ -165,10 +165,10 @@ impl Caps {
         // CAST: The field is seven bits wide.
         let stated = self.info.address_bits().get() as u8;
         let width = if WIDTHS.contains(&stated) { stated } else { 64 };
-        // All sizes below the largest output address. The format leaves out what is known to fail.
+        // All sizes below the largest output address. The format leaves out those that fail.
         let page_sizes = (1 << 52) - u64::SZ_4K;
         Some(Config {
-            // Half a terabyte; what is mapped above makes the table grow.
+            // Half a terabyte; a mapping above it makes the table grow.
             levels: 3,
             max_levels: 4 + code,
             page_sizes,
@@ -197,12 +197,12 @@ impl Caps {
 
     /// Whether tables of a kind can track what devices write.
     ///
-    /// Guest tables always carry live flags. Host tables need HASup and HDSup: the one entry field
-    /// that switches them names both (HAD, 2.2.2.1). Walks are coherent on every unit.
+    /// The flags of guest tables are always active. Host tables need HASup and HDSup: one field of
+    /// the entry enables both (HAD, 2.2.2.1). Walks are coherent on every unit.
     ///
     /// # Errors
     ///
-    /// Says what is missing.
+    /// Tells what is missing.
     pub(crate) fn dirty(&self, tables: TableKind) -> Result<(), NoDirty> {
         if self.shape(tables).is_none() {
             return Err(NoDirty::Unsupported);
@@ -220,8 +220,8 @@ impl Caps {
 
     /// How many PASIDs of a device the unit can tell apart, 0 if it has no guest tables.
     ///
-    /// What a PASID can be (PASmax), and what a GCR3 table can have an entry for (GLXSup); 20 bits
-    /// at most, like the PASIDs of PCI Express.
+    /// The limits are PASmax, the depth of a GCR3 table (GLXSup), and the 20 bits of PASIDs in PCI
+    /// Express.
     pub(crate) fn pasids(&self) -> u32 {
         if self.shape(TableKind::Guest).is_none() {
             return 0;
@@ -238,22 +238,22 @@ impl Caps {
         self.efr.guest_translation()
     }
 
-    /// Whether absent entries may be cached, so that making one present needs an invalidation.
+    /// Whether the unit may cache absent entries, so that making one present needs an invalidation.
     pub(crate) fn cache_absent(&self) -> bool {
         self.header.cache_absent()
     }
 
-    /// Whether one command makes the unit forget everything.
+    /// Whether one command invalidates all caches.
     pub(crate) fn invalidate_all(&self) -> bool {
         self.efr.invalidate_all()
     }
 
-    /// Whether firmware has kept devices from DMA until here.
+    /// Whether firmware has blocked DMA of devices until now.
     pub(crate) fn protected(&self) -> bool {
         self.info.protected()
     }
 
-    /// Whether the addresses that HyperTransport reserved can be used like others.
+    /// Whether the addresses that HyperTransport reserves can be used like others.
     pub(crate) fn ignores_hypertransport(&self) -> bool {
         self.efr2.ignore_hypertransport()
     }

@@ -1,23 +1,22 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The command buffer: a ring of commands, and waiting until they are done.
+//! The command buffer: a ring of commands, and the wait until they are done.
 //!
 //! Specification, 2.4 and 2.5.7 (illegal commands). A batch of commands is followed by a
 //! COMPLETION_WAIT, which makes the hardware write a sequence number once everything before it is
 //! done. The numbers only grow, and the hardware works in order: a batch is done once the number in
-//! memory is not below its own. So the lock of the ring is held while commands are written and not
-//! while the hardware works on them, and the batches of several CPUs are under way at once, as in
-//! the C driver (`iommu_completion_wait()`).
+//! memory is not below its own. So a CPU holds the lock of the ring while it writes commands, not
+//! while the hardware runs them, and the batches of several CPUs run at once, as in the C driver
+//! (`iommu_completion_wait()`).
 //!
-//! A ring that is full is waited for under the lock: otherwise a CPU could wait for room for as
-//! long as others take it.
+//! A CPU that finds the ring full waits under the lock: otherwise other CPUs could take all room
+//! that becomes free.
 //!
-//! Every wait has a bound. A unit that exceeds it, or that stops at a command which it takes for an
-//! illegal one (CmdBufRun goes away), is given up: which of the commands behind were carried out is
-//! unknown, and so is what the unit still remembers. It is not started anew, and all later
-//! commands fail at once. A unit that answers late, but within the bound, is like any other.
+//! Every wait has a bound. A unit that exceeds it, or that stops at a command which it finds illegal
+//! (CmdBufRun is cleared), is *dead*: it is unknown which later commands it has run, and what it
+//! still caches. The driver does not restart it, and all later commands fail at once.
 //!
-//! A unit fetches no commands before it translates. It has cached nothing then either, so until
+//! A unit fetches no commands before it translates. It caches nothing until then either, so before
 //! [`Queue::run`] a batch is done at once.
 //!
 //! Lock order: the lock of the ring is innermost, and disables interrupts.
@@ -56,17 +55,17 @@ pub(crate) const SLOTS: usize = ENTRIES;
 /// 64-bit words of a command.
 const WORDS: usize = ENTRY_BYTES / 8;
 
-/// How often the hardware is looked at before it is given up; see [`Port::pause`].
+/// The number of polls before the driver gives the unit up; see [`Port::pause`].
 pub(crate) const ROUNDS: u32 = 1_000_000;
 
-/// Rounds between two looks at the status register, which is slow to read.
+/// Rounds between two reads of the status register, which is slow.
 const STATUS_ROUNDS: u32 = 1024;
 
 /// The registers of the ring, and a way to let time pass.
 pub(crate) trait Port {
     /// Index of the command that the hardware fetches next.
     fn head(&self) -> usize;
-    /// Tells the hardware that there are commands up to `index`, which is not one of them.
+    /// Tells the hardware that the commands before `index` are complete.
     fn set_tail(&self, index: usize);
     /// Whether the hardware fetches commands.
     fn is_running(&self) -> bool;
@@ -74,10 +73,10 @@ pub(crate) trait Port {
     fn pause(&self, round: u32);
 }
 
-/// Why commands are not carried out.
+/// Why commands do not complete.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Fault {
-    /// The unit was given up before.
+    /// The unit is dead already.
     GivenUp,
     /// The unit has stopped at this command.
     Stopped(Command),
@@ -87,7 +86,7 @@ pub(crate) enum Fault {
     Full,
 }
 
-/// What to wait for, so that a batch is done.
+/// What to wait for until a batch is done.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[must_use = "what the batch is about is forgotten once it is done"]
 pub(crate) struct Ticket {
@@ -107,7 +106,7 @@ enum Phase {
     Off,
     /// It fetches them.
     Runs,
-    /// It was given up.
+    /// The unit is dead.
     Dead,
 }
 
@@ -116,7 +115,7 @@ struct Ring {
     phase: Phase,
     /// The slot that is written next.
     tail: usize,
-    /// The slot that the hardware had come to when it was last looked at.
+    /// The slot that the hardware had reached at the last poll.
     head: usize,
     /// The number of the last batch. Zero is what the status word held before the first.
     sequence: u64,
@@ -126,7 +125,7 @@ struct Ring {
 #[pin_data]
 pub(crate) struct Queue {
     memory: Memory,
-    /// Whether the unit was given up: what [`Phase::Dead`] says, for those without the lock.
+    /// Whether the unit is dead, as [`Phase::Dead`], for readers without the lock.
     dead: AtomicFlag,
     #[pin]
     ring: SpinLockIrq<Ring>,
@@ -157,13 +156,12 @@ impl Queue {
         CMDBUF::at(self.memory.slots.phys())
     }
 
-    /// Runs `enable`, which has the hardware fetch commands from the start of the ring. A batch
-    /// that comes meanwhile waits for the lock: it finds that nothing can be cached yet, or the
-    /// hardware carries it out.
+    /// Runs `enable`, which makes the hardware fetch commands from the start of the ring. A
+    /// concurrent batch waits for the lock: either nothing is cached yet, or the hardware runs it.
     ///
     /// # Errors
     ///
-    /// Those of `enable`, `EIO` if the unit was given up.
+    /// Those of `enable`, `EIO` if the unit is dead.
     pub(crate) fn run(&self, enable: impl FnOnce() -> Result) -> Result {
         let mut ring = self.ring.lock();
         if ring.phase == Phase::Dead {
@@ -174,7 +172,7 @@ impl Queue {
         Ok(())
     }
 
-    /// Writes no more commands: the hardware is about to be switched off. Nothing is attached.
+    /// Stops writing commands: the driver is about to switch the hardware off. Nothing is attached.
     pub(crate) fn end(&self) {
         let mut ring = self.ring.lock();
         if ring.phase == Phase::Runs {
@@ -182,26 +180,26 @@ impl Queue {
         }
     }
 
-    /// Whether the unit was given up. It is for ever then.
+    /// Whether the unit is dead. It stays so.
     ///
     /// Context: any.
     pub(crate) fn is_dead(&self) -> bool {
         self.dead.load(Relaxed)
     }
 
-    /// Gives the unit up: from now on no command is written any more. Returns whether it had not
-    /// been given up before.
+    /// Marks the unit dead: the driver writes no more commands. Returns whether this call was the
+    /// first.
     ///
     /// Context: any.
     pub(crate) fn give_up(&self) -> bool {
-        // First, so that a CPU which waits for room under the lock notices. Full, against
+        // First, so that a CPU that waits for room under the lock sees it. Full, against
         // `Unit::go_live()`.
         let was_dead = self.dead.xchg(true, Full);
         self.ring.lock().phase = Phase::Dead;
         !was_dead
     }
 
-    /// Writes `batch` into the ring and has the hardware begin.
+    /// Writes `batch` into the ring and makes the hardware begin.
     ///
     /// Context: any.
     ///

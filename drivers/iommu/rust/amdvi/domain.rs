@@ -6,8 +6,8 @@
 //! GCR3 table with one entry, that of PASID 0, which requests without PASID use. Devices that have
 //! PASIDs have their own GCR3 table and their own id instead: see [`crate::pasids`].
 //!
-//! Lock order: the lock of a domain's ids is taken under the attach lock of the registry, and may
-//! be slept under. The lock of its [`users`] has none of the domain's above or below it.
+//! Lock order: the lock of a domain's ids is taken under the attach lock of the registry; its holder
+//! may sleep. The lock of its [`users`] is never held together with another lock of the domain.
 
 mod flush;
 mod users;
@@ -100,7 +100,7 @@ pub(crate) struct Domain {
     directory: Option<TablePages>,
     /// Whether it was allocated to track dirty pages.
     dirty: bool,
-    /// Whether new mappings are made known to units that cache absent ones.
+    /// Whether the driver invalidates new mappings, for units that cache absent ones.
     sync_map: bool,
     users: Arc<Users>,
     #[pin]
@@ -276,14 +276,14 @@ impl PagingDomain for Domain {
         attachment: &Attachment,
         tracking: bool,
     ) -> Result {
-        // No CPU changes the top between the look at it and the entry.
+        // Under the lock of the users the top does not change before the entry has it.
         let replace = || {
             self.users.hold(|| {
                 let entry = self.entry(attachment, tracking);
                 endpoint.change(|live| writer::replace(live, entry))
             })
         };
-        // A unit that does not answer has been reported.
+        // The log names a unit that does not answer.
         match (slot, &endpoint.pasids, self.kind) {
             (Slot::Rid, None, _) => replace(),
             (Slot::Rid, Some(pasids), kind) => {
@@ -302,7 +302,7 @@ impl PagingDomain for Domain {
     }
 
     /// Entries with host tables have a switch (HAD). The dirty flags of guest tables are always
-    /// live: the core has made the tables clean before this call, and there is nothing to change.
+    /// active: the core has made the tables clean before this call, and no entry changes.
     fn set_tracking(
         &self,
         endpoint: &Arc<Endpoint>,
@@ -334,7 +334,7 @@ impl PagingDomain for Domain {
                 // Host tables always make accesses snoop, like those of the C driver.
                 let prot = prot | Prot::SNOOP;
                 let (mapped, result) = host.map(claim, phys, prot, gfp, &mut growing);
-                // What a unit has not noticed is not mapped for the devices behind it.
+                // If a unit still has the old top, the devices behind it cannot use the mapping.
                 (mapped, result.and(growing.noticed))
             }
             Either::Right(guest) => guest.map(claim, phys, prot, gfp, gather),

@@ -53,7 +53,7 @@ use crate::{
     pasids::sequence::Untagged, //
 };
 
-/// Addresses that HyperTransport reserved.
+/// Addresses that HyperTransport reserves.
 const HYPERTRANSPORT: (u64, u64) = (0xfd_0000_0000, 0xff_ffff_ffff);
 
 /// Layout of the structure that user space gets from `IOMMU_GET_HW_INFO`.
@@ -164,7 +164,7 @@ impl Driver for AmdVi {
     fn alloc_paging(&self, endpoint: &Endpoint, flags: AllocFlags) -> impl PinInit<Domain, Error> {
         let unit = endpoint.unit.clone();
         let tables = if flags.pasid {
-            // What `capable()` says of the device holds for all of its domains.
+            // All domains of the device must have what `capable()` promises.
             match endpoint.pasids {
                 Some(_) => self.policy.tables_for_pasid(),
                 None => Err(EOPNOTSUPP),
@@ -179,7 +179,7 @@ impl Driver for AmdVi {
         endpoint.unit.check()?;
         match slot {
             Slot::Rid => endpoint.set_untagged(Untagged::PassThrough),
-            // A GCR3 table leads to tables, and none of them is the identity.
+            // A GCR3 table names page tables; it has no entry for the identity.
             Slot::Pasid(_) => Err(EOPNOTSUPP),
         }
     }
@@ -188,10 +188,10 @@ impl Driver for AmdVi {
         match (slot, &endpoint.pasids) {
             (Slot::Rid, _) => endpoint.set_untagged(Untagged::Blocked),
             (Slot::Pasid(pasid), Some(pasids)) => pasids.detach(&**endpoint, pasid),
-            // None of its requests with PASID was ever let in.
+            // The unit has always refused its requests with PASID.
             (Slot::Pasid(_), None) => Ok(()),
         }?;
-        // The entry may have been what it should be; what was translated with it is unknown then.
+        // If the entry did not change, a dead unit may still cache translations of it.
         endpoint.unit.check()
     }
 

@@ -2,13 +2,13 @@
 
 //! The device table of a unit (specification, 2.2.2).
 //!
-//! It has an entry for each requester ID, up to the highest that firmware names for the unit; a
-//! request with a higher one is refused. From the start every entry blocks and has what firmware
-//! wants for it.
+//! It has an entry for each requester ID, up to the highest that firmware names for the unit; the
+//! unit refuses a request with a higher one. At first every entry blocks, with the settings that
+//! firmware gives for it.
 //!
 //! Requests behind a bridge to conventional PCI carry the bridge's requester ID, and firmware may
-//! say that a device uses another's: all functions concerned *claim* that ID, and its entry follows
-//! the first of them. They are in one group, so all of them are translated alike.
+//! name an alias for a device: all functions that use an ID *claim* it, and its entry follows the
+//! first claim. These functions are in one group, so their translation is the same.
 //!
 //! Lock order: the table has one spinlock, with interrupts disabled. It is taken under the lock of
 //! a domain's users, and only that of the command buffer is taken under it.
@@ -47,7 +47,7 @@ use writer::EntryWords;
 /// Bytes of an entry.
 const ENTRY_BYTES: usize = WORDS * 8;
 
-/// A function's wish that a requester ID is treated like its own.
+/// A function that uses a requester ID.
 struct SourceClaim {
     source: u16,
     owner: u16,
@@ -57,14 +57,14 @@ struct SourceClaim {
 #[pin_data]
 pub(crate) struct DeviceTable {
     entries: TablePages,
-    /// Claims in the order in which they came. Its lock is also that of the entries.
+    /// The claims, oldest first. The lock also protects the entries.
     #[pin]
     claims: SpinLockIrq<KVec<SourceClaim>>,
 }
 
 impl DeviceTable {
     /// The table of the unit that firmware describes by `info`, near the NUMA node `node`. Devices
-    /// that the kernel cannot tell by a PCI function pass, and are cached under `acpi_domain`.
+    /// that are no PCI functions are passed through, with the domain id `acpi_domain`.
     ///
     /// May sleep.
     pub(crate) fn new(
@@ -82,7 +82,7 @@ impl DeviceTable {
                 if let Some(source) = u16::try_from(source).ok().filter(|source| *source <= last) {
                     entry = Entry::with_settings(info.settings(source));
                     if info.is_acpi(source) {
-                        // No core attaches it to anything, and it would stop working.
+                        // The core does not know the device: blocked, it would stop working.
                         entry = Entry::pass_through(acpi_domain).over(&entry);
                     }
                 }
@@ -117,11 +117,11 @@ impl DeviceTable {
         if u32::from(source) >= self.sources() {
             return Err(ENODEV);
         }
-        grow::push(&self.claims, SourceClaim { source, owner })
+        locked_vec::push(&self.claims, SourceClaim { source, owner })
     }
 
-    /// Another function that claims one of the requester IDs `sources`, so that it cannot be told
-    /// from `owner`.
+    /// Another function that claims one of the requester IDs `sources`: the unit cannot tell its
+    /// requests from those of `owner`.
     ///
     /// Context: any.
     pub(crate) fn sharer(&self, owner: u16, sources: impl Iterator<Item = u16>) -> Option<u16> {
@@ -134,8 +134,8 @@ impl DeviceTable {
         sources.find_map(others)
     }
 
-    /// Gives up the claims of `owner`. Each entry that showed it follows the next claim,
-    /// and stays as it is if there is none.
+    /// Releases the claims of `owner`. Each entry that followed it follows the next claim, or does
+    /// not change if no claim is left.
     ///
     /// May sleep.
     pub(crate) fn release(&self, owner: u16, mut forget: impl FnMut(u16, Entry) -> Result) {
@@ -159,19 +159,19 @@ impl DeviceTable {
             ) else {
                 continue;
             };
-            // A unit that does not answer was reported; the entry blocks then.
+            // If the unit does not answer, the log says so and the entry blocks.
             let _ = writer::replace(&mut live, own);
         }
     }
 
-    /// Runs `change` on the entry of each of `sources` that shows `owner`; `forget` makes the
-    /// hardware forget an entry of a requester ID.
+    /// Runs `change` on the entry of each of `sources` that follows `owner`; `forget` invalidates
+    /// the entry of a requester ID.
     ///
     /// Context: any.
     ///
     /// # Errors
     ///
-    /// Those of `change`: the last one, after all were changed.
+    /// The last one of `change`; all entries are changed nevertheless.
     pub(crate) fn with(
         &self,
         owner: u16,
@@ -194,13 +194,13 @@ impl DeviceTable {
         result
     }
 
-    /// Calls `each` for every requester ID that a function has claimed.
+    /// Calls `each` for every claimed requester ID.
     ///
     /// Context: any; under the lock of the table.
     ///
     /// # Errors
     ///
-    /// The first error of `each`; it is not called again then.
+    /// The first error of `each`, which ends the calls.
     pub(crate) fn for_each_claim(&self, each: impl FnMut(u16) -> Result) -> Result {
         let claims = self.claims.lock();
         claims.iter().map(|claim| claim.source).try_for_each(each)

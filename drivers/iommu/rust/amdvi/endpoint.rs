@@ -2,9 +2,9 @@
 
 //! What the driver keeps for a device: its unit, its requester IDs, its PASIDs.
 //!
-//! The device table entries of a device exist, and block, before it is probed. They stay when it is
-//! released: blocking, or passing requests on, which is how the core leaves devices that outlive
-//! the driver. Neither names memory of the device.
+//! The device table entries of a device exist, and block, before the core probes it. They stay when
+//! the core releases the device, blocking or passing requests through, as the core leaves devices
+//! that outlive the driver. Neither kind names memory of the device.
 
 use kernel::{
     device::Device,
@@ -34,22 +34,22 @@ use crate::{
 pub(crate) struct Endpoint {
     /// The unit that translates for it.
     pub(crate) unit: Arc<Unit>,
-    /// Where it is.
+    /// Its place on the bus.
     pub(crate) place: SourceIds,
-    /// Its PASIDs, if it has any and they could be switched on.
+    /// Its PASIDs, if it has any and the driver could enable them.
     pub(crate) pasids: Option<Pin<KBox<Pasids>>>,
 }
 
 impl Endpoint {
-    /// Claims the requester IDs of the device `dev` at `place`, and switches its PASIDs on, of
-    /// which `most` may be used.
+    /// Claims the requester IDs of the device `dev` at `place`, and enables its PASIDs, at most
+    /// `most` of them.
     ///
     /// May sleep.
     ///
     /// # Errors
     ///
     /// `ENOMEM`; `ENODEV` if the unit has no entry for one of the IDs; `EIO` if it does not answer.
-    /// Nothing is left behind.
+    /// Nothing stays claimed.
     pub(crate) fn new(
         unit: Arc<Unit>,
         mut place: SourceIds,
@@ -64,7 +64,7 @@ impl Endpoint {
             place,
             pasids: None,
         };
-        // An error drops `endpoint`, which gives up what was claimed.
+        // An error drops `endpoint`, which releases its claims.
         for source in endpoint.place.sources() {
             let owner = endpoint.place.source();
             endpoint.unit.table.claim(source, owner)?;
@@ -76,10 +76,10 @@ impl Endpoint {
         Ok(endpoint)
     }
 
-    /// Switches the PASIDs on, if there are any. It is no error if they cannot be used.
+    /// Enables the PASIDs, if the device has any. It is no error if they cannot be used.
     fn use_pasids(&mut self, found: Result<Pin<KBox<Pasids>>>) -> Result {
         let begun = match found {
-            // Here first: if the unit does not answer they must not be freed, see `drop()`.
+            // Stored first: if the unit does not answer, `drop()` must not free them.
             Ok(pasids) => {
                 self.pasids = Some(pasids);
                 self.pasids
@@ -101,7 +101,7 @@ impl Endpoint {
                 Ok(())
             }
             Err(error @ (ENOMEM | EIO)) => Err(error),
-            // What the unit may still read stays here, for `drop()` to keep.
+            // The unit may still read them: `drop()` leaks them.
             Err(_) if self.unit.is_dead() => Err(EIO),
             Err(error) => {
                 self.pasids = None;
@@ -116,7 +116,7 @@ impl Endpoint {
         }
     }
 
-    /// Changes what requests without PASID meet; not to a host table.
+    /// Changes how the unit treats requests without PASID; not to a host table.
     ///
     /// May sleep; under the attach lock.
     ///
@@ -134,7 +134,7 @@ impl Endpoint {
         self.replace(entry)
     }
 
-    /// Changes the entries of the device, and makes the unit notice.
+    /// Changes the entries of the device, and invalidates the unit's caches.
     ///
     /// Context: any.
     ///
@@ -148,12 +148,12 @@ impl Endpoint {
             .with(self.place.source(), self.place.sources(), forget, change)
     }
 
-    /// Switches the PASIDs off, and gives the requester IDs up. Does nothing the second time.
+    /// Disables the PASIDs and releases the requester IDs. A second call does nothing.
     ///
     /// May sleep.
     pub(crate) fn retire(&self) {
         if let Some(pasids) = &self.pasids {
-            // A unit that does not answer was given up: see `drop()`.
+            // A unit that does not answer is dead: see `drop()`.
             let _ = pasids.end(self);
         }
         let forget = |source, old: Entry| self.unit.forget(source, &old);
@@ -177,7 +177,7 @@ impl Drop for Endpoint {
     fn drop(&mut self) {
         self.retire();
         if self.unit.is_dead() {
-            // The unit may read the GCR3 table, and has what it read under the domain id.
+            // The unit may read the GCR3 table, and caches translations under the domain id.
             core::mem::forget(self.pasids.take());
         }
     }

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The event log: what a unit reports, in words (specification, 2.5).
+//! The event log: the faults that a unit reports, as text (specification, 2.5).
 //!
 //! The log is a ring that the unit fills. [`crate::unit`] reads the registers.
 
@@ -59,16 +59,16 @@ impl Log {
         Ok(())
     }
 
-    /// Takes the event at `index`; [`None`] if the unit has moved on before it wrote it.
+    /// Takes the event at `index`; [`None`] if the unit has moved its tail but not written it yet.
     pub(crate) fn take(&self, index: usize) -> Option<Event> {
         let first = index % ENTRIES * WORDS;
         let (low, high) = (
             self.entries.word(first).ok()?,
             self.entries.word(first + 1).ok()?,
         );
-        // Acquire: the other word is written before the code is there.
+        // Acquire: the unit writes the other word before the code.
         let event = Event::decode([low.load(Acquire), high.load(Relaxed)])?;
-        // What is read must not be mistaken for new next time round.
+        // The next pass over the ring must not read it as a new event.
         low.store(0, Relaxed);
         high.store(0, Relaxed);
         Some(event)
@@ -78,13 +78,13 @@ impl Log {
 /// How often the log is read before other work gets a turn, while events keep coming.
 const PASSES: u32 = 8;
 
-/// How often the log may be found to go on after an overflow, a pause of a millisecond apart.
+/// The number of polls, a millisecond apart, until the log has stopped after an overflow.
 const PATIENCE: u32 = 1000;
 
-/// How a look at the log ended.
+/// How a pass over the log ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Outcome {
-    /// The next event signals.
+    /// The next event raises an interrupt.
     Done,
     /// There may be more.
     More,
@@ -98,19 +98,19 @@ pub(crate) trait Source {
     fn flags(&self) -> STATUS;
     /// Clears EventLogInt.
     fn acknowledge(&self);
-    /// Takes the events that are there. Returns whether it got to the end, which it does not if the
-    /// unit has announced an event and does not write it.
+    /// Takes all events. Returns whether it reached the end: it does not if the unit has announced
+    /// an event that it does not write.
     fn read(&self) -> bool;
-    /// Clears EventOverflow, and has the unit log again.
+    /// Clears EventOverflow, and makes the unit log again.
     fn restart(&self);
 }
 
-/// Takes the events of a log. There may be more after [`PASSES`] looks, or an event that did not
-/// come.
+/// Takes the events of a log. More may be left after [`PASSES`] passes, or if the unit has not
+/// written an event that it announced.
 ///
-/// A unit signals an event only if it finds EventLogInt clear, and it may set the flag at the very
-/// moment at which it is cleared (erratum 1312): no signal comes then, nor ever after. So the flag
-/// is looked at again after the log was read, until it stays clear.
+/// A unit raises an interrupt only if EventLogInt is clear, and it may set the flag in the moment in
+/// which software clears it (erratum 1312): then this and all later interrupts are lost. So this
+/// reads the flag again after the log, until it stays clear.
 pub(crate) fn drain(source: &impl Source) -> Outcome {
     let has_overflow = |flags: STATUS| flags.event_overflow();
     let has_events = |flags: STATUS| flags.event_logged() || has_overflow(flags);
@@ -119,7 +119,7 @@ pub(crate) fn drain(source: &impl Source) -> Outcome {
     let mut flags = source.flags();
 
     for _ in 0..PASSES {
-        // First: what comes from now on signals again.
+        // First: later events raise an interrupt again.
         source.acknowledge();
         if !source.read() {
             return Outcome::More;
@@ -139,12 +139,13 @@ pub(crate) fn drain(source: &impl Source) -> Outcome {
     }
 }
 
-/// Looks at a log until the next event signals, with a pause after each look that leaves more.
+/// Reads a log until the next event raises an interrupt, with a pause after each pass that leaves
+/// events.
 ///
 /// # Errors
 ///
-/// `ETIMEDOUT` if the unit does not stop after an overflow. It would never signal again, so that
-/// the log is of no use.
+/// `ETIMEDOUT` if the unit does not stop after an overflow: it would raise no interrupt again, so
+/// the log is useless.
 pub(crate) fn drain_all(mut look: impl FnMut() -> Outcome, pause: impl Fn()) -> Result {
     let mut overflowing = 0;
     loop {
@@ -165,13 +166,13 @@ pub(crate) fn drain_all(mut look: impl FnMut() -> Outcome, pause: impl Fn()) -> 
 pub(crate) struct Event {
     /// What happened.
     pub(crate) code: u8,
-    /// Requester ID, if a device is to blame.
+    /// The requester ID, if a device caused it.
     pub(crate) source: u16,
     /// The domain id of a host translation, or the PASID of a guest one.
     pub(crate) owner: u32,
     /// Flags whose meaning the code tells.
     flags: u16,
-    /// The address that was asked for, or that of a command.
+    /// The address of the request, or of a command.
     pub(crate) address: u64,
 }
 
@@ -184,7 +185,7 @@ const GUEST: u16 = 1 << 0;
 const PRESENT: u16 = 1 << 4;
 /// As above: the request was for a write (RW).
 const WRITE: u16 = 1 << 5;
-/// As above: what it was for is not allowed (PE).
+/// As above: the tables do not permit the access (PE).
 const DENIED: u16 = 1 << 6;
 /// As above: a table entry has a reserved bit set (RZ).
 const RESERVED: u16 = 1 << 7;
@@ -227,7 +228,7 @@ impl Event {
     }
 }
 
-/// The code of an event in words (specification, 2.5.2 and following).
+/// The text for the code of an event (specification, 2.5.2 and following).
 fn name(code: u8) -> &'static str {
     match code {
         0x1 => "the device entry is illegal",

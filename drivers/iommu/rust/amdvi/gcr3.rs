@@ -6,8 +6,8 @@
 //! 64-bit entries. Those of the lowest level name the top of guest tables. Tables of lower levels
 //! are allocated for the first PASID that needs them, and stay as long as the device's.
 //!
-//! Hardware reads an entry at once, and this writes it at once: it is always the old one or the new
-//! one. The caller that changes it flushes what hardware remembers of the old one.
+//! Hardware reads an entry in one access, and this file writes it in one store: hardware sees the
+//! old entry or the new one. The caller that changes an entry flushes the caches of the old one.
 
 use kernel::{
     iommu::hw::pages::{
@@ -108,13 +108,13 @@ impl Gcr3 {
             .map(|table| &table.pages)
     }
 
-    /// Makes sure that there is an entry for `pasid`; its value stays.
+    /// Allocates the tables that lead to the entry of `pasid`; its value does not change.
     ///
     /// May sleep.
     ///
     /// # Errors
     ///
-    /// `EINVAL` for a PASID that the table has no place for, `ENOMEM`.
+    /// `EINVAL` for a PASID beyond the table, `ENOMEM`.
     pub(crate) fn prepare(&self, pasid: u32) -> Result {
         if prefix(pasid, self.levels - 1) != 0 {
             return Err(EINVAL);
@@ -142,7 +142,7 @@ impl Gcr3 {
         Ok(())
     }
 
-    /// Makes the guest tables at `root` those of `pasid`, which was prepared; [`None`] for none.
+    /// Gives `pasid`, which was prepared, the guest tables at `root`, or none.
     ///
     /// May sleep. Flushes nothing.
     ///
@@ -152,7 +152,7 @@ impl Gcr3 {
     pub(crate) fn point(&self, pasid: u32, root: Option<u64>) -> Result {
         let lower = self.lower.lock();
         let table = self.find(&lower, pasid, 0).ok_or(EINVAL)?;
-        // The tables below are complete before hardware is led to them.
+        // Release: the tables below are complete before hardware can reach them.
         table
             .word(index(pasid, 0))?
             .store(root.map_or(0, |root| root | VALID), Release);

@@ -1,16 +1,16 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The PASIDs of a device: their switch in the device, the GCR3 table, the domain id that they are
-//! cached under.
+//! The PASIDs of a device: their switch in the device, the GCR3 table, the domain id of their cached
+//! translations.
 //!
-//! A unit caches translations of guest tables by domain id and PASID, and knows one domain id for
-//! each device. So a device with PASIDs has its own id, for all domains that it has guest
-//! tables of: the same PASID of two devices may be in two domains, and two PASIDs of one device are
-//! in two domains with one id. Its requests without PASID are those of PASID 0 then, unless they
-//! pass or have a host table; see [`sequence`].
+//! A unit caches translations of guest tables by domain id and PASID, and has one domain id for each
+//! device. So a device with PASIDs has its own id, for all domains whose guest tables it uses: one
+//! PASID of two devices may be in two domains, and two PASIDs of one device are in two domains with
+//! one id. Its requests without PASID count as requests with PASID 0, unless they pass or have a
+//! host table; see [`sequence`].
 //!
 //! Lock order: the lock of the state is taken under the attach lock of the registry. Under it come
-//! those of the switch and of the GCR3 table, which may be slept under, and the spinlocks of a
+//! the locks of the switch and of the GCR3 table, whose holders may sleep, and the spinlocks of a
 //! domain's users and of the unit.
 
 pub(crate) mod compatibility;
@@ -66,12 +66,12 @@ pub(crate) trait DeviceEntries {
 #[pin_data]
 pub(crate) struct Pasids {
     dev: ARef<device::Device>,
-    /// Those below this can be used.
+    /// PASIDs below this can be used.
     count: u32,
-    /// What all of them are cached under.
+    /// The domain id of all of them.
     id: Arc<DomainId<Unit>>,
     table: Pin<KBox<Gcr3>>,
-    /// There while the device may send requests with PASID.
+    /// Present while the device may send requests with PASID.
     #[pin]
     switch: Mutex<Option<pasid::Pasids>>,
     #[pin]
@@ -113,7 +113,7 @@ impl Pasids {
     ) -> Result<Pin<KBox<Self>>> {
         let id = Arc::new(DomainId::new(unit)?, GFP_KERNEL)?;
         let table = KBox::pin_init(Gcr3::new(count, unit.node), GFP_KERNEL)?;
-        // Requests without PASID are like those of PASID 0.
+        // Requests without PASID count as requests with PASID 0.
         table.prepare(0)?;
         let state = State::new(Root {
             table: table.phys(),
@@ -151,12 +151,12 @@ impl Pasids {
         self.count
     }
 
-    /// What the device's guest translations are cached under, beside the PASID.
+    /// The domain id of the device's guest translations.
     pub(crate) fn id(&self) -> &Arc<DomainId<Unit>> {
         &self.id
     }
 
-    /// What the device has now.
+    /// The state of the device.
     pub(crate) fn device(&self) -> Device {
         let state = self.state.lock();
         Device {
@@ -165,7 +165,7 @@ impl Pasids {
         }
     }
 
-    /// Makes room for `pasid`, and changes nothing.
+    /// Makes room for `pasid`, and changes nothing that hardware reads.
     ///
     /// May sleep.
     ///
@@ -180,8 +180,8 @@ impl Pasids {
         self.table.prepare(pasid)
     }
 
-    /// Changes what requests without PASID of `endpoint` meet; `host` replaces its device table
-    /// entry, for [`Untagged::Host`].
+    /// Changes how the unit treats requests of `endpoint` without PASID; `host` replaces its device
+    /// table entry, for [`Untagged::Host`].
     ///
     /// May sleep; under the attach lock.
     ///
@@ -198,7 +198,7 @@ impl Pasids {
         state.set_untagged(new, &mut self.hardware(endpoint, host))
     }
 
-    /// Makes the guest tables at `root` those of `pasid` of `endpoint`; it was prepared.
+    /// Gives `pasid` of `endpoint`, which was prepared, the guest tables at `root`.
     ///
     /// May sleep; under the attach lock.
     ///
@@ -210,7 +210,7 @@ impl Pasids {
         state.attach(pasid, root, &mut self.hardware(endpoint, &|| Err(EINVAL)))
     }
 
-    /// Has requests with `pasid` refused.
+    /// Makes the unit refuse requests with `pasid`.
     ///
     /// May sleep; under the attach lock.
     ///
@@ -222,14 +222,13 @@ impl Pasids {
         state.detach(pasid, &mut self.hardware(endpoint, &|| Err(EINVAL)))
     }
 
-    /// Switches them off; nothing of them is in the entry of `endpoint` then. Does nothing the
-    /// second time.
+    /// Disables them, and removes them from the entry of `endpoint`. A second call does nothing.
     ///
     /// May sleep.
     ///
     /// # Errors
     ///
-    /// `EIO` if the unit does not answer: it may read the GCR3 table as long as it has power.
+    /// `EIO` if the unit does not answer: it may read the GCR3 table until a reset.
     pub(crate) fn end(&self, endpoint: &dyn DeviceEntries) -> Result {
         let mut state = self.state.lock();
         if self.switch.lock().is_none() {

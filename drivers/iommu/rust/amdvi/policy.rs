@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What the user decides: module parameters, and what they mean for a unit.
+//! The user's choices: module parameters, and their meaning for a unit.
 //!
-//! `tables`: 0 (automatic), 1 (host tables, "v1") or 2 (guest tables, "v2"). Where a unit walks one
-//! kind only, that one is used unless the other was asked for, which is refused when the module is
-//! loaded. Automatic is host tables, as in the C driver; domains that track dirty pages take guest
-//! tables if the dirty flags of host tables are missing, and domains for PASIDs always do. With host
-//! tables asked for no PASID is offered.
+//! `tables`: 0 (automatic), 1 (host tables, "v1") or 2 (guest tables, "v2"). If a unit walks only
+//! one kind, the driver uses it; if the user asks for the other, the module does not load.
+//! Automatic is host tables, as in the C driver; domains that track dirty pages use guest tables if
+//! host tables have no dirty flags, and domains for PASIDs always do. If the user asks for host
+//! tables, the driver offers no PASIDs.
 //!
 //! `default_domain`: see [`DefaultDomain::from_parameter`].
 
@@ -38,7 +38,7 @@ impl Policy {
     ///
     /// # Errors
     ///
-    /// `EINVAL` for a value that has no meaning, which has been reported.
+    /// `EINVAL` for an invalid value, which the log names.
     pub(crate) fn new(tables: u32, default_domain: u32) -> Result<Self> {
         let kinds = [None, Some(TableKind::Host), Some(TableKind::Guest)];
         let words = "0 (automatic), 1 (host, v1) or 2 (guest, v2)";
@@ -77,7 +77,7 @@ impl Policy {
     ///
     /// # Errors
     ///
-    /// `EOPNOTSUPP` if the module was told to use host tables.
+    /// `EOPNOTSUPP` if the user asks for host tables.
     pub(crate) fn tables_for_pasid(&self) -> Result<TableKind> {
         match self.tables {
             Some(TableKind::Host) => Err(EOPNOTSUPP),
@@ -85,7 +85,7 @@ impl Policy {
         }
     }
 
-    /// How many PASIDs a unit can tell apart, 0 if none is to be attached.
+    /// The number of PASIDs that a unit can tell apart, 0 if the driver offers none.
     pub(crate) fn pasids(&self, caps: &Caps) -> u32 {
         if self.tables_for_pasid().is_err() {
             return 0;
@@ -93,9 +93,9 @@ impl Policy {
         caps.pasids()
     }
 
-    /// Whether every domain for a device behind a unit makes its accesses snoop: host tables do,
-    /// guest tables have no bit for it. `pasids` says whether the device has PASIDs, whose domains
-    /// have guest tables.
+    /// Whether every domain for a device behind a unit enforces snooping: host tables do, guest
+    /// tables have no bit for it. `pasids` tells whether the device has PASIDs, whose domains have
+    /// guest tables.
     pub(crate) fn always_snoops(&self, caps: &Caps, pasids: bool) -> bool {
         !pasids
             && [false, true]
@@ -103,12 +103,11 @@ impl Policy {
                 .all(|dirty| self.tables(caps, dirty) == TableKind::Host)
     }
 
-    /// Prints what a unit will do for its devices, and why it cannot do more.
+    /// Prints what a unit offers to its devices, and what it lacks.
     ///
     /// # Errors
     ///
-    /// `EOPNOTSUPP` if the unit does not walk the tables that were asked for, which has been
-    /// reported.
+    /// `EOPNOTSUPP` if the unit does not walk the requested tables; the log says so.
     pub(crate) fn explain(&self, number: usize, caps: &Caps) -> Result {
         let tables = self.tables(caps, false);
         let Some(shape) = caps.shape(tables) else {
@@ -190,7 +189,7 @@ mod tests {
             );
             assert_eq!(policy.tables(&caps(GUEST | FLAGS), dirty), TableKind::Host);
         }
-        // Without dirty flags in host tables, those that track take guest tables.
+        // Without dirty flags in host tables, domains that track have guest tables.
         assert_eq!(policy.tables(&caps(GUEST), false), TableKind::Host);
         assert_eq!(policy.tables(&caps(GUEST), true), TableKind::Guest);
         // Those for PASIDs are guest tables wherever there are any.

@@ -1,15 +1,15 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Machines whose units are left alone, or mended first.
+//! Machines whose units the driver refuses, or works around an erratum of.
 //!
 //! The C driver knows three errata of whole machines (`init.c`):
 //!
 //! - Stoney Ridge: with the unit on, its graphics fail. C leaves the unit off (`detect_ivrs()`), and
 //!   so does this driver.
 //! - Erratum 746, "IOMMU Logging May Stall Translations", of family 15h, models 10h to 1fh. A bit of
-//!   the unit mends it, which firmware should have set. Like C, this driver sets it where it is not
-//!   set, and leaves it so: the unit is no worse with it under any other driver, and is claimed by
-//!   this one while the two registers that lead to the bit are used.
+//!   the unit works around it, and firmware should set it. Like C, this driver sets it if it is
+//!   clear, and does not clear it again: it harms no other driver. The driver has claimed the unit
+//!   while it uses the two registers that lead to the bit.
 //! - A write check of translated requests that is too strict, of family 15h, models 30h to 3fh. C
 //!   changes another register. This driver never switches a device TLB on: it sets I in no device
 //!   table entry and offers no [`Capability::PciAts`], so no translated request ever comes.
@@ -87,7 +87,7 @@ fn mend_746(config: &impl Config) -> Result<bool> {
     }
     config.write(INDEX, LOGGING | WRITABLE)?;
     let written = config.write(DATA, value | MENDED);
-    // Whatever became of that: nothing else is to be written by mistake.
+    // Also after an error: write-protects the indirect register again.
     config.write(INDEX, LOGGING)?;
     written?;
     if config.read(DATA)? & MENDED == 0 {
@@ -102,7 +102,7 @@ fn mend_746(config: &impl Config) -> Result<bool> {
 ///
 /// # Errors
 ///
-/// `EIO` if the unit has an erratum that cannot be mended, which has been reported.
+/// `EIO` if the bit cannot be set; the log says so.
 pub(crate) fn mend(number: usize, segment: u16, source: u16) -> Result {
     if !has_erratum_746(unit::processor()) {
         return Ok(());
@@ -133,13 +133,13 @@ fn graphics(mut ids: impl Iterator<Item = u32>) -> Option<&'static str> {
     )
 }
 
-/// Refuses a machine whose units had better be left alone.
+/// Refuses a machine whose units must stay off.
 ///
 /// May sleep.
 ///
 /// # Errors
 ///
-/// `ENODEV`, which has been reported.
+/// `ENODEV`; the log says why.
 pub(crate) fn check() -> Result {
     let ids = (0..DEVICES).filter_map(|device| {
         let function = UnitFunction::find(0, device << 3)?;

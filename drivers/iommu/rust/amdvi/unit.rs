@@ -2,15 +2,19 @@
 
 //! One remapping unit: its registers, command buffer, event log and device table.
 //!
-//! A unit that does not carry out a command in time is given up, for ever: what it remembers is
-//! unknown. It gets no more commands, so that all that depends on it fails with `EIO`; its
-//! tables, domain ids and GCR3 tables are neither freed nor used again; and its devices lose bus
-//! mastering.
+//! A unit that does not run a command in time is *dead*: it is unknown what it caches.
+//!
+//! - It gets no more commands, so each call that depends on it fails with `EIO`.
+//! - The devices behind it lose bus mastering.
+//! - The driver neither frees nor reuses its tables, domain ids and GCR3 tables.
+//!
+//! Only a reset of the machine ends this.
 //!
 //! Lock order: the device table, then the command buffer, then the control register, each a
 //! spinlock with interrupts disabled. They are taken in any context, under any other lock of the
-//! driver. The lock of the event log is taken under none of them, and the control register's under
-//! it. The lock of the domain ids may be slept under and has none below it.
+//! driver. The lock of the event log is taken under none of them; the lock of the control register
+//! is taken under it. The holder of the lock of the domain ids may sleep, and takes no lock under
+//! it.
 
 pub(crate) mod power;
 mod take;
@@ -100,8 +104,8 @@ pub(crate) const REGISTER_BYTES: usize = 0x4000;
 /// The domain id of entries that let requests pass.
 pub(crate) const PASS_THROUGH: u16 = 1;
 
-/// The first id of domains. Below are the one of pass-through entries, and 0, which is that of
-/// entries that block.
+/// The first id of domains. The lower ids are that of pass-through entries, and 0, that of entries
+/// that block.
 const FIRST_ID: u16 = PASS_THROUGH + 1;
 
 /// The number of domain ids: units have no other.
@@ -110,7 +114,7 @@ const IDS: u32 = 1 << 16;
 /// Pauses of a microsecond for an event that the unit has announced and not written yet.
 const EVENT_ROUNDS: u32 = 100;
 
-/// How long other work gets a turn while events keep coming.
+/// The pause for other work while events keep coming.
 const EVENT_PAUSE: Delta = Delta::from_millis(1);
 
 /// One remapping unit.
@@ -118,11 +122,11 @@ const EVENT_PAUSE: Delta = Delta::from_millis(1);
 pub(crate) struct Unit {
     /// Its number, for messages: `ivhd0` is the first of the firmware's table.
     pub(crate) number: usize,
-    /// What firmware says about it.
+    /// Firmware's description of it.
     pub(crate) info: Ivhd,
-    /// What it can do.
+    /// Its capabilities.
     pub(crate) caps: Caps,
-    /// The NUMA node that it is on, and what it reads should be.
+    /// Its NUMA node, for all tables that it reads.
     pub(crate) node: Option<u32>,
     regs: PhysMem<REGISTER_BYTES>,
     log: Log,
@@ -137,7 +141,7 @@ pub(crate) struct Unit {
     live: AtomicFlag,
     #[pin]
     commands: Queue,
-    /// What was last written to the control register.
+    /// The last value of the control register.
     #[pin]
     control: SpinLockIrq<CONTROL>,
     /// The lock of the event log: the CPU that holds it reads the log, and only under it is the log
@@ -162,13 +166,13 @@ impl Unit {
     ///
     /// # Errors
     ///
-    /// `EIO` if the unit does not answer or was given up, which has been reported.
+    /// `EIO` if the unit is dead; the log says so.
     pub(crate) fn submit(&self, batch: &[Command]) -> Result {
         let ticket = self.start(batch)?;
         self.wait(ticket)
     }
 
-    /// Has the unit begin to run commands.
+    /// Makes the unit begin to run commands.
     ///
     /// Context: any.
     ///
@@ -182,7 +186,7 @@ impl Unit {
 
     /// Waits until commands are done.
     ///
-    /// Context: any; the more locks are held, the longer others wait as well.
+    /// Context: any; other CPUs wait for the locks that the caller holds.
     ///
     /// # Errors
     ///
@@ -192,14 +196,14 @@ impl Unit {
         done.map_err(|fault| self.give_up(fault))
     }
 
-    /// Whether the unit was given up: what it remembers is unknown, and it may read its tables.
+    /// Whether the unit is dead: it is unknown what it caches, and it may read its tables.
     ///
     /// Context: any.
     pub(crate) fn is_dead(&self) -> bool {
         self.commands.is_dead()
     }
 
-    /// Refuses a unit that was given up.
+    /// Refuses a dead unit.
     ///
     /// Context: any.
     ///
@@ -213,7 +217,7 @@ impl Unit {
         Ok(())
     }
 
-    /// Gives the unit up because of `fault`. Returns the error for the callers that wait for it.
+    /// Marks the unit dead because of `fault`. Returns the error for the caller.
     ///
     /// Context: any.
     fn give_up(&self, fault: Fault) -> Error {
@@ -239,27 +243,27 @@ impl Unit {
         EIO
     }
 
-    /// Notes that devices depend on the unit from now on: translation is on, and the unit has
+    /// Records that devices depend on the unit from now on: translation is on, and the unit has
     /// answered since.
     ///
     /// Context: any, without a lock of the unit.
     ///
     /// # Errors
     ///
-    /// `EIO` if the unit was given up meanwhile.
+    /// `EIO` if the unit has died meanwhile.
     fn go_live(&self) -> Result {
-        // Full, against `Queue::give_up()`: a CPU that gives the unit up finds this, or it is found
-        // here.
+        // Full, against `Queue::give_up()`: a CPU that marks the unit dead sees this store, or this
+        // CPU sees the mark.
         self.live.xchg(true, Full);
         self.check().inspect_err(|_| self.isolate())
     }
 
-    /// Takes bus mastering from the devices behind the unit, which was given up, and says so.
+    /// Takes bus mastering from the devices behind the dead unit, and prints a message.
     ///
     /// Context: any.
     fn isolate(&self) {
         let number = self.number;
-        // A unit may be given up at the very moment at which it goes live.
+        // A unit may die just when it goes live.
         let Some(devices) = (self.isolate)(number) else {
             return;
         };
@@ -271,9 +275,9 @@ impl Unit {
         );
     }
 
-    /// Makes the unit forget the entry of the requester ID `source`, which was `old`, and what it
-    /// translated with it of requests without PASID: the entry first, for translations could be
-    /// made anew from it (2.4.2).
+    /// Invalidates the entry of the requester ID `source`, which was `old`, and its translations of
+    /// requests without PASID: the entry first, because the unit could make new translations from it
+    /// (2.4.2).
     ///
     /// Context: any.
     ///
@@ -291,12 +295,12 @@ impl Unit {
             Translation::Blocked => self.submit(&[entry]),
             Translation::PassThrough | Translation::Host => self.submit(&[entry, all(None)]),
             Translation::Guest if old.is_guest_untagged() => self.submit(&[entry, all(Some(0))]),
-            // What passed; there is no PASID 0.
+            // Requests without PASID passed; there is no PASID 0.
             Translation::Guest => self.submit(&[entry, all(None)]),
         }
     }
 
-    /// Makes the unit forget what it translated for `pasid` under the id `domain`.
+    /// Invalidates the translations for `pasid` under the id `domain`.
     ///
     /// Context: any.
     ///
@@ -315,13 +319,12 @@ impl Unit {
         }
     }
 
-    /// Prints the events that the unit has logged and gives their entries back, while the log is
-    /// on.
+    /// Prints the events that the unit has logged and frees their entries, while the log is on.
     ///
     /// Context: any.
     pub(crate) fn poll_events(&self) -> Outcome {
         let _events = self.events.lock();
-        // The registers are no longer the driver's once the log is off, whatever the flags say.
+        // Once the log is off, the registers may have the values of an earlier owner.
         if self.logs_events() {
             event::drain(&self)
         } else {
@@ -403,7 +406,7 @@ impl units::Unit for Unit {
         UnitFunction::find(self.info.segment, self.info.source).map(|function| function.device())
     }
 
-    /// One that was not stopped was given up.
+    /// The driver marks a unit that does not stop dead.
     fn is_stuck(&self) -> bool {
         self.is_dead()
     }

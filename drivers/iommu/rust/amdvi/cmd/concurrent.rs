@@ -3,6 +3,7 @@
 //! Several CPUs at one command buffer, whose unit needs some time for a batch but can be at several.
 
 use kernel::{
+    iommu::block::Block,
     sync::{
         atomic::{
             Atomic,
@@ -23,7 +24,6 @@ use kernel::{
 };
 
 use super::*;
-use crate::iotlb::Block;
 
 /// CPUs that submit, and how many batches each.
 const CPUS: usize = 4;

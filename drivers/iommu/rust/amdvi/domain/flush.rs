@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Flushes of a domain: all units have begun before any is waited for, and nothing is locked
-//! meanwhile.
+//! Flushes of a domain: all units begin before the CPU waits for the first, and it waits without a
+//! lock.
 //!
 //! The tags of a domain are under a spinlock with interrupts disabled. A unit needs microseconds, so
-//! the lock is held while commands are written only. A device that is detached after that is none of
-//! this flush: its own detach has the unit forget what it had.
+//! the CPU holds the lock only while it writes commands. If a device is detached after that, its
+//! detach invalidates its translations.
 
 use kernel::{
     iommu::{
@@ -25,15 +25,15 @@ use crate::{
     unit::Unit, //
 };
 
-/// Units that are waited for without the lock. If a domain has devices behind more of them, it waits
-/// for the others under the lock.
+/// The number of units that a flush waits for without the lock. It waits for more units under the
+/// lock.
 const UNITS: usize = 8;
 
-/// Units that have begun, and what to wait for.
+/// Units that have begun, and their tickets.
 struct Pending([Option<(Arc<Unit>, Ticket)>; UNITS]);
 
 impl Pending {
-    /// Has `unit` begin.
+    /// Makes `unit` begin.
     ///
     /// # Errors
     ///
@@ -42,7 +42,7 @@ impl Pending {
         let ticket = unit.start(&[command])?;
         for place in &mut self.0 {
             match place {
-                // The later ticket stands for the earlier one.
+                // The later ticket includes the earlier one.
                 Some((known, earlier)) if Arc::ptr_eq(known, unit) => *earlier = ticket,
                 Some(_) => continue,
                 None => *place = Some((unit.clone(), ticket)),
@@ -52,7 +52,7 @@ impl Pending {
         unit.wait(ticket)
     }
 
-    /// Waits for all of them, also after one that failed.
+    /// Waits for all of them, also after an error.
     ///
     /// # Errors
     ///
@@ -72,7 +72,7 @@ impl Pending {
 ///
 /// # Errors
 ///
-/// `EIO` if a unit does not answer; all others were told nevertheless.
+/// `EIO` if a unit does not answer; all others run their commands nevertheless.
 pub(super) fn flush_all(
     tags: &Tags<Tag<Unit, CacheTag>>,
     command: impl Fn(&Tag<Unit, CacheTag>) -> Option<Command>,

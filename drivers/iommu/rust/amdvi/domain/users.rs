@@ -2,12 +2,13 @@
 
 //! The users of a domain, whose device entries change when its host table grows.
 //!
-//! A domain starts with few levels, and a mapping that needs more puts a table on top, in any
-//! context. The device entries of all users are given the new top before the domain has it. A
-//! device may be on its way to another domain meanwhile; the id in its entry tells whose it is.
+//! A domain starts with few levels, and a mapping that needs more adds a table on top, in any
+//! context. The device entries of all users get the new top before the domain has it. A concurrent
+//! attach may move a device to another domain; the id in its entry tells whose it is.
 //!
 //! Lock order: the list is under a spinlock with interrupts disabled. A CPU that points a device
-//! to the tables holds it, so that no top is missed; under it the locks of a unit are taken.
+//! to the tables holds it, so that the device misses no top; the locks of a unit are taken under
+//! it.
 
 use kernel::{
     iommu::{
@@ -34,7 +35,7 @@ use crate::{
     endpoint::Endpoint, //
 };
 
-/// A device that has the domain, or is about to have it.
+/// A device that is attached to the domain, or is about to be.
 pub(super) struct User {
     /// The device.
     pub(super) endpoint: Arc<Endpoint>,
@@ -84,13 +85,13 @@ impl Users {
     }
 }
 
-/// A gather of the core, for a domain whose table may grow meanwhile.
+/// A gather of the core, for a domain whose table may grow.
 pub(super) struct Growing<'a, 'b> {
-    /// What the core gathers in.
+    /// The gather of the core.
     pub(super) gather: &'a mut IotlbGather<'b>,
-    /// The users that are given a new top.
+    /// The users that get a new top.
     pub(super) users: &'a Users,
-    /// Whether the units of all of them have noticed.
+    /// Whether the units of all users have invalidated the old top.
     pub(super) noticed: Result,
 }
 

@@ -2,9 +2,8 @@
 
 //! Device table entries, bit by bit (specification, 2.2.2.1).
 //!
-//! An entry is 256 bits. This driver decides on the translation of requests; what else is in an
-//! entry, the interrupt table and what firmware wants of the device, stays as it is: see
-//! [`Entry::over`]. Pure.
+//! An entry has 256 bits. This driver changes the fields about the translation of requests; the
+//! interrupt table and the settings of firmware do not change: see [`Entry::over`]. Pure.
 
 use kernel::{
     bitfield,
@@ -84,7 +83,7 @@ const TRANSLATION2: u64 = Word2::GUEST_LEVELS_MASK;
 /// entry (erratum 63).
 const FORWARDED: u64 = 0b01;
 
-/// What an entry makes of a request.
+/// How the unit treats a request that an entry is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Translation {
     /// It is refused.
@@ -105,8 +104,8 @@ impl Entry {
     /// Requests are refused.
     pub(crate) const BLOCKED: Self = Self([Word0::VALID_MASK, 0, 0, 0]);
 
-    /// What firmware wants for a device: the byte of settings of its table entry (5.2.2.2). Nothing
-    /// of it is about translation, so the entry blocks.
+    /// The settings of firmware for a device: a byte of its table entry (5.2.2.2). They do not
+    /// include a translation, so the entry blocks.
     pub(crate) fn with_settings(settings: u8) -> Self {
         let settings = u64::from(settings);
         let word1 = settings >> 4 << Word1::MANAGEMENT_SHIFT & Word1::MANAGEMENT_MASK;
@@ -185,7 +184,7 @@ impl Entry {
         self
     }
 
-    /// This translation, and of `old` all that is not about translation.
+    /// This translation, with the other fields of `old`.
     pub(crate) fn over(&self, old: &Self) -> Self {
         let management = old.0[1] & Word1::MANAGEMENT_MASK;
         let mut word0 = self.0[0];
@@ -221,7 +220,7 @@ impl Entry {
         self.word0().guest_untagged()
     }
 
-    /// What the entry makes of a request; of an entry with guest tables that of one with PASID.
+    /// How the unit treats a request, for an entry with guest tables one with PASID.
     pub(crate) fn translation(&self) -> Translation {
         let word = self.word0();
         if !word.valid() {

@@ -2,20 +2,20 @@
 
 //! Changing a device table entry that the hardware may read at any time.
 //!
-//! The hardware fetches an entry in one access of 256 bits, and a processor writes 128 at most
-//! (specification, 2.2.2.1 and 2.2.2.2, "Making Device Table Entry Changes"). All that decides on a
-//! request is in the lower half, except for the number of levels of guest tables, which only an
-//! entry with GV looks at. So the order of the halves makes the entry whole at each step:
+//! The hardware fetches an entry in one access of 256 bits, and a CPU writes 128 at most
+//! (specification, 2.2.2.1 and 2.2.2.2, "Making Device Table Entry Changes"). The lower half decides
+//! on a request, except for the number of levels of guest tables, which hardware reads only in an
+//! entry with GV. So the order of the halves keeps the entry consistent at each step:
 //!
-//! - the old entry has no guest tables: the upper half first, which is not looked at, then the
-//!   lower one;
+//! - the old entry has no guest tables: the upper half first, which hardware ignores, then the lower
+//!   half;
 //! - the old entry has guest tables and the new one has none: the lower half first;
 //! - both have guest tables, with as many levels: the same;
 //! - both have guest tables, and the levels differ: through an entry that blocks.
 //!
-//! After the change the hardware is made to forget the entry and what it translated with it.
+//! After the change the writer invalidates the entry and its translations.
 //!
-//! The steps run over [`Slot`], so that a test can look at the entry after each of them.
+//! The steps run over [`EntryWords`], so that a test can check the entry after each of them.
 
 use kernel::prelude::*;
 
@@ -32,7 +32,7 @@ pub(crate) trait EntryWords {
     /// Changes the lower two words (half 0) or the upper two (half 1), at once. The hardware sees
     /// stores in the order in which they are made.
     fn store(&mut self, half: usize, values: [u64; 2]) -> Result;
-    /// Makes the hardware forget `old`, and waits until it has.
+    /// Invalidates `old` in the hardware, and waits until that is done.
     fn forget(&mut self, old: Entry) -> Result;
 }
 
@@ -53,12 +53,12 @@ fn store_upper(slot: &mut impl EntryWords, entry: &Entry) -> Result {
     slot.store(1, [entry.0[2], entry.0[3]])
 }
 
-/// Replaces the translation of the entry by that of `new`. What the entry says of interrupts stays.
+/// Replaces the translation of the entry by that of `new`. The interrupt fields do not change.
 ///
 /// # Errors
 ///
-/// If the hardware does not answer. The entry blocks then, because what the hardware still
-/// remembers of the old one is unknown.
+/// If the hardware does not answer. The entry blocks then, because it is unknown what the hardware
+/// still caches of the old one.
 pub(crate) fn replace(slot: &mut impl EntryWords, new: Entry) -> Result {
     let old = read(slot);
     let new = new.over(&old);
@@ -80,7 +80,7 @@ pub(crate) fn replace(slot: &mut impl EntryWords, new: Entry) -> Result {
             .and_then(|()| slot.forget(old))
     };
     result.inspect_err(|_| {
-        // Blocked as promised; it cannot get more forgotten than by the attempt.
+        // The entry blocks; a failed invalidation changes nothing more.
         let _ = store_lower(slot, &Entry::BLOCKED.over(&old));
         let _ = slot.forget(new);
     })
@@ -90,7 +90,7 @@ pub(crate) fn replace(slot: &mut impl EntryWords, new: Entry) -> Result {
 ///
 /// # Errors
 ///
-/// If the hardware does not answer: it may or may not have noticed then.
+/// If the hardware does not answer: it may use the old entry or the new one.
 pub(crate) fn set_dirty(slot: &mut impl EntryWords, on: bool) -> Result {
     let old = read(slot);
     let new = old.with_dirty(on);
@@ -101,8 +101,8 @@ pub(crate) fn set_dirty(slot: &mut impl EntryWords, on: bool) -> Result {
     slot.forget(old)
 }
 
-/// Gives an entry another host table, which translates all that the old one does, if it is that of
-/// `domain` still.
+/// Gives an entry another host table that translates all that the old one does, if the entry still
+/// belongs to `domain`.
 ///
 /// # Errors
 ///

@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What keeps a domain from a device, because of what else the device has. Pure.
+//! Whether a domain suits a device, given its other domains. Pure.
 //!
-//! A device has one device table entry for its requests without PASID and for those with one, and a
-//! host table (v1) in it translates what guest tables (v2) lead to: nested translation, which is
-//! not offered. So PASIDs go with guest tables and with the identity, and not with a host table.
+//! A device has one device table entry for its requests with and without PASID. A host table (v1)
+//! and guest tables (v2) in one entry are nested translation, which the driver does not offer. So
+//! PASIDs are compatible with guest tables and with the identity, and not with a host table.
 
 use kernel::iommu::values::Slot;
 
@@ -13,17 +13,17 @@ use crate::{
     pasids::sequence::Untagged, //
 };
 
-/// What a device with PASIDs has.
+/// The state of a device with PASIDs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Device {
-    /// What requests without PASID meet.
+    /// How the unit treats requests without PASID.
     pub(crate) untagged: Untagged,
     /// Whether a PASID is attached.
     pub(crate) used: bool,
 }
 
-/// Why a domain with `tables` cannot be attached to `slot` of a device, in words; [`None`] if
-/// it can. `device` is [`None`] for one without PASIDs, or whose PASIDs could not be switched on.
+/// Why a domain with `tables` cannot be attached to `slot` of a device; [`None`] if it can. `device`
+/// is [`None`] for a device without PASIDs, or whose PASIDs could not be enabled.
 pub(crate) fn find(slot: Slot, tables: TableKind, device: Option<Device>) -> Option<&'static str> {
     match (slot, tables, device) {
         (Slot::Rid, TableKind::Host, Some(Device { used: true, .. })) => Some(

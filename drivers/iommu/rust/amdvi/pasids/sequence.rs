@@ -1,62 +1,62 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! In which order a device's PASIDs, its GCR3 table and its device table entry change. Pure.
+//! The order in which a device's PASIDs, its GCR3 table and its device table entry change. Pure.
 //!
 //! An entry has one field for whether requests without PASID are translated by guest tables (GIoV)
-//! and one for whether there is a GCR3 table at all (GV); see [`entry_for`]. At every step requests
-//! of each kind, without PASID or with one, meet what they met before the change or what they meet
-//! after it, and none is refused in between:
+//! and one for whether it has a GCR3 table at all (GV); see [`entry_for`]. At every step the unit
+//! treats requests of each kind, without PASID or with one, as before the change or as after it,
+//! and refuses none in between:
 //!
-//! - the entry has the GCR3 table before the device may send requests with PASID, and until it may
-//!   no longer; the table says of each PASID what becomes of it, and of most that they are refused;
-//! - guest tables are in the GCR3 table before an entry makes the unit look at them, and leave it
-//!   after the last that did;
-//! - what was translated by the old ones is forgotten last, when nothing can be translated by
-//!   them again.
+//! - the entry names the GCR3 table before the device may send requests with PASID, and until the
+//!   device may not any more; the table decides on each PASID, and refuses most of them;
+//! - guest tables enter the GCR3 table before an entry makes the unit use them, and leave it after
+//!   the last entry that did;
+//! - the translations of the old tables are invalidated last, when the unit cannot use these tables
+//!   again.
 //!
-//! Host tables are the exception: their entry has no GCR3 table, which would be nested translation.
-//! The unit refuses all requests with PASID then. They stay switched on in the device, because the
-//! core takes a device that has PASIDs for one that has them on (`iommufd_get_hw_info()` warns).
+//! Host tables are the exception: an entry with a GCR3 table too would be nested translation. The
+//! unit refuses all requests with PASID then. PASIDs stay enabled in the device, because the core
+//! expects that of a device that has PASIDs (`iommufd_get_hw_info()` warns).
 //!
-//! A unit that does not answer leaves the whole device blocked: what it remembers is unknown then.
+//! If a unit does not answer, the whole device is blocked: it is unknown what the unit caches.
 
 use kernel::prelude::*;
 
 use crate::dte::entry::Entry;
 
-/// What requests without PASID meet.
+/// How the unit treats requests without PASID.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Untagged {
     /// They are refused.
     Blocked,
     /// They pass.
     PassThrough,
-    /// A host table. No PASID can have guest tables meanwhile: that would be nested translation.
+    /// A host table translates them. No PASID can have guest tables: that is nested translation.
     Host,
-    /// Guest tables, at this address.
+    /// Guest tables at this address translate them.
     Guest(u64),
 }
 
-/// What is to become of the device table entry.
+/// The wanted device table entry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Wanted {
     /// This value.
     Entry(Entry),
-    /// That of the host table which is being attached, whatever its top is by then.
+    /// The one for the host table that is being attached, with its current top.
     Host,
 }
 
 /// A device, and the unit that sees it.
 pub(crate) trait Hardware {
-    /// Lets the device send requests with PASID, or no more.
+    /// Enables PASIDs in the device, or disables them.
     fn switch(&mut self, on: bool) -> Result;
-    /// Makes guest tables, or none, those of a PASID that has an entry; requests without PASID are
-    /// 0. Forgets nothing.
+    /// Gives guest tables, or none, to a PASID that has an entry; PASID 0 stands for requests
+    /// without PASID. Invalidates nothing.
     fn set_tables(&mut self, pasid: u32, root: Option<u64>) -> Result;
-    /// Replaces the device table entry, and makes the unit forget the old one and what it
-    /// translated with it without PASID. If the unit does not answer, the entry blocks.
+    /// Replaces the device table entry, and invalidates the old one and its translations of requests
+    /// without PASID. If the unit does not answer, the entry blocks.
     fn set_entry(&mut self, wanted: Wanted) -> Result;
-    /// Makes the unit forget what it translated with guest tables for a PASID.
+    /// Invalidates the translations of guest tables for a PASID.
     fn forget(&mut self, pasid: u32) -> Result;
 }
 
@@ -82,7 +82,7 @@ pub(crate) struct State {
     used: KVec<u32>,
 }
 
-/// The entry for what requests without PASID meet, while those with one may come.
+/// The entry for requests without PASID, while the device may send requests with PASID too.
 fn entry_for(root: &Root, untagged: Untagged) -> Wanted {
     let giov = match untagged {
         // The entry of PASID 0 is not present.
@@ -117,7 +117,7 @@ impl State {
     pub(crate) fn begin(&mut self, hardware: &mut impl Hardware) -> Result {
         self.write(entry_for(&self.root, self.untagged), hardware)?;
         hardware.switch(true).inspect_err(|_| {
-            // A unit that does not answer was given up, and nothing is freed.
+            // A unit that does not answer is dead, and nothing is freed.
             let _ = self.write(Wanted::Entry(Entry::BLOCKED), hardware);
         })
     }
@@ -139,7 +139,7 @@ impl State {
         )
     }
 
-    /// What requests without PASID meet.
+    /// How the unit treats requests without PASID.
     pub(crate) fn untagged(&self) -> Untagged {
         self.untagged
     }
@@ -159,8 +159,8 @@ impl State {
         hardware.set_entry(wanted)
     }
 
-    /// Writes the entry for what the device has, if it is another one. That of a host table always
-    /// is: each domain has its own.
+    /// Writes the entry for the state of the device, if it changes. For a host table it always does:
+    /// each domain has its own.
     fn update(&mut self, hardware: &mut impl Hardware) -> Result {
         let wanted = entry_for(&self.root, self.untagged);
         if self.wanted == wanted && wanted != Wanted::Host {
@@ -169,13 +169,14 @@ impl State {
         self.write(wanted, hardware)
     }
 
-    /// The last resort.
+    /// Blocks the device, after an error.
     fn block(&mut self, hardware: &mut impl Hardware, pasid: u32) {
         let _ = hardware.set_tables(pasid, None);
         let _ = self.write(Wanted::Entry(Entry::BLOCKED), hardware);
     }
 
-    /// Changes what requests without PASID meet. Not to [`Untagged::Host`] while PASIDs are used.
+    /// Changes how the unit treats requests without PASID. Not to [`Untagged::Host`] while PASIDs
+    /// are in use.
     ///
     /// # Errors
     ///
@@ -203,8 +204,7 @@ impl State {
         Ok(())
     }
 
-    /// Makes the guest tables at `root` those of `pasid`, in the place of what it had. Room was
-    /// reserved for it.
+    /// Gives `pasid` the guest tables at `root`, in place of its old ones. Room was reserved.
     ///
     /// # Errors
     ///

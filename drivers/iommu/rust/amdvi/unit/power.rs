@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Switching a unit on, and off again to the state in which it was found.
+//! Switching a unit on, and off again with its original state.
 //!
 //! Specification, 3.4.1 and 3.4.3 for the registers, 2.4 and 2.5 for the command buffer and the
-//! event log. A unit fetches commands only while it translates, so all is set up before, and it is
-//! made to forget everything right after.
+//! event log. A unit fetches commands only while it translates, so the driver sets everything up
+//! before, and invalidates all caches right after.
 
 use kernel::{
     io::{
@@ -51,18 +51,18 @@ use crate::{
     }, //
 };
 
-/// How often a status is looked at, ten microseconds apart: a second.
+/// The number of polls of a status, ten microseconds apart: one second.
 const STATUS_ROUNDS: usize = 100_000;
 
-/// Time between two looks.
+/// Time between two polls.
 const STATUS_DELAY: Delta = Delta::from_micros(10);
 
-/// Commands that are submitted at once where there are many.
+/// The number of commands of a batch, if there are many.
 const BATCH: usize = 256;
 
 /// A unit whose tables and rings are set.
 ///
-/// Dropping it switches everything off and puts the registers back.
+/// Dropping it switches everything off and restores the registers.
 pub(crate) struct Powered {
     unit: Arc<Unit>,
     table: DEVTAB,
@@ -146,15 +146,15 @@ impl Powered {
     fn start(&self) -> Result {
         let unit = &self.unit;
         let regs = &unit.regs;
-        // Nothing of what was found: an earlier kernel may have left a segmented device table on,
-        // logs of which this driver knows nothing, or interrupts that take another way.
+        // Keeps no bit: an earlier kernel may have left a segmented device table on, or logs and
+        // interrupts that this driver does not handle.
         unit.set_control(|_| {
             CONTROL::zeroed()
                 .with_firmware_flags(unit.info.flags)
                 .with_coherent(true)
                 .with_const_invalidation_timeout::<TIMEOUT_SECOND>()
         })?;
-        // Accesses to such a range would pass the unit, those of all devices if ALLOW is set.
+        // Accesses to such a range bypass the unit, those of all devices if ALLOW is set.
         regs.try_write_reg(EXCLUSION::zeroed())?;
         regs.try_write_reg(unit.table.address())?;
         regs.try_write_reg(unit.commands.address())?;
@@ -166,7 +166,7 @@ impl Powered {
         Ok(())
     }
 
-    /// Makes the unit forget everything.
+    /// Invalidates all caches of the unit.
     fn forget_all(&self) -> Result {
         let unit = &self.unit;
         if unit.caps.invalidate_all() {
@@ -185,21 +185,20 @@ impl Powered {
             });
             submit_all(unit, host)?;
         }
-        // Emulated units look at a device's way past them again only for its own entry.
+        // An emulated unit reconsiders a device that bypasses it only on a command for its entry.
         unit.table
             .for_each_claim(|source| unit.submit(&[Command::device_entry(source)]))
     }
 
     fn stop(&mut self) -> Result {
         self.unit.end_events()?;
-        // Waits for a handler that is under way. The control register that is put back below may
-        // have the interrupt on.
+        // Waits for a running handler. The original control register may have the interrupt on.
         self.interrupt = None;
 
         let unit = &self.unit;
         let regs = &unit.regs;
         if unit.is_dead() && unit.live.load(Relaxed) {
-            // Without translation its devices would reach all memory as soon as they are given bus
+            // Without translation its devices would reach all memory as soon as they get bus
             // mastering again.
             return Err(EIO);
         }
@@ -211,8 +210,8 @@ impl Powered {
             STATUS_DELAY,
             STATUS_ROUNDS,
         );
-        // Devices do without translation from now on, whether or not the rings stop; the memory of
-        // rings that do not is kept.
+        // Translation goes off whether or not the rings stop; the memory of rings that do not stop
+        // is kept.
         unit.set_control(|control| control.with_enable(false))?;
         stopped?;
         regs.write_reg(CMDHEAD::from_raw(0));

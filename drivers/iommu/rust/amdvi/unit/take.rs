@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Taking a unit over: claim its registers, look, write nothing.
+//! Taking a unit over: claims and reads its registers, writes nothing.
 //!
-//! A unit is taken only if no other driver has it. The registers tell in two ways: another driver
-//! has claimed their range, or something is switched on. A refusal names the reason and what to
-//! change at boot.
+//! The driver takes a unit only if no other driver uses it. There are two signs of use: another
+//! driver has claimed the registers, or something is switched on. A refusal names the reason and
+//! what to change at boot.
 
 use kernel::{
     io::Io,
@@ -54,7 +54,7 @@ use crate::{
 /// The id of a unit's capability block (3.2.1).
 const SECURE_DEVICE: u32 = 0x0f;
 
-/// Why a unit that is switched on is left alone.
+/// Why the driver does not take a unit that is switched on.
 fn owner(control: CONTROL) -> Option<&'static str> {
     if control.enable() {
         Some(
@@ -95,13 +95,13 @@ impl Unit {
     /// Claims the unit number `number` that firmware describes by `info`; `ivinfo` is what it says
     /// about all units. `isolate` takes bus mastering from the devices behind the unit.
     ///
-    /// Only reads: on any error the hardware is as it was. May sleep.
+    /// Only reads: an error leaves the hardware unchanged. May sleep.
     ///
     /// # Errors
     ///
-    /// Each has been reported in words.
+    /// The log names each error.
     /// - `EBUSY` if another driver has the unit;
-    /// - `ENODEV` if there is none, or it lacks what the driver needs;
+    /// - `ENODEV` if the unit does not exist, or lacks what the driver needs;
     /// - `ENOMEM`.
     pub(crate) fn take(
         number: usize,
@@ -174,7 +174,7 @@ impl Unit {
         Self::new(number, info, caps, function.node(), regs, control, isolate)
     }
 
-    /// The unit behind `regs`, which are neither read nor written; `control` is what is in its
+    /// The unit behind `regs`, which are neither read nor written; `control` is the value of its
     /// control register. May sleep.
     pub(super) fn new(
         number: usize,
@@ -218,7 +218,7 @@ mod tests {
     #[test]
     fn an_owner_is_named() {
         assert!(owner(CONTROL::zeroed()).is_none());
-        // Flags of firmware drive nothing.
+        // Flags of firmware start nothing.
         assert!(owner(CONTROL::from_raw(1 << 10 | 1 << 8 | 1 << 1)).is_none());
         for (bits, word) in [(1u64 << 0, "translated"), (1 << 12, "command buffer")] {
             assert!(owner(CONTROL::from_raw(bits)).is_some_and(|text| text.contains(word)));
