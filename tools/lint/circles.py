@@ -20,10 +20,6 @@ ROOMS = {
     "drivers/iommu/rust/vtd": ("crate",),
     "drivers/iommu/rust/amdvi": ("crate",),
 }
-# Folders that still have circles. A folder without any must leave the list.
-EXCEPTIONS = (
-    "rust/kernel/iommu/pt",
-)
 # What macros define in the root of a crate, so that its modules have to name the root.
 BY_MACRO = {"module_parameters"}
 
@@ -194,11 +190,7 @@ def check():
         if not (CHECKOUT / folder).is_dir():
             said.append(f"{folder}: does not exist: remove it from ROOMS in tools/lint/circles.py")
             continue
-        found = circles(Room(folder))
-        if folder not in EXCEPTIONS:
-            said += found
-        elif not found:
-            said.append(f"{folder}: has no circle: it is no exception any more")
+        said += circles(Room(folder))
     return said
 
 

@@ -145,7 +145,7 @@ unsafe impl<const STAGE2: bool> Format for Armv8<STAGE2> {
     const NAME: &'static str = if STAGE2 { "armv8_s2" } else { "armv8_s1" };
     const MIN_LEVELS: u8 = 3;
     const MAX_LEVELS: u8 = 4;
-    const PAGE_SIZES: u64 = super::PAGE_SIZES | super::PAGE_SIZES << ROW_LG2;
+    const PAGE_SIZES: u64 = super::shared::PAGE_SIZES | super::shared::PAGE_SIZES << ROW_LG2;
     const OUTPUT_LG2: u32 = 48;
     const DIRTY: u64 = if STAGE2 { S2AP_1 } else { DBM };
     const WRITABLE: u64 = DBM;
@@ -160,7 +160,7 @@ unsafe impl<const STAGE2: bool> Format for Armv8<STAGE2> {
     fn decode(word: u64, level: Level) -> Entry {
         let is_table = level > Level::LEAF && word & TABLE_OR_PAGE != 0;
         let is_page = level == Level::LEAF && word & TABLE_OR_PAGE != 0;
-        let is_block = level > Level::LEAF && super::can_be_leaf(level);
+        let is_block = level > Level::LEAF && super::shared::can_be_leaf(level);
 
         if word & VALID == 0 {
             Entry::Empty
@@ -262,7 +262,8 @@ unsafe impl<const STAGE2: bool> Format for Armv8<STAGE2> {
     fn may_replace_live(old: u64, new: u64, level: Level) -> bool {
         let is_table = |word| matches!(Self::decode(word, level), Entry::Table(_));
 
-        is_table(old) == is_table(new) && super::may_coexist::<Self>(old, new, level, AF | AP_2)
+        is_table(old) == is_table(new)
+            && super::shared::may_coexist::<Self>(old, new, level, AF | AP_2)
     }
 }
 

@@ -211,6 +211,6 @@ unsafe impl<const X4: bool> Format for RiscvPages<X4> {
     /// Architecture, "IOMMU Page-Table cache invalidation commands").
     #[inline]
     fn may_replace_live(old: u64, new: u64, level: Level) -> bool {
-        super::may_coexist::<Self>(old, new, level, A | D)
+        super::shared::may_coexist::<Self>(old, new, level, A | D)
     }
 }

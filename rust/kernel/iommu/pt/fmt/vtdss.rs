@@ -29,7 +29,7 @@ use super::super::{
         Prot, //
     }, //
 };
-use super::ADDRESS;
+use super::shared::ADDRESS;
 use kernel::error::{
     code::*,
     Result, //
@@ -61,7 +61,7 @@ unsafe impl Format for VtdSs {
     const NAME: &'static str = "vtdss";
     const MIN_LEVELS: u8 = 3;
     const MAX_LEVELS: u8 = 5;
-    const PAGE_SIZES: u64 = super::PAGE_SIZES;
+    const PAGE_SIZES: u64 = super::shared::PAGE_SIZES;
     const OUTPUT_LG2: u32 = 52;
     const DIRTY: u64 = D;
     const WRITABLE: u64 = W;
@@ -76,7 +76,7 @@ unsafe impl Format for VtdSs {
     fn decode(word: u64, level: Level) -> Entry {
         if word & (R | W) == 0 {
             Entry::Empty
-        } else if super::is_leaf(word, level) {
+        } else if super::shared::is_leaf(word, level) {
             // The address bits below a leaf's size are reserved, and `leaf()` leaves them clear.
             Entry::Leaf {
                 phys: word & ADDRESS,
@@ -107,7 +107,7 @@ unsafe impl Format for VtdSs {
 
     #[inline(always)]
     fn leaf(phys: PhysAddr, lg2: u32, level: Level, attrs: Attrs) -> u64 {
-        (phys & ADDRESS & !low_mask(lg2)) | super::page_size_bit(level) | attrs.0
+        (phys & ADDRESS & !low_mask(lg2)) | super::shared::page_size_bit(level) | attrs.0
     }
 
     /// Tables allow everything: the leaf decides, since the hardware takes the AND of all levels.
@@ -118,13 +118,13 @@ unsafe impl Format for VtdSs {
 
     #[inline(always)]
     fn has_no_table(any: u64, all: u64, level: Level) -> bool {
-        super::has_no_table(any, all, level)
+        super::shared::has_no_table(any, all, level)
     }
 
     /// Section 6.2 "Address Translation Caches": until the invalidation, an access may use the old
     /// entry or the new one.
     #[inline]
     fn may_replace_live(old: u64, new: u64, level: Level) -> bool {
-        super::may_coexist::<Self>(old, new, level, A | D)
+        super::shared::may_coexist::<Self>(old, new, level, A | D)
     }
 }

@@ -48,7 +48,7 @@ use super::super::{
         Prot, //
     }, //
 };
-use super::ADDRESS;
+use super::shared::ADDRESS;
 use kernel::error::{
     code::*,
     Result, //
@@ -80,7 +80,7 @@ unsafe impl Format for X86_64 {
     const NAME: &'static str = "x86_64";
     const MIN_LEVELS: u8 = 4;
     const MAX_LEVELS: u8 = 5;
-    const PAGE_SIZES: u64 = super::PAGE_SIZES;
+    const PAGE_SIZES: u64 = super::shared::PAGE_SIZES;
     const OUTPUT_LG2: u32 = 52;
     const DIRTY: u64 = D;
     const WRITABLE: u64 = RW;
@@ -96,7 +96,7 @@ unsafe impl Format for X86_64 {
     fn decode(word: u64, level: Level) -> Entry {
         if word & P == 0 {
             Entry::Empty
-        } else if super::is_leaf(word, level) {
+        } else if super::shared::is_leaf(word, level) {
             // The address bits below a leaf's size are reserved, but for PAT; `leaf()` leaves all clear.
             Entry::Leaf {
                 phys: word & ADDRESS,
@@ -125,7 +125,7 @@ unsafe impl Format for X86_64 {
 
     #[inline(always)]
     fn leaf(phys: PhysAddr, lg2: u32, level: Level, attrs: Attrs) -> u64 {
-        (phys & ADDRESS & !low_mask(lg2)) | super::page_size_bit(level) | attrs.0
+        (phys & ADDRESS & !low_mask(lg2)) | super::shared::page_size_bit(level) | attrs.0
     }
 
     /// Tables allow everything: the leaf decides, since the hardware takes the AND of all levels.
@@ -136,7 +136,7 @@ unsafe impl Format for X86_64 {
 
     #[inline(always)]
     fn has_no_table(any: u64, all: u64, level: Level) -> bool {
-        super::has_no_table(any, all, level)
+        super::shared::has_no_table(any, all, level)
     }
 
     /// Volume 3 of the SDM, "Details of TLB Use" in the chapter on paging: until the invalidation, an
@@ -144,6 +144,6 @@ unsafe impl Format for X86_64 {
     /// other is undefined. VT-d says the same in section 6.2 "Address Translation Caches".
     #[inline]
     fn may_replace_live(old: u64, new: u64, level: Level) -> bool {
-        super::may_coexist::<Self>(old, new, level, A | D)
+        super::shared::may_coexist::<Self>(old, new, level, A | D)
     }
 }
