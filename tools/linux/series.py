@@ -8,7 +8,10 @@ import shutil
 import subprocess
 import tempfile
 
-PATCHES = pathlib.Path(__file__).resolve().parent / "patches"
+HERE = pathlib.Path(__file__).resolve().parent
+PATCHES = HERE / "patches"
+# What the kernel that runs here needs, without being a fix.
+UML = HERE / "uml.patch"
 SELFTESTS = "tools/testing/selftests/"
 
 
@@ -69,7 +72,8 @@ def read():
 
 
 def changed_files(fixes):
-    return sorted({name for fix in fixes for part in (fix.patch, fix.test) for name in part.files})
+    patches = [Patch(UML)] + [part for fix in fixes for part in (fix.patch, fix.test)]
+    return sorted({name for patch in patches for name in patch.files})
 
 
 def apply(patches, source, files):
@@ -104,6 +108,6 @@ def stages(fixes, source):
     tests = {name: text for name, text in whole.items() if name.startswith(SELFTESTS)}
     kernel = [name for name in files if not name.startswith(SELFTESTS)]
     return [
-        {**apply([fix.patch for fix in fixes[:count]], source, kernel), **tests}
+        {**apply([*(fix.patch for fix in fixes[:count]), Patch(UML)], source, kernel), **tests}
         for count in range(len(fixes) + 1)
     ]

@@ -160,16 +160,14 @@ impl<'a> Function<'a> {
         let master = bindings::PCI_COMMAND_MASTER as u16;
         let mut command = 0;
         // SAFETY: A `pci::Device` is a valid function; `command` is a place for the result.
-        let read =
-            unsafe { bindings::pci_read_config_word(self.as_raw(), offset, &mut command) };
+        let read = unsafe { bindings::pci_read_config_word(self.as_raw(), offset, &mut command) };
         // A removed function reads as ones.
         if read != 0 || command == u16::MAX || command & master == 0 {
             return false;
         }
         // SAFETY: A `pci::Device` is a valid function.
-        let written = unsafe {
-            bindings::pci_write_config_word(self.as_raw(), offset, command & !master)
-        };
+        let written =
+            unsafe { bindings::pci_write_config_word(self.as_raw(), offset, command & !master) };
         written == 0
     }
 

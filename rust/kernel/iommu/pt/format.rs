@@ -214,7 +214,8 @@ pub unsafe trait Format: Send + Sync + 'static {
         word & !Self::DIRTY
     }
 
-    /// The word of a writable leaf, made dirty as the hardware does.
+    /// The word of a leaf, made dirty as the hardware does. One that may not be written to stays
+    /// that: it may be dirty after this, or as it was.
     #[inline(always)]
     fn mark(word: u64) -> u64 {
         word | Self::DIRTY

@@ -247,7 +247,9 @@ unsafe impl<const STAGE2: bool> Format for Armv8<STAGE2> {
 
     #[inline(always)]
     fn mark(word: u64) -> u64 {
-        if STAGE2 {
+        if word & DBM == 0 {
+            word
+        } else if STAGE2 {
             word | S2AP_1
         } else {
             word & !AP_2

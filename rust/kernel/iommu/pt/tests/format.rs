@@ -118,6 +118,11 @@ pub fn leaves_survive_hardware_bits<S: Spec>() -> Result {
             let written = S::written(clean);
 
             check_eq!(clean & S::ACCESSED, 0);
+            // Dirty or not, it allows what it did.
+            check!(
+                S::read(S::F::mark(clean), level.number().into())
+                    == S::read(clean, level.number().into())
+            );
             for (word, is_dirty) in [(clean, false), (read, false), (written, true)] {
                 // The hardware writes through no other leaf.
                 if is_dirty && !prot.contains(Prot::WRITE) {

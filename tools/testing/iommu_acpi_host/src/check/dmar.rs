@@ -10,8 +10,8 @@ use super::{
 };
 use crate::vtd::acpi::{
     scope::{
-        Kind,
         Hop,
+        Kind,
         Scope as ReadScope, //
     },
     Dmar, //
