@@ -6,7 +6,7 @@
 export CACHE KSRC QEMU LLVM JOBS SUITE IOMMU DEBUG FRESH ARGS V
 export FUZZ_TIME FORMAT INPUT
 
-.PHONY: help setup run vm check bench list lint fuzz sanitize coverage tree clean distclean
+.PHONY: help setup run vm check bench list lint fuzz sanitize coverage tree series clean distclean
 
 help:
 	@cat tools/setup/help.txt
@@ -46,6 +46,10 @@ coverage:
 
 tree:
 	@tools/setup/setup tree
+
+series:
+	@tools/setup/setup tree
+	@tools/series/series write
 
 clean:
 	@tools/setup/clean

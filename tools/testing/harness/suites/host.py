@@ -92,6 +92,14 @@ def suites():
             limit=1800,
         ),
         HostSuite(
+            "series",
+            "the work as patches: sizes, checkpatch, and each of them builds",
+            "vm",
+            (str(CHECKOUT / "tools/series/series"), "check"),
+            limit=10800,
+            named=True,
+        ),
+        HostSuite(
             "linux",
             "fixes for what was found in Linux: each test fails without its fix",
             "uml",

@@ -5,10 +5,10 @@ from .. import configs
 from .kinds import GuestSuite, GuestTest, VmSuite
 
 
-def vm_test(name, words="", limit=200):
+def vm_test(name, words=""):
     """Return a test that migrates a virtual machine."""
     command = f"vm-migrate --progress plain {words}".rstrip()
-    return GuestTest(f"vm_{name}", command, limit=limit)
+    return GuestTest(f"vm_{name}", command, limit=400)
 
 
 # The short test: memory of each kind that differs to the IOMMU, two functions, one of them
@@ -22,14 +22,14 @@ VM_TESTS = (
 # The long test: all that the program can show.
 VM_ALL_TESTS = (
     *(vm_test(size, f"--page-size {size}") for size in ("4k", "thp", "2m", "1g")),
-    vm_test("bounce", "--scenario bounce --devices 2", limit=400),
+    vm_test("bounce", "--scenario bounce --devices 2"),
     vm_test("container", "--container"),
     *(
         vm_test(name.replace("-", "_"), f"--scenario {name}")
         for name in ("cancel", "kill-destination", "again", "kill")
     ),
-    vm_test("hotplug", "--scenario hotplug", limit=400),
-    vm_test("memory", "--scenario memory", limit=300),
+    vm_test("hotplug", "--scenario hotplug"),
+    vm_test("memory", "--scenario memory"),
 )
 
 
