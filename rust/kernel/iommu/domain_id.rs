@@ -61,6 +61,10 @@ impl IdSet {
     ///
     /// `ENOSPC` if all are.
     pub fn take(&mut self) -> Result<u16> {
+        // The pool does not take a start beyond its end.
+        if usize::from(self.first) >= self.limit {
+            return Err(ENOSPC);
+        }
         let unused = self.pool.find_unused_id(self.first.into()).ok_or(ENOSPC)?;
         // A small pool has more room than was asked for.
         if unused.as_usize() >= self.limit {

@@ -178,7 +178,8 @@ unsafe fn init_list(head: *mut bindings::list_head) {
 
 /// A gather on the stack.
 ///
-/// For operations that get none from the core: mapping a large leaf over empty tables.
+/// For operations that get none from the core: mapping a large leaf over empty tables. Tables that
+/// are left in it when it is dropped are leaked.
 ///
 /// # Invariants
 ///

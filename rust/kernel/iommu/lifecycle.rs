@@ -116,8 +116,12 @@ pub trait Lifecycle: Registered {
 fn start<D: Lifecycle>(module: &'static ThisModule) -> Result<Registration<D>> {
     let driver = D::take_over()?;
     let mut infos = KVec::with_capacity(driver.units().len(), GFP_KERNEL)?;
-    for unit in driver.units().iter() {
+    for (index, unit) in driver.units().iter().enumerate() {
         let number = unit.number();
+        // A unit is isolated by its number, which the registry takes for this index.
+        if number != index {
+            return Err(EINVAL);
+        }
         infos.push(
             UnitInfo {
                 name: CString::try_from_fmt(fmt!("rust-{}{}", UnitOf::<D>::KIND, number))?,
@@ -127,14 +131,12 @@ fn start<D: Lifecycle>(module: &'static ThisModule) -> Result<Registration<D>> {
             GFP_KERNEL,
         )?;
     }
-    let registration = D::registry()
-        .register(module, driver, infos)
-        .inspect_err(|error| {
-            log::error(
-                D::NAME,
-                fmt!("the IOMMU core refuses the units: {:?}\n", *error),
-            );
-        })?;
+    let registration = Registration::new(module, driver, infos).inspect_err(|error| {
+        log::error(
+            D::NAME,
+            fmt!("the IOMMU core refuses the units: {:?}\n", *error),
+        );
+    })?;
     let units = registration.driver().units();
     // Every device in scope has its entries now. An error drops the registration.
     units.enable_translation()?;

@@ -10,9 +10,10 @@
 //! These modules need a little-endian 64-bit kernel with native 64-bit atomics
 //! (`CONFIG_RUST_IOMMU`), and are not compiled for any other.
 //!
-//! A driver implements [`ops::Driver`] and [`ops::PagingDomain`], and registers its units with a
-//! [`registry::Registry`]; the core then calls it. A driver is safe code, since these modules
-//! contain the unsafe code. It still has to give hardware the right addresses.
+//! A driver implements [`ops::Driver`], [`ops::PagingDomain`], [`registry::Registered`] and
+//! [`lifecycle::Lifecycle`]; the core then calls it. Its only unsafe code are two promises:
+//! [`ops::Confirms`], that hardware has done what the driver reports, and that
+//! [`registry::Registered`] names one registry. The rest is in these modules.
 //!
 //! Each layer names only those below it. From the top:
 //!

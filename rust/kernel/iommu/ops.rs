@@ -4,7 +4,7 @@
 //!
 //! [`Driver`] stands for `struct iommu_ops`, [`PagingDomain`] for `struct iommu_domain_ops` and
 //! `struct iommu_dirty_ops`; each method names its C callback. [`Confirms`] states what memory
-//! safety needs of both. The submodules have the C tables and their callbacks.
+//! safety needs of both.
 //!
 //! # Locks
 //!
@@ -16,22 +16,13 @@
 //!    the domains would have to be taken in pairs, and attaching is rare;
 //! 3. the list of a domain's attachments, a mutex;
 //! 4. locks of the driver that may sleep;
-//! 5. the view of a domain for flushes, a spinlock with interrupts disabled: the DMA API unmaps in
+//! 5. the tags of a domain, a spinlock with interrupts disabled: the DMA API unmaps in
 //!    any context;
 //! 6. spinlocks of the driver (its command queue), and those of the abstractions that any of these
 //!    may be held around: the devices to isolate, the ranges whose flush has failed.
 //!
 //! Methods that are called under 2 say so. They must not call functions of the IOMMU core that
 //! take 1.
-//!
-//! # Contracts of the callbacks
-//!
-//! The submodules use these words for what the core grants:
-//!
-//! - A device is *under the control* of a driver if `probe_device` has succeeded for it and the
-//!   core does not call `release_device` for it before the callback returns.
-//! - A *live domain* of type `P` is a pointer to the start of a `Domain<P>`, as
-//!   `Domain::into_raw()` returns it, that the core does not `free` before the callback returns.
 
 use kernel::{
     device::Device,

@@ -141,7 +141,11 @@ impl<D: Driver> Registry<D> {
 }
 
 /// A driver that can be registered.
-pub trait Registered: Driver {
+///
+/// # Safety
+///
+/// [`Self::registry`] returns the same registry at each call.
+pub unsafe trait Registered: Driver {
     /// The registry of the driver: a `static` of its module.
     ///
     /// The core passes only the device to `probe_device`, so the callbacks find the driver's object

@@ -73,14 +73,15 @@ impl ReservedRegions<'_> {
         }
     }
 
-    /// Adds the addresses of interrupts of x86: a write there is one, and units do not translate it.
+    /// Adds the addresses of interrupts of x86: a write there is one, and units do not translate it
+    /// (VT-d specification, 3.14; AMD specification, 2.1.4.1).
     ///
     /// Context: may sleep.
     ///
     /// # Errors
     ///
     /// `ENOMEM`.
-    pub fn add_interrupts(&mut self) -> Result {
+    pub fn add_x86_interrupts(&mut self) -> Result {
         let interrupts = Range::inclusive(0xfee0_0000, 0xfeef_ffff)?;
         self.add(interrupts, Prot::NONE, RegionKind::Msi)
     }

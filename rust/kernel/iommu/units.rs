@@ -24,7 +24,7 @@ pub trait Unit: Send + Sync + 'static {
     /// The name of such units in messages and in sysfs; the number of the unit follows it.
     const KIND: &'static str;
 
-    /// The number of the unit: its index in the firmware's table.
+    /// The number of the unit: its index in the firmware's table, and in [`Units`].
     fn number(&self) -> usize;
 
     /// The PCI function that the unit is, if it is one.

@@ -65,7 +65,7 @@ const STATUS_ROUNDS: u32 = 1024;
 pub(crate) trait Port {
     /// Index of the command that the hardware fetches next.
     fn head(&self) -> usize;
-    /// Tells the hardware that the commands before `index` are complete.
+    /// Tells the hardware to run the commands before `index`.
     fn set_tail(&self, index: usize);
     /// Whether the hardware fetches commands.
     fn is_running(&self) -> bool;

@@ -78,7 +78,8 @@ static REGISTRY: Registry<AmdVi> = Registry::new();
 //    after the unit was switched off or has forgotten them; those of a dead unit are leaked.
 unsafe impl Confirms for AmdVi {}
 
-impl Registered for AmdVi {
+// SAFETY: It is one static.
+unsafe impl Registered for AmdVi {
     fn registry() -> &'static Registry<Self> {
         &REGISTRY
     }
@@ -149,7 +150,7 @@ impl Driver for AmdVi {
             let range = Range::inclusive(region.first, region.last)?;
             regions.add(range, prot, RegionKind::Direct)?;
         }
-        regions.add_interrupts()?;
+        regions.add_x86_interrupts()?;
         if endpoint.unit.caps.ignores_hypertransport() {
             return Ok(());
         }

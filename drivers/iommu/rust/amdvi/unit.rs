@@ -141,7 +141,7 @@ pub(crate) struct Unit {
     live: AtomicFlag,
     #[pin]
     commands: Queue,
-    /// The last value of the control register.
+    /// The value that was last written to the control register.
     #[pin]
     control: SpinLockIrq<CONTROL>,
     /// The lock of the event log: the CPU that holds it reads the log, and only under it is the log

@@ -75,7 +75,8 @@ static REGISTRY: Registry<Vtd> = Registry::new();
 //    after the unit was switched off or has forgotten them; those of a dead unit are leaked.
 unsafe impl Confirms for Vtd {}
 
-impl Registered for Vtd {
+// SAFETY: It is one static.
+unsafe impl Registered for Vtd {
     fn registry() -> &'static Registry<Self> {
         &REGISTRY
     }
@@ -155,7 +156,7 @@ impl Driver for Vtd {
                 regions.add(range, Prot::READ | Prot::WRITE, kind)?;
             }
         }
-        regions.add_interrupts()
+        regions.add_x86_interrupts()
     }
 
     fn default_domain(&self, endpoint: &Endpoint) -> DefaultDomain {

@@ -24,7 +24,10 @@ use crate::{
         self,
         Policy, //
     },
-    unit::power::Powered, //
+    unit::{
+        power::Powered,
+        Unit, //
+    }, //
 };
 
 /// Reads the firmware's table.
@@ -76,6 +79,11 @@ impl Lifecycle for Vtd {
 
     fn units(&self) -> &Units<Powered> {
         &self.units
+    }
+
+    /// Requests with PASID need a switch in the device, which the driver does not set yet.
+    fn max_pasids(&self, _unit: &Unit) -> u32 {
+        0
     }
 
     fn registers_are_free() -> Result<bool> {

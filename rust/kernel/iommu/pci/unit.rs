@@ -61,8 +61,9 @@ impl UnitFunction {
     /// The NUMA node that it is near, [`None`] if it is near none.
     pub fn node(&self) -> Option<u32> {
         #[cfg(CONFIG_NUMA)]
-        // SAFETY: A `pci::Device` is a valid function, and this field does not change.
-        let node = unsafe { (*self.as_raw()).dev.numa_node };
+        // SAFETY: A `pci::Device` is a valid function. User space may write the field through
+        // sysfs, so the read is volatile, like that of C (`dev_to_node()`), which takes no lock.
+        let node = unsafe { (&raw const (*self.as_raw()).dev.numa_node).read_volatile() };
         #[cfg(not(CONFIG_NUMA))]
         let node = bindings::NUMA_NO_NODE;
 

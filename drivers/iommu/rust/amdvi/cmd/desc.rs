@@ -169,6 +169,30 @@ mod tests {
         Ok(())
     }
 
+    /// Read as the hardware reads it, an address field names the block that it was made of.
+    #[test]
+    fn address_fields_name_their_block() -> Result {
+        let mut seed = 0x9e37_79b9_7f4a_7c15u64;
+        for _ in 0..1000 {
+            seed ^= seed << 13;
+            seed ^= seed >> 7;
+            seed ^= seed << 17;
+            let first = seed >> (13 + (seed & 0x1f));
+            let last = first + (seed >> (20 + (seed >> 8 & 0x1f)));
+            let block = around(first, last)?;
+            let field = coded(block);
+            let lg2 = if block.lg2 > PAGE_LG2 {
+                13 + (field >> 12).trailing_ones()
+            } else {
+                12
+            };
+            let start = field & !((1u64 << lg2) - 1);
+            assert!(start <= first && last <= start + ((1u64 << lg2) - 1));
+            assert_eq!(lg2, u32::from(block.lg2));
+        }
+        Ok(())
+    }
+
     #[test]
     fn waits() {
         assert_eq!(

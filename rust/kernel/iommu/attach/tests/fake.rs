@@ -175,7 +175,8 @@ static REGISTRY: Registry<Fake> = Registry::new();
 // SAFETY: There is no hardware, so that there is nothing to forget.
 unsafe impl Confirms for Fake {}
 
-impl Registered for Fake {
+// SAFETY: It is one static.
+unsafe impl Registered for Fake {
     fn registry() -> &'static Registry<Self> {
         &REGISTRY
     }

@@ -59,7 +59,7 @@ fn register() -> Result<Registration<Fake>> {
             GFP_KERNEL,
         )?;
     }
-    Fake::registry().register(&BUILT_IN, Arc::new(Fake, GFP_KERNEL)?, units)
+    Registration::new(&BUILT_IN, Arc::new(Fake, GFP_KERNEL)?, units)
 }
 
 /// A device of the driver, which is on no bus.
