@@ -12,9 +12,12 @@ use iommu_pt_host::{
     pt::{
         DetachedTable,
         DirtySink,
+        Format,
         Gather,
         Iova,
+        Level,
         PhysAddr,
+        Prot,
         Range,
         Table,
         TableMem,
@@ -50,15 +53,17 @@ const K4: u64 = 1 << 12;
 const M2: u64 = 1 << 21;
 const G1: Iova = 1 << 30;
 
-/// The content of a freed table: in each format a dirty leaf that no test maps.
-const POISON: u64 = 0x6000_0bad_b000_0243;
-
 /// The range that is mapped and unmapped.
 const MOVING: u64 = 2 * M2;
+
+/// Where a freed table leads: no test maps it.
+const NOWHERE: PhysAddr = 0xbad_b000_0000;
 
 /// Memory that keeps tables after they are freed.
 struct Graveyard<'m> {
     mem: &'m HostMem,
+    /// The content of a freed table: a dirty leaf.
+    poison: u64,
     dead: Mutex<Vec<NonNull<Table>>>,
 }
 
@@ -75,7 +80,7 @@ impl Graveyard<'_> {
         for table in self.dead.lock().unwrap().drain(..) {
             let phys = self.mem.phys(table);
 
-            intact &= (0..512).all(|slot| self.mem.word(phys, slot).load(Relaxed) == POISON);
+            intact &= (0..512).all(|slot| self.mem.word(phys, slot).load(Relaxed) == self.poison);
             // SAFETY: Nothing uses it any more.
             unsafe { self.mem.free(table) }
         }
@@ -95,7 +100,7 @@ unsafe impl TableMem for &Graveyard<'_> {
         let phys = self.mem.phys(table);
 
         for slot in 0..512 {
-            self.mem.word(phys, slot).store(POISON, Relaxed);
+            self.mem.word(phys, slot).store(self.poison, Relaxed);
         }
         self.dead.lock().unwrap().push(table);
     }
@@ -169,8 +174,11 @@ const LIMIT: Duration = Duration::from_secs(50);
 
 fn remove<S: Spec>(lg2s: &[u32]) {
     let mem = HostMem::new(true);
+    let attrs = S::F::attrs(Prot::READ | Prot::WRITE).unwrap();
+    let leaf = S::F::leaf(NOWHERE, K4.trailing_zeros(), Level::LEAF, attrs);
     let graves = Graveyard {
         mem: &mem,
+        poison: S::written(leaf),
         dead: Mutex::default(),
     };
     let walks = Walks::new(&graves);
