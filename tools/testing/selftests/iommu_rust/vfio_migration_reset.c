@@ -293,7 +293,8 @@ static void expect_storm(FIXTURE_DATA(vfio_migration_reset) *self, bool by_sysfs
 	for (int round = 0; round < 50 || !has_reached_all(self); round++) {
 		ASSERT_GT(500, round);
 		make_new(self, by_sysfs);
-		usleep(round % 50 * 100);
+		/* The longer it takes, the more time each series of states has. */
+		usleep(round % 50 * 100 + round / 50 * 1000);
 	}
 	atomic_store(&self->stop, true);
 	ASSERT_EQ(0, pthread_join(thread, NULL));
