@@ -10,7 +10,7 @@ use kernel::{
 
 /// Lets through the usual burst of messages in each of the usual intervals (`ratelimit_state`).
 ///
-/// It prints no message of its own about those that it keeps back.
+/// Nothing is printed about the messages that it keeps back.
 #[pin_data]
 pub struct RateLimit {
     #[pin]

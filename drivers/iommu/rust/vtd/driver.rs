@@ -63,9 +63,8 @@ static REGISTRY: Registry<Vtd> = Registry::new();
 // SAFETY:
 // 1. Only `install()` enters the address of a domain's tables into a PASID entry. Each change of an
 //    entry goes through `Endpoint::change()`, which fails unless the unit has completed the
-//    invalidations that the writer asks for: of the old entry and of all translations made with it.
-//    Of an absent entry it asks for none: the unit has completed them before, or it is dead, and
-//    `prepare()`, `attach_identity()` and `attach_blocked()` fail.
+//    invalidations of the old entry and of all translations made with it. An absent entry needs
+//    none: the unit has completed them before, or it is dead, and each kind of attach fails.
 // 2. A tag is the unit and the domain id (and the PASID in the first stage) of an attachment: what
 //    the unit tags its caches with. No device TLB is switched on. `sync()` submits an invalidation
 //    for each tag, and `Unit::submit()` returns `Ok` only when the wait descriptor behind it has
