@@ -15,8 +15,8 @@ use kernel::{
 
 use crate::{
     acpi::{
-        Ivmd, //
-        Ivrs,
+        Ivmd,
+        Ivrs, //
     },
     policy::Policy,
     quirks,

@@ -297,8 +297,8 @@ fn functions(body: Reader<'_>, offset: usize) -> Result<KVec<Scope>, TableError>
 mod tests {
     use super::*;
     use crate::acpi::scope::{
-        Hop, //
-        Kind,
+        Hop,
+        Kind, //
     };
 
     /// Puts the fixed part in front of `records`.

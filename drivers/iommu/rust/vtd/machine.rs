@@ -18,8 +18,8 @@ use crate::{
     acpi::{
         scope,
         Dmar,
-        Rmrr, //
-        Satc,
+        Rmrr,
+        Satc, //
     },
     endpoint,
     policy::Policy,

@@ -38,8 +38,8 @@ use entry::{
     WORDS, //
 };
 use writer::{
-    EntryWords, //
-    Forget,
+    EntryWords,
+    Forget, //
 };
 
 /// Directory entries for PDTS = 0.
