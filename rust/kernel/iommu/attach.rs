@@ -45,7 +45,7 @@ use super::{
         PagingDomain, //
     },
     tags::Tags,
-    values::Slot, //
+    values::DeviceSlot, //
 };
 
 #[cfg(CONFIG_RUST_IOMMU_KUNIT_TEST)]
@@ -54,7 +54,7 @@ mod tests;
 /// One device in a domain.
 struct Node<P: PagingDomain> {
     endpoint: Arc<EndpointOf<P>>,
-    slot: Slot,
+    slot: DeviceSlot,
     tags: KVec<P::Tag>,
     attachment: P::Attachment,
     /// Its unit did not confirm a change: what it does with the attachment is unknown for ever.
@@ -182,7 +182,7 @@ impl<'a, P: PagingDomain> Prepared<'a, P> {
         attachments: &'a Attachments<P>,
         endpoint: &Arc<EndpointOf<P>>,
         holder: &'a Slots<P>,
-        slot: Slot,
+        slot: DeviceSlot,
         user: bool,
     ) -> Result<Self> {
         let shared = &attachments.0;
@@ -335,11 +335,11 @@ pub(super) enum InUse {
 
 /// The slots of a device.
 ///
-/// The entry of [`Slot::Rid`] always exists, so that blocking a device needs no memory.
+/// The entry of [`DeviceSlot::Rid`] always exists, so that blocking a device needs no memory.
 #[pin_data]
 pub(super) struct Slots<P: PagingDomain> {
     #[pin]
-    held: Mutex<KVec<(Slot, Held<P>)>>,
+    held: Mutex<KVec<(DeviceSlot, Held<P>)>>,
 }
 
 impl<P: PagingDomain> Slots<P> {
@@ -347,7 +347,7 @@ impl<P: PagingDomain> Slots<P> {
     pub(super) fn new() -> impl PinInit<Self, Error> {
         pin_init::pin_init_scope(|| {
             let mut held = KVec::with_capacity(1, GFP_KERNEL)?;
-            held.push((Slot::Rid, Held::Fresh), GFP_KERNEL)?;
+            held.push((DeviceSlot::Rid, Held::Fresh), GFP_KERNEL)?;
             let (name, key) = lock_class::slots_held();
             Ok(try_pin_init!(Self {
                 held <- Mutex::new(held, name, key),
@@ -362,7 +362,7 @@ impl<P: PagingDomain> Slots<P> {
 
     /// Says what `slot` holds from now on, and drops what it held. Room for it was reserved, or it
     /// exists.
-    pub(super) fn put(&self, slot: Slot, new: Held<P>) {
+    pub(super) fn put(&self, slot: DeviceSlot, new: Held<P>) {
         let mut held = self.held.lock();
         let old = match held.iter_mut().find(|(known, _)| *known == slot) {
             Some((_, place)) => Some(core::mem::replace(place, new)),
@@ -378,15 +378,15 @@ impl<P: PagingDomain> Slots<P> {
 
     /// Says that hardware may still use what `slot` held, because the unit did not confirm a
     /// change: a domain there is lost. A PASID is forgotten.
-    pub(super) fn lose(&self, slot: Slot) {
+    pub(super) fn lose(&self, slot: DeviceSlot) {
         let mut held = self.held.lock();
         let index = held.iter().position(|(known, _)| *known == slot);
         let old = match (slot, index) {
             (_, None) => None,
-            (Slot::Rid, Some(index)) => held
+            (DeviceSlot::Rid, Some(index)) => held
                 .get_mut(index)
                 .map(|(_, place)| core::mem::replace(place, Held::Unknown)),
-            (Slot::Pasid(_), Some(index)) => held.remove(index).ok().map(|(_, old)| old),
+            (DeviceSlot::Pasid(_), Some(index)) => held.remove(index).ok().map(|(_, old)| old),
         };
         drop(held);
         if let Some(Held::Domain(attached)) = old {
@@ -395,7 +395,7 @@ impl<P: PagingDomain> Slots<P> {
     }
 
     /// Forgets a PASID.
-    pub(super) fn remove(&self, slot: Slot) {
+    pub(super) fn remove(&self, slot: DeviceSlot) {
         let mut held = self.held.lock();
         let index = held.iter().position(|(known, _)| *known == slot);
         let old = index.and_then(|index| held.remove(index).ok());
@@ -404,25 +404,25 @@ impl<P: PagingDomain> Slots<P> {
     }
 
     /// Finds a PASID that is attached.
-    pub(super) fn any_pasid(&self) -> Option<Slot> {
+    pub(super) fn any_pasid(&self) -> Option<DeviceSlot> {
         let held = self.held.lock();
         held.iter()
             .map(|(slot, _)| *slot)
-            .find(|slot| *slot != Slot::Rid)
+            .find(|slot| *slot != DeviceSlot::Rid)
     }
 
     /// Whether the device itself has memory as it is.
     pub(super) fn is_identity(&self) -> bool {
         let held = self.held.lock();
         held.iter()
-            .any(|(slot, held)| *slot == Slot::Rid && matches!(held, Held::Identity))
+            .any(|(slot, held)| *slot == DeviceSlot::Rid && matches!(held, Held::Identity))
     }
 
     /// Whether nothing was ever attached to the device itself.
     pub(super) fn is_fresh(&self) -> bool {
         let held = self.held.lock();
         held.iter()
-            .any(|(slot, held)| *slot == Slot::Rid && matches!(held, Held::Fresh))
+            .any(|(slot, held)| *slot == DeviceSlot::Rid && matches!(held, Held::Fresh))
     }
 
     /// Says what relies on what the device has.
@@ -431,12 +431,12 @@ impl<P: PagingDomain> Slots<P> {
         let mut in_use = InUse::No;
         for (slot, held) in held.iter() {
             match (slot, held) {
-                (Slot::Pasid(_), _) => return InUse::Owner,
-                (Slot::Rid, Held::Fresh | Held::Identity | Held::Unknown) => {}
+                (DeviceSlot::Pasid(_), _) => return InUse::Owner,
+                (DeviceSlot::Rid, Held::Fresh | Held::Identity | Held::Unknown) => {}
                 // What the core puts a group on whose ownership was claimed.
-                (Slot::Rid, Held::Blocked) => return InUse::Owner,
-                (Slot::Rid, Held::Domain(attached)) if attached.user => return InUse::Owner,
-                (Slot::Rid, Held::Domain(_)) => in_use = InUse::DmaApi,
+                (DeviceSlot::Rid, Held::Blocked) => return InUse::Owner,
+                (DeviceSlot::Rid, Held::Domain(attached)) if attached.user => return InUse::Owner,
+                (DeviceSlot::Rid, Held::Domain(_)) => in_use = InUse::DmaApi,
             }
         }
         in_use

@@ -59,9 +59,9 @@ use super::{
     tags::Tags,
     values::{
         AllocFlags,
+        DeviceSlot, //
         Flush,
         Geometry,
-        Slot, //
     }, //
 };
 
@@ -179,8 +179,8 @@ pub trait Driver: Confirms + Sized + Send + Sync + 'static {
     /// static identity domain; the latter only of a driver with [`PagingDomain::PASIDS`]).
     ///
     /// When this returns, the device's previous translation is gone from hardware and its caches.
-    /// For the device itself ([`Slot::Rid`]) this must not fail once the device was probed, unless
-    /// [`Self::default_domain`] never lets it have the identity.
+    /// For the device itself ([`DeviceSlot::Rid`]) this must not fail once the device was probed,
+    /// unless [`Self::default_domain`] never lets it have the identity.
     ///
     /// Context: may sleep; under the attach lock.
     ///
@@ -188,14 +188,14 @@ pub trait Driver: Confirms + Sized + Send + Sync + 'static {
     ///
     /// `EIO` or `ETIMEDOUT` if the unit does not confirm: it may still use what the device had, so
     /// those tables and ids are never freed. With any other error the device keeps what it had.
-    fn attach_identity(&self, endpoint: &Arc<Self::Endpoint>, slot: Slot) -> Result;
+    fn attach_identity(&self, endpoint: &Arc<Self::Endpoint>, slot: DeviceSlot) -> Result;
 
     /// Lets the device reach nothing (`attach_dev` and `set_dev_pasid` of the static blocked
     /// domain). It is the fallback of a failed attach: the core never gets an error.
     ///
-    /// The core detaches a PASID by this, with [`Slot::Pasid`]; the PASID need not be attached.
-    /// Requests without PASID and those with another PASID continue as before. While the device
-    /// itself is blocked, requests with its PASIDs continue.
+    /// The core detaches a PASID by this, with [`DeviceSlot::Pasid`]; the PASID need not be
+    /// attached. Requests without PASID and those with another PASID continue as before. While the
+    /// device itself is blocked, requests with its PASIDs continue.
     ///
     /// When this succeeds, the device's previous translation is gone from hardware and its caches.
     ///
@@ -205,7 +205,7 @@ pub trait Driver: Confirms + Sized + Send + Sync + 'static {
     ///
     /// `EIO` or `ETIMEDOUT` if the unit does not confirm: it may still use what the device had, so
     /// those tables and ids are never freed.
-    fn attach_blocked(&self, endpoint: &Arc<Self::Endpoint>, slot: Slot) -> Result;
+    fn attach_blocked(&self, endpoint: &Arc<Self::Endpoint>, slot: DeviceSlot) -> Result;
 
     /// Puts hardware back into the state in which the driver found it. Called once, after the last
     /// device was released and all units were unregistered.
@@ -233,8 +233,8 @@ pub trait PagingDomain: Sized + Send + Sync + 'static {
 
     /// Whether a domain can be attached to a PASID of a device (`set_dev_pasid`).
     ///
-    /// Without it the core finds no such callback and refuses; [`Slot`] is [`Slot::Rid`] in all
-    /// methods then. With it, a PASID is attached by the same three steps as the device itself,
+    /// Without it the core finds no such callback and refuses; the slot is [`DeviceSlot::Rid`] in
+    /// all methods then. With it, a PASID is attached by the same three steps as the device itself,
     /// whatever the device itself is attached to:
     ///
     /// | `iommu.h` | steps |
@@ -271,7 +271,7 @@ pub trait PagingDomain: Sized + Send + Sync + 'static {
     fn prepare(
         &self,
         endpoint: &Arc<<Self::Driver as Driver>::Endpoint>,
-        slot: Slot,
+        slot: DeviceSlot,
         tracking: bool,
     ) -> Result<Self::Attachment>;
 
@@ -298,7 +298,7 @@ pub trait PagingDomain: Sized + Send + Sync + 'static {
     fn install(
         &self,
         endpoint: &Arc<<Self::Driver as Driver>::Endpoint>,
-        slot: Slot,
+        slot: DeviceSlot,
         attachment: &Self::Attachment,
         tracking: bool,
     ) -> Result;
@@ -314,7 +314,7 @@ pub trait PagingDomain: Sized + Send + Sync + 'static {
     fn set_tracking(
         &self,
         endpoint: &Arc<<Self::Driver as Driver>::Endpoint>,
-        slot: Slot,
+        slot: DeviceSlot,
         attachment: &Self::Attachment,
         on: bool,
     ) -> Result;

@@ -47,7 +47,7 @@ use super::{
         Driver,
         PagingDomain, //
     },
-    values::Slot, //
+    values::DeviceSlot, //
 };
 
 pub(super) mod isolate;
@@ -234,8 +234,8 @@ impl<D: Driver> Endpoint<D> {
     ///
     /// `EBUSY` while the driver is being released, for the claim of a device that nothing had
     /// claimed: it would come too late. The core does not look when it gives a device up.
-    pub(super) fn block_for_core(&self, state: &State<D>, driver: &D, slot: Slot) -> Result {
-        let is_rid = slot == Slot::Rid;
+    pub(super) fn block_for_core(&self, state: &State<D>, driver: &D, slot: DeviceSlot) -> Result {
+        let is_rid = slot == DeviceSlot::Rid;
         let late = is_rid && state.is_closing() && self.slots.in_use() != InUse::Owner;
         let keeps = is_rid && state.is_closing() && self.slots.is_identity();
         if !keeps && (!late || state.is_leaving()) {
@@ -248,10 +248,10 @@ impl<D: Driver> Endpoint<D> {
     }
 
     /// Lets `slot` reach nothing. The caller holds the attach lock.
-    pub(super) fn block(&self, driver: &D, slot: Slot) {
+    pub(super) fn block(&self, driver: &D, slot: DeviceSlot) {
         match (driver.attach_blocked(&self.data, slot), slot) {
-            (Ok(()), Slot::Rid) => self.slots.put(slot, Held::Blocked),
-            (Ok(()), Slot::Pasid(_)) => self.slots.remove(slot),
+            (Ok(()), DeviceSlot::Rid) => self.slots.put(slot, Held::Blocked),
+            (Ok(()), DeviceSlot::Pasid(_)) => self.slots.remove(slot),
             (Err(_), _) => self.slots.lose(slot),
         }
     }
@@ -265,9 +265,9 @@ impl<D: Driver> Endpoint<D> {
     /// yet, and is refused.
     ///
     /// The caller holds the attach lock.
-    pub(super) fn fall_back(&self, slot: Slot, error: Error) -> Result {
+    pub(super) fn fall_back(&self, slot: DeviceSlot, error: Error) -> Result {
         let is_silent = error == EIO || error == ETIMEDOUT;
-        if slot != Slot::Rid || !is_silent || self.slots.is_fresh() {
+        if slot != DeviceSlot::Rid || !is_silent || self.slots.is_fresh() {
             return Err(error);
         }
         self.slots.lose(slot);

@@ -16,7 +16,7 @@ use super::pt::{
 
 /// Which requests of a device a domain translates.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Slot {
+pub enum DeviceSlot {
     /// Those without PASID.
     Rid,
     /// Those with this PASID, which is never zero.

@@ -46,8 +46,8 @@ use kernel::{
         tags::Tags,
         values::{
             AllocFlags,
-            Flush,
-            Slot, //
+            DeviceSlot,
+            Flush, //
         }, //
     },
     prelude::*,
@@ -214,7 +214,12 @@ impl PagingDomain for Domain {
         &self.tables
     }
 
-    fn prepare(&self, endpoint: &Arc<Endpoint>, slot: Slot, _tracking: bool) -> Result<Attachment> {
+    fn prepare(
+        &self,
+        endpoint: &Arc<Endpoint>,
+        slot: DeviceSlot,
+        _tracking: bool,
+    ) -> Result<Attachment> {
         endpoint.unit.check()?;
         if !self.suits(&endpoint.unit.caps) {
             return Err(EINVAL);
@@ -226,8 +231,8 @@ impl PagingDomain for Domain {
         }
         if self.kind == TableKind::Guest {
             let pasid = match slot {
-                Slot::Rid => 0,
-                Slot::Pasid(pasid) => pasid,
+                DeviceSlot::Rid => 0,
+                DeviceSlot::Pasid(pasid) => pasid,
             };
             let id = match &endpoint.pasids {
                 Some(pasids) => {
@@ -272,7 +277,7 @@ impl PagingDomain for Domain {
     fn install(
         &self,
         endpoint: &Arc<Endpoint>,
-        slot: Slot,
+        slot: DeviceSlot,
         attachment: &Attachment,
         tracking: bool,
     ) -> Result {
@@ -285,19 +290,19 @@ impl PagingDomain for Domain {
         };
         // The log names a unit that does not answer.
         match (slot, &endpoint.pasids, self.kind) {
-            (Slot::Rid, None, _) => replace(),
-            (Slot::Rid, Some(pasids), kind) => {
+            (DeviceSlot::Rid, None, _) => replace(),
+            (DeviceSlot::Rid, Some(pasids), kind) => {
                 let tables = match kind {
                     TableKind::Host => Untagged::Host,
                     TableKind::Guest => Untagged::Guest(self.tables.top().phys),
                 };
                 pasids.set_untagged(&**endpoint, tables, &replace)
             }
-            (Slot::Pasid(pasid), Some(pasids), TableKind::Guest) => {
+            (DeviceSlot::Pasid(pasid), Some(pasids), TableKind::Guest) => {
                 pasids.attach(&**endpoint, pasid, self.tables.top().phys)
             }
             // `prepare()` has refused it.
-            (Slot::Pasid(_), ..) => Err(EINVAL),
+            (DeviceSlot::Pasid(_), ..) => Err(EINVAL),
         }
     }
 
@@ -306,7 +311,7 @@ impl PagingDomain for Domain {
     fn set_tracking(
         &self,
         endpoint: &Arc<Endpoint>,
-        _slot: Slot,
+        _slot: DeviceSlot,
         _attachment: &Attachment,
         on: bool,
     ) -> Result {

@@ -36,7 +36,7 @@ use kernel::{
         },
         values::{
             AllocFlags,
-            Slot, //
+            DeviceSlot, //
         }, //
     },
     prelude::*,
@@ -176,21 +176,21 @@ impl Driver for AmdVi {
         pin_init::pin_init_scope(move || Ok(Domain::new(unit, tables?, flags)))
     }
 
-    fn attach_identity(&self, endpoint: &Arc<Endpoint>, slot: Slot) -> Result {
+    fn attach_identity(&self, endpoint: &Arc<Endpoint>, slot: DeviceSlot) -> Result {
         endpoint.unit.check()?;
         match slot {
-            Slot::Rid => endpoint.set_untagged(Untagged::PassThrough),
+            DeviceSlot::Rid => endpoint.set_untagged(Untagged::PassThrough),
             // A GCR3 table names page tables; it has no entry for the identity.
-            Slot::Pasid(_) => Err(EOPNOTSUPP),
+            DeviceSlot::Pasid(_) => Err(EOPNOTSUPP),
         }
     }
 
-    fn attach_blocked(&self, endpoint: &Arc<Endpoint>, slot: Slot) -> Result {
+    fn attach_blocked(&self, endpoint: &Arc<Endpoint>, slot: DeviceSlot) -> Result {
         match (slot, &endpoint.pasids) {
-            (Slot::Rid, _) => endpoint.set_untagged(Untagged::Blocked),
-            (Slot::Pasid(pasid), Some(pasids)) => pasids.detach(&**endpoint, pasid),
+            (DeviceSlot::Rid, _) => endpoint.set_untagged(Untagged::Blocked),
+            (DeviceSlot::Pasid(pasid), Some(pasids)) => pasids.detach(&**endpoint, pasid),
             // The unit has always refused its requests with PASID.
-            (Slot::Pasid(_), None) => Ok(()),
+            (DeviceSlot::Pasid(_), None) => Ok(()),
         }?;
         // If the entry did not change, a dead unit may still cache translations of it.
         endpoint.unit.check()

@@ -43,8 +43,8 @@ use kernel::{
         tags::Tags,
         values::{
             AllocFlags,
-            Flush,
-            Slot, //
+            DeviceSlot,
+            Flush, //
         }, //
     },
     prelude::*,
@@ -207,7 +207,12 @@ impl PagingDomain for Domain {
         &self.tables
     }
 
-    fn prepare(&self, endpoint: &Arc<Endpoint>, slot: Slot, _tracking: bool) -> Result<Attachment> {
+    fn prepare(
+        &self,
+        endpoint: &Arc<Endpoint>,
+        slot: DeviceSlot,
+        _tracking: bool,
+    ) -> Result<Attachment> {
         if endpoint.needs_cache || !self.suits(&endpoint.unit.caps) {
             return Err(EINVAL);
         }
@@ -242,7 +247,7 @@ impl PagingDomain for Domain {
     fn install(
         &self,
         endpoint: &Arc<Endpoint>,
-        _slot: Slot,
+        _slot: DeviceSlot,
         attachment: &Attachment,
         tracking: bool,
     ) -> Result {
@@ -259,7 +264,7 @@ impl PagingDomain for Domain {
     fn set_tracking(
         &self,
         endpoint: &Arc<Endpoint>,
-        _slot: Slot,
+        _slot: DeviceSlot,
         attachment: &Attachment,
         on: bool,
     ) -> Result {

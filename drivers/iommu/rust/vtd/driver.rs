@@ -33,7 +33,7 @@ use kernel::{
         },
         values::{
             AllocFlags,
-            Slot, //
+            DeviceSlot, //
         }, //
     },
     prelude::*,
@@ -179,7 +179,7 @@ impl Driver for Vtd {
         })
     }
 
-    fn attach_identity(&self, endpoint: &Arc<Endpoint>, slot: Slot) -> Result {
+    fn attach_identity(&self, endpoint: &Arc<Endpoint>, slot: DeviceSlot) -> Result {
         let caps = &endpoint.unit.caps;
         if !caps.pass_through() {
             return Err(EOPNOTSUPP);
@@ -193,7 +193,7 @@ impl Driver for Vtd {
         endpoint.change(pasid, |live| writer::replace(live, entry))
     }
 
-    fn attach_blocked(&self, endpoint: &Arc<Endpoint>, slot: Slot) -> Result {
+    fn attach_blocked(&self, endpoint: &Arc<Endpoint>, slot: DeviceSlot) -> Result {
         endpoint.block(endpoint::pasid_of(slot))
     }
 

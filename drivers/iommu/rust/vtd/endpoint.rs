@@ -11,7 +11,7 @@
 use kernel::{
     iommu::{
         pci::source_ids::SourceIds,
-        values::Slot, //
+        values::DeviceSlot, //
     },
     prelude::*,
     sync::Arc, //
@@ -45,10 +45,10 @@ use crate::{
 const NO_PASID: u32 = 0;
 
 /// The index of a slot in the PASID table.
-pub(crate) fn pasid_of(slot: Slot) -> u32 {
+pub(crate) fn pasid_of(slot: DeviceSlot) -> u32 {
     match slot {
-        Slot::Rid => NO_PASID,
-        Slot::Pasid(pasid) => pasid,
+        DeviceSlot::Rid => NO_PASID,
+        DeviceSlot::Pasid(pasid) => pasid,
     }
 }
 

@@ -37,7 +37,7 @@ mod suite {
         let domain = FakeDomain::new(1, log.clone())?;
         let device = FakeDevice::new(4)?;
 
-        device.attach(&domain, Slot::Rid)?;
+        device.attach(&domain, DeviceSlot::Rid)?;
         assert_eq!(
             &log.take()[..],
             &[Event::Install {
@@ -48,7 +48,7 @@ mod suite {
             }]
         );
         assert!(!domain.attachments.is_empty());
-        device.slots.put(Slot::Rid, Held::Blocked);
+        device.slots.put(DeviceSlot::Rid, Held::Blocked);
         assert!(domain.attachments.is_empty());
         assert!(domain.tags()?.is_empty());
         Ok(())
@@ -58,10 +58,10 @@ mod suite {
     fn a_refusal_changes_nothing() -> Result {
         let (log, [old, new], device) = scene()?;
 
-        device.attach(&old, Slot::Rid)?;
+        device.attach(&old, DeviceSlot::Rid)?;
         let _ = log.take();
         device.endpoint.refuses.store(true, Relaxed);
-        assert_eq!(device.attach(&new, Slot::Rid).err(), Some(EINVAL));
+        assert_eq!(device.attach(&new, DeviceSlot::Rid).err(), Some(EINVAL));
         assert!(log.take().is_empty());
         assert!(new.attachments.is_empty());
         assert!(new.tags()?.is_empty());
@@ -75,7 +75,7 @@ mod suite {
         let domain = FakeDomain::new(1, log.clone())?;
         let device = FakeDevice::new(4)?;
 
-        let prepared = device.prepare(&domain, Slot::Rid, true)?;
+        let prepared = device.prepare(&domain, DeviceSlot::Rid, true)?;
         assert_eq!(&domain.tags()?[..], &[0, 104]);
         drop(prepared);
         assert!(domain.tags()?.is_empty());
@@ -95,9 +95,9 @@ mod suite {
     fn the_old_domain_goes_after_the_new_one_is_in_place() -> Result {
         let (log, [old, new], device) = scene()?;
 
-        device.attach(&old, Slot::Rid)?;
+        device.attach(&old, DeviceSlot::Rid)?;
         let _ = log.take();
-        device.attach(&new, Slot::Rid)?;
+        device.attach(&new, DeviceSlot::Rid)?;
         assert_eq!(
             &log.take()[..],
             &[
@@ -124,10 +124,10 @@ mod suite {
     fn a_unit_that_does_not_confirm_keeps_both_domains() -> Result {
         let (log, [old, new], device) = scene()?;
 
-        device.attach(&old, Slot::Rid)?;
+        device.attach(&old, DeviceSlot::Rid)?;
         device.endpoint.is_silent.store(true, Relaxed);
         let _ = log.take();
-        assert_eq!(device.attach(&new, Slot::Rid).err(), Some(EIO));
+        assert_eq!(device.attach(&new, DeviceSlot::Rid).err(), Some(EIO));
         // The core believes that the device still has the old one.
         assert_eq!(device.slots.in_use(), InUse::Owner);
         assert!(new.attachments.is_lost() && !old.attachments.is_lost());
@@ -135,7 +135,7 @@ mod suite {
         assert_eq!(&old.tags()?[..], &[0, 104]);
 
         // It takes the device out of that as well, which cannot be confirmed either.
-        device.slots.lose(Slot::Rid);
+        device.slots.lose(DeviceSlot::Rid);
         assert!(old.attachments.is_lost());
         assert!(!old.attachments.is_empty() && !new.attachments.is_empty());
         assert_eq!(&old.tags()?[..], &[0, 104]);
@@ -150,16 +150,16 @@ mod suite {
         let (log, [rid, pasid], device) = scene()?;
 
         assert!(device.slots.is_fresh());
-        device.attach(&rid, Slot::Rid)?;
-        device.attach(&pasid, Slot::Pasid(9))?;
+        device.attach(&rid, DeviceSlot::Rid)?;
+        device.attach(&pasid, DeviceSlot::Pasid(9))?;
         let _ = log.take();
-        device.slots.lose(Slot::Pasid(9));
+        device.slots.lose(DeviceSlot::Pasid(9));
         assert_eq!(device.slots.any_pasid(), None);
         assert!(pasid.attachments.is_lost() && !rid.attachments.is_lost());
         assert_eq!(&pasid.tags()?[..], &[0, 9004]);
         assert!(log.take().is_empty());
         // One that is not attached.
-        device.slots.lose(Slot::Pasid(8));
+        device.slots.lose(DeviceSlot::Pasid(8));
         assert!(!device.slots.is_fresh());
         Ok(())
     }
@@ -170,12 +170,12 @@ mod suite {
         let domain = FakeDomain::new(1, log.clone())?;
         let (first, second) = (FakeDevice::new(2)?, FakeDevice::new(4)?);
 
-        first.attach(&domain, Slot::Rid)?;
+        first.attach(&domain, DeviceSlot::Rid)?;
         let _ = log.take();
         domain.attachments.set_tracking(&domain, true)?;
         // Again: nothing to do.
         domain.attachments.set_tracking(&domain, true)?;
-        second.attach(&domain, Slot::Rid)?;
+        second.attach(&domain, DeviceSlot::Rid)?;
         assert_eq!(
             &log.take()[..],
             &[
@@ -207,7 +207,7 @@ mod suite {
         ];
 
         for device in devices.iter().take(3) {
-            device.attach(&domain, Slot::Rid)?;
+            device.attach(&domain, DeviceSlot::Rid)?;
         }
         devices[1].endpoint.refuses.store(true, Relaxed);
         let _ = log.take();
@@ -221,7 +221,7 @@ mod suite {
             &[set(1, true), set(2, true), set(1, false), set(2, false)]
         );
         // Tracking is off for a device that comes later, too.
-        devices[3].attach(&domain, Slot::Rid)?;
+        devices[3].attach(&domain, DeviceSlot::Rid)?;
         assert!(log.take().iter().any(|event| matches!(
             event,
             Event::Install {
@@ -242,11 +242,11 @@ mod suite {
         let (first, second) = (FakeDevice::new(3)?, FakeDevice::new(4)?);
 
         silent.endpoint.is_silent.store(true, Relaxed);
-        assert!(silent.attach(&domain, Slot::Rid).is_err());
-        first.attach(&domain, Slot::Rid)?;
-        gone.attach(&domain, Slot::Rid)?;
-        gone.slots.lose(Slot::Rid);
-        second.attach(&domain, Slot::Rid)?;
+        assert!(silent.attach(&domain, DeviceSlot::Rid).is_err());
+        first.attach(&domain, DeviceSlot::Rid)?;
+        gone.attach(&domain, DeviceSlot::Rid)?;
+        gone.slots.lose(DeviceSlot::Rid);
+        second.attach(&domain, DeviceSlot::Rid)?;
         for lost in [&silent, &gone] {
             lost.endpoint.refuses.store(true, Relaxed);
         }
@@ -274,15 +274,15 @@ mod suite {
         let (log, [rid, first], device) = scene()?;
         let second = FakeDomain::new(3, log.clone())?;
 
-        device.attach(&rid, Slot::Rid)?;
-        device.attach(&first, Slot::Pasid(8))?;
-        device.attach(&first, Slot::Pasid(9))?;
+        device.attach(&rid, DeviceSlot::Rid)?;
+        device.attach(&first, DeviceSlot::Pasid(8))?;
+        device.attach(&first, DeviceSlot::Pasid(9))?;
         assert_eq!(&rid.tags()?[..], &[0, 104]);
         assert_eq!(&first.tags()?[..], &[0, 8004, 9004]);
 
         // Another domain for one of the two.
         let _ = log.take();
-        device.attach(&second, Slot::Pasid(9))?;
+        device.attach(&second, DeviceSlot::Pasid(9))?;
         assert_eq!(
             &log.take()[..],
             &[
@@ -302,15 +302,15 @@ mod suite {
         assert_eq!(&first.tags()?[..], &[0, 8004]);
         assert_eq!(&second.tags()?[..], &[0, 9004]);
 
-        device.slots.remove(Slot::Pasid(8));
+        device.slots.remove(DeviceSlot::Pasid(8));
         assert!(first.attachments.is_empty());
-        device.slots.put(Slot::Rid, Held::Blocked);
+        device.slots.put(DeviceSlot::Rid, Held::Blocked);
         assert!(rid.attachments.is_empty());
-        assert_eq!(device.slots.any_pasid(), Some(Slot::Pasid(9)));
+        assert_eq!(device.slots.any_pasid(), Some(DeviceSlot::Pasid(9)));
         assert_eq!(&second.tags()?[..], &[0, 9004]);
         // One that is not attached.
-        device.slots.remove(Slot::Pasid(8));
-        device.slots.remove(Slot::Pasid(9));
+        device.slots.remove(DeviceSlot::Pasid(8));
+        device.slots.remove(DeviceSlot::Pasid(9));
         assert_eq!(device.slots.any_pasid(), None);
         Ok(())
     }
@@ -321,12 +321,12 @@ mod suite {
         let domain = FakeDomain::new(1, log.clone())?;
         let (first, second) = (FakeDevice::new(2)?, FakeDevice::new(4)?);
 
-        first.attach(&domain, Slot::Rid)?;
-        first.attach(&domain, Slot::Pasid(7))?;
-        second.attach(&domain, Slot::Pasid(7))?;
+        first.attach(&domain, DeviceSlot::Rid)?;
+        first.attach(&domain, DeviceSlot::Pasid(7))?;
+        second.attach(&domain, DeviceSlot::Pasid(7))?;
         let _ = log.take();
         domain.attachments.set_tracking(&domain, true)?;
-        second.attach(&domain, Slot::Pasid(8))?;
+        second.attach(&domain, DeviceSlot::Pasid(8))?;
         let set = |endpoint, on| Event::SetPasid {
             endpoint,
             pasid: 7,
@@ -386,7 +386,7 @@ mod suite {
         assert_eq!(tags.flush_each(|_| Err(EIO)), Ok(()));
         let devices = [FakeDevice::new(1)?, FakeDevice::new(2)?];
         for device in &devices {
-            device.attach(&domain, Slot::Rid)?;
+            device.attach(&domain, DeviceSlot::Rid)?;
         }
 
         let mut told = KVec::new();
@@ -411,23 +411,23 @@ mod suite {
         let device = FakeDevice::new(4)?;
 
         assert_eq!(device.slots.in_use(), InUse::No);
-        device.slots.put(Slot::Rid, Held::Identity);
+        device.slots.put(DeviceSlot::Rid, Held::Identity);
         assert_eq!(device.slots.in_use(), InUse::No);
         device
-            .prepare(&domain, Slot::Rid, false)?
+            .prepare(&domain, DeviceSlot::Rid, false)?
             .install(&domain)?
             .commit();
         assert_eq!(device.slots.in_use(), InUse::DmaApi);
-        device.attach(&domain, Slot::Rid)?;
+        device.attach(&domain, DeviceSlot::Rid)?;
         assert_eq!(device.slots.in_use(), InUse::Owner);
-        device.slots.put(Slot::Rid, Held::Blocked);
+        device.slots.put(DeviceSlot::Rid, Held::Blocked);
         assert_eq!(device.slots.in_use(), InUse::Owner);
 
-        device.slots.put(Slot::Rid, Held::Identity);
-        device.attach(&domain, Slot::Pasid(9))?;
+        device.slots.put(DeviceSlot::Rid, Held::Identity);
+        device.attach(&domain, DeviceSlot::Pasid(9))?;
         assert_eq!(device.slots.in_use(), InUse::Owner);
-        assert_eq!(device.slots.any_pasid(), Some(Slot::Pasid(9)));
-        device.slots.remove(Slot::Pasid(9));
+        assert_eq!(device.slots.any_pasid(), Some(DeviceSlot::Pasid(9)));
+        device.slots.remove(DeviceSlot::Pasid(9));
         assert_eq!(device.slots.in_use(), InUse::No);
         assert!(domain.attachments.is_empty());
         Ok(())

@@ -41,7 +41,7 @@ use super::{
         resv::ReservedRegions,
         values::{
             AllocFlags,
-            Slot, //
+            DeviceSlot, //
         }, //
     },
     domain::{
@@ -171,7 +171,7 @@ impl<D: Registered> DeviceTable<D> {
         while let Some(slot) = endpoint.slots.any_pasid() {
             endpoint.block(&inner.driver, slot);
         }
-        endpoint.slots.put(Slot::Rid, Held::Fresh);
+        endpoint.slots.put(DeviceSlot::Rid, Held::Fresh);
         state.remove(&endpoint);
         drop(state);
         inner.leave(&endpoint.dev);

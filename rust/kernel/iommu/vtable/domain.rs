@@ -50,8 +50,8 @@ use super::{
         values::{
             self,
             AllocFlags,
+            DeviceSlot, //
             Flush,
-            Slot, //
         }, //
     },
     dirty::DirtyTable,
@@ -138,7 +138,7 @@ where
     unsafe fn attach(
         domain: *mut bindings::iommu_domain,
         dev: *mut bindings::device,
-        slot: Slot,
+        slot: DeviceSlot,
     ) -> Result {
         // SAFETY: `dev` is valid and under the driver's control, so it is not released during the
         // call. `domain` is live, so it is not freed during the call (contract).
@@ -157,7 +157,7 @@ where
         inner: &Inner<P::Driver>,
         endpoint: &Endpoint<P::Driver>,
         domain: &Domain<P>,
-        slot: Slot,
+        slot: DeviceSlot,
     ) -> Result {
         let user = !domain.is_dma_api();
 
@@ -204,7 +204,7 @@ where
         _old: *mut bindings::iommu_domain,
     ) -> c_int {
         // SAFETY: `attach()` has the same contract for `domain` and `dev`.
-        from_result(|| unsafe { Self::attach(domain, dev, Slot::Rid) }.map(|()| 0))
+        from_result(|| unsafe { Self::attach(domain, dev, DeviceSlot::Rid) }.map(|()| 0))
     }
 
     /// `set_dev_pasid`: the domain translates for a PASID of the device from now on, in place of
@@ -221,7 +221,7 @@ where
         _old: *mut bindings::iommu_domain,
     ) -> c_int {
         // SAFETY: `attach()` has the same contract for `domain` and `dev`.
-        from_result(|| unsafe { Self::attach(domain, dev, Slot::Pasid(pasid)) }.map(|()| 0))
+        from_result(|| unsafe { Self::attach(domain, dev, DeviceSlot::Pasid(pasid)) }.map(|()| 0))
     }
 
     /// Maps a range and adds what was mapped to `mapped`.

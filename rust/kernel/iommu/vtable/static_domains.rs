@@ -16,7 +16,7 @@ use super::{
         attach::Held,
         ops::PagingDomain,
         registry::Registered,
-        values::Slot, //
+        values::DeviceSlot, //
     },
     lookup::{
         endpoint,
@@ -71,7 +71,7 @@ impl<D: Registered> StaticTable<D> {
     /// # Safety
     ///
     /// `dev` is a valid device under the control of this driver.
-    unsafe fn attach_identity(dev: *mut bindings::device, slot: Slot) -> Result {
+    unsafe fn attach_identity(dev: *mut bindings::device, slot: DeviceSlot) -> Result {
         // SAFETY: `dev` is valid and under the driver's control, so it is not released during
         // the call (contract).
         let (inner, endpoint) = unsafe { (inner::<D>(), endpoint::<D>(dev)) };
@@ -93,7 +93,7 @@ impl<D: Registered> StaticTable<D> {
     /// # Safety
     ///
     /// `dev` is a valid device under the control of this driver.
-    unsafe fn attach_blocked(dev: *mut bindings::device, slot: Slot) -> Result {
+    unsafe fn attach_blocked(dev: *mut bindings::device, slot: DeviceSlot) -> Result {
         // SAFETY: `dev` is valid and under the driver's control, so it is not released during
         // the call (contract).
         let (Some(inner), Some(endpoint)) = (unsafe { (inner::<D>(), endpoint::<D>(dev)) }) else {
@@ -115,7 +115,7 @@ impl<D: Registered> StaticTable<D> {
         _old: *mut bindings::iommu_domain,
     ) -> c_int {
         // SAFETY: `attach_identity()` has the same contract: `dev` is under the driver's control.
-        from_result(|| unsafe { Self::attach_identity(dev, Slot::Rid) }.map(|()| 0))
+        from_result(|| unsafe { Self::attach_identity(dev, DeviceSlot::Rid) }.map(|()| 0))
     }
 
     /// `set_dev_pasid` of the identity domain.
@@ -130,7 +130,7 @@ impl<D: Registered> StaticTable<D> {
         _old: *mut bindings::iommu_domain,
     ) -> c_int {
         // SAFETY: `attach_identity()` has the same contract: `dev` is under the driver's control.
-        from_result(|| unsafe { Self::attach_identity(dev, Slot::Pasid(pasid)) }.map(|()| 0))
+        from_result(|| unsafe { Self::attach_identity(dev, DeviceSlot::Pasid(pasid)) }.map(|()| 0))
     }
 
     /// `attach_dev` of the blocked domain.
@@ -144,7 +144,7 @@ impl<D: Registered> StaticTable<D> {
         _old: *mut bindings::iommu_domain,
     ) -> c_int {
         // SAFETY: `attach_blocked()` has the same contract: `dev` is under the driver's control.
-        from_result(|| unsafe { Self::attach_blocked(dev, Slot::Rid) }.map(|()| 0))
+        from_result(|| unsafe { Self::attach_blocked(dev, DeviceSlot::Rid) }.map(|()| 0))
     }
 
     /// `set_dev_pasid` of the blocked domain: detaches a PASID.
@@ -159,6 +159,6 @@ impl<D: Registered> StaticTable<D> {
         _old: *mut bindings::iommu_domain,
     ) -> c_int {
         // SAFETY: `attach_blocked()` has the same contract: `dev` is under the driver's control.
-        from_result(|| unsafe { Self::attach_blocked(dev, Slot::Pasid(pasid)) }.map(|()| 0))
+        from_result(|| unsafe { Self::attach_blocked(dev, DeviceSlot::Pasid(pasid)) }.map(|()| 0))
     }
 }

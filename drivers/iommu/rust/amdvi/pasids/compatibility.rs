@@ -6,7 +6,7 @@
 //! and guest tables (v2) in one entry are nested translation, which the driver does not offer. So
 //! PASIDs are compatible with guest tables and with the identity, and not with a host table.
 
-use kernel::iommu::values::Slot;
+use kernel::iommu::values::DeviceSlot;
 
 use crate::{
     caps::TableKind,
@@ -24,22 +24,27 @@ pub(crate) struct Device {
 
 /// Why a domain with `tables` cannot be attached to `slot` of a device; [`None`] if it can. `device`
 /// is [`None`] for a device without PASIDs, or whose PASIDs could not be enabled.
-pub(crate) fn find(slot: Slot, tables: TableKind, device: Option<Device>) -> Option<&'static str> {
+pub(crate) fn find(
+    slot: DeviceSlot,
+    tables: TableKind,
+    device: Option<Device>,
+) -> Option<&'static str> {
     match (slot, tables, device) {
-        (Slot::Rid, TableKind::Host, Some(Device { used: true, .. })) => Some(
+        (DeviceSlot::Rid, TableKind::Host, Some(Device { used: true, .. })) => Some(
             "PASIDs of it are attached: beside these it can have guest (v2) tables or the \
              identity, and not the host (v1) tables of this domain",
         ),
-        (Slot::Rid, ..) => None,
-        (Slot::Pasid(_), TableKind::Host, _) => {
+        (DeviceSlot::Rid, ..) => None,
+        (DeviceSlot::Pasid(_), TableKind::Host, _) => {
             Some("a PASID can have guest (v2) tables, and not the host (v1) tables of this domain")
         }
-        (Slot::Pasid(_), TableKind::Guest, None) => Some("its PASIDs cannot be used"),
-        (Slot::Pasid(_), TableKind::Guest, Some(device)) if device.untagged == Untagged::Host => Some(
-            "it has host (v1) tables itself: beside PASIDs it can have guest (v2) tables or the \
-             identity",
-        ),
-        (Slot::Pasid(_), TableKind::Guest, Some(_)) => None,
+        (DeviceSlot::Pasid(_), TableKind::Guest, None) => Some("its PASIDs cannot be used"),
+        (DeviceSlot::Pasid(_), TableKind::Guest, Some(device)) => {
+            (device.untagged == Untagged::Host).then_some(
+                "it has host (v1) tables itself: beside PASIDs it can have guest (v2) tables or \
+                 the identity",
+            )
+        }
     }
 }
 
@@ -60,18 +65,18 @@ mod tests {
         let find = |slot, tables, untagged, used| {
             super::find(slot, tables, Some(Device { untagged, used })).is_some()
         };
-        let pasid = Slot::Pasid(7);
+        let pasid = DeviceSlot::Pasid(7);
         for untagged in FOUND {
             let host = untagged == Untagged::Host;
-            assert!(!find(Slot::Rid, TableKind::Host, untagged, false));
-            assert!(!find(Slot::Rid, TableKind::Guest, untagged, false));
+            assert!(!find(DeviceSlot::Rid, TableKind::Host, untagged, false));
+            assert!(!find(DeviceSlot::Rid, TableKind::Guest, untagged, false));
             assert_eq!(find(pasid, TableKind::Guest, untagged, false), host);
             for used in [false, true] {
                 assert!(find(pasid, TableKind::Host, untagged, used));
             }
             if !host {
-                assert!(find(Slot::Rid, TableKind::Host, untagged, true));
-                assert!(!find(Slot::Rid, TableKind::Guest, untagged, true));
+                assert!(find(DeviceSlot::Rid, TableKind::Host, untagged, true));
+                assert!(!find(DeviceSlot::Rid, TableKind::Guest, untagged, true));
                 assert!(!find(pasid, TableKind::Guest, untagged, true));
             }
         }
@@ -80,8 +85,8 @@ mod tests {
     #[test]
     fn a_device_without_pasids() {
         for tables in [TableKind::Host, TableKind::Guest] {
-            assert!(find(Slot::Rid, tables, None).is_none());
-            assert!(find(Slot::Pasid(7), tables, None).is_some());
+            assert!(find(DeviceSlot::Rid, tables, None).is_none());
+            assert!(find(DeviceSlot::Pasid(7), tables, None).is_some());
         }
     }
 }

@@ -156,7 +156,7 @@ pub(super) struct FakeDomain {
 
 pub(super) struct FakeAttachment {
     endpoint: u32,
-    slot: Slot,
+    slot: DeviceSlot,
     domain: u32,
     log: Arc<Log>,
 }
@@ -218,11 +218,11 @@ impl Driver for Fake {
         Log::new().and_then(|log| FakeDomain::new(0, log))
     }
 
-    fn attach_identity(&self, _endpoint: &Arc<FakeEndpoint>, _slot: Slot) -> Result {
+    fn attach_identity(&self, _endpoint: &Arc<FakeEndpoint>, _slot: DeviceSlot) -> Result {
         Ok(())
     }
 
-    fn attach_blocked(&self, _endpoint: &Arc<FakeEndpoint>, _slot: Slot) -> Result {
+    fn attach_blocked(&self, _endpoint: &Arc<FakeEndpoint>, _slot: DeviceSlot) -> Result {
         Ok(())
     }
 
@@ -277,7 +277,7 @@ impl PagingDomain for FakeDomain {
     fn prepare(
         &self,
         endpoint: &Arc<FakeEndpoint>,
-        slot: Slot,
+        slot: DeviceSlot,
         _tracking: bool,
     ) -> Result<FakeAttachment> {
         if endpoint.refuses.load(Relaxed) {
@@ -302,7 +302,7 @@ impl PagingDomain for FakeDomain {
     fn install(
         &self,
         endpoint: &Arc<FakeEndpoint>,
-        slot: Slot,
+        slot: DeviceSlot,
         _attachment: &FakeAttachment,
         tracking: bool,
     ) -> Result {
@@ -311,13 +311,13 @@ impl PagingDomain for FakeDomain {
             .tags()
             .with_all(|tags| tags.contains(&own_tag(endpoint.id, slot)));
         self.log.add(match slot {
-            Slot::Rid => Event::Install {
+            DeviceSlot::Rid => Event::Install {
                 endpoint: endpoint.id,
                 domain: self.id,
                 tracking,
                 flushed,
             },
-            Slot::Pasid(pasid) => Event::InstallPasid {
+            DeviceSlot::Pasid(pasid) => Event::InstallPasid {
                 endpoint: endpoint.id,
                 pasid,
                 domain: self.id,
@@ -334,16 +334,16 @@ impl PagingDomain for FakeDomain {
     fn set_tracking(
         &self,
         endpoint: &Arc<FakeEndpoint>,
-        slot: Slot,
+        slot: DeviceSlot,
         _attachment: &FakeAttachment,
         on: bool,
     ) -> Result {
         self.log.add(match slot {
-            Slot::Rid => Event::Set {
+            DeviceSlot::Rid => Event::Set {
                 endpoint: endpoint.id,
                 on,
             },
-            Slot::Pasid(pasid) => Event::SetPasid {
+            DeviceSlot::Pasid(pasid) => Event::SetPasid {
                 endpoint: endpoint.id,
                 pasid,
                 on,
@@ -394,10 +394,10 @@ impl PagingDomain for FakeDomain {
 }
 
 /// The tag of what one slot of an endpoint has cached.
-fn own_tag(endpoint: u32, slot: Slot) -> u32 {
+fn own_tag(endpoint: u32, slot: DeviceSlot) -> u32 {
     match slot {
-        Slot::Rid => 100 + endpoint,
-        Slot::Pasid(pasid) => 1000 * pasid + endpoint,
+        DeviceSlot::Rid => 100 + endpoint,
+        DeviceSlot::Pasid(pasid) => 1000 * pasid + endpoint,
     }
 }
 
@@ -418,7 +418,7 @@ impl FakeDevice {
     pub(super) fn prepare<'a>(
         &'a self,
         domain: &'a FakeDomain,
-        slot: Slot,
+        slot: DeviceSlot,
         user: bool,
     ) -> Result<Prepared<'a, FakeDomain>> {
         Prepared::new(
@@ -431,7 +431,7 @@ impl FakeDevice {
         )
     }
 
-    pub(super) fn attach(&self, domain: &FakeDomain, slot: Slot) -> Result {
+    pub(super) fn attach(&self, domain: &FakeDomain, slot: DeviceSlot) -> Result {
         self.prepare(domain, slot, true)?.install(domain)?.commit();
         Ok(())
     }

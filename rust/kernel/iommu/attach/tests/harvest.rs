@@ -71,7 +71,7 @@ impl Tracked {
             &self.domain.attachments,
             &device.endpoint,
             &device.slots,
-            Slot::Rid,
+            DeviceSlot::Rid,
             true,
         )?
         .install(&self.domain.data)?
@@ -203,7 +203,7 @@ mod suite {
         let range = pages(0, 4)?;
 
         domain.attach(&device)?;
-        device.slots.lose(Slot::Rid);
+        device.slots.lose(DeviceSlot::Rid);
         for _ in 0..2 {
             let (told, gathered) = domain.query(range, true)?;
             assert_eq!(&told[..], &[Event::Report(range)]);
@@ -245,7 +245,7 @@ mod suite {
         let domain = Tracked::new(true)?;
         let device = FakeDevice::new(4)?;
         domain.attach(&device)?;
-        device.slots.lose(Slot::Rid);
+        device.slots.lose(DeviceSlot::Rid);
         assert!(end(domain)?.is_empty());
 
         // The core frees no domain that is attached; if it did, hardware would still use it.

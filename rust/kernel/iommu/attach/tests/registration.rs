@@ -243,7 +243,7 @@ mod suite {
         let (tracks, other) = (domain(1, true)?, domain(2, false)?);
         let (can, cannot) = (endpoint(4)?, endpoint(5)?);
         let attach = |endpoint: &Endpoint<Fake>, domain: &Domain<FakeDomain>| {
-            DomainTable::<FakeDomain>::attach_to(&inner, endpoint, domain, Slot::Rid)
+            DomainTable::<FakeDomain>::attach_to(&inner, endpoint, domain, DeviceSlot::Rid)
         };
 
         can.data.tracks.store(true, Relaxed);
