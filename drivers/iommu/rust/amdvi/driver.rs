@@ -90,19 +90,19 @@ impl Driver for AmdVi {
     type Domain = Domain;
 
     fn probe_device(&self, dev: &Device) -> Result<Probed<Endpoint>> {
-        let place = SourceIds::of(dev)?;
-        let index = self.unit_of(&place).ok_or(ENODEV)?;
+        let ids = SourceIds::of(dev)?;
+        let index = self.unit_of(&ids).ok_or(ENODEV)?;
         let unit = self.units.get(index).ok_or(ENODEV)?;
         Ok(Probed {
             unit: index,
-            endpoint: Endpoint::new(unit.clone(), place, dev, self.pasids(unit))?,
+            endpoint: Endpoint::new(unit.clone(), ids, dev, self.pasids(unit))?,
         })
     }
 
     fn inseparable(&self, endpoint: &Endpoint) -> Option<ARef<Device>> {
-        let (unit, place) = (&endpoint.unit, &endpoint.place);
-        let other = unit.table.sharer(place.source(), place.sources())?;
-        UnitFunction::find(place.segment, other).map(|function| function.device())
+        let (unit, ids) = (&endpoint.unit, &endpoint.ids);
+        let other = unit.table.sharer(ids.source(), ids.sources())?;
+        UnitFunction::find(ids.segment, other).map(|function| function.device())
     }
 
     fn release_device(&self, _dev: &Device, endpoint: &Endpoint) {
@@ -134,10 +134,10 @@ impl Driver for AmdVi {
     }
 
     fn reserved_regions(&self, endpoint: &Endpoint, regions: &mut ReservedRegions<'_>) -> Result {
-        let place = &endpoint.place;
+        let ids = &endpoint.ids;
         for region in &self.reserved {
             let named = region.first_source..=region.last_source;
-            if region.segment != place.segment || !named.contains(&place.source()) {
+            if region.segment != ids.segment || !named.contains(&ids.source()) {
                 continue;
             }
             let mut prot = Prot::NONE;
@@ -159,7 +159,7 @@ impl Driver for AmdVi {
     }
 
     fn default_domain(&self, endpoint: &Endpoint) -> DefaultDomain {
-        endpoint.place.default_domain(self.policy.default_domain())
+        endpoint.ids.default_domain(self.policy.default_domain())
     }
 
     fn alloc_paging(&self, endpoint: &Endpoint, flags: AllocFlags) -> impl PinInit<Domain, Error> {

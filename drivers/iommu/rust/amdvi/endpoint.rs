@@ -34,14 +34,14 @@ use crate::{
 pub(crate) struct Endpoint {
     /// The unit that translates for it.
     pub(crate) unit: Arc<Unit>,
-    /// Its place on the bus.
-    pub(crate) place: SourceIds,
+    /// Its requester IDs.
+    pub(crate) ids: SourceIds,
     /// Its PASIDs, if it has any and the driver could enable them.
     pub(crate) pasids: Option<Pin<KBox<Pasids>>>,
 }
 
 impl Endpoint {
-    /// Claims the requester IDs of the device `dev` at `place`, and enables its PASIDs, at most
+    /// Claims the requester IDs `ids` of the device `dev`, and enables its PASIDs, at most
     /// `most` of them.
     ///
     /// May sleep.
@@ -52,21 +52,21 @@ impl Endpoint {
     /// Nothing stays claimed.
     pub(crate) fn new(
         unit: Arc<Unit>,
-        mut place: SourceIds,
+        mut ids: SourceIds,
         dev: &Device,
         most: u32,
     ) -> Result<Self> {
-        if let Some(alias) = unit.info.alias(place.source()) {
-            place.add(alias)?;
+        if let Some(alias) = unit.info.alias(ids.source()) {
+            ids.add(alias)?;
         }
         let mut endpoint = Self {
             unit,
-            place,
+            ids,
             pasids: None,
         };
         // An error drops `endpoint`, which releases its claims.
-        for source in endpoint.place.sources() {
-            let owner = endpoint.place.source();
+        for source in endpoint.ids.sources() {
+            let owner = endpoint.ids.source();
             endpoint.unit.table.claim(source, owner)?;
         }
         if most > 0 {
@@ -95,7 +95,7 @@ impl Endpoint {
                 pr_info!(
                     "ivhd{}: device {}: {} PASIDs\n",
                     self.unit.number,
-                    self.place,
+                    self.ids,
                     self.pasids.as_ref().map_or(0, |pasids| pasids.count())
                 );
                 Ok(())
@@ -108,7 +108,7 @@ impl Endpoint {
                 pr_info!(
                     "ivhd{}: device {}: its PASIDs cannot be used: {:?}\n",
                     self.unit.number,
-                    self.place,
+                    self.ids,
                     error
                 );
                 Ok(())
@@ -145,7 +145,7 @@ impl Endpoint {
         let forget = |source, old: Entry| self.unit.forget(source, &old);
         self.unit
             .table
-            .with(self.place.source(), self.place.sources(), forget, change)
+            .with(self.ids.source(), self.ids.sources(), forget, change)
     }
 
     /// Disables the PASIDs and releases the requester IDs. A second call does nothing.
@@ -157,13 +157,13 @@ impl Endpoint {
             let _ = pasids.end(self);
         }
         let forget = |source, old: Entry| self.unit.forget(source, &old);
-        self.unit.table.release(self.place.source(), forget);
+        self.unit.table.release(self.ids.source(), forget);
     }
 
     /// Prints why a domain is refused.
     pub(crate) fn explain_refusal(&self, why: &str) {
         self.unit
-            .explain_refusal(fmt!("device {}: {}", self.place, why));
+            .explain_refusal(fmt!("device {}: {}", self.ids, why));
     }
 }
 
@@ -203,7 +203,7 @@ mod tests {
         let id = pasids.id().clone();
         let mut endpoint = Endpoint {
             unit: unit.clone(),
-            place: SourceIds::of_requester(0, SOURCE)?,
+            ids: SourceIds::of_requester(0, SOURCE)?,
             pasids: None,
         };
         endpoint.unit.table.claim(SOURCE, SOURCE)?;

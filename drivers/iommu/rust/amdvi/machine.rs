@@ -74,18 +74,18 @@ impl AmdVi {
         self.policy.pasids(&unit.caps)
     }
 
-    /// The unit that serves the device at `place`.
+    /// The unit that serves the device with `ids`.
     ///
     /// No unit serves the function of another, although firmware may name it in a range: it is not
     /// translated.
-    pub(crate) fn unit_of(&self, place: &SourceIds) -> Option<usize> {
-        let is_here = |unit: &Unit| unit.info.segment == place.segment;
-        let is_itself = |unit: &Unit| is_here(unit) && unit.info.source == place.source();
+    pub(crate) fn unit_of(&self, ids: &SourceIds) -> Option<usize> {
+        let is_here = |unit: &Unit| unit.info.segment == ids.segment;
+        let is_itself = |unit: &Unit| is_here(unit) && unit.info.source == ids.source();
         if self.units.iter().any(|unit| is_itself(unit)) {
             return None;
         }
         self.units
             .iter()
-            .position(|unit| is_here(unit) && unit.info.serves(place.source()))
+            .position(|unit| is_here(unit) && unit.info.serves(ids.source()))
     }
 }

@@ -86,14 +86,14 @@ impl Driver for Vtd {
     type Domain = Domain;
 
     fn probe_device(&self, dev: &Device) -> Result<Probed<Endpoint>> {
-        let (place, path) = (SourceIds::of(dev)?, Path::of(dev)?);
-        let index = self.unit_of(&place, &path).ok_or(ENODEV)?;
+        let (ids, path) = (SourceIds::of(dev)?, Path::of(dev)?);
+        let index = self.unit_of(&ids, &path).ok_or(ENODEV)?;
         let unit = self.units.get(index).ok_or(ENODEV)?;
         if path.needs_translation {
             unit.note_fragile_device();
         }
         let needs_cache = self.cached.iter().any(|cached| {
-            cached.segment == place.segment && scope::any_serves(&cached.scopes, &path.chain)
+            cached.segment == ids.segment && scope::any_serves(&cached.scopes, &path.chain)
         });
         if needs_cache && !unit.caps.pass_through() {
             // With translation on it could do no DMA.
@@ -101,13 +101,13 @@ impl Driver for Vtd {
                 "dmar{}: serves the device {}, which needs its translation cache (SATC), and \
                  cannot pass it through (ECAP.PT); this driver cannot drive it\n",
                 unit.number,
-                place
+                ids
             );
             return Err(EOPNOTSUPP);
         }
         Ok(Probed {
             unit: index,
-            endpoint: Endpoint::new(unit.clone(), place, path, needs_cache)?,
+            endpoint: Endpoint::new(unit.clone(), ids, path, needs_cache)?,
         })
     }
 
@@ -143,14 +143,14 @@ impl Driver for Vtd {
     }
 
     fn reserved_regions(&self, endpoint: &Endpoint, regions: &mut ReservedRegions<'_>) -> Result {
-        let (place, path) = (&endpoint.place, &endpoint.path);
+        let (ids, path) = (&endpoint.ids, &endpoint.path);
         let kind = if path.relaxable {
             RegionKind::DirectRelaxable
         } else {
             RegionKind::Direct
         };
         for region in &self.reserved {
-            if region.segment == place.segment && scope::any_serves(&region.scopes, &path.own) {
+            if region.segment == ids.segment && scope::any_serves(&region.scopes, &path.own) {
                 let range = Range::inclusive(region.first, region.last)?;
                 regions.add(range, Prot::READ | Prot::WRITE, kind)?;
             }
@@ -165,7 +165,7 @@ impl Driver for Vtd {
         if endpoint.needs_cache {
             return DefaultDomain::Identity;
         }
-        endpoint.place.default_domain(self.policy.default_domain())
+        endpoint.ids.default_domain(self.policy.default_domain())
     }
 
     fn alloc_paging(&self, endpoint: &Endpoint, flags: AllocFlags) -> impl PinInit<Domain, Error> {

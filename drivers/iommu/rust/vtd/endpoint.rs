@@ -56,8 +56,8 @@ pub(crate) fn pasid_of(slot: DeviceSlot) -> u32 {
 pub(crate) struct Endpoint {
     /// The unit that translates for it.
     pub(crate) unit: Arc<Unit>,
-    /// Its place on the bus.
-    pub(crate) place: Arc<SourceIds>,
+    /// Its requester IDs.
+    pub(crate) ids: Arc<SourceIds>,
     /// The path to it.
     pub(crate) path: Path,
     /// Its PASIDs.
@@ -100,24 +100,24 @@ pub(crate) fn pass_acpi_devices(unit: &Arc<Unit>) -> Result {
             );
             return Err(EOPNOTSUPP);
         }
-        let place = SourceIds::of_requester(unit.info.segment, *source)?;
-        let endpoint = Endpoint::new(unit.clone(), place, Path::default(), false)?;
+        let ids = SourceIds::of_requester(unit.info.segment, *source)?;
+        let endpoint = Endpoint::new(unit.clone(), ids, Path::default(), false)?;
         endpoint.change(NO_PASID, |live| {
             writer::replace(live, pass_through(&unit.caps))
         })?;
         pr_info!(
             "dmar{}: passes the ACPI device {} through\n",
             unit.number,
-            endpoint.place
+            endpoint.ids
         );
-        unit.keep(PassedThrough::new(&endpoint.place, &endpoint.table))?;
+        unit.keep(PassedThrough::new(&endpoint.ids, &endpoint.table))?;
     }
     Ok(())
 }
 
 impl Endpoint {
-    /// Makes the tables of a device at `place`, which `path` leads to, and enters them in `unit`.
-    /// Once translation is on, the device is blocked.
+    /// Makes the tables of a device with `ids`, which `path` leads to, and enters them in
+    /// `unit`. Once translation is on, the device is blocked.
     ///
     /// May sleep.
     ///
@@ -126,7 +126,7 @@ impl Endpoint {
     /// `ENOMEM`, `EIO` if the unit is dead.
     pub(crate) fn new(
         unit: Arc<Unit>,
-        place: SourceIds,
+        ids: SourceIds,
         path: Path,
         needs_cache: bool,
     ) -> Result<Self> {
@@ -135,16 +135,16 @@ impl Endpoint {
             GFP_KERNEL,
         )?;
         table.prepare(NO_PASID)?;
-        let place = Arc::new(place, GFP_KERNEL)?;
+        let ids = Arc::new(ids, GFP_KERNEL)?;
         let endpoint = Self {
             unit,
-            place,
+            ids,
             path,
             table,
             needs_cache,
         };
         // An error drops `endpoint`, which releases its claims.
-        for source in endpoint.place.sources() {
+        for source in endpoint.ids.sources() {
             endpoint.unit.release_kept(source);
             endpoint.unit.claim_source(source, endpoint.context())?;
         }
@@ -172,7 +172,7 @@ impl Endpoint {
         change: impl FnOnce(&mut Live<'_>) -> Result,
     ) -> Result {
         let owner = Owner {
-            source: self.place.source(),
+            source: self.ids.source(),
             pasid,
         };
         let unit = &self.unit;
@@ -214,12 +214,12 @@ impl Endpoint {
     pub(crate) fn retire(&self) {
         let through = self.entry(NO_PASID).is_ok_and(|entry| entry.is_present());
         let kept = if through {
-            self.unit.keep(PassedThrough::new(&self.place, &self.table))
+            self.unit.keep(PassedThrough::new(&self.ids, &self.table))
         } else {
             Err(ENOENT)
         };
         if kept.is_err() {
-            self.unit.release_table(&self.place, &self.table);
+            self.unit.release_table(&self.ids, &self.table);
         }
     }
 
@@ -236,7 +236,7 @@ impl Endpoint {
             "dmar{}: device {}: needs its translation cache (SATC), which this driver does not \
              switch on; it can be passed through only\n",
             self.unit.number,
-            self.place
+            self.ids
         );
         Err(EOPNOTSUPP)
     }
@@ -246,7 +246,7 @@ impl Endpoint {
         pr_err!(
             "dmar{}: device {}: {}: {:?}\n",
             self.unit.number,
-            self.place,
+            self.ids,
             what,
             error
         );
@@ -256,7 +256,7 @@ impl Endpoint {
 impl Drop for Endpoint {
     fn drop(&mut self) {
         if !self.unit.keeps(&self.table) {
-            self.unit.release_table(&self.place, &self.table);
+            self.unit.release_table(&self.ids, &self.table);
         }
     }
 }

@@ -85,18 +85,18 @@ impl Vtd {
         Ok(driver)
     }
 
-    /// The unit that serves the device at `place`, which `path` leads to.
+    /// The unit that serves the device with `ids`, which `path` leads to.
     ///
     /// A unit that names it, or a bridge above it, takes precedence over the one that serves all
     /// others.
-    pub(crate) fn unit_of(&self, place: &SourceIds, path: &Path) -> Option<usize> {
+    pub(crate) fn unit_of(&self, ids: &SourceIds, path: &Path) -> Option<usize> {
         let named = self.units.iter().position(|unit| {
-            unit.info.segment == place.segment && scope::any_serves(&unit.info.scopes, &path.chain)
+            unit.info.segment == ids.segment && scope::any_serves(&unit.info.scopes, &path.chain)
         });
         named.or_else(|| {
             self.units
                 .iter()
-                .position(|unit| unit.info.segment == place.segment && unit.info.include_all)
+                .position(|unit| unit.info.segment == ids.segment && unit.info.include_all)
         })
     }
 }

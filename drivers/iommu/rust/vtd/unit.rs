@@ -317,12 +317,12 @@ impl Unit {
         self.passed_through.contain(table)
     }
 
-    /// Releases the claims of a device at `place`, whose directory is in `table`. If the unit is
-    /// dead, the table is leaked, since the unit may still read it.
+    /// Releases the claims of a device with `ids`, whose directory is in `table`. If the unit
+    /// is dead, the table is leaked, since the unit may still read it.
     ///
     /// May sleep. A second call does nothing.
-    pub(crate) fn release_table(&self, place: &SourceIds, table: &Arc<PasidTable>) {
-        for source in place.sources() {
+    pub(crate) fn release_table(&self, ids: &SourceIds, table: &Arc<PasidTable>) {
+        for source in ids.sources() {
             if self.release_source(source, table.phys()).is_err() {
                 // One reference that is never dropped.
                 core::mem::forget(table.clone());
@@ -333,7 +333,7 @@ impl Unit {
     /// Releases the kept tables that `source` leads to. May sleep.
     pub(crate) fn release_kept(&self, source: u16) {
         while let Some(device) = self.passed_through.remove(source) {
-            self.release_table(&device.place, &device.table);
+            self.release_table(&device.ids, &device.table);
         }
     }
 

@@ -20,17 +20,17 @@ use crate::pasid::PasidTable;
 
 /// A device, and the table that the entries of its requester IDs name.
 pub(crate) struct PassedThrough {
-    /// Its place on the bus.
-    pub(super) place: Arc<SourceIds>,
+    /// Its requester IDs.
+    pub(super) ids: Arc<SourceIds>,
     /// Its table.
     pub(super) table: Arc<PasidTable>,
 }
 
 impl PassedThrough {
-    /// The device at `place`, with `table`.
-    pub(crate) fn new(place: &Arc<SourceIds>, table: &Arc<PasidTable>) -> Self {
+    /// The device with `ids` and `table`.
+    pub(crate) fn new(ids: &Arc<SourceIds>, table: &Arc<PasidTable>) -> Self {
         Self {
-            place: place.clone(),
+            ids: ids.clone(),
             table: table.clone(),
         }
     }
@@ -78,7 +78,7 @@ impl PassedThroughDevices {
         let mut list = self.list.lock();
         let index = list
             .iter()
-            .position(|old| old.place.sources().any(|known| known == source))?;
+            .position(|old| old.ids.sources().any(|known| known == source))?;
         list.remove(index).ok()
     }
 

@@ -113,8 +113,8 @@ fn translating(cap: u64, ecap: u64) -> Result<(Arc<Unit>, Powered)> {
 
 /// A device behind `unit`.
 fn endpoint(unit: &Arc<Unit>) -> Result<Endpoint> {
-    let place = SourceIds::of_requester(0, 0x108)?;
-    Endpoint::new(unit.clone(), place, Path::default(), false)
+    let ids = SourceIds::of_requester(0, 0x108)?;
+    Endpoint::new(unit.clone(), ids, Path::default(), false)
 }
 
 #[kunit_tests(rust_vtd_unit)]
