@@ -41,7 +41,7 @@ pub(super) mod unflushed;
 use unflushed::Unflushed;
 
 /// The tables of callbacks that C calls for a kind of paging domains.
-pub(super) struct Callbacks {
+pub(super) struct DomainCallbacks {
     pub(super) ops: &'static bindings::iommu_domain_ops,
     /// What the core uses instead of `map_pages` and `unmap_pages`.
     pub(super) ranges: &'static bindings::pt_iommu_ops,
@@ -107,7 +107,7 @@ impl<P: PagingDomain> Domain<P> {
     pub(super) unsafe fn new(
         data: impl PinInit<P, Error>,
         flags: AllocFlags,
-        callbacks: Callbacks,
+        callbacks: DomainCallbacks,
     ) -> Result<Pin<KBox<Self>>> {
         let head = Head {
             raw: Opaque::zeroed(),

@@ -93,7 +93,7 @@ impl<D: Driver> Registry<D> {
         module: &'static ThisModule,
         driver: Arc<D>,
         units: KVec<UnitInfo>,
-        callbacks: Callbacks,
+        callbacks: DriverCallbacks,
     ) -> Result<Registration<D>> {
         let inner = Inner::new(module, driver, units, callbacks)?;
         let target = Arc::as_ptr(&inner);
@@ -154,7 +154,7 @@ pub unsafe trait Registered: Driver {
 }
 
 /// The tables of callbacks that C calls for a driver.
-pub(super) struct Callbacks {
+pub(super) struct DriverCallbacks {
     /// Makes the table for devices, with its owner and its static domains.
     pub(super) ops: fn(
         owner: *mut bindings::module,
@@ -317,7 +317,7 @@ impl<D: Driver> Inner<D> {
         module: &'static ThisModule,
         driver: Arc<D>,
         infos: KVec<UnitInfo>,
-        callbacks: Callbacks,
+        callbacks: DriverCallbacks,
     ) -> Result<Arc<Self>> {
         let module = module.as_ptr();
         let identity = KBox::new(Opaque::new(callbacks.identity), GFP_KERNEL)?;

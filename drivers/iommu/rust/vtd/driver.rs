@@ -189,7 +189,7 @@ impl Driver for Vtd {
         }
         let pasid = endpoint::pasid_of(slot);
         endpoint.table.prepare(pasid)?;
-        let entry = endpoint::pass_through(caps);
+        let entry = endpoint::pass_through_entry(caps);
         endpoint.change(pasid, |live| writer::replace(live, entry))
     }
 

@@ -6,7 +6,7 @@
 //! all entries are absent: from then on only the table decides what the device can reach. The
 //! driver removes the entries when the core releases the device, unless the device is passed
 //! through. The core leaves devices passed through if they outlive the driver: their tables stay
-//! until translation is off ([`Unit::keep`]).
+//! until translation is off ([`Unit::keep_table`]).
 
 use kernel::{
     iommu::{
@@ -70,7 +70,7 @@ pub(crate) struct Endpoint {
 }
 
 /// The entry of a device that is passed through by a unit with `caps`.
-pub(crate) fn pass_through(caps: &Caps) -> Entry {
+pub(crate) fn pass_through_entry(caps: &Caps) -> Entry {
     Entry::pass_through(
         caps.widest(),
         Common {
@@ -103,14 +103,14 @@ pub(crate) fn pass_acpi_devices(unit: &Arc<Unit>) -> Result {
         let ids = SourceIds::of_requester(unit.info.segment, *source)?;
         let endpoint = Endpoint::new(unit.clone(), ids, Path::default(), false)?;
         endpoint.change(NO_PASID, |live| {
-            writer::replace(live, pass_through(&unit.caps))
+            writer::replace(live, pass_through_entry(&unit.caps))
         })?;
         pr_info!(
             "dmar{}: passes the ACPI device {} through\n",
             unit.number,
             endpoint.ids
         );
-        unit.keep(PassedThrough::new(&endpoint.ids, &endpoint.table))?;
+        unit.keep_table(PassedThrough::new(&endpoint.ids, &endpoint.table))?;
     }
     Ok(())
 }
@@ -145,7 +145,7 @@ impl Endpoint {
         };
         // An error drops `endpoint`, which releases its claims.
         for source in endpoint.ids.sources() {
-            endpoint.unit.release_kept(source);
+            endpoint.unit.release_kept_tables(source);
             endpoint.unit.claim_source(source, endpoint.context())?;
         }
         Ok(endpoint)
@@ -214,7 +214,8 @@ impl Endpoint {
     pub(crate) fn retire(&self) {
         let through = self.entry(NO_PASID).is_ok_and(|entry| entry.is_present());
         let kept = if through {
-            self.unit.keep(PassedThrough::new(&self.ids, &self.table))
+            self.unit
+                .keep_table(PassedThrough::new(&self.ids, &self.table))
         } else {
             Err(ENOENT)
         };
@@ -255,7 +256,7 @@ impl Endpoint {
 
 impl Drop for Endpoint {
     fn drop(&mut self) {
-        if !self.unit.keeps(&self.table) {
+        if !self.unit.keeps_table(&self.table) {
             self.unit.release_table(&self.ids, &self.table);
         }
     }

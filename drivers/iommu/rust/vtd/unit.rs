@@ -308,12 +308,12 @@ impl Unit {
     /// # Errors
     ///
     /// `ENOMEM`.
-    pub(crate) fn keep(&self, device: PassedThrough) -> Result {
+    pub(crate) fn keep_table(&self, device: PassedThrough) -> Result {
         self.passed_through.add(device)
     }
 
     /// Whether `table` is kept. May sleep.
-    pub(crate) fn keeps(&self, table: &Arc<PasidTable>) -> bool {
+    pub(crate) fn keeps_table(&self, table: &Arc<PasidTable>) -> bool {
         self.passed_through.contain(table)
     }
 
@@ -331,7 +331,7 @@ impl Unit {
     }
 
     /// Releases the kept tables that `source` leads to. May sleep.
-    pub(crate) fn release_kept(&self, source: u16) {
+    pub(crate) fn release_kept_tables(&self, source: u16) {
         while let Some(device) = self.passed_through.remove(source) {
             self.release_table(&device.ids, &device.table);
         }

@@ -24,8 +24,8 @@ use super::{
         device::Capability,
         domain::{
             self,
-            Callbacks,
             Domain, //
+            DomainCallbacks,
         },
         ffi,
         gather::{
@@ -77,7 +77,7 @@ pub(in super::super) fn new_domain<P: PagingDomain>(
 where
     P::Driver: Registered,
 {
-    let callbacks = Callbacks {
+    let callbacks = DomainCallbacks {
         ops: DomainTable::<P>::table(),
         ranges: DomainTable::<P>::range_table(),
         dirty: DirtyTable::<P>::table(),

@@ -20,7 +20,7 @@ use kernel::{
 use super::{
     device::UnitInfo,
     registry::{
-        Callbacks,
+        DriverCallbacks,
         Registered,
         Registration, //
     }, //
@@ -49,7 +49,7 @@ impl<D: Registered> Registration<D> {
     /// is dropped then (see [`Self`]), except that
     /// [`Driver::shutdown`](super::ops::Driver::shutdown) is not called: nothing was handed over.
     pub fn new(module: &'static ThisModule, driver: Arc<D>, units: KVec<UnitInfo>) -> Result<Self> {
-        let callbacks = Callbacks {
+        let callbacks = DriverCallbacks {
             ops: DeviceTable::<D>::table,
             identity: StaticTable::<D>::identity_domain(),
             blocked: StaticTable::<D>::blocked_domain(),

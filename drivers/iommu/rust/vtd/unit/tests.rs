@@ -216,7 +216,7 @@ mod suite {
         let unit = unit()?;
         let device = endpoint(&unit)?;
         let change = || {
-            let entry = endpoint::pass_through(&unit.caps);
+            let entry = endpoint::pass_through_entry(&unit.caps);
             device.change(0, |live| writer::replace(live, entry))
         };
         change()?;
