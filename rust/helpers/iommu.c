@@ -133,12 +133,10 @@ __rust_helper void rust_helper_rust_iommu_store128(u64 *ptr, u64 low, u64 high)
 #endif
 }
 
-/* Without the flag, ___ratelimit() logs how many messages it held back. */
 __rust_helper void
-rust_helper_rust_iommu_ratelimit_init(struct ratelimit_state *state)
+rust_helper_ratelimit_default_init(struct ratelimit_state *state)
 {
 	ratelimit_default_init(state);
-	ratelimit_set_flags(state, RATELIMIT_MSG_ON_RELEASE);
 }
 
 #ifdef CONFIG_ACPI

@@ -10,7 +10,7 @@ use kernel::{
 
 /// Lets through the usual burst of messages in each of the usual intervals (`ratelimit_state`).
 ///
-/// Nothing is printed about the messages that it keeps back.
+/// When messages pass again, the kernel prints how many it has kept back.
 #[pin_data]
 pub struct RateLimit {
     #[pin]
@@ -28,7 +28,7 @@ impl RateLimit {
         pin_init!(Self {
             state <- Opaque::ffi_init(|state| {
                 // SAFETY: `state` is valid for writes.
-                unsafe { bindings::rust_iommu_ratelimit_init(state) }
+                unsafe { bindings::ratelimit_default_init(state) }
             }),
         })
     }
