@@ -178,7 +178,6 @@ pub(super) unsafe fn store_pair(virt: *mut u64, values: [u64; 2]) {
 }
 
 /// Vendor, family and model of the CPU, 0 on architectures without such a number.
-#[cfg(CONFIG_PCI)]
 #[inline(never)]
 pub(super) fn processor() -> u32 {
     // SAFETY: Only reads what the kernel has found out at boot.

@@ -39,7 +39,7 @@
 //! | module | what it stands for |
 //! | --- | --- |
 //! | [`pt`] | I/O page tables in Rust, for several formats |
-//! | [`hw`] | registers, rings of commands, memory that the unit walks |
+//! | [`hw`] | registers, rings of commands, memory that the unit walks; the CPU |
 //! | [`firmware`] | firmware tables, which are not to be trusted |
 //! | [`pci`] | functions and the requester IDs that they use; PASIDs; units that are functions |
 //! | [`domain_id`] | what units cache the translations of a domain under |

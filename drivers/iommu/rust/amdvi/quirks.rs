@@ -17,9 +17,9 @@
 //! [`Capability::PciAts`]: kernel::iommu::device::Capability::PciAts
 
 use kernel::{
-    iommu::pci::unit::{
-        self,
-        UnitFunction, //
+    iommu::{
+        hw::cpu,
+        pci::unit::UnitFunction, //
     },
     prelude::*, //
 };
@@ -104,7 +104,7 @@ fn mend_746(config: &impl Config) -> Result<bool> {
 ///
 /// `EIO` if the bit cannot be set; the log says so.
 pub(crate) fn mend(number: usize, segment: u16, source: u16) -> Result {
-    if !has_erratum_746(unit::processor()) {
+    if !has_erratum_746(cpu::model()) {
         return Ok(());
     }
     let mended = UnitFunction::find(segment, source)
