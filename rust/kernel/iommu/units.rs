@@ -75,6 +75,19 @@ pub trait Power: Sized + Send + 'static {
     fn needs_polling(&self) -> bool;
 }
 
+/// Units that are switched on, in the order in which they were.
+///
+/// Dropping it switches them off, the last first, because what each restores is the state that it
+/// found, and it found that while those before it were on. This holds if a later unit does not
+/// start, if the hardware is released, and if the driver is dropped.
+struct Powers<P: Power>(KVec<P>);
+
+impl<P: Power> Drop for Powers<P> {
+    fn drop(&mut self) {
+        while self.0.pop().is_some() {}
+    }
+}
+
 /// All units of a driver, in the order of the firmware's table.
 ///
 /// Dropping it switches them off.
@@ -84,7 +97,7 @@ pub struct Units<P: Power> {
     units: KVec<Arc<P::Unit>>,
     /// Emptied by [`Self::stop`].
     #[pin]
-    power: Mutex<KVec<P>>,
+    power: Mutex<Powers<P>>,
 }
 
 impl<P: Power> Units<P> {
@@ -97,9 +110,9 @@ impl<P: Power> Units<P> {
     /// Those of [`Power::new`]: all units have their original state then. `ENOMEM`.
     pub fn start(module: &'static CStr, units: KVec<Arc<P::Unit>>) -> impl PinInit<Self, Error> {
         pin_init::pin_init_scope(move || {
-            let mut power = KVec::with_capacity(units.len(), GFP_KERNEL)?;
+            let mut power = Powers(KVec::with_capacity(units.len(), GFP_KERNEL)?);
             for unit in &units {
-                power.push(P::new(unit.clone())?, GFP_KERNEL)?;
+                power.0.push(P::new(unit.clone())?, GFP_KERNEL)?;
             }
             let (name, key) = lock_class::units_power();
             Ok(try_pin_init!(Self {
@@ -118,7 +131,7 @@ impl<P: Power> Units<P> {
     ///
     /// Those of [`Power::enable_translation`]; the log names the unit.
     pub(super) fn enable_translation(&self) -> Result {
-        for power in self.power.lock().iter() {
+        for power in self.power.lock().0.iter() {
             power.enable_translation().inspect_err(|_| {
                 log::error(
                     self.module,
@@ -137,15 +150,14 @@ impl<P: Power> Units<P> {
     ///
     /// Context: may sleep.
     pub(super) fn need_polling(&self) -> bool {
-        self.power.lock().iter().any(P::needs_polling)
+        self.power.lock().0.iter().any(P::needs_polling)
     }
 
-    /// Switches all units off, the last that was started first.
+    /// Switches all units off.
     ///
     /// Context: may sleep.
     pub fn stop(&self) {
-        let mut power = self.power.lock();
-        while power.pop().is_some() {}
+        *self.power.lock() = Powers(KVec::new());
         // The driver has named a unit that does not stop.
         if !self.units.iter().any(|unit| unit.is_stuck()) {
             log::info(self.module, fmt!("all units are as they were found\n"));
