@@ -37,7 +37,7 @@ pub trait Unit: Send + Sync + 'static {
     /// Whether the unit may still read its tables although its [`Power`] was dropped.
     ///
     /// Context: may sleep.
-    fn is_stuck(&self) -> bool;
+    fn is_left_on(&self) -> bool;
 
     /// Prints the faults that the unit has recorded.
     ///
@@ -159,7 +159,7 @@ impl<P: Power> Units<P> {
     pub fn stop(&self) {
         *self.power.lock() = Powers(KVec::new());
         // The driver has named a unit that does not stop.
-        if !self.units.iter().any(|unit| unit.is_stuck()) {
+        if !self.units.iter().any(|unit| unit.is_left_on()) {
             log::info(self.module, fmt!("all units are as they were found\n"));
         }
     }

@@ -407,7 +407,7 @@ impl units::Unit for Unit {
     }
 
     /// The driver marks a unit that does not stop dead.
-    fn is_stuck(&self) -> bool {
+    fn is_left_on(&self) -> bool {
         self.is_dead()
     }
 

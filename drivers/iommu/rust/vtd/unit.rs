@@ -351,7 +351,7 @@ impl units::Unit for Unit {
     }
 
     /// It still translates or fetches descriptors.
-    fn is_stuck(&self) -> bool {
+    fn is_left_on(&self) -> bool {
         self.translates.load(Relaxed) || self.was_queue_enabled()
     }
 

@@ -140,7 +140,7 @@ mod suite {
         say(&unit, false, true, false);
         drop(powered);
         assert!(is_as_found(&unit)?);
-        assert!(!unit.is_stuck());
+        assert!(!unit.is_left_on());
         assert_eq!(unit.regs.read(GCMD), GCMD::zeroed());
         assert!(!is_leaked(unit));
         Ok(())
@@ -204,7 +204,7 @@ mod suite {
         // Translation stays on, so the tables stay.
         drop(powered);
         assert!(!is_as_found(&unit)?);
-        assert!(unit.is_stuck());
+        assert!(unit.is_left_on());
         assert!(unit.regs.read(GCMD).translation());
         assert!(is_leaked(unit));
         Ok(())
