@@ -10,8 +10,6 @@ use kernel::{
     sync::aref::ARef, //
 };
 
-use super::log;
-
 /// A remapping unit, as it is registered.
 pub struct UnitInfo {
     /// The name of its entry below `/sys/class/iommu`.
@@ -95,29 +93,6 @@ impl Capability {
     }
 }
 
-/// The meaning of the module parameter `name`, which has the value `value`: one of `meanings`, which
-/// are `words` for the user.
-///
-/// # Errors
-///
-/// `EINVAL` for a value that has no meaning; the log of `module` says so.
-pub fn meaning<T: Copy, const N: usize>(
-    module: &'static CStr,
-    name: &str,
-    value: u32,
-    meanings: [T; N],
-    words: &str,
-) -> Result<T> {
-    // CAST: A `usize` has 64 bits.
-    match meanings.get(value as usize) {
-        Some(meaning) => Ok(*meaning),
-        None => {
-            log::error(module, fmt!("{name}={value}: use {words}\n"));
-            Err(EINVAL)
-        }
-    }
-}
-
 /// The default domain that a device needs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum DefaultDomain {
@@ -141,11 +116,14 @@ impl DefaultDomain {
     ///
     /// # Errors
     ///
-    /// `EINVAL` for a value that has no meaning; the log of `module` says so.
-    pub fn from_parameter(module: &'static CStr, value: u32) -> Result<Self> {
-        let meanings = [Self::Identity, Self::Dma, Self::Any];
-        let words = "0 (identity), 1 (DMA API) or 2 (as booted)";
-        meaning(module, "default_domain", value, meanings, words)
+    /// `EINVAL` for a value that has no meaning.
+    pub fn from_parameter(value: u32) -> Result<Self> {
+        match value {
+            0 => Ok(Self::Identity),
+            1 => Ok(Self::Dma),
+            2 => Ok(Self::Any),
+            _ => Err(EINVAL),
+        }
     }
 
     /// The value that `def_domain_type` returns.
@@ -189,9 +167,7 @@ mod tests {
 
     #[test]
     fn the_parameter_says_what_the_core_is_told() {
-        let told = |value| {
-            DefaultDomain::from_parameter(c"rust_iommu_device", value).map(DefaultDomain::as_raw)
-        };
+        let told = |value| DefaultDomain::from_parameter(value).map(DefaultDomain::as_raw);
         assert_eq!(told(0), Ok(bindings::IOMMU_DOMAIN_IDENTITY));
         assert_eq!(told(1), Ok(bindings::IOMMU_DOMAIN_DMA));
         // The core reads zero as no wish.

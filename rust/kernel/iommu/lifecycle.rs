@@ -15,6 +15,7 @@ use kernel::{
         Dir,
         File, //
     },
+    fmt,
     impl_has_hr_timer,
     prelude::*,
     str::CString,
@@ -39,6 +40,7 @@ use kernel::{
     },
     uaccess::UserSliceReader,
     workqueue,
+    ModuleMetadata,
     ThisModule, //
 };
 
@@ -46,7 +48,6 @@ use super::{
     device::UnitInfo,
     ffi,
     lock_class,
-    log,
     ops::Driver,
     registry::{
         Registered,
@@ -72,8 +73,8 @@ pub type UnitOf<D> = <<D as Lifecycle>::Power as Power>::Unit;
 
 /// A driver whose module is loaded and unloaded.
 pub trait Lifecycle: Registered {
-    /// The name of the module, and of its directory in debugfs.
-    const NAME: &'static CStr;
+    /// The module: its name is also that of its directory in debugfs.
+    type Module: ModuleMetadata;
 
     /// What switches a unit of the driver on.
     type Power: Power;
@@ -104,6 +105,16 @@ pub trait Lifecycle: Registered {
     ///
     /// If there are no units that the driver could drive; the log says why.
     fn registers_are_free() -> Result<bool>;
+
+    /// Prints an error with `pr_err!`, which puts the name of the module in front.
+    ///
+    /// Context: any.
+    fn log_error(message: fmt::Arguments<'_>);
+
+    /// Prints information with `pr_info!`.
+    ///
+    /// Context: any.
+    fn log_info(message: fmt::Arguments<'_>);
 }
 
 /// Takes over all units, registers them with the IOMMU core and switches translation on.
@@ -132,15 +143,16 @@ fn start<D: Lifecycle>(module: &'static ThisModule) -> Result<Registration<D>> {
         )?;
     }
     let registration = Registration::new(module, driver, infos).inspect_err(|error| {
-        log::error(
-            D::NAME,
-            fmt!("the IOMMU core refuses the units: {:?}\n", *error),
-        );
+        D::log_error(fmt!("the IOMMU core refuses the units: {:?}\n", *error));
     })?;
     let units = registration.driver().units();
     // Every device in scope has its entries now. An error drops the registration.
-    units.enable_translation()?;
-    log::info(D::NAME, fmt!("driving {} units\n", units.len()));
+    units.enable_translation().map_err(|(number, error)| {
+        let kind = UnitOf::<D>::KIND;
+        D::log_error(fmt!("{kind}{number}: does not switch translation on\n"));
+        error
+    })?;
+    D::log_info(fmt!("driving {} units\n", units.len()));
     Ok(registration)
 }
 
@@ -215,7 +227,7 @@ impl<D: Lifecycle> Running<D> {
             } else {
                 None
             };
-            let directory = Dir::new(D::NAME);
+            let directory = Dir::new(D::Module::NAME);
             let parent = directory.clone();
             Ok(try_pin_init!(Self {
                 _poll: poll,
@@ -275,10 +287,9 @@ impl<D: Lifecycle> Life<D> {
         } else {
             // The C driver of the same kernel holds them until the end of boot, even if a boot
             // parameter disables it.
-            log::info(
-                D::NAME,
-                fmt!("the units' registers are not free yet, looking again after boot\n"),
-            );
+            D::log_info(fmt!(
+                "the units' registers are not free yet, looking again after boot\n"
+            ));
             workqueue::system_unbound().try_spawn(GFP_KERNEL, move || {
                 wait_for_registers::<D>();
                 // The log names the error, and a built-in driver has no caller.
@@ -296,13 +307,10 @@ fn stay<D: Lifecycle>(module: &'static ThisModule, error: Error) -> Result {
     if ffi::is_idle(module) {
         return Err(error);
     }
-    log::error(
-        D::NAME,
-        fmt!(
-            "could not begin ({error:?}), but is used already: stays loaded and drives nothing; \
-             unload the module when the users are gone\n"
-        ),
-    );
+    D::log_error(fmt!(
+        "could not begin ({error:?}), but is used already: stays loaded and drives nothing; \
+         unload the module when the users are gone\n"
+    ));
     Ok(())
 }
 

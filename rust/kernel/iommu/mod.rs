@@ -84,8 +84,6 @@ pub mod lifecycle;
 #[cfg(CONFIG_RUST_IOMMU)]
 pub mod locked_vec;
 #[cfg(CONFIG_RUST_IOMMU)]
-mod log;
-#[cfg(CONFIG_RUST_IOMMU)]
 pub mod ops;
 #[cfg(all(CONFIG_RUST_IOMMU, CONFIG_PCI))]
 pub mod pci;

@@ -14,10 +14,7 @@ use kernel::{
     }, //
 };
 
-use super::{
-    lock_class,
-    log, //
-};
+use super::lock_class;
 
 /// A remapping unit, as its driver knows it.
 pub trait Unit: Send + Sync + 'static {
@@ -34,7 +31,8 @@ pub trait Unit: Send + Sync + 'static {
         None
     }
 
-    /// Whether the unit may still read its tables although its [`Power`] was dropped.
+    /// Whether the unit may still read its tables although its [`Power`] was dropped, which has
+    /// said why.
     ///
     /// Context: may sleep.
     fn is_left_on(&self) -> bool;
@@ -93,7 +91,6 @@ impl<P: Power> Drop for Powers<P> {
 /// Dropping it switches them off.
 #[pin_data]
 pub struct Units<P: Power> {
-    module: &'static CStr,
     units: KVec<Arc<P::Unit>>,
     /// Emptied by [`Self::stop`].
     #[pin]
@@ -101,14 +98,14 @@ pub struct Units<P: Power> {
 }
 
 impl<P: Power> Units<P> {
-    /// Starts `units`, which messages of `module` name. Translation stays off.
+    /// Starts `units`. Translation stays off.
     ///
     /// Context: may sleep.
     ///
     /// # Errors
     ///
     /// Those of [`Power::new`]: all units have their original state then. `ENOMEM`.
-    pub fn start(module: &'static CStr, units: KVec<Arc<P::Unit>>) -> impl PinInit<Self, Error> {
+    pub fn start(units: KVec<Arc<P::Unit>>) -> impl PinInit<Self, Error> {
         pin_init::pin_init_scope(move || {
             let mut power = Powers(KVec::with_capacity(units.len(), GFP_KERNEL)?);
             for unit in &units {
@@ -116,7 +113,6 @@ impl<P: Power> Units<P> {
             }
             let (name, key) = lock_class::units_power();
             Ok(try_pin_init!(Self {
-                module,
                 units,
                 power <- Mutex::new(power, name, key),
             }? Error))
@@ -129,21 +125,12 @@ impl<P: Power> Units<P> {
     ///
     /// # Errors
     ///
-    /// Those of [`Power::enable_translation`]; the log names the unit.
-    pub(super) fn enable_translation(&self) -> Result {
-        for power in self.power.lock().0.iter() {
-            power.enable_translation().inspect_err(|_| {
-                log::error(
-                    self.module,
-                    fmt!(
-                        "{}{}: does not switch translation on\n",
-                        P::Unit::KIND,
-                        power.unit().number()
-                    ),
-                );
-            })?;
-        }
-        Ok(())
+    /// Those of [`Power::enable_translation`], with the number of the unit.
+    pub(super) fn enable_translation(&self) -> Result<(), (usize, Error)> {
+        self.power.lock().0.iter().try_for_each(|power| {
+            let enabled = power.enable_translation();
+            enabled.map_err(|error| (power.unit().number(), error))
+        })
     }
 
     /// Whether a unit needs polling.
@@ -153,15 +140,13 @@ impl<P: Power> Units<P> {
         self.power.lock().0.iter().any(P::needs_polling)
     }
 
-    /// Switches all units off.
+    /// Switches all units off. Returns whether all are as they were found.
     ///
     /// Context: may sleep.
-    pub fn stop(&self) {
+    #[must_use]
+    pub fn stop(&self) -> bool {
         *self.power.lock() = Powers(KVec::new());
-        // The driver has named a unit that does not stop.
-        if !self.units.iter().any(|unit| unit.is_left_on()) {
-            log::info(self.module, fmt!("all units are as they were found\n"));
-        }
+        !self.units.iter().any(|unit| unit.is_left_on())
     }
 }
 

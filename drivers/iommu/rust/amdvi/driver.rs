@@ -197,6 +197,8 @@ impl Driver for AmdVi {
     }
 
     fn shutdown(&self) {
-        self.units.stop();
+        if self.units.stop() {
+            pr_info!("all units are as they were found\n");
+        }
     }
 }

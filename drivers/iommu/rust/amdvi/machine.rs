@@ -4,7 +4,6 @@
 
 use kernel::{
     iommu::{
-        lifecycle::Lifecycle,
         pci::source_ids::SourceIds,
         registry::Registered,
         units::Units, //
@@ -63,7 +62,7 @@ impl AmdVi {
             try_pin_init!(Self {
                 reserved,
                 policy,
-                units <- Units::start(Self::NAME, units),
+                units <- Units::start(units),
             }? Error),
             GFP_KERNEL,
         )

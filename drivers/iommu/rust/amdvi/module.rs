@@ -3,6 +3,7 @@
 //! Loading the driver, release of the hardware, unloading: see [`lifecycle`].
 
 use kernel::{
+    fmt,
     iommu::{
         firmware::acpi::AcpiTable,
         hw::mmio,
@@ -13,17 +14,15 @@ use kernel::{
         units::Units, //
     },
     prelude::*,
-    sync::Arc, //
+    sync::Arc,
+    ModuleMetadata, //
 };
 
 use crate::{
     acpi::Ivrs,
     machine::AmdVi,
     module_parameters,
-    policy::{
-        self,
-        Policy, //
-    },
+    policy::Policy,
     quirks,
     unit::{
         power::Powered,
@@ -55,8 +54,7 @@ fn parse() -> Result<Ivrs> {
 }
 
 impl Lifecycle for AmdVi {
-    const NAME: &'static CStr = policy::NAME;
-
+    type Module = Module;
     type Power = Powered;
 
     fn take_over() -> Result<Arc<Self>> {
@@ -81,7 +79,15 @@ impl Lifecycle for AmdVi {
         let units = parse()?.units;
         Ok(units
             .iter()
-            .all(|unit| mmio::is_free(unit.base, REGISTER_BYTES, Self::NAME)))
+            .all(|unit| mmio::is_free(unit.base, REGISTER_BYTES, Module::NAME)))
+    }
+
+    fn log_error(message: fmt::Arguments<'_>) {
+        pr_err!("{}", message);
+    }
+
+    fn log_info(message: fmt::Arguments<'_>) {
+        pr_info!("{}", message);
     }
 }
 

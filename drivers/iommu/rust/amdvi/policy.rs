@@ -11,10 +11,7 @@
 //! `default_domain`: see [`DefaultDomain::from_parameter`].
 
 use kernel::{
-    iommu::device::{
-        meaning,
-        DefaultDomain, //
-    },
+    iommu::device::DefaultDomain,
     prelude::*, //
 };
 
@@ -22,9 +19,6 @@ use crate::caps::{
     Caps,
     TableKind, //
 };
-
-/// The name of the module.
-pub(crate) const NAME: &CStr = c"rust_amdvi";
 
 /// The user's decisions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -40,10 +34,20 @@ impl Policy {
     ///
     /// `EINVAL` for an invalid value, which the log names.
     pub(crate) fn new(tables: u32, default_domain: u32) -> Result<Self> {
-        let kinds = [None, Some(TableKind::Host), Some(TableKind::Guest)];
-        let words = "0 (automatic), 1 (host, v1) or 2 (guest, v2)";
-        let tables = meaning(NAME, "tables", tables, kinds, words)?;
-        let default_domain = DefaultDomain::from_parameter(NAME, default_domain)?;
+        let tables = match tables {
+            0 => None,
+            1 => Some(TableKind::Host),
+            2 => Some(TableKind::Guest),
+            _ => {
+                pr_err!("tables={tables}: use 0 (automatic), 1 (host, v1) or 2 (guest, v2)\n");
+                return Err(EINVAL);
+            }
+        };
+        let default_domain = DefaultDomain::from_parameter(default_domain).inspect_err(|_| {
+            pr_err!(
+                "default_domain={default_domain}: use 0 (identity), 1 (DMA API) or 2 (as booted)\n"
+            );
+        })?;
         Ok(Self {
             tables,
             default_domain,

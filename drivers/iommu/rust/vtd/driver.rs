@@ -198,6 +198,8 @@ impl Driver for Vtd {
     }
 
     fn shutdown(&self) {
-        self.units.stop();
+        if self.units.stop() {
+            pr_info!("all units are as they were found\n");
+        }
     }
 }

@@ -5,7 +5,6 @@
 use kernel::{
     iommu::{
         firmware::acpi::node_of,
-        lifecycle::Lifecycle,
         pci::source_ids::SourceIds,
         registry::Registered,
         units::Units, //
@@ -75,7 +74,7 @@ impl Vtd {
                 cached,
                 platform_opt_in,
                 policy,
-                units <- Units::start(Self::NAME, units),
+                units <- Units::start(units),
             }? Error),
             GFP_KERNEL,
         )?;

@@ -3,6 +3,7 @@
 //! Loading the driver, release of the hardware, unloading: see [`lifecycle`].
 
 use kernel::{
+    fmt,
     iommu::{
         firmware::acpi::AcpiTable,
         hw::mmio,
@@ -13,17 +14,15 @@ use kernel::{
         units::Units, //
     },
     prelude::*,
-    sync::Arc, //
+    sync::Arc,
+    ModuleMetadata, //
 };
 
 use crate::{
     acpi::Dmar,
     machine::Vtd,
     module_parameters,
-    policy::{
-        self,
-        Policy, //
-    },
+    policy::Policy,
     unit::{
         power::Powered,
         Unit, //
@@ -56,8 +55,7 @@ fn parse() -> Result<Dmar> {
 }
 
 impl Lifecycle for Vtd {
-    const NAME: &'static CStr = policy::NAME;
-
+    type Module = Module;
     type Power = Powered;
 
     fn take_over() -> Result<Arc<Self>> {
@@ -90,7 +88,15 @@ impl Lifecycle for Vtd {
         let units = parse()?.units;
         Ok(units
             .iter()
-            .all(|unit| mmio::is_free(unit.base, unit.bytes, Self::NAME)))
+            .all(|unit| mmio::is_free(unit.base, unit.bytes, Module::NAME)))
+    }
+
+    fn log_error(message: fmt::Arguments<'_>) {
+        pr_err!("{}", message);
+    }
+
+    fn log_info(message: fmt::Arguments<'_>) {
+        pr_info!("{}", message);
     }
 }
 

@@ -10,10 +10,7 @@
 //! `default_domain`: see [`DefaultDomain::from_parameter`].
 
 use kernel::{
-    iommu::device::{
-        meaning,
-        DefaultDomain, //
-    },
+    iommu::device::DefaultDomain,
     prelude::*, //
 };
 
@@ -21,9 +18,6 @@ use crate::caps::{
     Caps,
     Stage, //
 };
-
-/// The name of the module.
-pub(crate) const NAME: &CStr = c"rust_vtd";
 
 /// The user's decisions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,10 +33,20 @@ impl Policy {
     ///
     /// `EINVAL` for an invalid value, which the log names.
     pub(crate) fn new(stage: u32, default_domain: u32) -> Result<Self> {
-        let stages = [None, Some(Stage::First), Some(Stage::Second)];
-        let words = "0 (automatic), 1 (first) or 2 (second)";
-        let stage = meaning(NAME, "stage", stage, stages, words)?;
-        let default_domain = DefaultDomain::from_parameter(NAME, default_domain)?;
+        let stage = match stage {
+            0 => None,
+            1 => Some(Stage::First),
+            2 => Some(Stage::Second),
+            _ => {
+                pr_err!("stage={stage}: use 0 (automatic), 1 (first) or 2 (second)\n");
+                return Err(EINVAL);
+            }
+        };
+        let default_domain = DefaultDomain::from_parameter(default_domain).inspect_err(|_| {
+            pr_err!(
+                "default_domain={default_domain}: use 0 (identity), 1 (DMA API) or 2 (as booted)\n"
+            );
+        })?;
         Ok(Self {
             stage,
             default_domain,
