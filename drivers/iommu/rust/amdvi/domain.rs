@@ -93,7 +93,6 @@ type HostOrGuest = Either<PageTable<AmdV1, KernelTables>, PageTable<X86_64, Kern
 /// A paging domain.
 #[pin_data]
 pub(crate) struct Domain {
-    kind: TableKind,
     config: Config,
     tables: HostOrGuest,
     /// The GCR3 table that names guest tables.
@@ -165,7 +164,6 @@ impl Domain {
             };
             let users = Users::new()?;
             Ok(try_pin_init!(Self {
-                kind,
                 config,
                 tables,
                 directory,
@@ -177,15 +175,23 @@ impl Domain {
         })
     }
 
+    /// The kind of the tables.
+    fn kind(&self) -> TableKind {
+        match self.tables {
+            Either::Left(_) => TableKind::Host,
+            Either::Right(_) => TableKind::Guest,
+        }
+    }
+
     /// Whether devices of a unit with `caps` can use the tables as they are, and as they may grow.
     fn suits(&self, caps: &Caps) -> bool {
-        let Some(config) = caps.shape(self.kind) else {
+        let Some(config) = caps.shape(self.kind()) else {
             return false;
         };
         config.max_levels >= self.config.max_levels
             && config.input_lg2 >= self.config.input_lg2
             && self.config.page_sizes & !config.page_sizes == 0
-            && (!self.dirty || caps.dirty(self.kind).is_ok())
+            && (!self.dirty || caps.dirty(self.kind()).is_ok())
             && (self.sync_map || !caps.cache_absent())
     }
 
@@ -225,11 +231,11 @@ impl PagingDomain for Domain {
             return Err(EINVAL);
         }
         let device = endpoint.pasids.as_ref().map(|pasids| pasids.device());
-        if let Some(why) = compatibility::find(slot, self.kind, device) {
+        if let Some(why) = compatibility::find(slot, self.kind(), device) {
             endpoint.explain_refusal(why);
             return Err(EINVAL);
         }
-        if self.kind == TableKind::Guest {
+        if self.kind() == TableKind::Guest {
             let pasid = match slot {
                 DeviceSlot::Rid => 0,
                 DeviceSlot::Pasid(pasid) => pasid,
@@ -289,7 +295,7 @@ impl PagingDomain for Domain {
             })
         };
         // The log names a unit that does not answer.
-        match (slot, &endpoint.pasids, self.kind) {
+        match (slot, &endpoint.pasids, self.kind()) {
             (DeviceSlot::Rid, None, _) => replace(),
             (DeviceSlot::Rid, Some(pasids), kind) => {
                 let tables = match kind {
@@ -315,7 +321,7 @@ impl PagingDomain for Domain {
         _attachment: &Attachment,
         on: bool,
     ) -> Result {
-        match self.kind {
+        match self.kind() {
             TableKind::Host => endpoint.change(|live| writer::set_dirty(live, on)),
             TableKind::Guest => Ok(()),
         }
@@ -367,6 +373,6 @@ impl PagingDomain for Domain {
     }
 
     fn enforce_cache_coherency(&self) -> bool {
-        self.kind == TableKind::Host
+        self.kind() == TableKind::Host
     }
 }

@@ -78,7 +78,6 @@ type StageTables = Either<PageTable<X86_64, KernelTables>, PageTable<VtdSs, Kern
 /// A paging domain.
 #[pin_data]
 pub(crate) struct Domain {
-    stage: Stage,
     config: Config,
     tables: StageTables,
     /// Whether it was allocated to track dirty pages.
@@ -153,7 +152,6 @@ impl Domain {
                 Stage::Second => Either::Right(PageTable::new(memory, config, Gfp::KERNEL)?),
             };
             Ok(try_pin_init!(Self {
-                stage,
                 config,
                 tables,
                 dirty: flags.dirty_tracking,
@@ -165,17 +163,25 @@ impl Domain {
         })
     }
 
+    /// The stage that the tables are of.
+    fn stage(&self) -> Stage {
+        match self.tables {
+            Either::Left(_) => Stage::First,
+            Either::Right(_) => Stage::Second,
+        }
+    }
+
     /// Whether devices of a unit with `caps` can use the tables as they are.
     fn suits(&self, caps: &Caps) -> bool {
-        let Some(config) = caps.shape(self.stage) else {
+        let Some(config) = caps.shape(self.stage()) else {
             return false;
         };
         config.levels == self.config.levels
             && config.input_lg2 >= self.config.input_lg2
             && self.config.page_sizes & !config.page_sizes == 0
             && (!self.config.coherent || config.coherent)
-            && (!self.dirty || caps.dirty(self.stage).is_ok())
-            && (self.sync_map || !needs_sync_map(caps, self.stage))
+            && (!self.dirty || caps.dirty(self.stage()).is_ok())
+            && (self.sync_map || !needs_sync_map(caps, self.stage()))
             // The bit is reserved on a unit that cannot enforce snooping.
             && (!self.snoop || caps.snoop_control())
     }
@@ -188,9 +194,9 @@ impl Domain {
             domain: attachment.id.id,
             walk_snoop: self.config.coherent,
             // In second-stage tables every leaf enforces snooping.
-            page_snoop: self.stage == Stage::First && self.snoop,
+            page_snoop: self.stage() == Stage::First && self.snoop,
         };
-        match self.stage {
+        match self.stage() {
             Stage::First => Entry::first_stage(top.phys, top.levels, caps.widest(), common),
             Stage::Second => Entry::second_stage(top.phys, top.levels, tracking, common),
         }
@@ -228,7 +234,7 @@ impl PagingDomain for Domain {
     }
 
     fn tags(&self, attachment: &Attachment) -> Result<KVec<Self::Tag>> {
-        let pasid = match self.stage {
+        let pasid = match self.stage() {
             Stage::First => attachment.pasid,
             // Second-stage translations are cached by domain alone: one flush for all PASIDs.
             Stage::Second => 0,
@@ -236,7 +242,7 @@ impl PagingDomain for Domain {
         let tag = Tag {
             unit: attachment.id.unit.clone(),
             cached: CacheTag {
-                stage: self.stage,
+                stage: self.stage(),
                 domain: attachment.id.id,
                 pasid,
             },
@@ -268,7 +274,7 @@ impl PagingDomain for Domain {
         attachment: &Attachment,
         on: bool,
     ) -> Result {
-        match self.stage {
+        match self.stage() {
             Stage::First => Ok(()),
             Stage::Second => endpoint.change(attachment.pasid, |live| writer::set_dirty(live, on)),
         }
