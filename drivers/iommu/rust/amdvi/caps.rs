@@ -157,11 +157,10 @@ impl Caps {
     }
 
     fn host(&self) -> Option<Config> {
-        // CAST: The field is two bits wide.
-        let code = self.efr.host_levels().get() as u8;
-        if self.no_host || code == 3 {
+        if self.no_host {
             return None;
         }
+        let max_levels = self.efr.max_host_levels()?;
         // CAST: The field is seven bits wide.
         let stated = self.info.address_bits().get() as u8;
         let width = if WIDTHS.contains(&stated) { stated } else { 64 };
@@ -170,7 +169,7 @@ impl Caps {
         Some(Config {
             // Half a terabyte; a mapping above it makes the table grow.
             levels: 3,
-            max_levels: 4 + code,
+            max_levels,
             page_sizes,
             input_lg2: width.into(),
             output_lg2: OUTPUT_WIDTH,

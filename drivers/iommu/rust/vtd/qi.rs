@@ -112,7 +112,7 @@ impl<P: Port> ring::Port<WORDS> for Hardware<'_, P> {
             // The head is at the refused descriptor, and the unit fetches nothing until the bit is
             // cleared.
             let slot = port.head() % SLOTS;
-            let error = QueueError::from(port.error_record());
+            let error = QueueError::from(port.error_record().queue_error());
             let culprit = pending.memory().load(slot).map(Descriptor);
             port.report(error.text(), culprit);
             if !error.is_about_descriptor() || !pending.refuse(slot) {

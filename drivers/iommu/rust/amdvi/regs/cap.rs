@@ -8,7 +8,8 @@
 
 use kernel::{
     bitfield,
-    io::register, //
+    io::register,
+    num::Bounded, //
 };
 
 register! {
@@ -24,7 +25,7 @@ register! {
         36:32   pasid_bits;
         /// GLXSUP: the most levels of a GCR3 table, less one.
         15:14   guest_depth;
-        /// HATS: the most levels of a host table, less four; 3 if there is no host translation.
+        /// HATS: see [`Self::max_host_levels`].
         11:10   host_levels;
         /// GASUP: interrupts can be posted to guests.
         7:7     guest_apic => bool;
@@ -65,21 +66,28 @@ bitfield! {
     }
 }
 
+/// `EFR.HATS` of a unit without host translation.
+const NO_HOST: Bounded<u64, 2> = Bounded::<u64, 2>::new::<3>();
+
 impl EFR {
+    /// The most levels of a host table; [`None`] if there is no host translation.
+    pub(crate) fn max_host_levels(self) -> Option<u8> {
+        let code = self.host_levels();
+        // CAST: The field is two bits wide.
+        (code != NO_HOST).then_some(4 + code.get() as u8)
+    }
+
     /// What both the unit and firmware's image of its register offer.
     ///
     /// C takes the image instead of the register (`early_iommu_features_init()`), which lets
     /// firmware withhold what does not work. A feature that only the image has would not work
     /// either: a unit without HDSUP sets no dirty bit.
     pub(crate) fn limited_by(self, image: Self) -> Self {
-        let (levels, most) = (self.host_levels(), image.host_levels());
-        // Three is none at all.
-        let levels = if levels.get() == 3 {
-            levels
-        } else if most.get() == 3 {
-            most
+        let codes = [self.host_levels(), image.host_levels()];
+        let levels = if codes.contains(&NO_HOST) {
+            NO_HOST
         } else {
-            levels.min(most)
+            codes[0].min(codes[1])
         };
         Self::from_raw(self.into_raw() & image.into_raw())
             .with_host_levels(levels)

@@ -6,6 +6,7 @@
 
 use kernel::{
     bitfield,
+    num::Bounded,
     prelude::*, //
 };
 
@@ -22,11 +23,34 @@ pub(crate) const DIRECTORY_PRESENT: u64 = 1 << 0;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Translation {
     /// First-stage tables only.
-    First = 0b001,
+    First,
     /// Second-stage tables only.
-    Second = 0b010,
+    Second,
     /// No translation: addresses are used as they are.
-    PassThrough = 0b100,
+    PassThrough,
+}
+
+impl TryFrom<Bounded<u64, 3>> for Translation {
+    type Error = Error;
+
+    fn try_from(code: Bounded<u64, 3>) -> Result<Self> {
+        match code.get() {
+            0b001 => Ok(Self::First),
+            0b010 => Ok(Self::Second),
+            0b100 => Ok(Self::PassThrough),
+            _ => Err(EINVAL),
+        }
+    }
+}
+
+impl From<Translation> for Bounded<u64, 3> {
+    fn from(translation: Translation) -> Self {
+        match translation {
+            Translation::First => Self::new::<0b001>(),
+            Translation::Second => Self::new::<0b010>(),
+            Translation::PassThrough => Self::new::<0b100>(),
+        }
+    }
 }
 
 bitfield! {
@@ -36,8 +60,8 @@ bitfield! {
         63:12   second_stage;
         /// SSADE: accessed and dirty flags of second-stage tables are active.
         9:9     dirty => bool;
-        /// PGTT: see [`Translation`].
-        8:6     translation;
+        /// PGTT.
+        8:6     translation ?=> Translation;
         /// AW: levels of the second-stage table, less two.
         4:2     width;
         /// P: present. The hardware ignores the other bits of an absent entry.
@@ -88,12 +112,11 @@ impl Entry {
     pub(crate) const ABSENT: Self = Self([0; WORDS]);
 
     fn present(translation: Translation, levels: u8, common: Common) -> Self {
-        // CAST: PGTT is three bits wide. AW codes n levels as n - 2, for pass-through too (9.6).
+        // AW codes n levels as n - 2, for pass-through too (9.6).
         let width = u64::from(levels.saturating_sub(2)) << Word0::WIDTH_SHIFT;
-        let word0 = Word0::from_raw(
-            (width & Word0::WIDTH_MASK) | (translation as u64) << Word0::TRANSLATION_SHIFT,
-        )
-        .with_present(true);
+        let word0 = Word0::from_raw(width & Word0::WIDTH_MASK)
+            .with_translation(translation)
+            .with_present(true);
         let word1 = Word1::zeroed()
             .with_domain(common.domain)
             .with_walk_snoop(common.walk_snoop)
@@ -148,12 +171,7 @@ impl Entry {
 
     /// The kind of the entry; [`None`] for a value that this driver never writes.
     pub(crate) fn translation(&self) -> Option<Translation> {
-        match self.word0().translation().get() {
-            0b001 => Some(Translation::First),
-            0b010 => Some(Translation::Second),
-            0b100 => Some(Translation::PassThrough),
-            _ => None,
-        }
+        self.word0().translation().ok()
     }
 }
 

@@ -2,7 +2,10 @@
 
 //! Registers of the invalidation queue (VT-d specification, 11.4.9).
 
-use kernel::io::register;
+use kernel::{
+    io::register,
+    num::Bounded, //
+};
 
 register! {
     /// Invalidation queue head register, read-only: what the hardware fetches next.
@@ -32,10 +35,6 @@ register! {
 
     /// Invalidation queue error record register, read-only.
     pub(crate) IQERCD(u64) @ 0xb0 {
-        /// ICESID: the device of an unexpected completion.
-        63:48   completion_source;
-        /// ITESID: the device whose invalidation timed out.
-        47:32   timeout_source;
         /// IQEI: why a descriptor was refused.
         3:0     queue_error;
     }
@@ -72,14 +71,33 @@ impl IQA {
     }
 }
 
-/// Why the unit has stopped (IQEI).
+/// Why the unit has stopped (IQEI), which [`Self::text`] puts into words.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct QueueError(u8);
+pub(crate) enum QueueError {
+    NoDetails,
+    Tail,
+    Fetch,
+    Kind,
+    Reserved,
+    Width,
+    Alignment,
+    RootMode,
+    Unknown,
+}
 
-impl From<IQERCD> for QueueError {
-    fn from(record: IQERCD) -> Self {
-        // CAST: the field is four bits wide.
-        Self(record.queue_error().get() as u8)
+impl From<Bounded<u64, 4>> for QueueError {
+    fn from(code: Bounded<u64, 4>) -> Self {
+        match code.get() {
+            0 => Self::NoDetails,
+            1 => Self::Tail,
+            2 => Self::Fetch,
+            3 => Self::Kind,
+            4 => Self::Reserved,
+            5 => Self::Width,
+            6 => Self::Alignment,
+            7 => Self::RootMode,
+            _ => Self::Unknown,
+        }
     }
 }
 
@@ -87,21 +105,21 @@ impl QueueError {
     /// Whether the unit resumes if another descriptor replaces the one at the head. Units may
     /// give no details.
     pub(crate) fn is_about_descriptor(self) -> bool {
-        matches!(self.0, 0 | 3 | 4)
+        matches!(self, Self::NoDetails | Self::Kind | Self::Reserved)
     }
 
     /// The reason in words.
     pub(crate) fn text(self) -> &'static str {
-        match self.0 {
-            0 => "no details",
-            1 => "the tail register points outside the queue",
-            2 => "the descriptor could not be fetched",
-            3 => "the descriptor type is invalid",
-            4 => "a reserved field is set",
-            5 => "the queue address register names an invalid descriptor width",
-            6 => "the tail register is not aligned to a wide descriptor",
-            7 => "the root table address register names an invalid mode",
-            _ => "an unknown error",
+        match self {
+            Self::NoDetails => "no details",
+            Self::Tail => "the tail register points outside the queue",
+            Self::Fetch => "the descriptor could not be fetched",
+            Self::Kind => "the descriptor type is invalid",
+            Self::Reserved => "a reserved field is set",
+            Self::Width => "the queue address register names an invalid descriptor width",
+            Self::Alignment => "the tail register is not aligned to a wide descriptor",
+            Self::RootMode => "the root table address register names an invalid mode",
+            Self::Unknown => "an unknown error",
         }
     }
 }
