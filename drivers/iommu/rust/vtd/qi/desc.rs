@@ -71,7 +71,6 @@ bitfield! {
     /// Quadword 0 of an invalidation wait (6.5.2.8).
     struct Wait0(u64) {
         63:32   data;
-        6:6     fence => bool;
         5:5     write_status => bool;
         3:0     kind;
     }

@@ -65,20 +65,14 @@ register! {
         45:45   second_stage_dirty => bool;
         /// SMTS: scalable-mode translation.
         43:43   scalable_mode => bool;
-        /// DIT: throttling of device-TLB invalidations (needs the physical function's number).
-        41:41   device_tlb_throttle => bool;
         /// PASID: requests with PASID.
         40:40   pasid => bool;
-        /// PSS: number of PASID bits, less one.
-        39:35   pasid_bits;
         /// SC: snoop control in second-stage leaves, and page snoop in PASID entries.
         7:7     snoop_control => bool;
         /// PT: pass-through translation.
         6:6     pass_through => bool;
         /// IR: interrupt remapping.
         3:3     interrupt_remapping => bool;
-        /// DT: device TLBs.
-        2:2     device_tlb => bool;
         /// QI: queued invalidation.
         1:1     queued_invalidation => bool;
         /// C: accesses to root, context and PASID tables are coherent.

@@ -31,8 +31,6 @@ register! {
     pub(crate) FECTL(u32) @ 0x38 {
         /// IM: the fault interrupt is masked.
         31:31   masked => bool;
-        /// IP: an interrupt is pending.
-        30:30   pending => bool;
     }
 }
 
@@ -82,10 +80,6 @@ bitfield! {
         39:32   reason;
         /// PP: the request carried a PASID.
         31:31   pasid_present => bool;
-        /// EXE: the request asked to execute.
-        30:30   execute => bool;
-        /// PRIV: the request asked for supervisor privilege.
-        29:29   privileged => bool;
         /// T2: with T1, the kind of request.
         28:28   type_low => bool;
         /// SID: requester ID of the device.
