@@ -6,9 +6,12 @@
 
 use kernel::{
     fmt,
-    iommu::hw::pages::{
-        Gfp,
-        TablePages, //
+    iommu::{
+        hw::pages::{
+            Gfp,
+            TablePages, //
+        },
+        pci::source_ids::RequesterId, //
     },
     prelude::*,
     sync::atomic::{
@@ -253,15 +256,12 @@ impl fmt::Display for Event {
         // Events about commands name no device.
         if !matches!(self.code, 0x5 | 0x6) {
             let guest = self.code == PAGE_FAULT && self.flags & GUEST != 0;
-            write!(
-                f,
-                ", device {:02x}:{:02x}.{:x} {} {:#x}",
-                self.source >> 8,
-                self.source >> 3 & 0x1f,
-                self.source & 7,
+            f.write_fmt(fmt!(
+                ", device {} {} {:#x}",
+                RequesterId(self.source),
                 if guest { "PASID" } else { "domain" },
                 self.owner
-            )?;
+            ))?;
         }
         write!(f, ", address {:#x}", self.address)?;
         if self.code == PAGE_FAULT {

@@ -4,7 +4,11 @@
 //!
 //! Pure: [`crate::unit`] reads the registers.
 
-use kernel::fmt;
+use kernel::{
+    fmt,
+    iommu::pci::source_ids::RequesterId,
+    prelude::*, //
+};
 
 use crate::regs::fault::RecordHigh;
 
@@ -67,14 +71,10 @@ impl fmt::Display for Fault {
             Request::Read => "read",
             Request::Atomic => "atomic operation",
         };
-        write!(
-            f,
-            "{} refused, device {:02x}:{:02x}.{:x}",
-            request,
-            self.source >> 8,
-            self.source >> 3 & 0x1f,
-            self.source & 7
-        )?;
+        f.write_fmt(fmt!(
+            "{request} refused, device {}",
+            RequesterId(self.source)
+        ))?;
         if let Some(pasid) = self.pasid {
             write!(f, " PASID {pasid:#x}")?;
         }

@@ -103,15 +103,17 @@ impl SourceIds {
 
 impl fmt::Display for SourceIds {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let source = self.source();
-        write!(
-            f,
-            "{:04x}:{:02x}:{:02x}.{:x}",
-            self.segment,
-            source >> 8,
-            source >> 3 & 0x1f,
-            source & 7
-        )
+        f.write_fmt(fmt!("{:04x}:{}", self.segment, RequesterId(self.source())))
+    }
+}
+
+/// A requester ID; shows as bus, device and function.
+pub struct RequesterId(pub u16);
+
+impl fmt::Display for RequesterId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let [bus, devfn] = self.0.to_be_bytes();
+        write!(f, "{bus:02x}:{:02x}.{:x}", devfn >> 3, devfn & 7)
     }
 }
 
