@@ -16,6 +16,7 @@
 //! is taken under it. The holder of the lock of the domain ids may sleep, and takes no lock under
 //! it.
 
+mod events;
 pub(crate) mod power;
 mod take;
 #[cfg(CONFIG_RUST_AMD_VI_KUNIT_TEST)]
@@ -34,10 +35,7 @@ use kernel::{
             mmio::PhysMem,
             ring, //
         },
-        pci::{
-            msi,
-            unit::UnitFunction, //
-        },
+        pci::unit::UnitFunction,
         ratelimit::RateLimit,
         units, //
     },
@@ -51,13 +49,6 @@ use kernel::{
         },
         Mutex,
         SpinLockIrq, //
-    },
-    time::{
-        delay::{
-            fsleep,
-            udelay, //
-        },
-        Delta, //
     }, //
 };
 
@@ -78,11 +69,7 @@ use crate::{
         },
         DeviceTable, //
     },
-    event::{
-        self,
-        Log,
-        Outcome, //
-    },
+    event::Log,
     iotlb::Tag,
     regs::{
         control::{
@@ -91,9 +78,7 @@ use crate::{
         },
         queue::{
             CMDHEAD,
-            CMDTAIL,
-            EVTHEAD,
-            EVTTAIL, //
+            CMDTAIL, //
         }, //
     }, //
 };
@@ -110,12 +95,6 @@ const FIRST_ID: u16 = PASS_THROUGH + 1;
 
 /// The number of domain ids: units have no other.
 const IDS: u32 = 1 << 16;
-
-/// Pauses of a microsecond for an event that the unit has announced and not written yet.
-const EVENT_ROUNDS: u32 = 100;
-
-/// The pause for other work while events keep coming.
-const EVENT_PAUSE: Delta = Delta::from_millis(1);
 
 /// One remapping unit.
 #[pin_data]
@@ -318,81 +297,6 @@ impl Unit {
             pr_info!("ivhd{}: {}\n", self.number, what);
         }
     }
-
-    /// Prints the events that the unit has logged and frees their entries, while the log is on.
-    ///
-    /// Context: any.
-    pub(crate) fn poll_events(&self) -> Outcome {
-        let _events = self.events.lock();
-        // Once the log is off, the registers may have the values of an earlier owner.
-        if self.logs_events() {
-            event::drain(&self)
-        } else {
-            Outcome::Done
-        }
-    }
-
-    /// Switches the log and its interrupt off. When this returns, no CPU reads the log or switches
-    /// it on again.
-    ///
-    /// Context: any.
-    fn end_events(&self) -> Result {
-        let _events = self.events.lock();
-        self.set_control(|control| control.with_event_interrupt(false).with_events(false))
-    }
-
-    /// Whether events are logged. It stays so under the lock of the log.
-    fn logs_events(&self) -> bool {
-        self.control.lock().events()
-    }
-}
-
-impl event::Source for &Unit {
-    fn flags(&self) -> STATUS {
-        // The offset is valid, so there is no error.
-        self.regs.try_read(STATUS).unwrap_or(STATUS::zeroed())
-    }
-
-    fn acknowledge(&self) {
-        // As above.
-        let _ = self.regs.try_write_reg(STATUS::acknowledge_events());
-    }
-
-    fn read(&self) -> bool {
-        let mut head = self.regs.read(EVTHEAD).index();
-        let tail = self.regs.read(EVTTAIL).index();
-        while head != tail {
-            let event = (0..EVENT_ROUNDS).find_map(|_| {
-                self.log.take(head).or_else(|| {
-                    udelay(Delta::from_micros(1));
-                    None
-                })
-            });
-            head = EVTHEAD::at(head + 1).index();
-            self.regs.write_reg(EVTHEAD::at(head));
-            let Some(event) = event else {
-                // The wait may be as long for the next, and interrupts are disabled.
-                return false;
-            };
-            if self.limit.allows() {
-                pr_err!("ivhd{}: {}\n", self.number, event);
-            }
-        }
-        true
-    }
-
-    /// An overflow has stopped the log (2.5.1).
-    fn restart(&self) {
-        if self.limit.allows() {
-            pr_err!("ivhd{}: more events than the log holds\n", self.number);
-        }
-        // As above.
-        let _ = self.set_control(|control| control.with_events(false));
-        self.regs.write_reg(EVTHEAD::at(0));
-        self.regs.write_reg(EVTTAIL::from_raw(0));
-        let _ = self.regs.try_write_reg(STATUS::acknowledge_overflow());
-        let _ = self.set_control(|control| control.with_events(true));
-    }
 }
 
 impl units::Unit for Unit {
@@ -419,21 +323,6 @@ impl units::Unit for Unit {
 impl HasDomainIds for Unit {
     fn domain_ids(&self) -> &Mutex<IdSet> {
         &self.domains
-    }
-}
-
-impl msi::Handler for Unit {
-    fn handle(&self) {
-        if event::drain_all(|| self.poll_events(), || fsleep(EVENT_PAUSE)).is_ok() {
-            return;
-        }
-        // The offset is valid, so there is no error.
-        let _ = self.end_events();
-        pr_err!(
-            "ivhd{}: does not stop its event log after an overflow, and shows no more events: load \
-             the driver anew to see more; if it happens again, update the firmware\n",
-            self.number
-        );
     }
 }
 

@@ -10,6 +10,7 @@ use super::{
 };
 use crate::{
     acpi::tests::made_up_unit,
+    event::Outcome,
     regs::{
         cap::{
             Header,
@@ -23,13 +24,18 @@ use crate::{
         },
         queue::{
             CMDBUF,
-            EVTLOG, //
+            EVTHEAD,
+            EVTLOG,
+            EVTTAIL, //
         }, //
     }, //
 };
 use kernel::{
     iommu::{
-        pci::msi::Interrupt,
+        pci::msi::{
+            self,
+            Interrupt, //
+        },
         units::Power, //
     },
     str::CString,
