@@ -159,7 +159,7 @@ impl Driver for AmdVi {
     }
 
     fn default_domain(&self, endpoint: &Endpoint) -> DefaultDomain {
-        endpoint.ids.default_domain(self.policy.default_domain())
+        endpoint.ids.default_domain(self.policy.default_domain)
     }
 
     fn alloc_paging(&self, endpoint: &Endpoint, flags: AllocFlags) -> impl PinInit<Domain, Error> {

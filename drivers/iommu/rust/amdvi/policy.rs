@@ -24,7 +24,8 @@ use crate::caps::{
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Policy {
     tables: Option<TableKind>,
-    default_domain: DefaultDomain,
+    /// The default domains of devices that do not need a particular one.
+    pub(crate) default_domain: DefaultDomain,
 }
 
 impl Policy {
@@ -52,11 +53,6 @@ impl Policy {
             tables,
             default_domain,
         })
-    }
-
-    /// The default domains of devices that do not need a particular one.
-    pub(crate) fn default_domain(&self) -> DefaultDomain {
-        self.default_domain
     }
 
     /// The tables of a new domain that tracks dirty pages or does not.

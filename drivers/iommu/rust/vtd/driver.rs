@@ -165,7 +165,7 @@ impl Driver for Vtd {
         if endpoint.needs_cache {
             return DefaultDomain::Identity;
         }
-        endpoint.ids.default_domain(self.policy.default_domain())
+        endpoint.ids.default_domain(self.policy.default_domain)
     }
 
     fn alloc_paging(&self, endpoint: &Endpoint, flags: AllocFlags) -> impl PinInit<Domain, Error> {

@@ -23,10 +23,7 @@ use crate::{
     machine::Vtd,
     module_parameters,
     policy::Policy,
-    unit::{
-        power::Powered,
-        Unit, //
-    }, //
+    unit::power::Powered, //
 };
 
 /// Reads the firmware's table.
@@ -77,11 +74,6 @@ impl Lifecycle for Vtd {
 
     fn units(&self) -> &Units<Powered> {
         &self.units
-    }
-
-    /// Requests with PASID need a switch in the device, which the driver does not set yet.
-    fn max_pasids(&self, _unit: &Unit) -> u32 {
-        0
     }
 
     fn registers_are_free() -> Result<bool> {

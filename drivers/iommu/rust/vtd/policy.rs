@@ -23,7 +23,8 @@ use crate::caps::{
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Policy {
     stage: Option<Stage>,
-    default_domain: DefaultDomain,
+    /// The default domains of devices that do not need a particular one.
+    pub(crate) default_domain: DefaultDomain,
 }
 
 impl Policy {
@@ -51,11 +52,6 @@ impl Policy {
             stage,
             default_domain,
         })
-    }
-
-    /// The default domains of devices that do not need a particular one.
-    pub(crate) fn default_domain(&self) -> DefaultDomain {
-        self.default_domain
     }
 
     /// The stage of a new domain that tracks dirty pages or does not.
