@@ -34,28 +34,6 @@ pub struct Probed<E> {
     pub endpoint: E,
 }
 
-/// How the devices of a group are found.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Group {
-    /// By the rules of PCI: aliases, and what can reach each other past the unit.
-    Pci,
-
-    /// Each device has its own.
-    Generic,
-}
-
-impl Group {
-    /// What suits the bus of `dev`.
-    pub fn of_bus(dev: &Device) -> Self {
-        // SAFETY: `dev` is a valid device.
-        if unsafe { bindings::dev_is_pci(dev.as_raw()) } {
-            Self::Pci
-        } else {
-            Self::Generic
-        }
-    }
-}
-
 /// What a device behind its unit can do (`enum iommu_cap`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Capability {

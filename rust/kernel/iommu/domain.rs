@@ -30,6 +30,7 @@ use super::{
         Range,
         Walks, //
     },
+    tables::Tables,
     values::{
         AllocFlags,
         Flush, //
@@ -128,7 +129,7 @@ impl<P: PagingDomain> Domain<P> {
             GFP_KERNEL,
         )?;
 
-        let geometry = domain.data.geometry();
+        let geometry = domain.data.tables().geometry();
         // The core assumes that there is a lowest bit, and that CPU pages can be mapped.
         if geometry.page_sizes.trailing_zeros() as usize > PAGE_SHIFT {
             return Err(EINVAL);

@@ -37,7 +37,6 @@ use super::{
     device::{
         Capability,
         DefaultDomain,
-        Group,
         HwInfo,
         Probed, //
     },
@@ -51,17 +50,15 @@ use super::{
         Exclusive,
         PhysAddr,
         Prot,
-        Range,
-        Stable, //
+        Range, //
     },
     resv::ReservedRegions,
     tables::Tables,
     tags::Tags,
     values::{
         AllocFlags,
-        DeviceSlot, //
-        Flush,
-        Geometry,
+        DeviceSlot,
+        Flush, //
     }, //
 };
 
@@ -94,13 +91,6 @@ pub trait Driver: Confirms + Sized + Send + Sync + 'static {
     /// `ENODEV` for a device that no unit translates for. Any other error fails the registration.
     fn probe_device(&self, dev: &Device) -> Result<Probed<Self::Endpoint>>;
 
-    /// Does the setup that needs the group and the default domain of the device (`probe_finalize`).
-    ///
-    /// Context: may sleep; no locks.
-    fn probe_finalize(&self, dev: &Device, endpoint: &Self::Endpoint) {
-        let _ = (dev, endpoint);
-    }
-
     /// Gives up a device (`release_device`).
     ///
     /// The device is blocked, or passed through while the driver is being released, and has no
@@ -111,16 +101,8 @@ pub trait Driver: Confirms + Sized + Send + Sync + 'static {
         let _ = (dev, endpoint);
     }
 
-    /// Which devices share a group with this one (`device_group`).
-    ///
-    /// Context: may sleep; under `iommu_probe_device_lock`.
-    fn device_group(&self, dev: &Device, endpoint: &Self::Endpoint) -> Group {
-        let _ = endpoint;
-        Group::of_bus(dev)
-    }
-
     /// Another device under the driver's control, if units cannot tell its requests from those of
-    /// this one for a reason that the bus does not know. Both get one group.
+    /// this one for a reason that the bus does not know. Both get one group (`device_group`).
     ///
     /// Context: may sleep; under `iommu_probe_device_lock`.
     fn inseparable(&self, endpoint: &Self::Endpoint) -> Option<ARef<Device>> {
@@ -251,11 +233,6 @@ pub trait PagingDomain: Sized + Send + Sync + 'static {
     /// The page tables.
     fn tables(&self) -> &Self::Tables;
 
-    /// The addresses and the page sizes that can be mapped. Does not change.
-    fn geometry(&self) -> Geometry {
-        self.tables().geometry()
-    }
-
     /// Does the part of attaching a device that can fail. Changes nothing that hardware acts on.
     ///
     /// `tracking` tells whether the domain tracks dirty pages now: the entry has to match. The
@@ -346,13 +323,6 @@ pub trait PagingDomain: Sized + Send + Sync + 'static {
     /// Context: any.
     fn unmap(&self, claim: &mut Exclusive, gather: &mut IotlbGather<'_>) -> u64 {
         self.tables().unmap(claim, gather)
-    }
-
-    /// The physical address that the first claimed address leads to (`iova_to_phys`).
-    ///
-    /// Context: any.
-    fn iova_to_phys(&self, claim: &Stable) -> Option<PhysAddr> {
-        self.tables().iova_to_phys(claim)
     }
 
     /// Makes hardware forget translations (`iotlb_sync`, `flush_iotlb_all`), everywhere: see

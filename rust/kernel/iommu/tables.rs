@@ -30,7 +30,7 @@ pub trait Tables: Send + Sync + 'static {
     /// The top table, as hardware is told.
     fn top(&self) -> Top;
 
-    /// The addresses and the page sizes that can be mapped.
+    /// The addresses and the page sizes that can be mapped. Does not change.
     fn geometry(&self) -> Geometry;
 
     /// Maps the claimed range.

@@ -28,10 +28,7 @@ use super::{
             Held,
             Slots, //
         },
-        device::{
-            Capability,
-            Group, //
-        },
+        device::Capability,
         domain::Domain,
         registry::{
             Endpoint,
@@ -70,7 +67,6 @@ impl<D: Registered> DeviceTable<D> {
             domain_alloc_paging_flags: Some(Self::domain_alloc_paging_flags_callback),
             probe_device: Some(Self::probe_device_callback),
             release_device: Some(Self::release_device_callback),
-            probe_finalize: Some(Self::probe_finalize_callback),
             device_group: Some(Self::device_group_callback),
             get_resv_regions: Some(Self::get_resv_regions_callback),
             def_domain_type: Some(Self::def_domain_type_callback),
@@ -179,20 +175,6 @@ impl<D: Registered> DeviceTable<D> {
         inner.driver.release_device(&endpoint.dev, &endpoint.data);
     }
 
-    /// `probe_finalize`: the device has its group and its default domain.
-    ///
-    /// # Safety
-    ///
-    /// `dev` is a valid device under the control of this driver.
-    unsafe extern "C" fn probe_finalize_callback(dev: *mut bindings::device) {
-        // SAFETY: `dev` is valid and under the driver's control (contract).
-        // FIXME: `bus_iommu_probe()` of the core calls this without `group->mutex`: a release can
-        // race with it. C drivers have the same fault.
-        if let (Some(inner), Some(endpoint)) = unsafe { (inner::<D>(), endpoint::<D>(dev)) } {
-            inner.driver.probe_finalize(&endpoint.dev, &endpoint.data);
-        }
-    }
-
     /// `device_group`: finds or makes the group of a device.
     ///
     /// # Safety
@@ -205,13 +187,13 @@ impl<D: Registered> DeviceTable<D> {
         let (Some(inner), Some(endpoint)) = (unsafe { (inner::<D>(), endpoint::<D>(dev)) }) else {
             return ENODEV.to_ptr();
         };
-        let group = match inner.driver.device_group(&endpoint.dev, &endpoint.data) {
-            // SAFETY: `dev` is a device of a PCI bus, as `of_bus()` says.
-            Group::Pci if Group::of_bus(&endpoint.dev) == Group::Pci => unsafe {
+        // SAFETY: `dev` is valid (contract), and the first kind of group is for PCI functions.
+        let group = unsafe {
+            if bindings::dev_is_pci(dev) {
                 bindings::pci_device_group(dev)
-            },
-            // SAFETY: `dev` is valid.
-            _ => unsafe { bindings::generic_device_group(dev) },
+            } else {
+                bindings::generic_device_group(dev)
+            }
         };
         match inner.driver.inseparable(&endpoint.data) {
             // SAFETY: The functions above return a group with a reference, or an error.

@@ -24,8 +24,8 @@ use super::{
         device::Capability,
         domain::{
             self,
-            Domain, //
-            DomainCallbacks,
+            Domain,
+            DomainCallbacks, //
         },
         ffi,
         gather::{
@@ -47,11 +47,12 @@ use super::{
             Inner,
             Registered, //
         },
+        tables::Tables,
         values::{
             self,
             AllocFlags,
-            DeviceSlot, //
-            Flush,
+            DeviceSlot,
+            Flush, //
         }, //
     },
     dirty::DirtyTable,
@@ -465,6 +466,7 @@ where
         let claim = unsafe { Stable::at(ffi::from_dma(iova), &domain.data) };
         domain
             .data
+            .tables()
             .iova_to_phys(&claim)
             .and_then(|phys| ffi::to_phys(phys).ok())
             .unwrap_or(0)
