@@ -2,8 +2,8 @@
 
 //! Domain ids: what a unit caches the translations of a domain under.
 //!
-//! An id has a meaning in one unit only. A domain takes one in each unit that it is attached to, for
-//! all devices there, and has it until it goes.
+//! An id has a meaning in one unit only. A domain takes one in each unit that it is attached to,
+//! for all devices there, and has it until it goes.
 
 use kernel::{
     id_pool::IdPool,

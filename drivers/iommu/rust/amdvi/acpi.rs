@@ -103,9 +103,9 @@ impl Ivhd {
 
     /// What firmware wants for the requester ID `source`.
     ///
-    /// Several entries may name it. The specification (5.2.2) does not say which counts; as in the C
-    /// driver (`amd_iommu_get_ivhd_dte_flags()`) it is the one that names the fewest, the first of
-    /// these, and one that wants nothing does not count.
+    /// Several entries may name it. The specification (5.2.2) does not say which counts; as in the
+    /// C driver (`amd_iommu_get_ivhd_dte_flags()`) it is the one that names the fewest, the first
+    /// of these, and one that wants nothing does not count.
     pub(crate) fn settings(&self, source: u16) -> u8 {
         self.scopes
             .iter()

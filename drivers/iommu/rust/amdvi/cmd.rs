@@ -12,9 +12,9 @@
 //! A CPU that finds the ring full waits under the lock: otherwise other CPUs could take all room
 //! that becomes free.
 //!
-//! Every wait has a bound. A unit that exceeds it, or that stops at a command which it finds illegal
-//! (CmdBufRun is cleared), is *dead*: it is unknown which later commands it has run, and what it
-//! still caches. The driver does not restart it, and all later commands fail at once.
+//! Every wait has a bound. A unit that exceeds it, or that stops at a command which it finds
+//! illegal (CmdBufRun is cleared), is *dead*: it is unknown which later commands it has run, and
+//! what it still caches. The driver does not restart it, and all later commands fail at once.
 //!
 //! A unit fetches no commands before it translates. It caches nothing until then either, so before
 //! [`Queue::run`] a batch is done at once.

@@ -6,8 +6,9 @@
 //! GCR3 table with one entry, that of PASID 0, which requests without PASID use. Devices that have
 //! PASIDs have their own GCR3 table and their own id instead: see [`crate::pasids`].
 //!
-//! Lock order: the lock of a domain's ids is taken under the attach lock of the registry; its holder
-//! may sleep. The lock of its [`users`] is never held together with another lock of the domain.
+//! Lock order: the lock of a domain's ids is taken under the attach lock of the registry; its
+//! holder may sleep. The lock of its [`users`] is never held together with another lock of the
+//! domain.
 
 mod flush;
 mod users;

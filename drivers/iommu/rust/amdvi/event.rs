@@ -111,8 +111,8 @@ pub(crate) trait Source {
 /// Takes the events of a log. More may be left after [`PASSES`] passes, or if the unit has not
 /// written an event that it announced.
 ///
-/// A unit raises an interrupt only if EventLogInt is clear, and it may set the flag in the moment in
-/// which software clears it (erratum 1312): then this and all later interrupts are lost. So this
+/// A unit raises an interrupt only if EventLogInt is clear, and it may set the flag in the moment
+/// in which software clears it (erratum 1312): then this and all later interrupts are lost. So this
 /// reads the flag again after the log, until it stays clear.
 pub(crate) fn drain(source: &impl Source) -> Outcome {
     let has_overflow = |flags: STATUS| flags.event_overflow();
@@ -182,7 +182,8 @@ pub(crate) struct Event {
 /// IO_PAGE_FAULT.
 const PAGE_FAULT: u8 = 0x2;
 
-/// `Event.flags` of [`PAGE_FAULT`]: the request was one of a guest, with a PASID or as PASID 0 (GN).
+/// `Event.flags` of [`PAGE_FAULT`]: the request was one of a guest, with a PASID or as PASID 0
+/// (GN).
 const GUEST: u16 = 1 << 0;
 /// As above: the unit knew the page (PR).
 const PRESENT: u16 = 1 << 4;

@@ -64,7 +64,8 @@ fn prefix(pasid: u32, level: u8) -> u32 {
 }
 
 impl Gcr3 {
-    /// A table with entries for `pasids` PASIDs, none of which is present, near the NUMA node `node`.
+    /// A table with entries for `pasids` PASIDs, none of which is present, near the NUMA node
+    /// `node`.
     ///
     /// May sleep.
     ///

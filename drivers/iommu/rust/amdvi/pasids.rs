@@ -1,13 +1,13 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The PASIDs of a device: their switch in the device, the GCR3 table, the domain id of their cached
-//! translations.
+//! The PASIDs of a device: their switch in the device, the GCR3 table, the domain id of their
+//! cached translations.
 //!
-//! A unit caches translations of guest tables by domain id and PASID, and has one domain id for each
-//! device. So a device with PASIDs has its own id, for all domains whose guest tables it uses: one
-//! PASID of two devices may be in two domains, and two PASIDs of one device are in two domains with
-//! one id. Its requests without PASID count as requests with PASID 0, unless they pass or have a
-//! host table; see [`sequence`].
+//! A unit caches translations of guest tables by domain id and PASID, and has one domain id for
+//! each device. So a device with PASIDs has its own id, for all domains whose guest tables it uses:
+//! one PASID of two devices may be in two domains, and two PASIDs of one device are in two domains
+//! with one id. Its requests without PASID count as requests with PASID 0, unless they pass or have
+//! a host table; see [`sequence`].
 //!
 //! Lock order: the lock of the state is taken under the attach lock of the registry. Under it come
 //! the locks of the switch and of the GCR3 table, whose holders may sleep, and the spinlocks of a
@@ -140,7 +140,8 @@ impl Pasids {
     ///
     /// # Errors
     ///
-    /// Those of [`pasid::Pasids::enable`], `EIO` if the unit does not answer. The entry blocks then.
+    /// Those of [`pasid::Pasids::enable`], `EIO` if the unit does not answer. The entry blocks
+    /// then.
     pub(crate) fn begin(&self, endpoint: &dyn DeviceEntries) -> Result {
         let mut state = self.state.lock();
         state.begin(&mut self.hardware(endpoint, &|| Err(EINVAL)))

@@ -72,8 +72,8 @@ impl Policy {
         }
     }
 
-    /// The tables of a new domain for PASIDs, whether it tracks dirty pages or not: only guest tables
-    /// have PASIDs.
+    /// The tables of a new domain for PASIDs, whether it tracks dirty pages or not: only guest
+    /// tables have PASIDs.
     ///
     /// # Errors
     ///

@@ -4,10 +4,10 @@
 //!
 //! The C driver knows three errata of whole machines (`init.c`):
 //!
-//! - Stoney Ridge: with the unit on, its graphics fail. C leaves the unit off (`detect_ivrs()`), and
-//!   so does this driver.
-//! - Erratum 746, "IOMMU Logging May Stall Translations", of family 15h, models 10h to 1fh. A bit of
-//!   the unit works around it, and firmware should set it. Like C, this driver sets it if it is
+//! - Stoney Ridge: with the unit on, its graphics fail. C leaves the unit off (`detect_ivrs()`),
+//!   and so does this driver.
+//! - Erratum 746, "IOMMU Logging May Stall Translations", of family 15h, models 10h to 1fh. A bit
+//!   of the unit works around it, and firmware should set it. Like C, this driver sets it if it is
 //!   clear, and does not clear it again: it harms no other driver. The driver has claimed the unit
 //!   while it uses the two registers that lead to the bit.
 //! - A write check of translated requests that is too strict, of family 15h, models 30h to 3fh. C

@@ -247,16 +247,16 @@ impl Unit {
             return;
         };
         pr_err!(
-            "ivhd{}: is given up, and {} devices behind it can do no more DMA: restart the machine; \
-             if it happens again, update the firmware\n",
+            "ivhd{}: is given up, and {} devices behind it can do no more DMA: restart the \
+             machine; if it happens again, update the firmware\n",
             number,
             devices
         );
     }
 
     /// Invalidates the entry of the requester ID `source`, which was `old`, and its translations of
-    /// requests without PASID: the entry first, because the unit could make new translations from it
-    /// (2.4.2).
+    /// requests without PASID: the entry first, because the unit could make new translations from
+    /// it (2.4.2).
     ///
     /// Context: any.
     ///

@@ -35,8 +35,8 @@ const BASE_CLASS_DISPLAY: u32 = 0x03;
 /// PCI vendor ID of Intel.
 const INTEL: u16 = 0x8086;
 
-/// Upper bytes of the device IDs of GPUs that hang if the translation of their unit is switched off,
-/// as the C driver has them (`quirk_igfx_skip_te_disable()`).
+/// Upper bytes of the device IDs of GPUs that hang if the translation of their unit is switched
+/// off, as the C driver has them (`quirk_igfx_skip_te_disable()`).
 const FRAGILE_GPUS: [u8; 9] = [0x45, 0x46, 0x4c, 0x4e, 0x8a, 0x98, 0x9a, 0xa7, 0x7d];
 
 /// Whether a function with these IDs and this base class is one of [`FRAGILE_GPUS`].

@@ -86,8 +86,8 @@ impl AcpiTable {
     }
 }
 
-/// The NUMA node for what firmware says is in the proximity domain `proximity`, or one that is near;
-/// [`None`] if the kernel knows no nodes, or not that domain.
+/// The NUMA node for what firmware says is in the proximity domain `proximity`, or one that is
+/// near; [`None`] if the kernel knows no nodes, or not that domain.
 ///
 /// Context: any.
 pub fn node_of(proximity: u32) -> Option<u32> {

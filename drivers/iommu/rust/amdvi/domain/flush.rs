@@ -3,8 +3,8 @@
 //! Flushes of a domain: all units begin before the CPU waits for the first, and it waits without a
 //! lock.
 //!
-//! The tags of a domain are under a spinlock with interrupts disabled. A unit needs microseconds, so
-//! the CPU holds the lock only while it writes commands. If a device is detached after that, its
+//! The tags of a domain are under a spinlock with interrupts disabled. A unit needs microseconds,
+//! so the CPU holds the lock only while it writes commands. If a device is detached after that, its
 //! detach invalidates its translations.
 
 use kernel::{

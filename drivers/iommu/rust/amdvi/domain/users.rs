@@ -117,9 +117,9 @@ impl Gather<KernelTables> for Growing<'_, '_> {
             self.noticed = self.noticed.and(changed);
         }
         // Published even if a unit does not answer: the entries name the new top.
-        // SAFETY: The entry of each user names the new top, and its unit has forgotten the old entry or
-        // does not answer any more: then no flush succeeds, and nothing that it may use is freed. A
-        // device is attached under the lock that is held.
+        // SAFETY: The entry of each user names the new top, and its unit has forgotten the old
+        // entry or does not answer any more: then no flush succeeds, and nothing that it may use is
+        // freed. A device is attached under the lock that is held.
         unsafe { new.publish() };
     }
 }

@@ -3,12 +3,12 @@
 //! Changing a device table entry that the hardware may read at any time.
 //!
 //! The hardware fetches an entry in one access of 256 bits, and a CPU writes 128 at most
-//! (specification, 2.2.2.1 and 2.2.2.2, "Making Device Table Entry Changes"). The lower half decides
-//! on a request, except for the number of levels of guest tables, which hardware reads only in an
-//! entry with GV. So the order of the halves keeps the entry consistent at each step:
+//! (specification, 2.2.2.1 and 2.2.2.2, "Making Device Table Entry Changes"). The lower half
+//! decides on a request, except for the number of levels of guest tables, which hardware reads only
+//! in an entry with GV. So the order of the halves keeps the entry consistent at each step:
 //!
-//! - the old entry has no guest tables: the upper half first, which hardware ignores, then the lower
-//!   half;
+//! - the old entry has no guest tables: the upper half first, which hardware ignores, then the
+//!   lower half;
 //! - the old entry has guest tables and the new one has none: the lower half first;
 //! - both have guest tables, with as many levels: the same;
 //! - both have guest tables, and the levels differ: through an entry that blocks.

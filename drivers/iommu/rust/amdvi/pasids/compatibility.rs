@@ -22,8 +22,8 @@ pub(crate) struct Device {
     pub(crate) used: bool,
 }
 
-/// Why a domain with `tables` cannot be attached to `slot` of a device; [`None`] if it can. `device`
-/// is [`None`] for a device without PASIDs, or whose PASIDs could not be enabled.
+/// Why a domain with `tables` cannot be attached to `slot` of a device; [`None`] if it can.
+/// `device` is [`None`] for a device without PASIDs, or whose PASIDs could not be enabled.
 pub(crate) fn find(
     slot: DeviceSlot,
     tables: TableKind,

@@ -53,8 +53,8 @@ pub(crate) trait Hardware {
     /// Gives guest tables, or none, to a PASID that has an entry; PASID 0 stands for requests
     /// without PASID. Invalidates nothing.
     fn set_tables(&mut self, pasid: u32, root: Option<u64>) -> Result;
-    /// Replaces the device table entry, and invalidates the old one and its translations of requests
-    /// without PASID. If the unit does not answer, the entry blocks.
+    /// Replaces the device table entry, and invalidates the old one and its translations of
+    /// requests without PASID. If the unit does not answer, the entry blocks.
     fn set_entry(&mut self, wanted: Wanted) -> Result;
     /// Invalidates the translations of guest tables for a PASID.
     fn forget(&mut self, pasid: u32) -> Result;
@@ -159,8 +159,8 @@ impl State {
         hardware.set_entry(wanted)
     }
 
-    /// Writes the entry for the state of the device, if it changes. For a host table it always does:
-    /// each domain has its own.
+    /// Writes the entry for the state of the device, if it changes. For a host table it always
+    /// does: each domain has its own.
     fn update(&mut self, hardware: &mut impl Hardware) -> Result {
         let wanted = entry_for(&self.root, self.untagged);
         if self.wanted == wanted && wanted != Wanted::Host {
