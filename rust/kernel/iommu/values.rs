@@ -23,6 +23,16 @@ pub enum DeviceSlot {
     Pasid(u32),
 }
 
+impl DeviceSlot {
+    /// The PASID, 0 for requests without one (`IOMMU_NO_PASID`).
+    pub fn pasid(self) -> u32 {
+        match self {
+            Self::Rid => 0,
+            Self::Pasid(pasid) => pasid,
+        }
+    }
+}
+
 /// What a paging domain must be able to do.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct AllocFlags {

@@ -237,10 +237,7 @@ impl PagingDomain for Domain {
             return Err(EINVAL);
         }
         if self.kind() == TableKind::Guest {
-            let pasid = match slot {
-                DeviceSlot::Rid => 0,
-                DeviceSlot::Pasid(pasid) => pasid,
-            };
+            let pasid = slot.pasid();
             let id = match &endpoint.pasids {
                 Some(pasids) => {
                     pasids.prepare(pasid)?;

@@ -56,10 +56,7 @@ use crate::{
         Caps,
         Stage, //
     },
-    endpoint::{
-        self,
-        Endpoint, //
-    },
+    endpoint::Endpoint,
     iotlb::Tag as CacheTag,
     machine::Vtd,
     pasid::{
@@ -225,7 +222,7 @@ impl PagingDomain for Domain {
         if endpoint.unit.is_dead() {
             return Err(EIO);
         }
-        let pasid = endpoint::pasid_of(slot);
+        let pasid = slot.pasid();
         endpoint.table.prepare(pasid)?;
         Ok(Attachment {
             id: self.ids.of(&endpoint.unit)?,

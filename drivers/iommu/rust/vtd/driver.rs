@@ -187,14 +187,14 @@ impl Driver for Vtd {
         if endpoint.unit.is_dead() {
             return Err(EIO);
         }
-        let pasid = endpoint::pasid_of(slot);
+        let pasid = slot.pasid();
         endpoint.table.prepare(pasid)?;
         let entry = endpoint::pass_through_entry(caps);
         endpoint.change(pasid, |live| writer::replace(live, entry))
     }
 
     fn attach_blocked(&self, endpoint: &Arc<Endpoint>, slot: DeviceSlot) -> Result {
-        endpoint.block(endpoint::pasid_of(slot))
+        endpoint.block(slot.pasid())
     }
 
     fn shutdown(&self) {

@@ -9,10 +9,7 @@
 //! until translation is off ([`Unit::keep_table`]).
 
 use kernel::{
-    iommu::{
-        pci::source_ids::SourceIds,
-        values::DeviceSlot, //
-    },
+    iommu::pci::source_ids::SourceIds,
     prelude::*,
     sync::Arc, //
 };
@@ -43,14 +40,6 @@ use crate::{
 
 /// The PASID of requests without one (`RID_PASID` of the context entry).
 const NO_PASID: u32 = 0;
-
-/// The index of a slot in the PASID table.
-pub(crate) fn pasid_of(slot: DeviceSlot) -> u32 {
-    match slot {
-        DeviceSlot::Rid => NO_PASID,
-        DeviceSlot::Pasid(pasid) => pasid,
-    }
-}
 
 /// A device behind a unit.
 pub(crate) struct Endpoint {
