@@ -172,11 +172,10 @@ impl<F: Format, M: TableMem> Tree<'_, F, M> {
             return false;
         };
 
-        root.descend(Level::LEAF, |node, found| {
-            // `map_all()` refuses a word that is not 0 and maps nothing: see `Node::install`.
-            let free = node.level() == Level::LEAF
-                && matches!(found, Slot::Empty)
-                && node.word(node.slot()) == 0;
+        root.descend(Level::LEAF, |node, _| {
+            // 0 maps nothing in any format. `map_all()` refuses another word that maps nothing: see
+            // `Node::install`.
+            let free = node.level() == Level::LEAF && node.word(node.slot()) == 0;
 
             if free {
                 node.set_leaf(node.slot(), F::leaf(phys, F::PAGE_LG2, Level::LEAF, attrs));
