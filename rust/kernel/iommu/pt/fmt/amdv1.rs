@@ -220,6 +220,6 @@ unsafe impl<const PAGE_LG2: u32, const LEVELS: u8> Format for AmdV1Pages<PAGE_LG
     /// old entry or the new one.
     #[inline]
     fn may_replace_live(old: u64, new: u64, level: Level) -> bool {
-        super::shared::may_coexist::<Self>(old, new, level, A | D)
+        super::shared::may_coexist::<Self>(old, new, level, A | D, IR | IW)
     }
 }

@@ -265,7 +265,8 @@ unsafe impl<const STAGE2: bool> Format for Armv8<STAGE2> {
         let is_table = |word| matches!(Self::decode(word, level), Entry::Table(_));
 
         is_table(old) == is_table(new)
-            && super::shared::may_coexist::<Self>(old, new, level, AF | AP_2)
+        let rights = if STAGE2 { S2AP_0 | DBM } else { DBM };
+            && super::shared::may_coexist::<Self>(old, new, level, AF | AP_2, rights)
     }
 }
 

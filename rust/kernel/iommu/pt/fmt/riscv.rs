@@ -5,8 +5,8 @@
 //! - The RISC-V Instruction Set Manual, Volume II: Privileged Architecture, sections "Sv39", "Sv48"
 //!   and "Sv57" of the chapter on the supervisor level, "Sv39x4", "Sv48x4" and "Sv57x4" of that on
 //!   the hypervisor extension, and the chapter "Svnapot".
-//! - RISC-V IOMMU Architecture Specification, chapters "Data Structures" and "In-memory queue
-//!   interface".
+//! - RISC-V IOMMU Architecture Specification, chapters "Data Structures", "In-memory queue interface"
+//!   and "Software guidelines".
 //!
 //! The manual counts levels as here, and calls every entry a PTE:
 //!
@@ -206,11 +206,12 @@ unsafe impl<const X4: bool> Format for RiscvPages<X4> {
         level == Level::LEAF || any & V == 0 || all & R != 0
     }
 
-    /// Privileged Architecture, "Supervisor Memory-Management Fence Instruction": until the fence,
-    /// an access may use the old or the new PTE. The IOTINVAL commands take its place here (IOMMU
-    /// Architecture, "IOMMU Page-Table cache invalidation commands").
+    /// IOMMU Architecture, "Accessed (A)/Dirty (D) bit updates and page promotions" in the chapter
+    /// "Software guidelines": beside A and D, a PTE that is valid changes only its size, and
+    /// permissions, memory type and translation stay. For any other change V must be clear first,
+    /// and an IOTINVAL be done. So no permission may come either.
     #[inline]
     fn may_replace_live(old: u64, new: u64, level: Level) -> bool {
-        super::shared::may_coexist::<Self>(old, new, level, A | D)
+        super::shared::may_coexist::<Self>(old, new, level, A | D, 0)
     }
 }

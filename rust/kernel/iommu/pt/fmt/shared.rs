@@ -56,15 +56,22 @@ pub(super) fn has_no_table(any: u64, all: u64, level: Level) -> bool {
 ///
 /// Both must translate alike, so the address of a leaf or of a table stays, and so does the size of
 /// a leaf in a row of entries, which cannot change all at once. A leaf may give way to a table, and
-/// a table to a leaf, if the table translates as the leaf does. A permission may come but not go.
-/// `flags` are what the hardware changes: they may differ.
+/// a table to a leaf, if the table translates as the leaf does. `flags` are what the hardware
+/// changes: they may differ. `rights` are permissions: they may come but not go. All other bits of a
+/// leaf stay.
 #[inline]
-pub(super) fn may_coexist<F: Format>(old: u64, new: u64, level: Level, flags: u64) -> bool {
+pub(super) fn may_coexist<F: Format>(
+    old: u64,
+    new: u64,
+    level: Level,
+    flags: u64,
+    rights: u64,
+) -> bool {
     match (F::decode(old, level), F::decode(new, level)) {
         (Entry::Empty, _) | (_, Entry::Empty) => false,
         (Entry::Table(old), Entry::Table(new)) => old == new,
         (leaf @ Entry::Leaf { .. }, other @ Entry::Leaf { .. }) => {
-            leaf == other && old & !new & !flags == 0
+            leaf == other && (old ^ new) & !(flags | (rights & new)) == 0
         }
         (Entry::Leaf { lg2, .. }, Entry::Table(_)) | (Entry::Table(_), Entry::Leaf { lg2, .. }) => {
             lg2 == level.item_lg2(F::PAGE_LG2)

@@ -125,6 +125,6 @@ unsafe impl Format for VtdSs {
     /// entry or the new one.
     #[inline]
     fn may_replace_live(old: u64, new: u64, level: Level) -> bool {
-        super::shared::may_coexist::<Self>(old, new, level, A | D)
+        super::shared::may_coexist::<Self>(old, new, level, A | D, R | W)
     }
 }

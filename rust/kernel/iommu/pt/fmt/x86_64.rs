@@ -144,6 +144,6 @@ unsafe impl Format for X86_64 {
     /// other is undefined. VT-d says the same in section 6.2 "Address Translation Caches".
     #[inline]
     fn may_replace_live(old: u64, new: u64, level: Level) -> bool {
-        super::shared::may_coexist::<Self>(old, new, level, A | D)
+        super::shared::may_coexist::<Self>(old, new, level, A | D, RW)
     }
 }

@@ -150,9 +150,9 @@ pub fn leaves_survive_hardware_bits<S: Spec>() -> Result {
     Ok(())
 }
 
-/// A leaf that devices use may be made clean and dirty, and may get more permissions. It may not go
-/// elsewhere, lose a permission, or vanish; and it may be split only where the specification allows
-/// that.
+/// A leaf that devices use may be made clean and dirty. It may not go elsewhere, lose a permission,
+/// vanish, or change in any other bit. It may be split, and get a permission, only where the
+/// specification allows that.
 pub fn live_changes<S: Spec>() -> Result {
     for (level, lg2) in levels()? {
         let may = |old, new| S::F::may_replace_live(old, new, level);
@@ -165,10 +165,20 @@ pub fn live_changes<S: Spec>() -> Result {
 
         check!(may(dirty, S::cleaned(dirty)) && may(clean, dirty));
         check!(may(clean, clean | S::ACCESSED));
-        check!(may(read_only, clean) && !may(clean, read_only));
+        check!(!may(clean, read_only));
+        check_eq!(may(read_only, clean), S::GAINS_LIVE);
         check!(!may(dirty, read_only));
         check!(!may(clean, elsewhere) && !may(dirty, elsewhere));
         check!(!may(clean, 0) && !may(0, clean));
+        for bit in (0..u64::BITS).map(|bit| 1 << bit) {
+            // A leaf that allows all gets no permission, so each bit but two is another matter.
+            if !matches!(S::F::decode(clean ^ bit, level), Entry::Table(_)) {
+                check_eq!(
+                    may(clean, clean ^ bit),
+                    bit == S::ACCESSED || bit == S::DIRTY
+                );
+            }
+        }
         if level > Level::LEAF {
             let table = S::F::table(PHYS, level);
 

@@ -102,6 +102,9 @@ pub trait Spec: 'static {
     /// Binary logarithm of the number of entries of the top.
     const TOP_LG2: u32 = 9;
 
+    /// Whether a leaf that devices use may get one more permission.
+    const GAINS_LIVE: bool = true;
+
     /// The fewest levels of the trees that most tests use: they have room for leaves of 1 GiB.
     const MIN_LEVELS: u8 = if Self::LEVELS.0 > 3 {
         Self::LEVELS.0

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0
 
 //! RISC-V tables, from the RISC-V Privileged Architecture: sections "Sv39" to "Sv57" of the chapter
-//! on the supervisor level, "Sv39x4" to "Sv57x4" of that on the hypervisor extension, "Svnapot".
+//! on the supervisor level, "Sv39x4" to "Sv57x4" of that on the hypervisor extension, "Svnapot"; and
+//! from the chapter "Software guidelines" of the RISC-V IOMMU specification.
 
 use super::{
     super::super::{
@@ -50,6 +51,9 @@ impl<F: Format, const MORE: u32> Spec for RiscvPages<F, MORE> {
     // A is reserved in a PTE that is no leaf.
     const ACCESSED_LINK: u64 = 0;
     const DIRTY: u64 = 1 << DIRTY;
+    // Of a valid PTE only A, D and the size change (IOMMU specification, "Guidelines for
+    // invalidations"): original and new have identical permissions.
+    const GAINS_LIVE: bool = false;
     const TOP_LG2: u32 = 9 + MORE;
     const SIGNED: bool = MORE == 0;
     const OUTPUT_LG2: u32 = 56;
