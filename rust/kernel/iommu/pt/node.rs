@@ -501,8 +501,14 @@ impl<'t, F: Format, M: TableMem> Node<'t, F, M> {
         let slot = self.slot();
         let word = self.table.load(slot);
 
-        matches!(F::decode(word, self.level), Entry::Leaf { .. })
-            && self.table.replace(slot, word, F::mark(word))
+        if !matches!(F::decode(word, self.level), Entry::Leaf { .. }) {
+            return false;
+        }
+
+        let marked = F::mark(word);
+
+        debug_assert!(F::may_replace_live(word, marked, self.level));
+        self.table.replace(slot, word, marked)
     }
 
     /// Shows the entries from `first` to `last` to hardware that does not snoop.
