@@ -174,6 +174,8 @@ impl Caps {
             input_lg2: width.into(),
             output_lg2: OUTPUT_WIDTH,
             coherent: true,
+            // The format does not need to know.
+            marks: true,
         })
     }
 
@@ -191,6 +193,8 @@ impl Caps {
             input_lg2: 47,
             output_lg2: OUTPUT_WIDTH,
             coherent: true,
+            // The format does not need to know.
+            marks: true,
         })
     }
 

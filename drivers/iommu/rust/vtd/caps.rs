@@ -135,6 +135,8 @@ impl Caps {
             input_lg2: width.into(),
             output_lg2: OUTPUT_WIDTH,
             coherent: self.coherent_walk(),
+            // Neither format needs to know.
+            marks: true,
         }
     }
 

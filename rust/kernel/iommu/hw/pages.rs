@@ -289,6 +289,7 @@ unsafe fn flush_cache(mut virt: *mut u8, mut len: usize) {
 ///     input_lg2: 48,
 ///     output_lg2: 46,
 ///     coherent: true,
+///     marks: true,
 /// };
 /// let table = PageTable::<VtdSs, _>::new(KernelTables::new(None), config, Gfp::KERNEL)?;
 /// # let _ = table;

@@ -154,6 +154,13 @@ pub unsafe trait Format: Send + Sync + 'static {
     /// translation; from the end of the flush on, every write finds the leaf clean and marks it.
     const DIRTY: u64;
 
+    /// Whether hardware that does not set the dirty flag itself refuses a write through a clean leaf.
+    ///
+    /// To make a leaf clean would take the permission to write then. So dirty tracking needs
+    /// hardware that [marks](super::Config::marks) leaves; for other hardware leaves are made with
+    /// [`Prot::USED`].
+    const DIRTY_PERMITS: bool = false;
+
     /// The bit of a leaf through which a device may write.
     const WRITABLE: u64;
 

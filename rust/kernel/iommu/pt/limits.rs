@@ -40,6 +40,10 @@ pub struct Config {
 
     /// Whether the hardware's walks snoop the processor's caches.
     pub coherent: bool,
+
+    /// Whether the hardware sets the accessed and dirty flags of leaves itself. Ignored unless the
+    /// format needs it for dirty tracking ([`Format::DIRTY_PERMITS`]).
+    pub marks: bool,
 }
 
 /// What can be mapped, and how.
@@ -47,6 +51,10 @@ pub struct Config {
 pub struct Limits {
     /// Whether the hardware's walks snoop the processor's caches.
     pub coherent: bool,
+
+    /// Whether the hardware sets the accessed and dirty flags of leaves itself, see
+    /// [`Config::marks`].
+    pub marks: bool,
 
     /// Whether the upper half of a sign-extended space can be mapped too: the addresses whose
     /// complement is at most `aperture_last`.
@@ -97,6 +105,7 @@ impl Limits {
         }
         Ok(Self {
             coherent: config.coherent,
+            marks: config.marks,
             sign_extend: false,
             aperture_last: low_mask(config.input_lg2.min(F::input_lg2(last))),
             page_sizes,

@@ -155,9 +155,10 @@ impl<'t, F: Format, M: TableMem> Tree<'t, F, M> {
     /// Whether [`Tree::read_and_clear_dirty`] can work.
     ///
     /// Not if the format has no dirty bits, and not if the hardware walks incoherently: what it
-    /// writes to an entry in memory and what we flush out of the cache overwrite each other.
+    /// writes to an entry in memory and what we flush out of the cache overwrite each other. Nor if
+    /// a clean leaf would refuse writes, see [`Format::DIRTY_PERMITS`].
     pub fn can_track_dirty(&self) -> bool {
-        F::DIRTY != 0 && self.limits.coherent
+        F::DIRTY != 0 && self.limits.coherent && (self.limits.marks || !F::DIRTY_PERMITS)
     }
 
     /// The top table and its level, as they are now.

@@ -110,6 +110,7 @@ fn bench<S: Spec>(mib: u64) {
         input_lg2: 48,
         output_lg2: 52,
         coherent: true,
+        marks: true,
     };
     let table = PageTable::<S::F, _>::new(&mem, config, ()).unwrap();
     let mut drain = Drain(&mem, Vec::new());

@@ -42,6 +42,7 @@ impl<S: Spec, M: TableMem<Flags = ()>> HostTable<S, M> {
             input_lg2: 64,
             output_lg2: 64,
             coherent: true,
+            marks: true,
         }
     }
 

@@ -84,6 +84,7 @@ impl<F: Format> Machine<F> {
             input_lg2: 47,
             output_lg2: 48,
             coherent: true,
+            marks: true,
         };
         let table = PageTable::<F, _>::new(mem.clone(), config, ()).unwrap();
         let size = K4 * PAGES as u64;

@@ -58,6 +58,7 @@ impl<F: Format> Tree<F> {
             input_lg2: 39,
             output_lg2: 48,
             coherent: true,
+            marks: true,
         };
 
         Arc::new(Self {

@@ -237,6 +237,8 @@ impl<C: CFormat> Table<'_, C> {
 
         Limits {
             coherent: !self.features.has(Features::DMA_INCOHERENT),
+            // No format here needs to know.
+            marks: true,
             sign_extend,
             // `init()` refuses more than `INPUT_LG2`.
             aperture_last: if C::INPUT_LG2 < u64::BITS {

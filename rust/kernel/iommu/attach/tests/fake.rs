@@ -244,6 +244,7 @@ impl FakeDomain {
             input_lg2: 48,
             output_lg2: 52,
             coherent: true,
+            marks: true,
         };
         Ok(Self {
             id,

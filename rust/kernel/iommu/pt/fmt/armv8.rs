@@ -26,8 +26,8 @@
 //! The hardware updates descriptors where the context descriptor (HA and HD) or the stream table
 //! entry (S2HA and S2HD) asks for it. DBM says that a leaf is meant to be writable; a write makes it
 //! so. In stage 1 it *clears* AP\[2\], in stage 2 it *sets* S2AP\[1\]. So a clean leaf is one that
-//! cannot be written without the update, and where HD is off leaves are made with `Prot::USED`.
-//! Hardware ignores DBM in those.
+//! cannot be written without the update, and where HD is off leaves are made with `Prot::USED`, and
+//! nothing can be tracked. Hardware ignores DBM in those.
 //!
 //! An update is sure to be seen only after a CMD_SYNC that is submitted after the access (section
 //! 3.13.4).
@@ -148,6 +148,8 @@ unsafe impl<const STAGE2: bool> Format for Armv8<STAGE2> {
     const PAGE_SIZES: u64 = super::shared::PAGE_SIZES | super::shared::PAGE_SIZES << ROW_LG2;
     const OUTPUT_LG2: u32 = 48;
     const DIRTY: u64 = if STAGE2 { S2AP_1 } else { DBM };
+    // Without HD or S2HD the hardware takes AP[2] or S2AP[1] for the permission.
+    const DIRTY_PERMITS: bool = true;
     const WRITABLE: u64 = DBM;
     const CONTIGUOUS: u64 = CONTIGUOUS;
 
@@ -263,9 +265,9 @@ unsafe impl<const STAGE2: bool> Format for Armv8<STAGE2> {
     #[inline]
     fn may_replace_live(old: u64, new: u64, level: Level) -> bool {
         let is_table = |word| matches!(Self::decode(word, level), Entry::Table(_));
+        let rights = if STAGE2 { S2AP_0 | DBM } else { DBM };
 
         is_table(old) == is_table(new)
-        let rights = if STAGE2 { S2AP_0 | DBM } else { DBM };
             && super::shared::may_coexist::<Self>(old, new, level, AF | AP_2, rights)
     }
 }

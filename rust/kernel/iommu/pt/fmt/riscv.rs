@@ -126,6 +126,8 @@ unsafe impl<const X4: bool> Format for RiscvPages<X4> {
     const OUTPUT_LG2: u32 = 56;
     const TOP_LG2: u32 = if X4 { TABLE_LG2 + 2 } else { TABLE_LG2 };
     const DIRTY: u64 = D;
+    // Without GADE or SADE a write faults where D is clear.
+    const DIRTY_PERMITS: bool = true;
     const WRITABLE: u64 = W;
     const CONTIGUOUS: u64 = N;
     const SIGN_EXTENDS: bool = !X4;

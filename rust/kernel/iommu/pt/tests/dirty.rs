@@ -3,7 +3,10 @@
 //! The dirty contract: nothing lost, nothing outside the query.
 
 use super::{
-    super::Prot,
+    super::{
+        Config,
+        Prot, //
+    },
     memory::{
         TestGather,
         TestMem,
@@ -352,5 +355,34 @@ pub fn refused_if_incoherent<S: Spec>() -> Result {
 
     check!(!table.table.can_track_dirty());
     check!(table.harvest(0, M2, true).err() == Some(EOPNOTSUPP));
+    Ok(())
+}
+
+/// Hardware that sets no dirty flags itself refuses writes through clean leaves in some formats: then
+/// there is no tracking, and a leaf that was made as if it had been used stays writable.
+pub fn refused_if_clean_leaves_refuse<S: Spec>() -> Result {
+    let mem = TestMem::new();
+    let mut gather = TestGather::new(&mem);
+    let config = Config {
+        marks: false,
+        ..TestTable::<S>::config(S::MIN_LEVELS)
+    };
+    let table = TestTable::<S>::with(&mem, config)?;
+    let prot = Prot::READ | Prot::WRITE | Prot::USED;
+
+    table.try_map(G1, 0, K4, prot, &mut gather).1?;
+
+    let word = table.word(G1)?;
+    let tracks = !S::CLEAN_REFUSES;
+
+    check_eq!(S::is_dirty(word), S::HAS_USED);
+    check_eq!(table.table.can_track_dirty(), tracks);
+    for clear in [false, true] {
+        let result = table.harvest(G1, K4, clear);
+
+        check!(result.err() == (!tracks).then_some(EOPNOTSUPP));
+    }
+    check!(tracks || table.word(G1)? == word);
+    check!(table.writable(G1, K4)?.is(&[(G1, G1 + K4 - 1)]));
     Ok(())
 }

@@ -392,6 +392,7 @@ impl<'m, S: Spec> TestTable<'m, S> {
             input_lg2: 64,
             output_lg2: 64,
             coherent: true,
+            marks: true,
         }
     }
 

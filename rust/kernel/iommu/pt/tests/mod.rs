@@ -78,6 +78,7 @@ macro_rules! iommu_pt_for_each_test {
             dirty::every_position_in_a_line
             dirty::holes_are_passed
             dirty::refused_if_incoherent
+            dirty::refused_if_clean_leaves_refuse
             removal::tables_outlive_a_harvest
             removal::a_leaf_replaces_the_harvested_table
             removal::the_last_walk_frees

@@ -180,6 +180,7 @@ impl<'m, S: Spec> Owner<'m, S> {
                 top: Atomic::new(top),
                 limits: Limits {
                     coherent: setup.coherent,
+                    marks: true,
                     sign_extend: true,
                     aperture_last: model.apertures[0].1,
                     page_sizes,
@@ -196,6 +197,7 @@ impl<'m, S: Spec> Owner<'m, S> {
             input_lg2: setup.input_lg2,
             output_lg2: setup.output_lg2,
             coherent: setup.coherent,
+            marks: true,
         };
         let table = PageTable::<S::F, _>::new(mem, config, ()).unwrap();
 

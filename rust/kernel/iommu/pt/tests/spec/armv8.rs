@@ -58,6 +58,8 @@ impl<F: Format, const STAGE: u32> Spec for Armv8<F, STAGE> {
     // Only with an extension (FEAT_HAFT), and nothing asks for it.
     const ACCESSED_LINK: u64 = 0;
     const DIRTY: u64 = 1 << 7;
+    // DBM means nothing without hardware update of dirty state (section 3.13 of SMMUv3).
+    const CLEAN_REFUSES: bool = true;
     const SPLITS_LIVE: bool = false;
     const OUTPUT_LG2: u32 = 48;
 

@@ -92,6 +92,9 @@ pub trait Spec: 'static {
     /// otherwise.
     const DIRTY: u64;
 
+    /// Whether hardware that does not set the dirty bit by itself refuses a write where it is clean.
+    const CLEAN_REFUSES: bool = false;
+
     /// Whether leaves can be made as if they had been used ([`Prot::USED`]).
     const HAS_USED: bool = true;
 
@@ -99,11 +102,11 @@ pub trait Spec: 'static {
     /// it.
     const SPLITS_LIVE: bool = true;
 
-    /// Binary logarithm of the number of entries of the top.
-    const TOP_LG2: u32 = 9;
-
     /// Whether a leaf that devices use may get one more permission.
     const GAINS_LIVE: bool = true;
+
+    /// Binary logarithm of the number of entries of the top.
+    const TOP_LG2: u32 = 9;
 
     /// The fewest levels of the trees that most tests use: they have room for leaves of 1 GiB.
     const MIN_LEVELS: u8 = if Self::LEVELS.0 > 3 {

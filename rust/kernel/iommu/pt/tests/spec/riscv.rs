@@ -51,6 +51,9 @@ impl<F: Format, const MORE: u32> Spec for RiscvPages<F, MORE> {
     // A is reserved in a PTE that is no leaf.
     const ACCESSED_LINK: u64 = 0;
     const DIRTY: u64 = 1 << DIRTY;
+    // With GADE or SADE 0, a store where D is clear is a page fault (IOMMU specification,
+    // "Translation control (tc)").
+    const CLEAN_REFUSES: bool = true;
     // Of a valid PTE only A, D and the size change (IOMMU specification, "Guidelines for
     // invalidations"): original and new have identical permissions.
     const GAINS_LIVE: bool = false;
