@@ -6,7 +6,9 @@
 use iommu_pt_host::{
     sequence::{
         check,
-        decode, //
+        decode,
+        run,
+        Maps, //
     },
     spec::{
         self,
@@ -24,6 +26,9 @@ use proptest::{
 
 /// The number of sequences for each format and number of levels.
 const CASES: u32 = 200;
+
+/// The number of sequences that are looked at for what they do.
+const SEQUENCES: usize = 40;
 
 /// Sequences on trees of `levels` levels, if the format has any.
 fn each_sequence<S: Spec>(levels: u8) {
@@ -51,11 +56,12 @@ fn each_sequence<S: Spec>(levels: u8) {
     }
 }
 
-/// The sequences are effective: most operations have an effect.
+/// The sequences are effective: there are many operations, and maps are mostly accepted.
 fn bytes_make_sense<S: Spec>() {
     let mut random = 1u64;
     let mut bytes = vec![0u8; 600];
     let mut ops = 0;
+    let mut all = Maps::default();
 
     for byte in &mut bytes {
         random = random
@@ -63,11 +69,19 @@ fn bytes_make_sense<S: Spec>() {
             .wrapping_add(1);
         *byte = (random >> 40) as u8;
     }
-    for _ in 0..20 {
+    for _ in 0..SEQUENCES {
         bytes.rotate_left(13);
-        ops += decode::<S>(&bytes).1.len();
+
+        let (setup, sequence) = decode::<S>(&bytes);
+        let maps = run::<S>(setup, &sequence);
+
+        ops += sequence.len();
+        all.tried += maps.tried;
+        all.done += maps.done;
     }
-    assert!(ops > 20 * 40);
+    assert!(ops > SEQUENCES * 40);
+    // About a quarter is meant to be refused: no permissions, unaligned, beyond an end.
+    assert!(all.done * 100 > all.tried * 45, "{all:?}");
 }
 
 macro_rules! formats {

@@ -71,6 +71,8 @@ struct Decoder<'b> {
     sizes: Vec<u32>,
     /// The smallest of them.
     page: u64,
+    /// Binary logarithm of the output addresses.
+    output_lg2: u32,
 }
 
 impl Decoder<'_> {
@@ -181,12 +183,13 @@ impl Decoder<'_> {
         let kind = self.bytes.byte();
         let amount = self.bytes.byte();
         let low = mask(self.size().trailing_zeros());
-        let phys = (amount & 0xf) << 47 | (amount >> 4) << 12;
-        let phys = (phys & !low | iova & low) & mask(51);
+        // Four of the highest bits, and four of the lowest.
+        let phys = (amount & 0xf) << (self.output_lg2 - 5) | (amount >> 4) << 12;
+        let phys = (phys & !low | iova & low) & mask(self.output_lg2 - 1);
 
         match kind {
             // The end of the output addresses.
-            0..8 => (mask(52) - span.min(mask(40))) & !low,
+            0..8 => (mask(self.output_lg2) - span.min(mask(40))) & !low,
             8 => phys | amount,
             9 => phys | amount << 56,
             _ => phys,
@@ -317,6 +320,7 @@ pub fn decode<S: Spec>(bytes: &[u8]) -> (Setup, Vec<Op>) {
             .filter(|lg2| page_sizes >> lg2 & 1 != 0 && *lg2 < whole)
             .collect(),
         page: 1 << S::PAGE_LG2,
+        output_lg2: setup.output_lg2.min(S::OUTPUT_LG2),
     };
     let mut ops = Vec::new();
 

@@ -10,7 +10,10 @@ mod decode;
 mod run;
 
 pub use decode::decode;
-pub use run::run;
+pub use run::{
+    run,
+    Maps, //
+};
 
 use crate::{
     pt::{

@@ -226,8 +226,18 @@ impl<S: Spec> Drop for Owner<'_, S> {
     }
 }
 
+/// How many maps there were in a sequence, and how many of them mapped all of their range.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Maps {
+    /// All.
+    pub tried: u32,
+    /// Those that succeeded.
+    pub done: u32,
+}
+
 struct Run<'m, S: Spec> {
     setup: Setup,
+    maps: Maps,
     mem: &'m HostMem,
     owner: Owner<'m, S>,
     model: Model,
@@ -276,6 +286,7 @@ impl<'m, S: Spec> Run<'m, S> {
         // SAFETY: One thread.
         let mut claim = unsafe { Exclusive::new(range, &self.owner) };
 
+        self.maps.tried += 1;
         self.begin();
         self.mem.fail_after(tables.unwrap_or(u64::MAX));
         // One value stands for hardware that cannot use a new top.
@@ -304,6 +315,7 @@ impl<'m, S: Spec> Run<'m, S> {
         let expected = self.model.map(run, phys, S::prot(prot), enough);
 
         assert_eq!(got, expected);
+        self.maps.done += u32::from(got.1.is_ok());
         if got.1.is_err() && got.0 > 0 {
             // As callers do: the tree must be exactly as before.
             if let Some(last) = run.0.checked_add(got.0 - 1) {
@@ -500,7 +512,7 @@ impl<'m, S: Spec> Run<'m, S> {
 
 /// Runs `ops` on a new page table; panics where it differs from the model. With `TRACE` in the
 /// environment it prints each operation first.
-pub fn run<S: Spec>(setup: Setup, ops: &[Op]) {
+pub fn run<S: Spec>(setup: Setup, ops: &[Op]) -> Maps {
     let trace = *TRACE.get_or_init(|| std::env::var_os("TRACE").is_some());
     let mem = HostMem::new(setup.coherent);
     // A leaf lies in one table.
@@ -528,6 +540,7 @@ pub fn run<S: Spec>(setup: Setup, ops: &[Op]) {
     };
     let mut run = Run::<S> {
         setup,
+        maps: Maps::default(),
         mem: &mem,
         owner,
         model,
@@ -549,6 +562,10 @@ pub fn run<S: Spec>(setup: Setup, ops: &[Op]) {
     }
     run.compare();
     run.later.flush();
+
+    let maps = run.maps;
+
     drop(run);
     assert_eq!(mem.live(), 0, "tables are left");
+    maps
 }
