@@ -314,7 +314,8 @@ pub type KernelWalk<'w> = Walk<'w, KernelTables>;
 // - Pages of the allocator are zeroed, no other code has them, they are in the linear map, are
 //   valid until freed, and are reached by the hardware through their physical addresses.
 // - `virt()` and `phys()` are the linear map and its inverse.
-// - Pages are aligned to their size, which is that of a table.
+// - Pages are aligned to their size, which is that of a table, and those of a top, which are one
+//   allocation, to the size of them all.
 unsafe impl TableMem for KernelTables {
     type Flags = Gfp;
 
@@ -330,6 +331,22 @@ unsafe impl TableMem for KernelTables {
     unsafe fn free(&self, table: NonNull<Table>) {
         // SAFETY: By the contract of the trait, nothing uses the table, and it came from `alloc()`.
         unsafe { ffi::free_pages(table.cast()) }
+    }
+
+    #[inline]
+    fn alloc_top(&self, lg2: u32, flags: Gfp) -> Result<NonNull<Table>> {
+        // OVERFLOW: A top has at most 16 tables, see `Format::TOP_LG2`.
+        ffi::alloc_pages(self.node, flags.as_raw(), TABLE_BYTES << lg2)
+            .map(NonNull::cast)
+            .ok_or(ENOMEM)
+    }
+
+    #[inline]
+    unsafe fn free_top(&self, top: NonNull<Table>, _lg2: u32) {
+        // SAFETY: By the contract of the trait, nothing uses the top. It is one allocation of
+        // `ffi::alloc_pages()`, from `alloc_top()`, and never on a free list: only tables that were
+        // detached are.
+        unsafe { ffi::free_pages(top.cast()) }
     }
 
     #[inline]
