@@ -15,7 +15,8 @@
 //! Some hardware notes a write by setting a bit of the leaf, other hardware by clearing one. A walk
 //! does not know which. It asks [`Format::dirt`], whose result has the bit [`Format::DIRTY`] if the
 //! leaf is dirty, and can be ORed and ANDed over a cache line of entries. Where the hardware sets a
-//! bit, `dirt` is the word itself and costs nothing.
+//! bit, `dirt` is the word itself and costs nothing. [`Format::clean`] and [`Format::mark`] change a
+//! word as far as that.
 
 use super::addr::{
     Level,
@@ -110,15 +111,22 @@ pub struct Attrs(pub(super) u64);
 ///   adds to it, `decode` must return, at that level, [`Entry::Table`] with the address that the
 ///   word was made from;
 /// - for a word made by [`Format::leaf`] for a size of [`Format::PAGE_SIZES`] at
-///   the level of that size, changed likewise or by [`Format::clean`], `decode` must never return
-///   [`Entry::Table`];
+///   the level of that size, changed likewise or by [`Format::clean`] or [`Format::mark`], `decode`
+///   must never return [`Entry::Table`];
 /// - whatever the word, an [`Entry::Leaf`] that it returns must be as large as an entry of the level
 ///   that it was asked for, or smaller than one of the level above;
 /// - for a word whose 12 lowest bits are 0 it must return [`Entry::Empty`], and [`Format::dirt`] a
 ///   word without [`Format::DIRTY`]: 0 is such a word, and the address of a table in limbo (see
 ///   `walks.rs`).
 ///
-/// [`Format::PAGE_LG2`] is at most 12.
+/// Of the constants:
+///
+/// - [`Format::PAGE_LG2`] is at most 12;
+/// - [`Format::TOP_LG2`] is from [`TABLE_LG2`] to four more, and no more than [`TABLE_LG2`] if
+///   [`Format::GROWS`] or [`Format::SIGN_EXTENDS`]: both are checked when the code is compiled;
+/// - the top has an entry for each address: with `levels` levels, [`Format::input_lg2`] is at most
+///   `PAGE_LG2 + 9 * (levels - 1) + TOP_LG2`, or one less with [`Format::SIGN_EXTENDS`];
+/// - [`Format::DIRTY`] is 0 or one of the 57 lowest bits, which is checked likewise.
 pub unsafe trait Format: Send + Sync + 'static {
     /// A short name for messages and tests.
     const NAME: &'static str;
@@ -140,9 +148,9 @@ pub unsafe trait Format: Send + Sync + 'static {
     /// Binary logarithm of the output addresses that an entry can hold.
     const OUTPUT_LG2: u32;
 
-    /// Binary logarithm of the number of entries of the top: [`TABLE_LG2`], or more for a top of
-    /// several tables side by side, which is aligned to its size. Such a tree neither grows nor
-    /// sign-extends.
+    /// Binary logarithm of the number of entries of the top: [`TABLE_LG2`], or up to four more for a
+    /// top of several tables side by side, which is aligned to its size. Such a tree neither grows
+    /// nor sign-extends.
     const TOP_LG2: u32 = TABLE_LG2;
 
     /// The bit by which [`Format::dirt`] tells dirty leaves, 0 if the hardware notes no writes. One
@@ -151,7 +159,8 @@ pub unsafe trait Format: Send + Sync + 'static {
     /// The dirty contract, which every format accepts with this constant: a leaf is made clean by
     /// exchanging its word for what [`Format::clean`] makes of it. A write whose translation was
     /// cached before may not make the leaf dirty again until the caller has flushed that
-    /// translation; from the end of the flush on, every write finds the leaf clean and marks it.
+    /// translation; from the end of the flush on, every write finds the leaf clean and marks it. The
+    /// hardware marks a leaf as [`Format::mark`] does, by an atomic change of the word.
     const DIRTY: u64;
 
     /// Whether hardware that does not set the dirty flag itself refuses a write through a clean leaf.
@@ -221,8 +230,9 @@ pub unsafe trait Format: Send + Sync + 'static {
         word & !Self::DIRTY
     }
 
-    /// The word of a leaf, made dirty as the hardware does. One that may not be written to stays
-    /// that: it may be dirty after this, or as it was.
+    /// The word of a leaf, made dirty as the hardware does: [`Format::dirt`] of it has
+    /// [`Format::DIRTY`], and [`Format::clean`] takes that back. Size, address and permissions stay.
+    /// A leaf that may not be written to stays one: it may be dirty after this, or as it was.
     #[inline(always)]
     fn mark(word: u64) -> u64 {
         word | Self::DIRTY

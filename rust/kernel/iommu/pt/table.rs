@@ -306,6 +306,9 @@ impl Line {
 /// - A pointer from [`TableMem::alloc`] must be that of a table of zeroes which no other code has.
 ///   It must stay valid for reads and writes of a whole [`Table`], by the processor and by the
 ///   hardware, until it is passed to [`TableMem::free`] of this memory or its like.
+/// - A pointer from [`TableMem::alloc_top`] must be that of as many such tables side by side, which
+///   stay valid together until [`TableMem::free_top`]. Their physical addresses must follow each
+///   other in the same order, the first aligned to the size of them all.
 /// - [`TableMem::virt`] must return that very pointer for what [`TableMem::phys`] returned for it.
 /// - A physical address must be aligned to the size of a table. Whether an entry has room for it is
 ///   checked where tables are allocated.
@@ -329,9 +332,9 @@ pub unsafe trait TableMem: Send + Sync {
     unsafe fn free(&self, table: NonNull<Table>);
 
     /// Allocates `1 << lg2` tables side by side, aligned to the size of them all, for the top of a
-    /// format that needs more than one ([`Format::TOP_LG2`]). Each is a table as from
-    /// [`TableMem::alloc`], at the address by its place behind the first, but is freed with the others
-    /// by [`TableMem::free_top`].
+    /// format that needs more than one ([`Format::TOP_LG2`]); `lg2` is from 1 to 4. Each is a table as
+    /// from [`TableMem::alloc`], all of whose words are 0, at the address by its place behind the
+    /// first, but is freed with the others by [`TableMem::free_top`]. May sleep if `flags` allow it.
     ///
     /// # Errors
     ///

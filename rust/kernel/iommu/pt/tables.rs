@@ -28,6 +28,7 @@ use kernel::error::{
 #[inline(always)]
 pub(super) const fn parts_lg2<F: Format>() -> u32 {
     const { assert!(F::TOP_LG2 == TABLE_LG2 || !F::GROWS && !F::SIGN_EXTENDS) };
+    const { assert!(F::TOP_LG2 >= TABLE_LG2 && F::TOP_LG2 <= TABLE_LG2 + 4) };
     F::TOP_LG2 - TABLE_LG2
 }
 

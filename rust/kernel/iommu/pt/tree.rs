@@ -158,6 +158,7 @@ impl<'t, F: Format, M: TableMem> Tree<'t, F, M> {
     /// writes to an entry in memory and what we flush out of the cache overwrite each other. Nor if
     /// a clean leaf would refuse writes, see [`Format::DIRTY_PERMITS`].
     pub fn can_track_dirty(&self) -> bool {
+        const { assert!(F::DIRTY.count_ones() <= 1 && F::DIRTY >> 57 == 0) };
         F::DIRTY != 0 && self.limits.coherent && (self.limits.marks || !F::DIRTY_PERMITS)
     }
 
