@@ -40,7 +40,9 @@
 //! # Memory attributes
 //!
 //! Leaves are write-back and inner shareable. In stage 1 they name attribute 1 of the MAIR, as the
-//! kernel's C tables do for cacheable memory. `Prot::SNOOP` is a matter of the stream table entry.
+//! kernel's C tables do for cacheable memory. `Prot::SNOOP` is a matter of the stream table entry. In
+//! stage 2 MemAttr means write-back only without S2FWB, which gives it another encoding: a driver
+//! leaves S2FWB clear in the stream table entry.
 
 use super::super::{
     addr::{
@@ -69,7 +71,7 @@ const TABLE_OR_PAGE: u64 = 1 << 1;
 /// AttrIndx\[2:0\]: the attribute of the MAIR, stage 1.
 const ATTR_INDX_1: u64 = 1 << 2;
 
-/// MemAttr\[3:0\]: write-back, stage 2.
+/// MemAttr\[3:0\]: write-back, stage 2 without S2FWB.
 const MEM_ATTR_WRITE_BACK: u64 = 0xf << 2;
 
 /// AP\[1\]: accesses without privilege are allowed, stage 1.

@@ -133,7 +133,7 @@ impl<F: Format, const MORE: u32> Spec for RiscvPages<F, MORE> {
         })
     }
 
-    /// W without R, and the encoding of a link with X.
+    /// W without R is reserved, with X or without.
     fn no_link(phys: PhysAddr, number: usize) -> Option<u64> {
         let bits = [1 << WRITE, 1 << WRITE | 1 << EXECUTE].get(number)?;
 
