@@ -15,8 +15,8 @@
 //! Some hardware notes a write by setting a bit of the leaf, other hardware by clearing one. A walk
 //! does not know which. It asks [`Format::dirt`], whose result has the bit [`Format::DIRTY`] if the
 //! leaf is dirty, and can be ORed and ANDed over a cache line of entries. Where the hardware sets a
-//! bit, `dirt` is the word itself and costs nothing. [`Format::clean`] and [`Format::mark`] change a
-//! word as far as that.
+//! bit, `dirt` is the word itself and costs nothing. [`Format::clean`] and [`Format::mark`] change
+//! a word as far as that.
 
 use super::addr::{
     Level,
@@ -148,9 +148,9 @@ pub unsafe trait Format: Send + Sync + 'static {
     /// Binary logarithm of the output addresses that an entry can hold.
     const OUTPUT_LG2: u32;
 
-    /// Binary logarithm of the number of entries of the top: [`TABLE_LG2`], or up to four more for a
-    /// top of several tables side by side, which is aligned to its size. Such a tree neither grows
-    /// nor sign-extends.
+    /// Binary logarithm of the number of entries of the top: [`TABLE_LG2`], or up to four more for
+    /// a top of several tables side by side, which is aligned to its size. Such a tree neither
+    /// grows nor sign-extends.
     const TOP_LG2: u32 = TABLE_LG2;
 
     /// The bit by which [`Format::dirt`] tells dirty leaves, 0 if the hardware notes no writes. One
@@ -159,11 +159,12 @@ pub unsafe trait Format: Send + Sync + 'static {
     /// The dirty contract, which every format accepts with this constant: a leaf is made clean by
     /// exchanging its word for what [`Format::clean`] makes of it. A write whose translation was
     /// cached before may not make the leaf dirty again until the caller has flushed that
-    /// translation; from the end of the flush on, every write finds the leaf clean and marks it. The
-    /// hardware marks a leaf as [`Format::mark`] does, by an atomic change of the word.
+    /// translation; from the end of the flush on, every write finds the leaf clean and marks it.
+    /// The hardware marks a leaf as [`Format::mark`] does, by an atomic change of the word.
     const DIRTY: u64;
 
-    /// Whether hardware that does not set the dirty flag itself refuses a write through a clean leaf.
+    /// Whether hardware that does not set the dirty flag itself refuses a write through a clean
+    /// leaf.
     ///
     /// To make a leaf clean would take the permission to write then. So dirty tracking needs
     /// hardware that [marks](super::Config::marks) leaves; for other hardware leaves are made with
@@ -231,8 +232,8 @@ pub unsafe trait Format: Send + Sync + 'static {
     }
 
     /// The word of a leaf, made dirty as the hardware does: [`Format::dirt`] of it has
-    /// [`Format::DIRTY`], and [`Format::clean`] takes that back. Size, address and permissions stay.
-    /// A leaf that may not be written to stays one: it may be dirty after this, or as it was.
+    /// [`Format::DIRTY`], and [`Format::clean`] takes that back. Size, address and permissions
+    /// stay. A leaf that may not be written to stays one: it may be dirty after this, or as it was.
     #[inline(always)]
     fn mark(word: u64) -> u64 {
         word | Self::DIRTY

@@ -332,9 +332,10 @@ pub unsafe trait TableMem: Send + Sync {
     unsafe fn free(&self, table: NonNull<Table>);
 
     /// Allocates `1 << lg2` tables side by side, aligned to the size of them all, for the top of a
-    /// format that needs more than one ([`Format::TOP_LG2`]); `lg2` is from 1 to 4. Each is a table as
-    /// from [`TableMem::alloc`], all of whose words are 0, at the address by its place behind the
-    /// first, but is freed with the others by [`TableMem::free_top`]. May sleep if `flags` allow it.
+    /// format that needs more than one ([`Format::TOP_LG2`]); `lg2` is from 1 to 4. Each is a table
+    /// as from [`TableMem::alloc`], all of whose words are 0, at the address by its place behind
+    /// the first, but is freed with the others by [`TableMem::free_top`]. May sleep if `flags`
+    /// allow it.
     ///
     /// # Errors
     ///

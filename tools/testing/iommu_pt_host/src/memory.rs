@@ -190,9 +190,10 @@ impl HostMem {
     }
 }
 
-// SAFETY: Tables are zeroed allocations, of one table or of several side by side, aligned to the size
-// of them all, which stay until they are freed; `phys` is the address itself, so `virt` has nothing
-// to do but to turn it back. Whether an entry has room for it is checked where tables are allocated.
+// SAFETY: Tables are zeroed allocations, of one table or of several side by side, aligned to the
+// size of them all, which stay until they are freed; `phys` is the address itself, so `virt` has
+// nothing to do but to turn it back. Whether an entry has room for it is checked where tables are
+// allocated.
 unsafe impl TableMem for &HostMem {
     type Flags = ();
 

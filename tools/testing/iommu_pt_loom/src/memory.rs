@@ -37,9 +37,9 @@ use std::{
 /// The number of usable entries of a table.
 pub const USED: usize = 3;
 
-/// The content of memory before it is zeroed. For VT-d, x86-64 and Arm above level 0, and for AMD v1
-/// at level 1, a link to a table that does not exist; for RISC-V a leaf that no test maps; for AMD v1
-/// at other levels a word that maps nothing and is not 0.
+/// The content of memory before it is zeroed. For VT-d, x86-64 and Arm above level 0, and for AMD
+/// v1 at level 1, a link to a table that does not exist; for RISC-V a leaf that no test maps; for
+/// AMD v1 at other levels a word that maps nothing and is not 0.
 const GARBAGE: u64 = 0xdead_d000 | 0x207;
 
 type Words = [Atomic<u64>; TABLE_ENTRIES];

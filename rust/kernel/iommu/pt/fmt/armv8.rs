@@ -40,9 +40,9 @@
 //! # Memory attributes
 //!
 //! Leaves are write-back and inner shareable. In stage 1 they name attribute 1 of the MAIR, as the
-//! kernel's C tables do for cacheable memory. `Prot::SNOOP` is a matter of the stream table entry. In
-//! stage 2 MemAttr means write-back only without S2FWB, which gives it another encoding: a driver
-//! leaves S2FWB clear in the stream table entry.
+//! kernel's C tables do for cacheable memory. `Prot::SNOOP` is a matter of the stream table entry.
+//! In stage 2 MemAttr means write-back only without S2FWB, which gives it another encoding: a
+//! driver leaves S2FWB clear in the stream table entry.
 
 use super::super::{
     addr::{

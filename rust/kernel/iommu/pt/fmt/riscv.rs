@@ -5,8 +5,8 @@
 //! - The RISC-V Instruction Set Manual, Volume II: Privileged Architecture, sections "Sv39", "Sv48"
 //!   and "Sv57" of the chapter on the supervisor level, "Sv39x4", "Sv48x4" and "Sv57x4" of that on
 //!   the hypervisor extension, and the chapter "Svnapot".
-//! - RISC-V IOMMU Architecture Specification, chapters "Data Structures", "In-memory queue interface"
-//!   and "Software guidelines".
+//! - RISC-V IOMMU Architecture Specification, chapters "Data Structures", "In-memory queue
+//!   interface" and "Software guidelines".
 //!
 //! The manual counts levels as here, and calls every entry a PTE:
 //!

@@ -57,8 +57,8 @@ pub(super) fn has_no_table(any: u64, all: u64, level: Level) -> bool {
 /// Both must translate alike, so the address of a leaf or of a table stays, and so does the size of
 /// a leaf in a row of entries, which cannot change all at once. A leaf may give way to a table, and
 /// a table to a leaf, if the table translates as the leaf does. `flags` are what the hardware
-/// changes: they may differ. `rights` are permissions: they may come but not go. All other bits of a
-/// leaf stay.
+/// changes: they may differ. `rights` are permissions: they may come but not go. All other bits of
+/// a leaf stay.
 #[inline]
 pub(super) fn may_coexist<F: Format>(
     old: u64,

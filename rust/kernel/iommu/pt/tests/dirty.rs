@@ -358,8 +358,8 @@ pub fn refused_if_incoherent<S: Spec>() -> Result {
     Ok(())
 }
 
-/// Hardware that sets no dirty flags itself refuses writes through clean leaves in some formats: then
-/// there is no tracking, and a leaf that was made as if it had been used stays writable.
+/// Hardware that sets no dirty flags itself refuses writes through clean leaves in some formats:
+/// then there is no tracking, and a leaf that was made as if it had been used stays writable.
 pub fn refused_if_clean_leaves_refuse<S: Spec>() -> Result {
     let mem = TestMem::new();
     let mut gather = TestGather::new(&mem);
