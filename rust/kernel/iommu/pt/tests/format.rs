@@ -67,6 +67,39 @@ pub fn leaf_words<S: Spec>() -> Result {
     Ok(())
 }
 
+/// Words that are written out by hand are those that the format makes, and the specification reads
+/// them as what they are meant to be.
+pub fn literal_words<S: Spec>() -> Result {
+    const AT: [u64; 3] = [0x12_4567_8000, 0x12_4560_0000, 0x12_4000_0000];
+
+    let both = Prot::READ | Prot::WRITE;
+
+    for (((level, lg2), phys), words) in levels()?.into_iter().zip(AT).zip(S::WORDS.leaves) {
+        let [read_only, clean, dirty] = words;
+        let number = level.number().into();
+        let leaf = |prot| -> Result<u64> { Ok(S::F::leaf(phys, lg2, level, S::F::attrs(prot)?)) };
+        let read = |prot| Ok(Word::Leaf { phys, lg2, prot });
+
+        check_eq!(leaf(Prot::READ)?, read_only);
+        check_eq!(leaf(both)?, clean);
+        check_eq!(S::F::mark(clean | S::ACCESSED), dirty);
+        check_eq!(S::F::clean(dirty), clean | S::ACCESSED);
+        check_eq!(S::written(clean), dirty);
+        check!(!S::is_dirty(clean) && S::is_dirty(dirty));
+        check!(S::read(read_only, number) == read(Prot::READ));
+        check!(S::read(clean, number) == read(both) && S::read(dirty, number) == read(both));
+        for word in words {
+            check!(S::F::decode(word, level) == Entry::Leaf { phys, lg2 });
+        }
+    }
+    for ((level, _), word) in levels()?.into_iter().skip(1).zip(S::WORDS.links) {
+        check_eq!(S::F::table(AT[0], level), word);
+        check!(S::F::decode(word, level) == Entry::Table(AT[0]));
+        check!(S::read(word, level.number().into()) == Ok(Word::Table(AT[0])));
+    }
+    Ok(())
+}
+
 /// A link to a table is a word that the specification reads as such, and reads back.
 pub fn table_word<S: Spec>() -> Result {
     for levels in 2..=S::LEVELS.1 {

@@ -19,6 +19,7 @@ use super::{
     mask,
     Spec,
     Word,
+    Words,
     ADDRESS, //
 };
 
@@ -64,6 +65,27 @@ fn prot_of(word: u64) -> Prot {
 
 impl<F: Format, const PAGE_LG2: u32, const LEVELS: u8> Spec for AmdV1Pages<F, PAGE_LG2, LEVELS> {
     type F = F;
+
+    const WORDS: Words = Words {
+        leaves: [
+            [
+                0x2000_0012_4567_8001,
+                0x6000_0012_4567_8001,
+                0x6000_0012_4567_8061,
+            ],
+            [
+                0x2000_0012_4560_0001,
+                0x6000_0012_4560_0001,
+                0x6000_0012_4560_0061,
+            ],
+            [
+                0x2000_0012_4000_0001,
+                0x6000_0012_4000_0001,
+                0x6000_0012_4000_0061,
+            ],
+        ],
+        links: [0x6000_0012_4567_8201, 0x6000_0012_4567_8401],
+    };
 
     const PAGE_LG2: u32 = PAGE_LG2;
     const LEVELS: (u8, u8) = (1, LEVELS);

@@ -12,7 +12,8 @@ use super::{
     },
     mask,
     Spec,
-    Word, //
+    Word,
+    Words, //
 };
 
 /// VMSAv8-64 of one stage.
@@ -51,6 +52,47 @@ fn rights(word: u64, stage: u32) -> Prot {
 
 impl<F: Format, const STAGE: u32> Spec for Armv8<F, STAGE> {
     type F = F;
+
+    const WORDS: Words = Words {
+        leaves: if STAGE == 1 {
+            [
+                [
+                    0x0060_0012_4567_8bc7,
+                    0x0068_0012_4567_8bc7,
+                    0x0068_0012_4567_8f47,
+                ],
+                [
+                    0x0060_0012_4560_0bc5,
+                    0x0068_0012_4560_0bc5,
+                    0x0068_0012_4560_0f45,
+                ],
+                [
+                    0x0060_0012_4000_0bc5,
+                    0x0068_0012_4000_0bc5,
+                    0x0068_0012_4000_0f45,
+                ],
+            ]
+        } else {
+            [
+                [
+                    0x0040_0012_4567_837f,
+                    0x0048_0012_4567_837f,
+                    0x0048_0012_4567_87ff,
+                ],
+                [
+                    0x0040_0012_4560_037d,
+                    0x0048_0012_4560_037d,
+                    0x0048_0012_4560_07fd,
+                ],
+                [
+                    0x0040_0012_4000_037d,
+                    0x0048_0012_4000_037d,
+                    0x0048_0012_4000_07fd,
+                ],
+            ]
+        },
+        links: [0x12_4567_8003, 0x12_4567_8003],
+    };
 
     const LEVELS: (u8, u8) = (3, 4);
     const SIZES: &'static [u32] = &[12, 16, 21, 25, 30, 34];
@@ -171,6 +213,13 @@ impl<F: Format, const STAGE: u32> Spec for Armv8<F, STAGE> {
     /// The entries of a contiguous leaf have consecutive addresses.
     fn in_row(word: u64, entries: u64, level: u32) -> u64 {
         word + (entries << Self::item_lg2(level))
+    }
+
+    /// With bit 0 clear the other bits of a descriptor are ignored.
+    fn no_link(phys: PhysAddr, number: usize) -> Option<u64> {
+        let bits = [0, 2, 2 | 1 << 10].get(number)?;
+
+        Some(phys | bits)
     }
 
     fn address_in_row(word: u64) -> Option<PhysAddr> {

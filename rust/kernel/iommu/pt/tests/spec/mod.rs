@@ -67,10 +67,23 @@ pub enum Word {
     },
 }
 
+/// Words written out by hand, from the specification.
+pub struct Words {
+    /// Leaves of 4 KiB at `0x12_4567_8000`, of 2 MiB at `0x12_4560_0000` and of 1 GiB at
+    /// `0x12_4000_0000`, each for reads only, for reads and writes, and the same after a write.
+    pub leaves: [[u64; 3]; 3],
+
+    /// Links to a table at `0x12_4567_8000`, from level 1 and from level 2, which nothing has used.
+    pub links: [u64; 2],
+}
+
 /// A format as its specification has it.
 pub trait Spec: 'static {
     /// The format that is tested.
     type F: Format;
+
+    /// A few words.
+    const WORDS: Words;
 
     /// Binary logarithm of the smallest leaf.
     const PAGE_LG2: u32 = 12;
@@ -92,7 +105,8 @@ pub trait Spec: 'static {
     /// otherwise.
     const DIRTY: u64;
 
-    /// Whether hardware that does not set the dirty bit by itself refuses a write where it is clean.
+    /// Whether hardware that does not set the dirty bit by itself refuses a write where it is
+    /// clean.
     const CLEAN_REFUSES: bool = false;
 
     /// Whether leaves can be made as if they had been used ([`Prot::USED`]).
@@ -195,10 +209,8 @@ pub trait Spec: 'static {
     }
 
     /// Words in an entry for 1 GiB that come near a link to the table at `phys` and are none, by
-    /// number.
-    fn no_link(_phys: PhysAddr, _number: usize) -> Option<u64> {
-        None
-    }
+    /// number. Each format has one at least.
+    fn no_link(phys: PhysAddr, number: usize) -> Option<u64>;
 }
 
 /// The entries of x86 descent: bit 7 is "page size", leaves are at the levels 0, 1 and 2.

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0
 
 //! RISC-V tables, from the RISC-V Privileged Architecture: sections "Sv39" to "Sv57" of the chapter
-//! on the supervisor level, "Sv39x4" to "Sv57x4" of that on the hypervisor extension, "Svnapot"; and
-//! from the chapter "Software guidelines" of the RISC-V IOMMU specification.
+//! on the supervisor level, "Sv39x4" to "Sv57x4" of that on the hypervisor extension, "Svnapot";
+//! and from the chapter "Software guidelines" of the RISC-V IOMMU specification.
 
 use super::{
     super::super::{
@@ -13,7 +13,8 @@ use super::{
     },
     mask,
     Spec,
-    Word, //
+    Word,
+    Words, //
 };
 
 /// RISC-V tables whose top resolves `MORE` bits more than other tables.
@@ -44,6 +45,15 @@ fn has(word: u64, bit: u32) -> bool {
 
 impl<F: Format, const MORE: u32> Spec for RiscvPages<F, MORE> {
     type F = F;
+
+    const WORDS: Words = Words {
+        leaves: [
+            [0x4_9159_e013, 0x4_9159_e017, 0x4_9159_e0d7],
+            [0x4_9158_0013, 0x4_9158_0017, 0x4_9158_00d7],
+            [0x4_9000_0013, 0x4_9000_0017, 0x4_9000_00d7],
+        ],
+        links: [0x4_9159_e001, 0x4_9159_e001],
+    };
 
     const LEVELS: (u8, u8) = (3, 5);
     const SIZES: &'static [u32] = &[12, 16, 21, 30, 39, 48];

@@ -4,12 +4,14 @@
 
 use super::super::super::{
     fmt,
+    PhysAddr,
     Prot, //
 };
 use super::{
     read_page_size,
     Spec,
-    Word, //
+    Word,
+    Words, //
 };
 
 /// VT-d second stage.
@@ -21,6 +23,15 @@ const SNP: u64 = 1 << 11;
 
 impl Spec for VtdSs {
     type F = fmt::VtdSs;
+
+    const WORDS: Words = Words {
+        leaves: [
+            [0x12_4567_8001, 0x12_4567_8003, 0x12_4567_8303],
+            [0x12_4560_0081, 0x12_4560_0083, 0x12_4560_0383],
+            [0x12_4000_0081, 0x12_4000_0083, 0x12_4000_0383],
+        ],
+        links: [0x12_4567_8003, 0x12_4567_8003],
+    };
 
     // 3-level, 4-level and 5-level tables: 39, 48 and 57 bits of address (section 3.7).
     const LEVELS: (u8, u8) = (3, 5);
@@ -35,6 +46,13 @@ impl Spec for VtdSs {
             4 => 48,
             _ => 57,
         }
+    }
+
+    /// Without R and W an entry is not present, whatever A and the ignored bits are.
+    fn no_link(phys: PhysAddr, number: usize) -> Option<u64> {
+        let bits = [0, Self::ACCESSED, 1 << 2 | 1 << 10].get(number)?;
+
+        Some(phys | bits)
     }
 
     fn prot(prot: Prot) -> Option<Prot> {

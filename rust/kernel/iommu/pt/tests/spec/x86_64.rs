@@ -4,12 +4,14 @@
 
 use super::super::super::{
     fmt,
+    PhysAddr,
     Prot, //
 };
 use super::{
     read_page_size,
     Spec,
-    Word, //
+    Word,
+    Words, //
 };
 
 /// x86-64: VT-d first stage, AMD v2.
@@ -22,6 +24,15 @@ const US: u64 = 1 << 2;
 impl Spec for X86_64 {
     type F = fmt::X86_64;
 
+    const WORDS: Words = Words {
+        leaves: [
+            [0x12_4567_8005, 0x12_4567_8007, 0x12_4567_8067],
+            [0x12_4560_0085, 0x12_4560_0087, 0x12_4560_00e7],
+            [0x12_4000_0085, 0x12_4000_0087, 0x12_4000_00e7],
+        ],
+        links: [0x12_4567_8027, 0x12_4567_8027],
+    };
+
     const LEVELS: (u8, u8) = (4, 5);
     const SIZES: &'static [u32] = &[12, 21, 30];
     const ACCESSED: u64 = 1 << 5;
@@ -33,6 +44,13 @@ impl Spec for X86_64 {
             4 => 48,
             _ => 57,
         }
+    }
+
+    /// Without P the other bits are ignored.
+    fn no_link(phys: PhysAddr, number: usize) -> Option<u64> {
+        let bits = [RW | US, RW | US | Self::ACCESSED].get(number)?;
+
+        Some(phys | bits)
     }
 
     /// A writable leaf is also readable, and an entry does not state snooping.
