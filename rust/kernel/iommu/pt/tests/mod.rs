@@ -30,14 +30,94 @@ pub use check::{
 };
 pub use spec::Spec;
 
-/// Calls the macro `$stamp` with the arguments given and the list of all tests.
+/// Calls the macro `$stamp` with the name of a suite, a format, and the list of its tests.
+///
+/// This is the one list of tests. Most are for each format; those that need what some formats lack
+/// are listed by that, and the first lines say which format has it:
+///
+/// - `rows`: leaves that take a row of entries, and `rows_above`, such leaves above level 0;
+/// - `grows`: a top that grows;
+/// - `whole`: trees that resolve 64 bits;
+/// - `signed`: an upper half;
+/// - `parts`: a top of several tables.
 #[doc(hidden)]
 #[macro_export]
 macro_rules! iommu_pt_for_each_test {
-    ($stamp:ident, $($args:tt)*) => {
+    ($stamp:ident, $suite:ident, VtdSs) => {
+        $crate::iommu_pt_for_each_test!(@has [] [] $stamp $suite VtdSs);
+    };
+    ($stamp:ident, $suite:ident, X86_64) => {
+        $crate::iommu_pt_for_each_test!(@has [signed] [] $stamp $suite X86_64);
+    };
+    ($stamp:ident, $suite:ident, AmdV1) => {
+        $crate::iommu_pt_for_each_test!(@has [rows rows_above grows whole] [] $stamp $suite AmdV1);
+    };
+    ($stamp:ident, $suite:ident, Riscv) => {
+        $crate::iommu_pt_for_each_test!(@has [rows signed] [] $stamp $suite Riscv);
+    };
+    ($stamp:ident, $suite:ident, RiscvX4) => {
+        $crate::iommu_pt_for_each_test!(@has [rows parts] [] $stamp $suite RiscvX4);
+    };
+    ($stamp:ident, $suite:ident, Armv8S1) => {
+        $crate::iommu_pt_for_each_test!(@has [rows rows_above] [] $stamp $suite Armv8S1);
+    };
+    ($stamp:ident, $suite:ident, Armv8S2) => {
+        $crate::iommu_pt_for_each_test!(@has [rows rows_above] [] $stamp $suite Armv8S2);
+    };
+
+    (@has [rows $($more:ident)*] [$($tests:tt)*] $($to:ident)*) => {
+        $crate::iommu_pt_for_each_test!(@has [$($more)*] [
+            $($tests)*
+            removal::a_row_behind_the_harvest
+            contiguous::copies_are_alike
+            contiguous::dirt_in_any_entry
+            contiguous::a_row_is_replaced
+            contiguous::a_row_behind_dirty_pages
+            contiguous::query_inside_a_row
+            contiguous::overmap_of_a_row
+        ] $($to)*);
+    };
+    (@has [rows_above $($more:ident)*] [$($tests:tt)*] $($to:ident)*) => {
+        $crate::iommu_pt_for_each_test!(@has [$($more)*] [
+            $($tests)*
+            contiguous::replaces_empty_tables
+        ] $($to)*);
+    };
+    (@has [grows $($more:ident)*] [$($tests:tt)*] $($to:ident)*) => {
+        $crate::iommu_pt_for_each_test!(@has [$($more)*] [
+            $($tests)*
+            top::nothing_is_beyond_the_top
+            top::a_leaf_above_the_top
+            top::out_of_memory_changes_nothing
+            top::another_map_was_faster
+            top::refused_by_the_hardware
+        ] $($to)*);
+    };
+    (@has [whole $($more:ident)*] [$($tests:tt)*] $($to:ident)*) => {
+        $crate::iommu_pt_for_each_test!(@has [$($more)*] [
+            $($tests)*
+            top::whole_address_space
+            top::all_addresses_dirty
+        ] $($to)*);
+    };
+    (@has [signed $($more:ident)*] [$($tests:tt)*] $($to:ident)*) => {
+        $crate::iommu_pt_for_each_test!(@has [$($more)*] [
+            $($tests)*
+            top::upper_half
+        ] $($to)*);
+    };
+    (@has [parts $($more:ident)*] [$($tests:tt)*] $($to:ident)*) => {
+        $crate::iommu_pt_for_each_test!(@has [$($more)*] [
+            $($tests)*
+            top::across_the_parts
+        ] $($to)*);
+    };
+
+    (@has [] [$($tests:tt)*] $stamp:ident $suite:ident $spec:ident) => {
         $stamp! {
-            $($args)*;
+            $suite, $spec;
             format::leaf_words
+            format::literal_words
             format::table_word
             format::limits
             format::leaves_survive_hardware_bits
@@ -83,32 +163,17 @@ macro_rules! iommu_pt_for_each_test {
             removal::a_leaf_replaces_the_harvested_table
             removal::the_last_walk_frees
             removal::what_takes_its_place_stays_dirty
-            removal::a_row_behind_the_harvest
             removal::walks_are_counted
             removal::claims_of_another_tree
             writable::all_that_may_be_written
             writable::any_part_of_a_leaf
             writable::incoherent_tables_too
             contiguous::every_size
-            contiguous::copies_are_alike
             contiguous::sizes_are_mixed
-            contiguous::dirt_in_any_entry
-            contiguous::a_row_is_replaced
-            contiguous::a_row_behind_dirty_pages
-            contiguous::query_inside_a_row
             contiguous::rows_are_joined
-            contiguous::overmap_of_a_row
-            contiguous::replaces_empty_tables
             contiguous::what_is_no_link
             top::grows_when_needed
-            top::nothing_is_beyond_the_top
-            top::a_leaf_above_the_top
-            top::out_of_memory_changes_nothing
-            top::another_map_was_faster
-            top::refused_by_the_hardware
-            top::whole_address_space
-            top::all_addresses_dirty
-            top::upper_half
+            $($tests)*
         }
     };
 }

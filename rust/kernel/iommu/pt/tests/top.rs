@@ -29,6 +29,7 @@ use kernel::{
 };
 
 const K4: u64 = 1 << 12;
+const M2: u64 = 1 << 21;
 
 /// Hardware whose top may come to the most levels of the format.
 fn config<S: Spec>(levels: u8) -> Config {
@@ -78,9 +79,7 @@ pub fn grows_when_needed<S: Spec>() -> Result {
 
 /// As long as the top does not reach an address nothing is mapped there, whatever is asked.
 pub fn nothing_is_beyond_the_top<S: Spec>() -> Result {
-    if !S::F::GROWS {
-        return Ok(());
-    }
+    check!(S::F::GROWS);
 
     let mem = TestMem::new();
     let table = TestTable::<S>::with(&mem, config::<S>(2))?;
@@ -102,9 +101,7 @@ pub fn nothing_is_beyond_the_top<S: Spec>() -> Result {
 
 /// A leaf of the size of the whole tree needs a top above it.
 pub fn a_leaf_above_the_top<S: Spec>() -> Result {
-    if !S::F::GROWS {
-        return Ok(());
-    }
+    check!(S::F::GROWS);
 
     let mem = TestMem::new();
     let table = TestTable::<S>::with(&mem, config::<S>(2))?;
@@ -128,9 +125,7 @@ pub fn a_leaf_above_the_top<S: Spec>() -> Result {
 
 /// A top that there is no memory for leaves the tree as it was.
 pub fn out_of_memory_changes_nothing<S: Spec>() -> Result {
-    if !S::F::GROWS {
-        return Ok(());
-    }
+    check!(S::F::GROWS);
 
     let mem = TestMem::new();
     let table = TestTable::<S>::with(&mem, config::<S>(1))?;
@@ -159,9 +154,7 @@ pub fn out_of_memory_changes_nothing<S: Spec>() -> Result {
 /// Of two maps that put a table above the same top one comes second: its table is freed, and it
 /// goes on with that of the other. If it has told the hardware, the table is not freed.
 pub fn another_map_was_faster<S: Spec>() -> Result {
-    if !S::F::GROWS {
-        return Ok(());
-    }
+    check!(S::F::GROWS);
 
     for hasty in [false, true] {
         let mem = TestMem::new();
@@ -199,9 +192,7 @@ pub fn another_map_was_faster<S: Spec>() -> Result {
 
 /// A top that the hardware is not given is not used, and the map that needed it fails.
 pub fn refused_by_the_hardware<S: Spec>() -> Result {
-    if !S::F::GROWS {
-        return Ok(());
-    }
+    check!(S::F::GROWS);
 
     let mem = TestMem::new();
     let table = TestTable::<S>::with(&mem, config::<S>(2))?;
@@ -226,9 +217,7 @@ pub fn refused_by_the_hardware<S: Spec>() -> Result {
 /// Where 64 bits are resolved, the last page is mapped, harvested and unmapped like any other, and
 /// a query of all addresses is one.
 pub fn whole_address_space<S: Spec>() -> Result {
-    if S::lower_lg2(S::LEVELS.1) != 64 {
-        return Ok(());
-    }
+    check_eq!(S::lower_lg2(S::LEVELS.1), 64);
 
     let mem = TestMem::new();
     let table = TestTable::<S>::with(&mem, config::<S>(6))?;
@@ -254,9 +243,7 @@ pub fn whole_address_space<S: Spec>() -> Result {
 
 /// If a device has written to each address that there is, each is reported.
 pub fn all_addresses_dirty<S: Spec>() -> Result {
-    if S::lower_lg2(S::LEVELS.1) != 64 {
-        return Ok(());
-    }
+    check_eq!(S::lower_lg2(S::LEVELS.1), 64);
 
     let mem = TestMem::new();
     let table = TestTable::<S>::with(&mem, config::<S>(6))?;
@@ -285,9 +272,7 @@ pub fn all_addresses_dirty<S: Spec>() -> Result {
 /// The upper half of a signed address space is there for an owner that asks for it, and for no
 /// other.
 pub fn upper_half<S: Spec>() -> Result {
-    if !S::F::SIGN_EXTENDS {
-        return Ok(());
-    }
+    check!(S::F::SIGN_EXTENDS);
 
     let mem = TestMem::new();
     let owner = TestTable::<S>::new(&mem, S::MIN_LEVELS)?;
@@ -334,4 +319,58 @@ pub fn upper_half<S: Spec>() -> Result {
     // SAFETY: Nothing uses the tree any more.
     unsafe { tree.free() }
     result
+}
+
+/// A top of several tables is one to each operation: a range that crosses from one to the next, or
+/// passes several, is mapped, translated, harvested and unmapped as any other.
+pub fn across_the_parts<S: Spec>() -> Result {
+    check!(S::TOP_LG2 > 9);
+    for levels in S::LEVELS.0..=S::LEVELS.1 {
+        let mem = TestMem::new();
+        let table = TestTable::<S>::with(&mem, config::<S>(levels))?;
+        let part = 1u64 << S::item_lg2(levels.into());
+        let last_part = (1 << (S::TOP_LG2 - 9)) - 1;
+        let live = mem.live();
+
+        for next in (1..=last_part).map(|number| number * part) {
+            let (first, len) = (next - 2 * K4, 5 * K4);
+            let runs = [(next - K4, next + K4 - 1)];
+
+            table.map(first, 7 * K4, len)?;
+            for page in [0, 1, 2, 4] {
+                check!(table.translate(first + page * K4) == Some((7 + page) * K4));
+                check_eq!(table.access(first + page * K4, false)?, (7 + page) * K4);
+            }
+            table.access(next - K4, true)?;
+            table.access(next, true)?;
+            check!(table.harvest(first, len, false)?.is(&runs));
+            check!(table.harvest(next, K4, false)?.is(&[(next, next + K4 - 1)]));
+            check!(table.harvest(first, len, true)?.is(&runs));
+            check!(table.harvest(first, len, true)?.is(&[]));
+            check!(table
+                .writable(0, part * last_part + M2)?
+                .is(&[(first, first + len - 1)]));
+            check_eq!(table.unmap(first, len), len);
+            check!(table.translate(next).is_none() && table.translate(next - K4).is_none());
+        }
+
+        // A query that passes all that is between.
+        let (first, len) = (K4, last_part * part);
+
+        table.map(part - K4, 0, K4)?;
+        table.map(last_part * part, 0, K4)?;
+        table.access(part - K4, true)?;
+        table.access(last_part * part, true)?;
+        check!(table.harvest(first, len, true)?.is(&[
+            (part - K4, part - 1),
+            (last_part * part, last_part * part + K4 - 1)
+        ]));
+        // Nothing that is mapped in one part shows in another.
+        check!(table.translate(2 * part - K4).is_none());
+        check!(table.translate(0).is_none());
+        check!(mem.live() > live);
+        drop(table);
+        check_eq!(mem.live(), 0);
+    }
+    Ok(())
 }
