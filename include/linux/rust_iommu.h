@@ -16,6 +16,9 @@
 #include <linux/pci-ats.h>
 #ifdef CONFIG_X86
 #include <asm/cacheflush.h>
+
+/* A VT-d unit that is shared with interrupt remapping: rust/helpers/iommu_dmar.c. */
+struct dmar_shared;
 #endif
 #ifdef CONFIG_RUST_IOMMU_PT_ABI
 #include <linux/rust_iommu_pt.h>

@@ -227,4 +227,8 @@ __rust_helper int rust_helper_pci_pcie_type(const struct pci_dev *pdev)
 }
 #endif /* CONFIG_PCI */
 
+#ifdef CONFIG_X86
+#include "iommu_dmar.c"
+#endif
+
 #endif /* CONFIG_RUST_IOMMU */

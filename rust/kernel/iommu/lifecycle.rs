@@ -286,7 +286,7 @@ impl<D: Lifecycle> Life<D> {
             begin().or_else(|error| stay::<D>(module, error))?;
         } else {
             // The C driver of the same kernel holds them until the end of boot, even if a boot
-            // parameter disables it.
+            // parameter disables it, unless it remaps interrupts and shares them.
             D::log_info(fmt!(
                 "the units' registers are not free yet, looking again after boot\n"
             ));

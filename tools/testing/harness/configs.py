@@ -48,10 +48,14 @@ class Config:
     unit: str = VTD
     # Differs from another machine in one property: only for the suites that name it.
     variant: bool = False
+    # Whether the unit remaps interrupts. Where it does not, vfio refuses devices unless it is told
+    # that a device may forge interrupts. AMD's does not: Linux wants a southbridge at the address
+    # that QEMU's IVRS gives the IOAPIC, and QEMU's machine has none there.
+    remapped: bool = False
 
     def qemu_device(self):
-        """Return the argument of QEMU's -device; no test needs interrupt remapping."""
-        return f"{self.unit},intremap=off,{self.device}"
+        """Return the argument of QEMU's -device."""
+        return f"{self.unit},intremap={'on' if self.remapped else 'off'},{self.device}"
 
     def qemu_functions(self):
         """Return QEMU's arguments for this project's functions."""
@@ -84,7 +88,8 @@ class Machine:
         return f"{self.config.name}/{self.domain}"
 
     def kernel_parameters(self):
-        return f"{self.config.parameters} iommu={self.domain}"
+        unsafe = "" if self.config.remapped else UNSAFE_INTERRUPTS
+        return f"{self.config.parameters} iommu={self.domain} {unsafe}".rstrip()
 
 
 C_DRIVER = "intel_iommu=on,sm_on"
@@ -92,6 +97,10 @@ C_DRIVER = "intel_iommu=on,sm_on"
 NO_C_DRIVER = "intel_iommu=off"
 # A module cannot read iommu=nopt: 2 keeps the kernel's own choice.
 RUST_VTD = "rust_vtd default_domain=2"
+
+UNSAFE_INTERRUPTS = (
+    "iommufd.allow_unsafe_interrupts=1 vfio_iommu_type1.allow_unsafe_interrupts=1"
+)
 
 # It caches links to page tables, and does not ask for invalidations of absent entries.
 AS_SILICON = "walk-cache=on,np-cache=off"
@@ -107,6 +116,7 @@ CONFIGS = (
         NO_C_DRIVER,
         module=RUST_VTD,
         dirty=True,
+        remapped=True,
     ),
     Config(
         "vtd-fs",
@@ -115,6 +125,7 @@ CONFIGS = (
         NO_C_DRIVER,
         module=RUST_VTD,
         dirty=True,
+        remapped=True,
     ),
     Config(
         "vtd-ss-39",
@@ -135,23 +146,35 @@ CONFIGS = (
         variant=True,
     ),
     Config(
+        "vtd-ss-open",
+        "VT-d second stage of a unit that remaps no interrupts, rust_vtd.ko",
+        "x-scalable-mode=on,ssads=on",
+        NO_C_DRIVER,
+        module=RUST_VTD,
+        dirty=True,
+        variant=True,
+    ),
+    Config(
         "vtd-ss-c",
         "VT-d second stage, the kernel's C driver",
         "x-scalable-mode=on,ssads=on",
         C_DRIVER,
         dirty=True,
+        remapped=True,
     ),
     Config(
         "vtd-fs-c",
         "VT-d first stage, the kernel's C driver (tracks no writes there)",
         "x-scalable-mode=on,x-flts=on",
         C_DRIVER,
+        remapped=True,
     ),
     Config(
         "vtd-legacy-c",
         "VT-d legacy mode, the kernel's C driver (tracks no writes there)",
         "x-scalable-mode=off",
         "intel_iommu=on,sm_off",
+        remapped=True,
     ),
     Config(
         "amd-v1",
@@ -243,4 +266,11 @@ C_MACHINES = (
     "amd-v2-c/pt",
 )
 # Machines with one different property of the unit.
-VARIANTS = ("vtd-ss-39/pt", "vtd-ss-cm/pt")
+VARIANTS = ("vtd-ss-39/pt", "vtd-ss-cm/pt", "vtd-ss-open/nopt")
+# Machines of which each tracks writes and remaps interrupts, and those that remap none.
+REMAPPED = tuple(
+    machine.name
+    for machine in machines()
+    if machine.name in TRACKING and machine.config.remapped
+)
+OPEN = ("vtd-ss-open/nopt", "amd-v1/pt")

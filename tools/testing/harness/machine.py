@@ -23,11 +23,7 @@ PROCESSOR = "max,erms=off,fsrm=off,la57=off"
 VIRTUAL_TIME = "shift=2,sleep=off"
 # A debug kernel executes several times as many instructions: its processor is faster.
 VIRTUAL_TIME_DEBUG = "shift=0,sleep=off"
-PARAMETERS = (
-    "console=ttyS0 panic=-1 loglevel=7 "
-    # vfio checks for interrupt remapping, which is off in these machines.
-    "iommufd.allow_unsafe_interrupts=1 vfio_iommu_type1.allow_unsafe_interrupts=1"
-)
+PARAMETERS = "console=ttyS0 panic=-1 loglevel=7"
 HUGE_PAGES = "hugepagesz=1G hugepages=1 hugepagesz=2M hugepages=192"
 # Memory of one virtual machine at its source and at its destination, in pages of either size.
 VMM_HUGE_PAGES = "hugepagesz=1G hugepages=2 hugepagesz=2M hugepages=256"

@@ -6,7 +6,10 @@ use kernel::{
     fmt,
     iommu::{
         firmware::acpi::AcpiTable,
-        hw::mmio,
+        hw::{
+            dmar::SharedUnit,
+            mmio, //
+        },
         lifecycle::{
             self,
             Lifecycle, //
@@ -78,9 +81,10 @@ impl Lifecycle for Vtd {
 
     fn registers_are_free() -> Result<bool> {
         let units = parse()?.units;
-        Ok(units
-            .iter()
-            .all(|unit| mmio::is_free(unit.base, unit.bytes, Module::NAME)))
+        // Interrupt remapping claims the registers of the units that it shares.
+        Ok(units.iter().all(|unit| {
+            SharedUnit::get(unit.base).is_ok() || mmio::is_free(unit.base, unit.bytes, Module::NAME)
+        }))
     }
 
     fn log_error(message: fmt::Arguments<'_>) {

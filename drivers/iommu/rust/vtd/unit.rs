@@ -13,10 +13,12 @@
 //! Only a reset of the machine ends this.
 //!
 //! Lock order: the queue and the command register have one spinlock each, with interrupts
-//! disabled; the two are never held together. Both are innermost: they are taken in any context,
-//! under any other lock of the driver. The holder of the lock of the domain ids may sleep, and
+//! disabled, this driver's or, on a shared unit, the kernel's `q_lock` and `register_lock`; the two
+//! are never held together. Both are innermost: they are taken in any context, under any other lock
+//! of the driver. The holder of the lock of the domain ids may sleep, and
 //! takes no lock under it.
 
+mod control;
 pub(crate) mod pass_through;
 pub(crate) mod power;
 mod take;
@@ -24,10 +26,7 @@ mod take;
 mod tests;
 
 use kernel::{
-    io::{
-        poll::read_poll_timeout_atomic,
-        Io, //
-    },
+    io::Io,
     iommu::{
         domain_id::{
             HasDomainIds,
@@ -46,10 +45,8 @@ use kernel::{
             Relaxed, //
         },
         Arc,
-        Mutex,
-        SpinLockIrq, //
-    },
-    time::Delta, //
+        Mutex, //
+    }, //
 };
 
 use crate::{
@@ -59,16 +56,9 @@ use crate::{
     pasid::PasidTable,
     qi::{
         desc::Descriptor,
-        Hardware,
-        Port,
-        Queue, //
+        Port, //
     },
     regs::{
-        command::{
-            CommandState,
-            GCMD,
-            GSTS, //
-        },
         fault::{
             RecordHigh,
             FSTS,
@@ -88,6 +78,11 @@ use crate::{
     }, //
 };
 
+use control::{
+    Command,
+    Control,
+    Own, //
+};
 use pass_through::{
     PassedThrough,
     PassedThroughDevices, //
@@ -99,12 +94,6 @@ pub(crate) const PASS_THROUGH: u16 = 1;
 /// The first id of domains. The lower ids are that of pass-through entries, and 0, under which
 /// units with caching mode cache absent entries (11.4.2).
 const FIRST_ID: u16 = PASS_THROUGH + 1;
-
-/// The number of polls of a command's status, ten microseconds apart: one second.
-const COMMAND_ROUNDS: usize = 100_000;
-
-/// Time between two polls.
-const COMMAND_DELAY: Delta = Delta::from_micros(10);
 
 /// One remapping unit.
 #[pin_data]
@@ -129,10 +118,7 @@ pub(crate) struct Unit {
     must_translate: AtomicFlag,
     #[pin]
     root: RootTable,
-    #[pin]
-    queue: Queue,
-    #[pin]
-    command: SpinLockIrq<CommandState>,
+    control: Control,
     #[pin]
     domains: Mutex<IdSet>,
     #[pin]
@@ -140,25 +126,10 @@ pub(crate) struct Unit {
 }
 
 impl Unit {
-    /// Issues a command: `change` sets or clears bits, `done` checks whether the unit has obeyed.
-    ///
-    /// Bits of [`CommandState`] that `change` leaves set are remembered; one-shot bits are not.
-    fn command(&self, change: impl FnOnce(GCMD) -> GCMD, done: impl Fn(GSTS) -> bool) -> Result {
-        let obeyed = {
-            let mut state = self.command.lock();
-            let command = change(GCMD::from(*state));
-            let kept = CommandState::TRANSLATION_MASK | CommandState::QUEUE_MASK;
-            *state = CommandState::from_raw(command.into_raw() & kept);
-            self.regs.write_reg(command);
-            read_poll_timeout_atomic(
-                || Ok(self.regs.read(GSTS)),
-                |status| done(*status),
-                COMMAND_DELAY,
-                COMMAND_ROUNDS,
-            )
-        };
-        obeyed.map(|_| ()).inspect_err(|_| {
-            if self.queue.kill() {
+    /// Issues a command, and waits until the unit has obeyed.
+    fn command(&self, command: Command) -> Result {
+        self.control.command(&self.regs, command).inspect_err(|_| {
+            if self.control.kill() {
                 self.isolate("does not obey a command");
             }
         })
@@ -168,7 +139,7 @@ impl Unit {
     ///
     /// Context: any.
     pub(crate) fn is_dead(&self) -> bool {
-        self.queue.is_dead()
+        self.control.is_dead()
     }
 
     /// Handles the death of a unit: prints one message, and blocks the devices behind it. Devices
@@ -216,10 +187,7 @@ impl Unit {
         if self.is_dead() {
             return Err(EIO);
         }
-        self.command(
-            |command| command.with_flush_write_buffer(true),
-            |status| !status.flushing_write_buffer(),
-        )
+        self.command(Command::FlushWriteBuffer)
     }
 
     /// Runs invalidations and waits until they are done.
@@ -233,7 +201,7 @@ impl Unit {
     ///
     /// `EIO`: the unit is dead.
     pub(crate) fn submit(&self, batch: &[Descriptor]) -> Result {
-        let run = |batch: &[Descriptor]| self.queue.submit(&Hardware(&self), batch);
+        let run = |batch: &[Descriptor]| self.control.submit(&self, batch);
         let result = match run(batch) {
             Err(EINVAL) => run(&self.everything()),
             other => other,
@@ -242,7 +210,7 @@ impl Unit {
             return Ok(());
         };
         // The caller that gets a timeout is the first. A unit that refuses even this is no better.
-        if error == ETIMEDOUT || (error == EINVAL && self.queue.kill()) {
+        if error == ETIMEDOUT || (error == EINVAL && self.control.kill()) {
             self.isolate("does not answer an invalidation");
         }
         Err(EIO)
@@ -337,9 +305,9 @@ impl Unit {
         }
     }
 
-    /// Whether the driver has enabled the queue and not disabled it.
-    fn was_queue_enabled(&self) -> bool {
-        self.command.lock().queue()
+    /// Whether the unit fetches descriptors.
+    fn fetches(&self) -> bool {
+        self.control.as_own().is_none_or(Own::is_running)
     }
 }
 
@@ -350,12 +318,20 @@ impl units::Unit for Unit {
         self.number
     }
 
-    /// It still translates or fetches descriptors.
+    /// It still translates, or fetches descriptors of this driver.
     fn is_left_on(&self) -> bool {
-        self.translates.load(Relaxed) || self.was_queue_enabled()
+        self.translates.load(Relaxed)
+            || match self.control.as_own() {
+                Some(own) => own.was_enabled(),
+                None => self.is_dead(),
+            }
     }
 
+    /// Does nothing on a shared unit: there the kernel has an interrupt for faults.
     fn poll(&self) {
+        if self.control.as_own().is_none() {
+            return;
+        }
         let status = self.regs.read(FSTS);
         if !status.pending() && !status.overflow() {
             return;

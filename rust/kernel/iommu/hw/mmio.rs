@@ -21,6 +21,8 @@ use kernel::{
     str::CString, //
 };
 
+#[cfg(CONFIG_X86)]
+use super::dmar::SharedUnit;
 #[cfg(CONFIG_KUNIT)]
 use super::pages::{
     Gfp,
@@ -35,8 +37,7 @@ use super::pages::{
 ///
 /// # Invariants
 ///
-/// - `io` is the address of an `ioremap()` of the range that was claimed, or that of the memory
-///   that stands for it.
+/// - `io` is the address of an `ioremap()` of the range, or that of the memory that stands for it.
 /// - Address and length are multiples of 8, and the length is at least `SIZE`.
 ///
 /// # Examples
@@ -68,6 +69,9 @@ pub struct PhysMem<const SIZE: usize = 0> {
 enum Backing {
     /// Registers.
     Claimed { _request: Request },
+    /// Registers that the kernel has claimed.
+    #[cfg(CONFIG_X86)]
+    Shared,
     /// Memory, which does nothing of itself.
     #[cfg(CONFIG_KUNIT)]
     Memory { _pages: TablePages },
@@ -147,18 +151,37 @@ impl<const SIZE: usize> PhysMem<SIZE> {
             return Err(EINVAL);
         }
         let request = Request::new(start, len, name)?;
+        Self::map(start, len, Backing::Claimed { _request: request })
+    }
 
-        // SAFETY: The range is not empty and is ours.
+    /// Maps the registers of `unit`, which the kernel has claimed.
+    ///
+    /// Context: may sleep.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::request`], without `EBUSY`.
+    #[cfg(CONFIG_X86)]
+    pub fn share(unit: &SharedUnit) -> Result<Self> {
+        let (start, bytes) = unit.registers();
+        let len = usize::try_from(bytes)?;
+        let is_range = len != 0 && start.checked_add(bytes).is_some();
+        if !is_range || len < SIZE || !(start | bytes).is_multiple_of(8) {
+            return Err(EINVAL);
+        }
+        Self::map(start, len, Backing::Shared)
+    }
+
+    /// Maps a range that was checked: it is not empty and does not wrap.
+    fn map(start: PhysAddr, len: usize, backing: Backing) -> Result<Self> {
+        // SAFETY: `ioremap()` takes any range, and refuses one that is memory.
         let addr = unsafe { bindings::ioremap(start, len) };
         if addr.is_null() {
             return Err(ENOMEM);
         }
         match MmioRaw::new_region(addr as usize, len) {
-            // INVARIANT: Requested and mapped above.
-            Ok(io) => Ok(Self {
-                io,
-                backing: Backing::Claimed { _request: request },
-            }),
+            // INVARIANT: Mapped above; the callers have checked alignment and length.
+            Ok(io) => Ok(Self { io, backing }),
             Err(error) => {
                 // SAFETY: `addr` is the mapping made above, and no other code knows of it.
                 unsafe { bindings::iounmap(addr) };
@@ -190,13 +213,13 @@ impl<const SIZE: usize> PhysMem<SIZE> {
 impl<const SIZE: usize> Drop for PhysMem<SIZE> {
     fn drop(&mut self) {
         match &self.backing {
-            // The request is given back after this.
-            Backing::Claimed { .. } => {
+            #[cfg(CONFIG_KUNIT)]
+            Backing::Memory { .. } => {}
+            // A request is given back after this.
+            _ => {
                 // SAFETY: By the type invariants this is the address of a mapping that we own.
                 unsafe { bindings::iounmap(self.io.addr() as *mut c_void) }
             }
-            #[cfg(CONFIG_KUNIT)]
-            Backing::Memory { .. } => {}
         }
     }
 }

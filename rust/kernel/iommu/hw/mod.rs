@@ -4,6 +4,8 @@
 //! the CPU that the unit is a part of.
 
 pub mod cpu;
+#[cfg(CONFIG_X86)]
+pub mod dmar;
 #[cfg(CONFIG_HAS_IOMEM)]
 pub mod mmio;
 pub mod pages;

@@ -124,8 +124,7 @@ def cases():
             beside(
                 "rust_vtd",
                 BUSY,
-                "dmar0: its registers belong to another driver; boot with intel_iommu=off "
-                "intremap=off",
+                "dmar0: its registers belong to another driver; boot with intel_iommu=off",
             ),
             there,
             parameters="intel_iommu=off",

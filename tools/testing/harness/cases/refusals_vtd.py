@@ -126,8 +126,7 @@ def cases():
             (
                 *refusal(
                     BUSY,
-                    "dmar0: its registers belong to another driver; boot with intel_iommu=off "
-                    "intremap=off",
+                    "dmar0: its registers belong to another driver; boot with intel_iommu=off",
                 ),
                 *migrates(IGB),
             ),

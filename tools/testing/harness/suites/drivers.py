@@ -11,7 +11,7 @@ def suites():
             "module",
             "loading a driver, letting go, unloading, loading again",
             (GuestTest("module", "test-module $VFIO_DEVICES"),),
-            machines=("vtd-ss/pt", "amd-v1/pt"),
+            machines=("vtd-ss/pt", "vtd-ss-open/nopt", "amd-v1/pt"),
         ),
         CaseSuite(
             "refusals",

@@ -141,6 +141,18 @@ def suites():
             functions=configs.SLOW_FUNCTION,
         ),
         GuestSuite(
+            "forged-msi",
+            "interrupts that a device forges: none arrives if interrupts are remapped",
+            selftests("forged_msi"),
+            machines=configs.REMAPPED,
+        ),
+        GuestSuite(
+            "forged-msi-open",
+            "interrupts that a device forges arrive where interrupts are not remapped",
+            (GuestTest("forged_msi_open", "./forged_msi open", INSTALLED),),
+            machines=configs.OPEN,
+        ),
+        GuestSuite(
             "vfio-migration",
             "a function's states of migration, and its state moved to another one",
             (*selftests("vfio_migration*"), *page_writer_tests()),

@@ -21,9 +21,13 @@ use kernel::{
 };
 
 use super::{
-    Unit,
-    COMMAND_DELAY,
-    COMMAND_ROUNDS, //
+    control::{
+        Command,
+        Own,
+        COMMAND_DELAY,
+        COMMAND_ROUNDS, //
+    },
+    Unit, //
 };
 
 use crate::{
@@ -44,7 +48,7 @@ use crate::{
 
 /// A unit whose queue runs and whose root table is set.
 ///
-/// Dropping it switches everything off and restores the registers.
+/// Dropping it switches off what this has switched on, and restores the registers.
 pub(crate) struct Powered {
     unit: Arc<Unit>,
     root: RTADDR,
@@ -82,11 +86,8 @@ impl Power for Powered {
 
     fn enable_translation(&self) -> Result {
         let unit = &self.unit;
-        unit.command(
-            |command| command.with_translation(true),
-            |status| status.translation(),
-        )?;
-        // Full, against `Queue::kill()`: a CPU that marks the unit dead sees this store, or this
+        unit.command(Command::Translation(true))?;
+        // Full, against `Control::kill()`: a CPU that marks the unit dead sees this store, or this
         // CPU sees the mark.
         unit.translates.xchg(true, Full);
         if unit.is_dead() {
@@ -105,8 +106,10 @@ impl Power for Powered {
 
     /// A unit reports faults by a message-signalled interrupt. The unit is not a PCI function, so
     /// on x86 a module cannot request its interrupt.
+    ///
+    /// A shared unit has a handler: the kernel's.
     fn needs_polling(&self) -> bool {
-        true
+        self.unit.control.as_own().is_some()
     }
 }
 
@@ -118,22 +121,30 @@ impl Powered {
     /// `ETIMEDOUT` if the unit does not obey.
     fn start(&self) -> Result {
         let unit = &self.unit;
-        let regs = &unit.regs;
+        if let Some(own) = unit.control.as_own() {
+            self.start_queue(own)?;
+        }
+        unit.flush_write_buffer()?;
+
+        self.set_root(RTADDR::scalable(unit.root.phys()))?;
+        self.forget_all(true)
+    }
+
+    fn start_queue(&self, own: &Own) -> Result {
+        let regs = &self.unit.regs;
         // Faults are polled: no handler would receive the interrupt.
         regs.write_reg(self.events.with_masked(true));
 
         regs.write_reg(IQT::at(0));
-        regs.try_write_reg(qi::address(unit.queue.memory()))?;
-        unit.command(|command| command.with_queue(true), |status| status.queue())?;
-        unit.queue.run(true);
-        unit.flush_write_buffer()?;
+        regs.try_write_reg(qi::address(own.ring()))?;
+        self.unit.command(Command::Queue(true))?;
+        own.run(true);
+        Ok(())
+    }
 
-        regs.try_write_reg(RTADDR::scalable(unit.root.phys()))?;
-        unit.command(
-            |command| command.with_set_root(true),
-            |status| status.root_set(),
-        )?;
-        self.forget_all(true)
+    fn set_root(&self, root: RTADDR) -> Result {
+        self.unit.regs.try_write_reg(root)?;
+        self.unit.command(Command::SetRoot)
     }
 
     /// Invalidates what the unit cached under an earlier root table; on some units, setting the
@@ -185,25 +196,26 @@ impl Powered {
         if self.is_protected() && !regs.read(PMEN).enable() {
             self.set_protected(self.protected)?;
         }
-        unit.command(
-            |command| command.with_translation(false),
-            |status| !status.translation(),
-        )?;
+        unit.command(Command::Translation(false))?;
         unit.translates.store(false, Relaxed);
 
-        if unit.queue.is_running() {
+        if unit.fetches() {
             self.forget_all(true)?;
         }
-        regs.try_write_reg(self.root)?;
-        unit.command(
-            |command| command.with_set_root(true),
-            |status| status.root_set(),
-        )?;
-        if unit.queue.is_running() {
+        self.set_root(self.root)?;
+        if unit.fetches() {
             self.forget_all(self.root.is_scalable())?;
-            unit.queue.run(false);
         }
-        if unit.was_queue_enabled() {
+        match unit.control.as_own() {
+            Some(own) => self.stop_queue(own),
+            None => Ok(()),
+        }
+    }
+
+    fn stop_queue(&self, own: &Own) -> Result {
+        let regs = &self.unit.regs;
+        own.run(false);
+        if own.was_enabled() {
             // The queue may be switched off only while it is empty.
             read_poll_timeout_atomic(
                 || Ok((regs.read(IQH).index(), regs.read(IQT))),
@@ -211,10 +223,7 @@ impl Powered {
                 COMMAND_DELAY,
                 COMMAND_ROUNDS,
             )?;
-            unit.command(
-                |command| command.with_queue(false),
-                |status| !status.queue(),
-            )?;
+            self.unit.command(Command::Queue(false))?;
         }
         regs.write_reg(IQT::at(0));
         regs.try_write_reg(self.queue)?;

@@ -2,15 +2,19 @@
 
 //! Taking a unit over: claims and reads its registers, writes nothing.
 //!
-//! The driver takes a unit only if no other driver uses it. There are two signs of use: another
-//! driver has claimed the registers, or something is switched on. A refusal names the reason and
-//! what to change at boot.
+//! The driver takes a unit only if no other driver translates DMA with it. There are two signs of
+//! use: another driver has claimed the registers, or something is switched on. If both come from
+//! the kernel's interrupt remapping, the driver shares the unit with it. A refusal names the reason
+//! and what to change at boot.
 
 use kernel::{
     io::Io,
     iommu::{
         domain_id::IdSet,
-        hw::mmio::PhysMem,
+        hw::{
+            dmar::SharedUnit,
+            mmio::PhysMem, //
+        },
         ratelimit::RateLimit, //
     },
     new_mutex,
@@ -19,12 +23,12 @@ use kernel::{
     str::CString,
     sync::{
         atomic::AtomicFlag,
-        new_spinlock_irq,
         Arc, //
     }, //
 };
 
 use super::{
+    control::Control,
     pass_through::PassedThroughDevices,
     Unit,
     FIRST_ID, //
@@ -32,10 +36,9 @@ use super::{
 
 use crate::{
     acpi::Drhd,
-    caps::Caps,
-    qi::{
-        self,
-        Queue, //
+    caps::{
+        Caps,
+        Missing, //
     },
     regs::{
         cap::{
@@ -43,24 +46,25 @@ use crate::{
             ECAP,
             VER, //
         },
-        command::{
-            CommandState,
-            GSTS, //
-        },
+        command::GSTS,
         fault::RECORD_BYTES, //
     },
     root::RootTable, //
 };
 
-/// Why the driver does not take a unit that is switched on.
-fn owner(status: GSTS) -> Option<&'static str> {
-    // Interrupt remapping comes first: it implies the queue.
-    if status.interrupt_remapping() {
-        Some("interrupt remapping is on and shares the invalidation queue; boot with intremap=off")
-    } else if status.translation() {
+/// Why the driver does not take a unit that is switched on. `shared`: the queue is the kernel's.
+fn owner(status: GSTS, shared: bool) -> Option<&'static str> {
+    if status.translation() {
         Some(
             "DMA is translated already, by firmware or an earlier kernel; boot with \
              intel_iommu=off, and turn off pre-boot DMA protection in the firmware's set-up",
+        )
+    } else if shared {
+        None
+    } else if status.interrupt_remapping() {
+        Some(
+            "interrupt remapping is on, but this kernel did not switch it on; boot without \
+             intremap=off, and a kernel with CONFIG_IRQ_REMAP",
         )
     } else if status.queue() {
         Some("the invalidation queue is in use; boot with intel_iommu=off intremap=off")
@@ -69,14 +73,19 @@ fn owner(status: GSTS) -> Option<&'static str> {
     }
 }
 
-/// Claims the registers of a unit, all that its capabilities name.
-fn claim(number: usize, info: &Drhd) -> Result<PhysMem<SZ_4K>> {
+/// Maps the registers of a unit, all that its capabilities name. Claims them, unless the kernel has
+/// done so because it remaps interrupts with the unit.
+fn map(number: usize, info: &Drhd, shared: Option<&SharedUnit>) -> Result<PhysMem<SZ_4K>> {
     let request = |bytes| -> Result<PhysMem<SZ_4K>> {
-        let name = CString::try_from_fmt(fmt!("rust_vtd dmar{}", number))?;
-        PhysMem::request(info.base, bytes, name).inspect_err(|error| match *error {
+        let mapped = if let Some(unit) = shared {
+            PhysMem::share(unit)
+        } else {
+            let name = CString::try_from_fmt(fmt!("rust_vtd dmar{}", number))?;
+            PhysMem::request(info.base, bytes, name)
+        };
+        mapped.inspect_err(|error| match *error {
             EBUSY => pr_err!(
-                "dmar{}: its registers belong to another driver; boot with intel_iommu=off \
-                 intremap=off\n",
+                "dmar{}: its registers belong to another driver; boot with intel_iommu=off\n",
                 number
             ),
             error => pr_err!("dmar{}: cannot map its registers: {:?}\n", number, error),
@@ -90,12 +99,50 @@ fn claim(number: usize, info: &Drhd) -> Result<PhysMem<SZ_4K>> {
     }
     let (offset, records) = Caps::new(cap, regs.try_read(ECAP)?).fault_records();
     let needed = offset + records * RECORD_BYTES;
-    if needed <= info.bytes {
+    // The kernel maps all that the capabilities name.
+    if needed <= info.bytes || shared.is_some() {
         return Ok(regs);
     }
     // Older firmware always says one page.
     drop(regs);
     request(needed.next_multiple_of(SZ_4K))
+}
+
+/// Finds the unit number `number` among those that the kernel remaps interrupts with. [`None`] if
+/// the kernel does not use the unit.
+///
+/// # Errors
+///
+/// `EBUSY` if the C driver has the unit, `ENODEV` if it has no scalable mode, those of
+/// [`SharedUnit::get`]; the log names each error.
+fn share(number: usize, info: &Drhd) -> Result<Option<SharedUnit>> {
+    match SharedUnit::get(info.base) {
+        Ok(unit) => Ok(Some(unit)),
+        Err(ENODEV) => Ok(None),
+        Err(EOPNOTSUPP) => {
+            say_missing(number, Missing::ScalableMode);
+            Err(ENODEV)
+        }
+        Err(EBUSY) => {
+            pr_err!(
+                "dmar{}: the kernel's own driver has it; boot with intel_iommu=off\n",
+                number
+            );
+            Err(EBUSY)
+        }
+        Err(error) => {
+            pr_err!("dmar{}: cannot be shared: {:?}\n", number, error);
+            Err(error)
+        }
+    }
+}
+
+fn say_missing(number: usize, missing: Missing) {
+    pr_err!(
+        "dmar{}: the unit {}; this driver cannot drive it\n",
+        number,
+        missing.reason()
+    );
 }
 
 impl Unit {
@@ -116,18 +163,15 @@ impl Unit {
         node: Option<u32>,
         isolate: fn(usize) -> Option<usize>,
     ) -> Result<Arc<Self>> {
-        let regs = claim(number, &info)?;
-        if let Some(reason) = owner(regs.read(GSTS)) {
+        let shared = share(number, &info)?;
+        let regs = map(number, &info, shared.as_ref())?;
+        if let Some(reason) = owner(regs.read(GSTS), shared.is_some()) {
             pr_err!("dmar{}: {}\n", number, reason);
             return Err(EBUSY);
         }
         let caps = Caps::new(regs.try_read(CAP)?, regs.try_read(ECAP)?);
         if let Err(missing) = caps.usable() {
-            pr_err!(
-                "dmar{}: the unit {}; this driver cannot drive it\n",
-                number,
-                missing.reason()
-            );
+            say_missing(number, missing);
             return Err(ENODEV);
         }
         let version = regs.read(VER);
@@ -140,7 +184,17 @@ impl Unit {
             caps.raw_cap(),
             caps.raw_ecap()
         );
-        Self::new(number, info, caps, regs, node, isolate)
+        let control = match shared {
+            Some(unit) => {
+                pr_info!(
+                    "dmar{}: shares its queue with the kernel's interrupt remapping\n",
+                    number
+                );
+                Control::shared(unit)
+            }
+            None => Control::own(node)?,
+        };
+        Self::new(number, info, caps, regs, control, node, isolate)
     }
 
     /// The unit behind `regs`, which are neither read nor written. May sleep.
@@ -149,10 +203,10 @@ impl Unit {
         info: Drhd,
         caps: Caps,
         regs: PhysMem<SZ_4K>,
+        control: Control,
         node: Option<u32>,
         isolate: fn(usize) -> Option<usize>,
     ) -> Result<Arc<Self>> {
-        let memory = qi::Memory::new(qi::SLOTS, node)?;
         let ids = IdSet::new(FIRST_ID, caps.domains())?;
         Arc::pin_init(
             try_pin_init!(Unit {
@@ -166,8 +220,7 @@ impl Unit {
                 must_translate: AtomicFlag::new(false),
                 root <- RootTable::new(node, caps.coherent_tables()),
                 node,
-                queue <- Queue::new(memory),
-                command <- new_spinlock_irq!(CommandState::zeroed()),
+                control,
                 domains <- new_mutex!(ids),
                 passed_through <- PassedThroughDevices::new(),
             }),
@@ -183,15 +236,16 @@ mod tests {
 
     #[test]
     fn an_owner_is_named() {
-        assert!(owner(GSTS::zeroed()).is_none());
-        // The root pointer alone has no effect.
-        assert!(owner(GSTS::from_raw(1 << 30)).is_none());
-        for (bits, word) in [
-            (1u32 << 31, "translated"),
-            (1 << 26, "queue"),
-            (1 << 25 | 1 << 26, "intremap=off"),
-        ] {
-            assert!(owner(GSTS::from_raw(bits)).is_some_and(|text| text.contains(word)));
+        for shared in [false, true] {
+            assert!(owner(GSTS::zeroed(), shared).is_none());
+            // The root pointer alone has no effect.
+            assert!(owner(GSTS::from_raw(1 << 30), shared).is_none());
+            assert!(owner(GSTS::from_raw(1 << 31), shared)
+                .is_some_and(|text| text.contains("translated")));
+        }
+        for (bits, word) in [(1u32 << 26, "queue"), (1 << 25 | 1 << 26, "intremap=off")] {
+            assert!(owner(GSTS::from_raw(bits), false).is_some_and(|text| text.contains(word)));
+            assert!(owner(GSTS::from_raw(bits), true).is_none());
         }
     }
 }

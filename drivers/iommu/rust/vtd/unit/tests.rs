@@ -21,6 +21,8 @@ use crate::{
             ECAP, //
         },
         command::{
+            GCMD,
+            GSTS,
             PMEN,
             RTADDR, //
         },
@@ -73,11 +75,20 @@ fn unit_with(cap: u64, ecap: u64, acpi_devices: KVec<u16>) -> Result<Arc<Unit>> 
         acpi_devices,
     };
     let caps = Caps::new(CAP::from_raw(cap), ECAP::from_raw(ecap));
-    let unit = Unit::new(9, info, caps, PhysMem::in_memory()?, None, |_| Some(0))?;
+    let regs = PhysMem::in_memory()?;
+    let unit = Unit::new(9, info, caps, regs, Control::own(None)?, None, |_| Some(0))?;
     unit.regs.try_write_reg(RTADDR::from_raw(OLD_ROOT))?;
     unit.regs.try_write_reg(IQA::from_raw(OLD_QUEUE))?;
     unit.regs.write_reg(IQT::at(5));
     Ok(unit)
+}
+
+/// The driver's own queue.
+fn own(unit: &Unit) -> &control::Own {
+    let control::Control::Own(own) = &unit.control else {
+        panic!("the unit of a test shares nothing");
+    };
+    own
 }
 
 /// Sets the unit's status: commands for this state succeed.
@@ -128,7 +139,7 @@ mod suite {
         let powered = Powered::new(unit.clone())?;
         let regs = &unit.regs;
         assert_eq!(regs.try_read(RTADDR)?, RTADDR::scalable(unit.root.phys()));
-        assert_eq!(regs.try_read(IQA)?, qi::address(unit.queue.memory()));
+        assert_eq!(regs.try_read(IQA)?, qi::address(own(&unit).ring()));
         assert!(regs.read(FECTL).masked());
         powered.enable_translation()?;
         // What was on before stays on.
@@ -267,7 +278,7 @@ mod suite {
     fn nothing_of_scalable_mode_in_legacy_mode() -> Result {
         let unit = unit_with(CAPABILITIES & !ENHANCED_SET_ROOT, 0, KVec::new())?;
         say(&unit, true, true, true);
-        let status = &unit.queue.memory().status;
+        let status = &own(&unit).ring().status;
         for (slot, number) in [(3, 1), (7, 2), (10, 3)] {
             status.word(slot)?.store(number, Release);
         }
@@ -278,7 +289,7 @@ mod suite {
         unit.regs.write_reg(IQH::from_raw(IQT::at(11).into_raw()));
         drop(powered);
         assert!(is_as_found(&unit)?);
-        let memory = unit.queue.memory();
+        let memory = own(&unit).ring();
         let scalable = [
             Descriptor::context_global(),
             Descriptor::pasid_cache_global(),

@@ -1,0 +1,165 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * A message-signalled interrupt that a device forges: a write to 0xfee00000, which
+ * no page table translates (VT-d specification, 3.14).
+ *
+ * With interrupt remapping the unit refuses it, and the kernel logs that, whichever page
+ * table the device is attached to; no CPU is interrupted. With the argument "open" the test
+ * expects the opposite: a machine without remapping, where the message interrupts.
+ *
+ * The kernel uses the vector on Hyper-V only, so it counts each such interrupt as a
+ * spurious one. (It does not acknowledge vector 0xff, which then blocks the CPU.)
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "lib/harness.h"
+
+/* Physical destination, CPU 0; compatibility format; further words go there too. */
+#define MSI_ADDRESS 0xfee00000ULL
+/* Remappable format, with the handles from 0 on. */
+#define MSI_REMAPPABLE 0xfee00010ULL
+/* Fixed delivery, edge, and the vector HYPERV_STIMER0_VECTOR. */
+#define MSI_DATA 0xedU
+/* The kernel prints no more than ten faults in so many seconds. */
+#define SECONDS_OF_FAULTS 5
+/* What the DMA engine writes at least, in words. */
+#define WORDS 16
+
+static const char *device_bdf;
+static bool is_open;
+
+/*
+ * Returns the sum of all CPUs, -1 if it cannot be read. /proc/interrupts has the line
+ * only after the first one.
+ */
+static long spurious_interrupts(void)
+{
+	FILE *file = fopen("/proc/interrupts", "r");
+	char line[1024];
+	long sum = 0;
+
+	if (!file)
+		return -1;
+	while (fgets(line, sizeof(line), file)) {
+		char *at = strstr(line, "SPU:");
+		long count;
+		int used;
+
+		if (!at)
+			continue;
+		for (at += 4; sscanf(at, "%ld%n", &count, &used) == 1; at += used)
+			sum += count;
+	}
+	fclose(file);
+
+	return sum;
+}
+
+/* Whether a line that came to the log since kmsg was opened or read holds @text. */
+static bool kernel_says(int kmsg, const char *text)
+{
+	char line[2048];
+	bool says = false;
+	ssize_t got;
+
+	/* A message that was overwritten is an error, and the next call reads on. */
+	while ((got = read(kmsg, line, sizeof(line) - 1)) > 0 || errno == EPIPE) {
+		line[got > 0 ? got : 0] = 0;
+		if (strstr(line, text))
+			says = true;
+	}
+
+	return says;
+}
+
+FIXTURE(forged_msi) {
+	struct dirty_env env;
+	long before;
+	int kmsg;
+};
+
+FIXTURE_SETUP(forged_msi)
+{
+	struct dirty_env *env = &self->env;
+	u32 *words;
+
+	env->iommu = iommu_init(MODE_IOMMUFD);
+	dirty_dev_open(env, &env->dev, device_bdf);
+	ASSERT_EQ(NULL, dirty_area_map(env, &env->area, PAGE_4K, SZ_2M));
+	env->written = page_set_alloc(&env->area);
+	env->hwpt = hwpt_alloc(env, 0);
+	device_attach(&env->dev, env->hwpt);
+	vfio_pci_driver_init(env->dev.pci);
+
+	words = dirty_area_page(&env->area, 0);
+	for (int word = 0; word < WORDS; word++)
+		words[word] = MSI_DATA;
+	/* Those of earlier tests count too. */
+	sleep(SECONDS_OF_FAULTS + 1);
+	self->before = spurious_interrupts();
+	ASSERT_LE(0, self->before);
+	self->kmsg = open("/dev/kmsg", O_RDONLY | O_NONBLOCK);
+	ASSERT_LE(0, self->kmsg);
+	lseek(self->kmsg, 0, SEEK_END);
+}
+
+FIXTURE_TEARDOWN(forged_msi)
+{
+	close(self->kmsg);
+	dirty_env_close(&self->env);
+}
+
+/* Has the device write the words to @target. Returns how many interrupts came of it. */
+static long forge(struct dirty_env *env, long before, u64 target)
+{
+	struct vfio_pci_device *pci = env->dev.pci;
+
+	/* The engine may report the write that the unit refuses. */
+	vfio_pci_driver_memcpy_start(pci, env->area.region.iova, target, WORDS * sizeof(u32), 1);
+	vfio_pci_driver_memcpy_wait(pci);
+	usleep(20000);
+
+	return spurious_interrupts() - before;
+}
+
+TEST_F(forged_msi, compatibility_format)
+{
+	long came = forge(&self->env, self->before, MSI_ADDRESS);
+
+	if (is_open) {
+		EXPECT_LT(0, came);
+	} else {
+		EXPECT_EQ(0, came);
+		/* Reason 25h: it was blocked. */
+		EXPECT_TRUE(kernel_says(self->kmsg, "fault reason 0x25"));
+	}
+}
+
+/* It names an entry that belongs to another device, or that is not present. */
+TEST_F(forged_msi, remappable_format)
+{
+	/* Without remapping the bits of the handle are of a destination that is not there. */
+	if (is_open)
+		return;
+	EXPECT_EQ(0, forge(&self->env, self->before, MSI_REMAPPABLE));
+	EXPECT_TRUE(kernel_says(self->kmsg, "INTR-REMAP"));
+}
+
+/* The device goes on: what it is refused does not stop it. */
+TEST_F(forged_msi, writes_memory_afterwards)
+{
+	forge(&self->env, self->before, MSI_ADDRESS);
+	dirty_write_random(&self->env, 4);
+}
+
+int main(int argc, char *argv[])
+{
+	device_bdf = vfio_selftests_get_bdf(&argc, argv);
+	is_open = argc > 1 && !strcmp(argv[1], "open");
+
+	return test_harness_run(is_open ? 1 : argc, argv);
+}
