@@ -45,6 +45,7 @@ pub(super) struct Run {
 /// The largest leaves that can map `len` bytes from `iova` on to `phys`, and how many of them.
 ///
 /// `None` if not even the smallest does: something is not aligned to it, or nothing is left.
+#[inline]
 pub(super) fn next_run(page_sizes: u64, iova: Iova, phys: PhysAddr, len: u64) -> Option<Run> {
     // A leaf must start at a multiple of its size on both sides.
     let aligned = low_mask((iova | phys).trailing_zeros() + 1);
