@@ -189,6 +189,27 @@ __rust_helper bool rust_helper_rust_iommu_pci_is_untrusted(struct pci_dev *pdev)
 	return pdev->untrusted;
 }
 
+/*
+ * While a function sleeps, its command register is the saved one: takes Bus Master
+ * Enable from that. Returns whether it was there.
+ */
+__rust_helper bool rust_helper_rust_iommu_pci_stop_saved(struct pci_dev *pdev)
+{
+	u32 *saved = &pdev->saved_config_space[PCI_COMMAND / 4];
+
+	if (!pdev->state_saved || !(*saved & PCI_COMMAND_MASTER))
+		return false;
+	*saved &= ~PCI_COMMAND_MASTER;
+	return true;
+}
+
+/* Any context: MSI-X, whose vectors a mutex guards, is left to the PCI core. */
+__rust_helper void rust_helper_rust_iommu_pci_restore_msi(struct pci_dev *pdev)
+{
+	if (pdev->msi_enabled)
+		pci_restore_msi_state(pdev);
+}
+
 #ifdef CONFIG_PCI_PASID
 __rust_helper bool rust_helper_rust_iommu_pci_pasid_enabled(struct pci_dev *pdev)
 {

@@ -144,7 +144,8 @@ impl<'a> Function<'a> {
     /// Clears Bus Master Enable of the function: it makes no more requests, and a bridge forwards
     /// none from below. Returns whether the bit was set.
     ///
-    /// A host bridge keeps the bit: it makes no requests itself.
+    /// A host bridge keeps the bit: it makes no requests itself. A function that sleeps with the
+    /// machine gets its registers back without the bit; its driver can set it then.
     ///
     /// `pci_clear_master()` also writes a bit field that other code writes without a lock, so this
     /// writes the register.
@@ -158,17 +159,19 @@ impl<'a> Function<'a> {
         let offset = bindings::PCI_COMMAND as c_int;
         // CAST: A bit of a register of 16.
         let master = bindings::PCI_COMMAND_MASTER as u16;
+        // SAFETY: A `pci::Device` is a valid function.
+        let slept = unsafe { bindings::rust_iommu_pci_stop_saved(self.as_raw()) };
         let mut command = 0;
         // SAFETY: A `pci::Device` is a valid function; `command` is a place for the result.
         let read = unsafe { bindings::pci_read_config_word(self.as_raw(), offset, &mut command) };
         // A removed function reads as ones.
         if read != 0 || command == u16::MAX || command & master == 0 {
-            return false;
+            return slept;
         }
         // SAFETY: A `pci::Device` is a valid function.
         let written =
             unsafe { bindings::pci_write_config_word(self.as_raw(), offset, command & !master) };
-        written == 0
+        slept || written == 0
     }
 
     /// The buses from the function's own up to the last below a root bus.

@@ -104,6 +104,16 @@ impl<H: Handler> Interrupt<H> {
         })
     }
 
+    /// Writes the vector to the function again, which has lost it in a sleep of the machine. The
+    /// PCI core does so too, but later: a message before that would be lost, and a unit sends no
+    /// other one until the first was handled. A function with MSI-X is left to the PCI core.
+    ///
+    /// Context: any.
+    pub fn restore(&self) {
+        // SAFETY: By the type invariants the function is valid and has a vector.
+        unsafe { bindings::rust_iommu_pci_restore_msi(self.function.as_raw()) };
+    }
+
     /// The thread of the interrupt.
     ///
     /// # Safety
