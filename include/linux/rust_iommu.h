@@ -14,6 +14,7 @@
 #include <linux/iova_bitmap.h>
 #include <linux/pci.h>
 #include <linux/pci-ats.h>
+#include <linux/syscore_ops.h>
 #ifdef CONFIG_X86
 #include <asm/cacheflush.h>
 

@@ -3,6 +3,7 @@
 #ifdef CONFIG_RUST_IOMMU
 
 #include <linux/rust_iommu.h>
+#include <linux/kexec.h>
 #include <linux/mm.h>
 #include <linux/mem_encrypt.h>
 #include <linux/module.h>
@@ -166,6 +167,11 @@ __rust_helper void rust_helper_rust_iommu_wait_for_probes(void)
 {
 	mutex_lock(&iommu_probe_device_lock);
 	mutex_unlock(&iommu_probe_device_lock);
+}
+
+__rust_helper bool rust_helper_rust_iommu_is_kexec(void)
+{
+	return kexec_in_progress;
 }
 
 /* Whether only the loader of the module holds a reference to it. */

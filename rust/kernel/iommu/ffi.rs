@@ -218,6 +218,13 @@ pub(super) fn wait_for_probes() {
     unsafe { bindings::rust_iommu_wait_for_probes() }
 }
 
+/// Whether another kernel is about to begin, without a reset of the machine.
+#[inline(never)]
+pub(super) fn is_kexec_in_progress() -> bool {
+    // SAFETY: Only reads a variable, of one byte.
+    unsafe { bindings::rust_iommu_is_kexec() }
+}
+
 /// Whether only the loading itself holds a reference to a module that is being loaded.
 ///
 /// Where modules cannot be unloaded, references are not counted, and this is false.

@@ -147,11 +147,7 @@ fn start<D: Lifecycle>(module: &'static ThisModule) -> Result<Registration<D>> {
     })?;
     let units = registration.driver().units();
     // Every device in scope has its entries now. An error drops the registration.
-    units.enable_translation().map_err(|(number, error)| {
-        let kind = UnitOf::<D>::KIND;
-        D::log_error(fmt!("{kind}{number}: does not switch translation on\n"));
-        error
-    })?;
+    units.enable_translation()?;
     D::log_info(fmt!("driving {} units\n", units.len()));
     Ok(registration)
 }
@@ -292,8 +288,15 @@ impl<D: Lifecycle> Life<D> {
             ));
             workqueue::system_unbound().try_spawn(GFP_KERNEL, move || {
                 wait_for_registers::<D>();
-                // The log names the error, and a built-in driver has no caller.
-                let _ = begin();
+                // The machine must not go to sleep in the middle: a freezable queue. It does not
+                // wait there, which would keep the machine awake.
+                let begun = workqueue::system_freezable().try_spawn(GFP_KERNEL, move || {
+                    // The log names the error, and a built-in driver has no caller.
+                    let _ = begin();
+                });
+                if begun.is_err() {
+                    log::error(D::NAME, fmt!("no memory: drives nothing\n"));
+                }
             })?;
         }
         Ok(Self { _holder: holder })

@@ -40,5 +40,5 @@ classes! {
     unflushed_state = "iommu::domain::unflushed::Unflushed::state";
     ring_slots = "iommu::hw::ring::Queue::slots";
     registry_state = "iommu::registry::Inner::state";
-    units_power = "iommu::units::Units::power";
+    units_on = "iommu::units::Units::on";
 }

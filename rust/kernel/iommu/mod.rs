@@ -21,6 +21,7 @@
 //! | --- | --- |
 //! | [`lifecycle`] | a driver's module: loading, release, unloading |
 //! | [`units`] | the units of a driver: switched on together, and off together |
+//! | `syscore` | `struct syscore`: what is called around a sleep of the machine |
 //! | `vtable` | the callbacks that C calls; it hands a driver's units to the core |
 //! | [`registry`] | `struct iommu_device`: registration, release; isolation of devices |
 //! | `domain` | `struct iommu_domain` of the paging kind; ranges whose flush has failed |
@@ -93,6 +94,8 @@ pub mod ratelimit;
 pub mod registry;
 #[cfg(CONFIG_RUST_IOMMU)]
 pub mod resv;
+#[cfg(CONFIG_RUST_IOMMU)]
+mod syscore;
 #[cfg(CONFIG_RUST_IOMMU)]
 pub mod tables;
 #[cfg(CONFIG_RUST_IOMMU)]

@@ -158,6 +158,7 @@ impl Queue {
 
     /// Runs `enable`, which makes the hardware fetch commands from the start of the ring. A
     /// concurrent batch waits for the lock: either nothing is cached yet, or the hardware runs it.
+    /// Numbers go on from those of an earlier run.
     ///
     /// # Errors
     ///
@@ -167,6 +168,7 @@ impl Queue {
         if ring.phase == Phase::Dead {
             return Err(EIO);
         }
+        (ring.tail, ring.head) = (0, 0);
         enable()?;
         ring.phase = Phase::Runs;
         Ok(())

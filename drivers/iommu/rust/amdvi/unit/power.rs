@@ -5,6 +5,11 @@
 //! Specification, 3.4.1 and 3.4.3 for the registers, 2.4 and 2.5 for the command buffer and the
 //! event log. A unit fetches commands only while it translates, so the driver sets everything up
 //! before, and invalidates all caches right after.
+//!
+//! A sleep of the machine loses the registers. The order around it is that of C
+//! (`disable_iommus()`, `early_enable_iommu()`). C also repairs what the firmware of one chipset
+//! leaves undone (RD890, `iommu_apply_resume_quirks()`), and this driver does not: if the registers
+//! are gone, the unit is given up.
 
 use kernel::{
     io::{
@@ -58,7 +63,7 @@ const STATUS_ROUNDS: usize = 100_000;
 const STATUS_DELAY: Delta = Delta::from_micros(10);
 
 /// The number of commands of a batch, if there are many.
-const BATCH: usize = 256;
+const BATCH: usize = 32;
 
 /// A unit whose tables and rings are set.
 ///
@@ -124,9 +129,94 @@ impl Power for Powered {
     fn needs_polling(&self) -> bool {
         self.interrupt.is_none()
     }
+
+    fn complain(&self, what: &str) {
+        pr_err!("ivhd{}: {}\n", self.unit.number, what);
+    }
+
+    fn suspend(&self) -> Result {
+        let unit = &self.unit;
+        if unit.live.load(Relaxed) {
+            unit.check()?;
+        }
+        // A new log begins after it.
+        unit.poll_events();
+        // Runs all batches that a task has begun and does not wait for yet.
+        unit.submit(&[])?;
+        // Translation goes off last: if a ring does not stop the machine stays awake, and memory
+        // protected.
+        let halted = unit.end_events().and_then(|()| self.halt_commands());
+        self.give_up_on_error(halted)?;
+        unit.set_control(|control| control.with_enable(false))
+    }
+
+    fn resume(&self) -> Result {
+        self.unit.check()?;
+        self.give_up_on_error(self.reset().and_then(|()| self.wake()))
+    }
 }
 
 impl Powered {
+    /// Gives the unit up if `result` is an error.
+    fn give_up_on_error(&self, result: Result) -> Result {
+        result.inspect_err(|error| {
+            let unit = &self.unit;
+            if !unit.commands.give_up() {
+                return;
+            }
+            pr_err!(
+                "ivhd{}: does not obey around a sleep of the machine: {:?}\n",
+                unit.number,
+                *error
+            );
+            if unit.live.load(Relaxed) {
+                unit.isolate();
+            }
+        })
+    }
+
+    /// Stops the rings that another kernel has left on, which has restored this one from disk.
+    fn reset(&self) -> Result {
+        let found = self.unit.regs.try_read(CONTROL)?;
+        if found.into_raw() == u64::MAX {
+            return Err(ENODEV);
+        }
+        self.unit
+            .set_control(|_| found.with_commands(false).with_events(false))?;
+        self.wait_for_rings()
+    }
+
+    /// Switches on again what was on before a sleep.
+    fn wake(&self) -> Result {
+        self.start()?;
+        if let Some(interrupt) = &self.interrupt {
+            interrupt.restore();
+        }
+        if self.unit.live.load(Relaxed) {
+            self.enable_translation()?;
+        }
+        Ok(())
+    }
+
+    /// Waits until the rings stand still.
+    fn wait_for_rings(&self) -> Result {
+        read_poll_timeout_atomic(
+            || self.unit.regs.try_read(STATUS),
+            |status| !status.commands() && !status.events(),
+            STATUS_DELAY,
+            STATUS_ROUNDS,
+        )?;
+        Ok(())
+    }
+
+    /// Switches the command buffer off; the event log is off.
+    fn halt_commands(&self) -> Result {
+        let unit = &self.unit;
+        unit.commands.end();
+        unit.set_control(|control| control.with_commands(false))?;
+        self.wait_for_rings()
+    }
+
     fn request_interrupt(&self) -> Option<Interrupt<Unit>> {
         let unit = &self.unit;
         let function = UnitFunction::find(unit.info.segment, unit.info.source)?;
@@ -202,14 +292,7 @@ impl Powered {
             // mastering again.
             return Err(EIO);
         }
-        unit.commands.end();
-        unit.set_control(|control| control.with_commands(false))?;
-        let stopped = read_poll_timeout_atomic(
-            || regs.try_read(STATUS),
-            |status| !status.commands() && !status.events(),
-            STATUS_DELAY,
-            STATUS_ROUNDS,
-        );
+        let stopped = self.halt_commands();
         // Translation goes off whether or not the rings stop; the memory of rings that do not stop
         // is kept.
         unit.set_control(|control| control.with_enable(false))?;
@@ -226,17 +309,20 @@ impl Powered {
     }
 }
 
-/// Submits any number of commands.
-fn submit_all(unit: &Unit, commands: impl Iterator<Item = Command>) -> Result {
-    let mut batch = KVec::with_capacity(BATCH, GFP_KERNEL)?;
-    for command in commands {
-        if batch.push_within_capacity(command).is_err() {
-            unit.submit(&batch)?;
-            batch.clear();
-            batch.push_within_capacity(command).map_err(|_| EINVAL)?;
+/// Submits any number of commands. Does not allocate.
+fn submit_all(unit: &Unit, mut commands: impl Iterator<Item = Command>) -> Result {
+    let mut batch = [Command::NOTHING; BATCH];
+    loop {
+        let mut count = 0;
+        for (place, command) in batch.iter_mut().zip(&mut commands) {
+            *place = command;
+            count += 1;
         }
+        if count == 0 {
+            return Ok(());
+        }
+        unit.submit(batch.get(..count).unwrap_or(&[]))?;
     }
-    unit.submit(&batch)
 }
 
 impl Drop for Powered {

@@ -227,6 +227,75 @@ mod suite {
         Ok(())
     }
 
+    /// What a sleep of the machine does to the registers.
+    fn lose_registers(unit: &Unit) -> Result {
+        (0..0x2028)
+            .step_by(8)
+            .try_for_each(|at| unit.regs.try_write64(0, at))
+    }
+
+    /// A unit that has done long ago whatever it is asked for.
+    fn translating() -> Result<(Arc<Unit>, Powered)> {
+        let unit = unit()?;
+        let powered = Powered::new(unit.clone())?;
+        unit.commands.answer(1000)?;
+        powered.enable_translation()?;
+        Ok((unit, powered))
+    }
+
+    #[test]
+    fn registers_come_back_after_a_sleep() -> Result {
+        let (unit, powered) = translating()?;
+        let regs = &unit.regs;
+        let (control, tail) = (regs.try_read(CONTROL)?, regs.read(CMDTAIL));
+        assert!(control.enable() && control.commands() && control.events());
+
+        powered.suspend()?;
+        let off = regs.try_read(CONTROL)?;
+        assert!(!off.enable() && !off.commands() && !off.events());
+        assert_eq!(unit.check(), Ok(()));
+
+        lose_registers(&unit)?;
+        // An earlier kernel has left its own.
+        regs.try_write_reg(EXCLUSION::from_raw(OLD_EXCLUSION))?;
+        regs.try_write_reg(CONTROL::from_raw(OLD_CONTROL).with_enable(true))?;
+        regs.write_reg(CMDTAIL::at(77));
+        powered.resume()?;
+        assert_eq!(regs.try_read(CONTROL)?, control);
+        assert_eq!(regs.try_read(DEVTAB)?, unit.table.address());
+        assert_eq!(regs.try_read(CMDBUF)?, unit.commands.address());
+        assert_eq!(regs.try_read(EVTLOG)?, unit.log.address());
+        assert_eq!(regs.try_read(EXCLUSION)?, EXCLUSION::zeroed());
+        // The same commands, from the first slot on.
+        assert_eq!(regs.read(CMDTAIL), tail);
+        drop(powered);
+        assert!(is_as_found(&unit)?);
+        Ok(())
+    }
+
+    #[test]
+    fn a_unit_that_does_not_come_back_is_given_up() -> Result {
+        let stuck = STATUS::zeroed().with_commands(true).into_raw();
+        // It stops at the first command; it does not stop the ring that another kernel has left; it
+        // is gone.
+        for (control, status) in [(0, 0), (0, stuck), (u64::MAX, 0)] {
+            let (unit, powered) = translating()?;
+            powered.suspend()?;
+            lose_registers(&unit)?;
+            unit.commands.answer(0)?;
+            unit.regs.try_write_reg(CONTROL::from_raw(control))?;
+            unit.regs.try_write_reg(STATUS::from_raw(status))?;
+            assert!(powered.resume().is_err());
+            assert!(unit.is_dead());
+            // Neither is tried again.
+            assert_eq!(powered.suspend(), Err(EIO));
+            assert_eq!(powered.resume(), Err(EIO));
+            drop(powered);
+            assert!(is_leaked(unit));
+        }
+        Ok(())
+    }
+
     /// A register that is memory has its flag set for ever.
     #[test]
     fn a_flag_that_stays_ends_with_the_log() -> Result {

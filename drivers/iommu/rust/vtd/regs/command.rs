@@ -80,6 +80,14 @@ bitfield! {
     }
 }
 
+impl From<GSTS> for CommandState {
+    fn from(status: GSTS) -> Self {
+        Self::from_raw(0)
+            .with_translation(status.translation())
+            .with_queue(status.queue())
+    }
+}
+
 impl From<CommandState> for GCMD {
     fn from(state: CommandState) -> Self {
         Self::from_raw(state.into_raw())

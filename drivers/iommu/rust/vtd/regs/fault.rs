@@ -34,6 +34,9 @@ register! {
     }
 }
 
+/// The registers of the fault interrupt: control, data, and both halves of the address.
+pub(crate) const FAULT_EVENT: [usize; 4] = [0x38, 0x3c, 0x40, 0x44];
+
 impl FSTS {
     /// Whether the invalidation queue reports any error.
     pub(crate) fn queue_error(self) -> bool {
@@ -53,6 +56,15 @@ impl FSTS {
     /// The value to write to go on after an unexpected completion.
     pub(crate) fn acknowledge_completion() -> Self {
         Self::from_raw(Self::INVALIDATION_COMPLETION_MASK)
+    }
+
+    /// The value to write to clear all errors of the queue.
+    pub(crate) fn acknowledge_queue() -> Self {
+        Self::from_raw(
+            Self::INVALIDATION_QUEUE_MASK
+                | Self::INVALIDATION_TIMEOUT_MASK
+                | Self::INVALIDATION_COMPLETION_MASK,
+        )
     }
 
     /// The value to write once lost faults have been reported.

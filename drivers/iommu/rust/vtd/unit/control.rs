@@ -130,6 +130,11 @@ impl Own {
         self.command.lock().queue()
     }
 
+    /// Takes over which states of the command register are on, as `status` says.
+    pub(super) fn adopt(&self, status: GSTS) {
+        *self.command.lock() = status.into();
+    }
+
     fn command(&self, regs: &PhysMem<SZ_4K>, command: Command) -> Result {
         let bits = command.bits();
         let mut state = self.command.lock();

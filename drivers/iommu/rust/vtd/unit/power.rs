@@ -3,6 +3,13 @@
 //! Switching a unit on, and off again with its original state.
 //!
 //! VT-d specification, 6.5.2 (queue), 11.4.4 (commands) and 11.4.8 (protected memory).
+//!
+//! A sleep of the machine loses the registers. The order around it is that of C
+//! (`iommu_suspend()`, `init_iommu_hw()`): translation goes off first, so that the registers hold
+//! nothing that could be switched on without its tables; after the sleep the queue comes first,
+//! then the root table, the invalidations, translation, and the protected memory. Interrupt
+//! remapping of the kernel has been resumed with the local APIC by then, and on a shared unit the
+//! queue with it: the kernel registers that call early at boot.
 
 use kernel::{
     io::{
@@ -13,6 +20,7 @@ use kernel::{
     prelude::*,
     sync::{
         atomic::{
+            Atomic,
             Full,
             Relaxed, //
         },
@@ -34,10 +42,15 @@ use crate::{
     qi,
     regs::{
         command::{
+            GSTS,
             PMEN,
             RTADDR, //
         },
-        fault::FECTL,
+        fault::{
+            FAULT_EVENT,
+            FECTL,
+            FSTS, //
+        },
         queue::{
             IQA,
             IQH,
@@ -55,6 +68,8 @@ pub(crate) struct Powered {
     queue: IQA,
     protected: PMEN,
     events: FECTL,
+    /// What [`FAULT_EVENT`] held before a sleep, on a shared unit: the kernel's.
+    fault_event: [Atomic<u32>; FAULT_EVENT.len()],
 }
 
 impl Power for Powered {
@@ -67,6 +82,7 @@ impl Power for Powered {
             queue: regs.try_read(IQA)?,
             protected: regs.read(PMEN),
             events: regs.read(FECTL),
+            fault_event: [const { Atomic::new(0) }; FAULT_EVENT.len()],
             unit,
         };
         // From here on an error drops `powered`.
@@ -94,11 +110,12 @@ impl Power for Powered {
             unit.isolate("does not answer an invalidation");
             return Err(EIO);
         }
-        if self.is_protected() {
+        let regions = unit.regs.read(PMEN);
+        if unit.caps.protected_memory() && regions.enable() {
             // The regions block DMA to part of the kernel's own memory, whatever the tables say.
             // They stay enabled until translation is on (11.4.8), so memory is protected at
             // every moment.
-            self.set_protected(self.protected.with_enable(false))?;
+            self.set_protected(regions.with_enable(false))?;
             pr_info!("dmar{}: lifted the protection of memory\n", unit.number);
         }
         Ok(())
@@ -111,9 +128,103 @@ impl Power for Powered {
     fn needs_polling(&self) -> bool {
         self.unit.control.as_own().is_some()
     }
+
+    fn complain(&self, what: &str) {
+        pr_err!("dmar{}: {}\n", self.unit.number, what);
+    }
+
+    fn suspend(&self) -> Result {
+        let unit = &self.unit;
+        if unit.is_dead() && unit.translates.load(Relaxed) {
+            return Err(EIO);
+        }
+        if unit.control.as_own().is_none() {
+            self.save_fault_event()?;
+        }
+        // As in C (`iommu_disable_translation()`). The sleep switches it off.
+        if self.must_stay_on() {
+            return Ok(());
+        }
+        // Translation goes off last: if the queue does not stop the machine stays awake, and memory
+        // protected.
+        if let Some(own) = unit.control.as_own() {
+            self.give_up_on_error(self.halt_queue(own))?;
+        }
+        unit.command(Command::Translation(false))
+    }
+
+    fn resume(&self) -> Result {
+        if self.unit.is_dead() {
+            return Err(EIO);
+        }
+        self.give_up_on_error(self.reset().and_then(|()| self.wake()))
+    }
 }
 
 impl Powered {
+    /// Gives the unit up if `result` is an error.
+    fn give_up_on_error(&self, result: Result) -> Result {
+        result.inspect_err(|_| {
+            if self.unit.control.kill() {
+                self.unit
+                    .isolate("does not obey around a sleep of the machine");
+            }
+        })
+    }
+
+    /// The kernel restores these only if its own driver translates.
+    fn save_fault_event(&self) -> Result {
+        for (offset, value) in FAULT_EVENT.iter().zip(&self.fault_event) {
+            value.store(self.unit.regs.try_read32(*offset)?, Relaxed);
+        }
+        Ok(())
+    }
+
+    fn restore_fault_event(&self) -> Result {
+        // The mask comes last.
+        for (offset, value) in FAULT_EVENT.iter().zip(&self.fault_event).rev() {
+            self.unit.regs.try_write32(value.load(Relaxed), *offset)?;
+        }
+        Ok(())
+    }
+
+    /// Switches off what another kernel has left on, which has restored this one from disk.
+    pub(super) fn reset(&self) -> Result {
+        let unit = &self.unit;
+        let status = unit.regs.read(GSTS);
+        if status.into_raw() == u32::MAX {
+            return Err(ENODEV);
+        }
+        if let Some(own) = unit.control.as_own() {
+            own.adopt(status);
+        }
+        if status.translation() && !self.must_stay_on() {
+            unit.command(Command::Translation(false))?;
+        }
+        if unit.control.as_own().is_some() {
+            if status.queue() {
+                // As in C, a queue that does not become empty is switched off as well.
+                let _ = self.drain_queue();
+                unit.command(Command::Queue(false))?;
+            }
+            unit.regs.write_reg(FSTS::acknowledge_queue());
+        }
+        Ok(())
+    }
+
+    /// Switches on again what was on before a sleep.
+    pub(super) fn wake(&self) -> Result {
+        let unit = &self.unit;
+        if unit.control.as_own().is_none() {
+            self.restore_fault_event()?;
+        }
+        self.start()?;
+        if unit.translates.load(Relaxed) {
+            self.enable_translation()?;
+        }
+        Ok(())
+    }
+
     /// Starts the queue and sets the root table.
     ///
     /// # Errors
@@ -212,19 +323,31 @@ impl Powered {
         }
     }
 
-    fn stop_queue(&self, own: &Own) -> Result {
+    /// Waits until the queue is empty.
+    fn drain_queue(&self) -> Result {
         let regs = &self.unit.regs;
+        read_poll_timeout_atomic(
+            || Ok((regs.read(IQH).index(), regs.read(IQT))),
+            |(head, tail)| IQT::at(*head) == *tail,
+            COMMAND_DELAY,
+            COMMAND_ROUNDS,
+        )?;
+        Ok(())
+    }
+
+    fn halt_queue(&self, own: &Own) -> Result {
         own.run(false);
         if own.was_enabled() {
             // The queue may be switched off only while it is empty.
-            read_poll_timeout_atomic(
-                || Ok((regs.read(IQH).index(), regs.read(IQT))),
-                |(head, tail)| IQT::at(*head) == *tail,
-                COMMAND_DELAY,
-                COMMAND_ROUNDS,
-            )?;
+            self.drain_queue()?;
             self.unit.command(Command::Queue(false))?;
         }
+        Ok(())
+    }
+
+    fn stop_queue(&self, own: &Own) -> Result {
+        let regs = &self.unit.regs;
+        self.halt_queue(own)?;
         regs.write_reg(IQT::at(0));
         regs.try_write_reg(self.queue)?;
         regs.write_reg(self.events);

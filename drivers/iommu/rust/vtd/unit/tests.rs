@@ -365,6 +365,85 @@ mod suite {
         Ok(())
     }
 
+    /// What a sleep of the machine does to the registers.
+    fn lose_registers(unit: &Unit) -> Result {
+        (0..RECORDS)
+            .step_by(8)
+            .try_for_each(|at| unit.regs.try_write64(0, at))
+    }
+
+    /// The completion values are known in advance, as above.
+    #[test]
+    fn registers_come_back_after_a_sleep() -> Result {
+        let cap = CAPABILITIES & !ENHANCED_SET_ROOT | PROTECTED;
+        let unit = unit_with(cap, 0, KVec::new())?;
+        let (regs, status) = (&unit.regs, &own(&unit).ring().status);
+        say(&unit, true, true, true);
+        status.word(3)?.store(1, Release);
+        let powered = Powered::new(unit.clone())?;
+        powered.enable_translation()?;
+        let before = (regs.read(GCMD), regs.read(FECTL), regs.read(IQT));
+        assert_eq!(before.2, IQT::at(4));
+
+        say(&unit, false, true, false);
+        regs.write_reg(IQH::from_raw(IQT::at(4).into_raw()));
+        powered.suspend()?;
+        // Nothing that could come on without its tables.
+        assert_eq!(regs.read(GCMD), GCMD::zeroed());
+        assert!(!unit.is_dead());
+
+        lose_registers(&unit)?;
+        powered.reset()?;
+        assert_eq!(regs.read(GCMD), GCMD::zeroed());
+        // Firmware protects memory again. The number of the batch is the next, in the first slots.
+        regs.write_reg(PMEN::zeroed().with_enable(true));
+        say(&unit, true, true, true);
+        status.word(3)?.store(2, Release);
+        powered.wake()?;
+        let after = (regs.read(GCMD), regs.read(FECTL), regs.read(IQT));
+        assert_eq!(after, before);
+        assert_eq!(regs.try_read(RTADDR)?, RTADDR::scalable(unit.root.phys()));
+        assert_eq!(regs.try_read(IQA)?, qi::address(own(&unit).ring()));
+        assert!(!regs.read(PMEN).enable());
+
+        unit.must_translate.store(true, Relaxed);
+        powered.suspend()?;
+        assert!(regs.read(GCMD).translation());
+        Ok(())
+    }
+
+    #[test]
+    fn a_unit_that_does_not_come_back_is_given_up() -> Result {
+        // It does not start its queue; it does not stop the one that another kernel has left; it is
+        // gone.
+        for status in [0, 1 << 26, u32::MAX] {
+            let (unit, powered) = translating(CAPABILITIES, 0)?;
+            say(&unit, false, true, false);
+            powered.suspend()?;
+            lose_registers(&unit)?;
+            unit.regs.write_reg(GSTS::from_raw(status));
+            assert!(powered.resume().is_err());
+            assert!(unit.is_dead());
+            assert_eq!(unit.submit(&[Descriptor::pasid_cache_global()]), Err(EIO));
+            // Neither is tried again.
+            assert_eq!(powered.suspend(), Err(EIO));
+            assert_eq!(powered.resume(), Err(EIO));
+            drop(powered);
+            assert!(is_leaked(unit));
+        }
+        Ok(())
+    }
+
+    #[test]
+    fn a_unit_that_does_not_go_to_sleep_is_given_up() -> Result {
+        let (unit, powered) = translating(CAPABILITIES, 0)?;
+        assert_eq!(powered.suspend(), Err(ETIMEDOUT));
+        assert!(unit.is_dead());
+        drop(powered);
+        assert!(is_leaked(unit));
+        Ok(())
+    }
+
     #[test]
     fn fault_records_are_given_back() -> Result {
         let unit = unit()?;
