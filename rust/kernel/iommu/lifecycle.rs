@@ -295,7 +295,7 @@ impl<D: Lifecycle> Life<D> {
                     let _ = begin();
                 });
                 if begun.is_err() {
-                    log::error(D::NAME, fmt!("no memory: drives nothing\n"));
+                    D::log_error(fmt!("no memory: drives nothing\n"));
                 }
             })?;
         }

@@ -23,6 +23,8 @@ LEVELS = ("host", "uml", "vm", "vmm")
 MACHINE_LIMIT = 1500
 # Of one that runs virtual machines: its tests have limits that are shorter together.
 VMM_LIMIT = 3300
+# What machines are built like, and what follows the name of such a machine.
+BUILDS = {vm.Build(): "", vm.VMM_HOST: "/vm", vm.SLEEPER: "/sleep"}
 
 
 @dataclasses.dataclass
@@ -63,7 +65,9 @@ def kunit_job(suite):
 def run_machine(task, products, machine, job, parameters, build=vm.Build()):
     """Run a job in a machine; return its KTAP and all errors as results."""
     task.log = OUTPUT / f"{task.where.replace('/', '-')}.log"
-    entry = results_cache.Entry.of_machine(products, machine, job, parameters, real_time=build.vmm)
+    entry = results_cache.Entry.of_machine(
+        products, machine, job, parameters, real_time=build.real_time
+    )
     results, task.kept = entry.load()
     if results:
         task.results = results
@@ -213,7 +217,7 @@ def plan(chosen, selection, products):
                 if machine.name == name
             ]
     guests = []
-    for machine, build in itertools.product(machines, (vm.Build(), vm.VMM_HOST)):
+    for machine, (build, suffix) in itertools.product(machines, BUILDS.items()):
         there = [
             suite
             for suite in chosen
@@ -224,7 +228,7 @@ def plan(chosen, selection, products):
         if there:
             guests.append(
                 Task(
-                    f"{machine.name}/vm" if build.vmm else machine.name,
+                    f"{machine.name}{suffix}",
                     " ".join(suite.name for suite in there),
                     lambda task, m=machine, t=there, b=build: run_machine(
                         task, products, m, guest_job(m, t, products.patience), "kunit.enable=0", b

@@ -66,8 +66,10 @@ class Build:
     devices: tuple = BRIDGE
     # Firmware tables that replace those of the emulator, or are added to them.
     tables: tuple = ()
-    # Whether it runs virtual machines: then its clock is the host's.
+    # Whether it runs virtual machines.
     vmm: bool = False
+    # Whether its clock is the host's. While the machine sleeps, no other clock goes on.
+    real_time: bool = False
 
     def parameters(self):
         # One processor: two would share one CPU of the host.
@@ -75,7 +77,16 @@ class Build:
 
 
 # For a machine that runs two QEMUs, a virtual machine's source and its destination.
-VMM_HOST = Build(memory="7G", huge_pages=VMM_HUGE_PAGES, devices=WRITERS_BEHIND_PORTS, vmm=True)
+VMM_HOST = Build(
+    memory="7G",
+    huge_pages=VMM_HUGE_PAGES,
+    devices=WRITERS_BEHIND_PORTS,
+    vmm=True,
+    real_time=True,
+)
+
+# For a machine that sleeps.
+SLEEPER = Build(real_time=True)
 
 
 @dataclasses.dataclass
@@ -187,7 +198,7 @@ def run(
         write_image(products, job, build, image)
         make_disk(image.parent / "disk")
         arguments = command(
-            products, machine, build, image, log, extra_parameters, real_time or build.vmm
+            products, machine, build, image, log, extra_parameters, real_time or build.real_time
         )
         log.with_suffix(".command").write_text(" ".join(arguments) + "\n")
         with log.with_suffix(".stderr").open("wb") as errors:

@@ -77,6 +77,13 @@ class GuestSuite:
 
 
 @dataclasses.dataclass(frozen=True)
+class SleepSuite(GuestSuite):
+    """Tests in which the machine sleeps."""
+
+    build = vm.SLEEPER
+
+
+@dataclasses.dataclass(frozen=True)
 class KunitSuite:
     """KUnit suites of the kernel and of a module, run at boot and at module load."""
 

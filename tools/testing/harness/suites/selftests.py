@@ -2,7 +2,7 @@
 """The suites of kselftests: the kernel's own, and this project's."""
 
 from .. import configs
-from .kinds import GuestSuite, GuestTest
+from .kinds import GuestSuite, GuestTest, SleepSuite
 from .programs import INSTALLED, selftests
 
 IOMMUFD_VARIANTS = " ".join(
@@ -106,6 +106,12 @@ def suites():
             "dirty tracking held against what a device wrote",
             selftests("dirty_*"),
             machines=configs.TRACKING + configs.VARIANTS,
+        ),
+        SleepSuite(
+            "suspend",
+            "dirty tracking across a sleep of the machine (S3)",
+            selftests("suspend"),
+            machines=("vtd-ss/pt", "vtd-fs/nopt", "vtd-ss-open/nopt", "amd-v1/pt", "amd-v2/nopt"),
         ),
         GuestSuite(
             "rows",
