@@ -3,10 +3,10 @@
 //! Which operation may touch which range: the lock contract of the page tables, as types.
 //!
 //! The tables take no lock. Their callers own ranges: the IOMMU API promises that no caller maps or
-//! unmaps a range while another maps, unmaps or translates in it, and it is free to work on different
-//! ranges at the same time, in atomic context too. A promise of that kind cannot be checked, so it is
-//! made once, by an `unsafe` constructor, where the callback of the IOMMU core enters; from there on
-//! the proof travels as a value.
+//! unmaps a range while another maps, unmaps or translates in it, and it is free to work on
+//! different ranges at the same time, in atomic context too. A promise of that kind cannot be
+//! checked, so it is made once, by an `unsafe` constructor, where the callback of the IOMMU core
+//! enters; from there on the proof travels as a value.
 //!
 //! There are three kinds:
 //!
@@ -125,9 +125,9 @@ impl Exclusive {
     ///
     /// # Safety
     ///
-    /// For as long as the value exists there must be no other [`Exclusive`] and no [`Stable`] of the
-    /// same owner over any address of `range`, nor over any other address that a leaf which begins
-    /// in `range` covers.
+    /// For as long as the value exists there must be no other [`Exclusive`] and no [`Stable`] of
+    /// the same owner over any address of `range`, nor over any other address that a leaf which
+    /// begins in `range` covers.
     #[inline(always)]
     pub unsafe fn new<T>(range: Range, owner: *const T) -> Self {
         // INVARIANT: Promised by the caller.

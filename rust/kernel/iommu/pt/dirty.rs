@@ -14,10 +14,10 @@
 //! more where the leaf is made clean: another word may be there by then. What becomes of leaves
 //! that come and go:
 //!
-//! - What was mapped before the harvest began, and is mapped when it has ended, is reported if it was
-//!   dirty. What is mapped or unmapped meanwhile may be reported or not.
-//! - The harvest goes forward only. A leaf that begins in what it has reported is treated like one that
-//!   the query cuts: the rest of it is reported, and it stays dirty.
+//! - What was mapped before the harvest began, and is mapped when it has ended, is reported if it
+//!   was dirty. What is mapped or unmapped meanwhile may be reported or not.
+//! - The harvest goes forward only. A leaf that begins in what it has reported is treated like one
+//!   that the query cuts: the rest of it is reported, and it stays dirty.
 //! - What becomes clean was reported: see `Node::clean`.
 //!
 //! Most pages are clean, and most entries are in tables of level 0: `leaves.rs` is the fast path.
@@ -49,8 +49,8 @@ use kernel::error::{
     Result, //
 };
 
-/// How many tables of leaves ahead of the one that is harvested memory is asked for. One is harvested
-/// in 60 ns if all of it is clean, and memory takes a few times as long to answer.
+/// How many tables of leaves ahead of the one that is harvested memory is asked for. One is
+/// harvested in 60 ns if all of it is clean, and memory takes a few times as long to answer.
 const AHEAD: usize = 3;
 
 /// A harvest under way.
@@ -58,10 +58,11 @@ struct Harvest<'s, S> {
     query: Range,
     clear: bool,
     sink: &'s mut S,
-    /// Dirty addresses in a row that the sink does not know yet: the first of them, and the one behind
-    /// the last, which is the same if there are none.
+    /// Dirty addresses in a row that the sink does not know yet: the first of them, and the one
+    /// behind the last, which is the same if there are none.
     run: (Iova, Iova),
-    /// From the first to the last leaf that was made clean; the first is above the last before that.
+    /// From the first to the last leaf that was made clean; the first is above the last before
+    /// that.
     cleared: (Iova, Iova),
 }
 
@@ -140,8 +141,8 @@ impl<F: Format, M: TableMem> Tree<'_, F, M> {
     /// With it true, the leaves that lie wholly in the range become clean; the caller flushes what
     /// the sink was told by [`DirtySink::cleared`] before it copies the pages.
     ///
-    /// Takes no lock. May run next to itself and to the hardware, to changes of other ranges, and, with a
-    /// [`Walk`](super::Walk), to changes of this one.
+    /// Takes no lock. May run next to itself and to the hardware, to changes of other ranges, and,
+    /// with a [`Walk`](super::Walk), to changes of this one.
     ///
     /// # Errors
     ///
@@ -169,15 +170,16 @@ impl<F: Format, M: TableMem> Tree<'_, F, M> {
         Ok(())
     }
 
-    /// Makes the leaf of the first claimed address dirty, as the hardware does when a device writes.
+    /// Makes the leaf of the first claimed address dirty, as the hardware does when a device
+    /// writes.
     ///
     /// For tests: iommufd's has no hardware.
     ///
     /// # Errors
     ///
-    /// `ENOENT` if nothing is mapped there, `EAGAIN` if the entry changed meanwhile, `EOPNOTSUPP` if
-    /// the format has no dirty bits, `ERANGE` beyond the aperture, `EINVAL` if the claim is about
-    /// another tree.
+    /// `ENOENT` if nothing is mapped there, `EAGAIN` if the entry changed meanwhile, `EOPNOTSUPP`
+    /// if the format has no dirty bits, `ERANGE` beyond the aperture, `EINVAL` if the claim is
+    /// about another tree.
     pub fn set_dirty(&self, claim: &impl Claim) -> Result {
         if F::DIRTY == 0 {
             return Err(EOPNOTSUPP);
@@ -199,8 +201,8 @@ impl<F: Format, M: TableMem> Tree<'_, F, M> {
 }
 
 impl<F: Format, M: TableMem> Node<'_, F, M> {
-    /// Harvests the claimed part of what the table covers. `ahead` is asked for on the way: a table of
-    /// leaves that comes later, anything where there is none.
+    /// Harvests the claimed part of what the table covers. `ahead` is asked for on the way: a table
+    /// of leaves that comes later, anything where there is none.
     fn harvest<S: DirtySink>(self, ahead: Self, harvest: &mut Harvest<'_, S>) {
         let (mut slot, mut end) = (self.first_slot(), self.last_slot() + 1);
 
@@ -228,8 +230,8 @@ impl<F: Format, M: TableMem> Node<'_, F, M> {
         }
     }
 
-    /// In a table that may link others: the entries from `slot` to before `end`; returns the one behind
-    /// them, or behind a leaf that reaches further.
+    /// In a table that may link others: the entries from `slot` to before `end`; returns the one
+    /// behind them, or behind a leaf that reaches further.
     fn harvest_any<S: DirtySink>(
         self,
         mut slot: usize,
@@ -265,8 +267,8 @@ impl<F: Format, M: TableMem> Node<'_, F, M> {
         Range::block(self.item(slot).first(), lg2)
     }
 
-    /// The table of leaves that the entry [`AHEAD`] of `slot` links, if there is one and it is claimed.
-    /// Where this is another table's entry it is not looked for.
+    /// The table of leaves that the entry [`AHEAD`] of `slot` links, if there is one and it is
+    /// claimed. Where this is another table's entry it is not looked for.
     #[inline]
     fn leaves_ahead(self, slot: usize) -> Option<Self> {
         let next = Some(slot + AHEAD).filter(|next| *next < TABLE_ENTRIES)?;

@@ -6,9 +6,9 @@
 //! holds no memory, takes no lock and knows nothing of walking: a new format is one file under
 //! `fmt/`, and the operations stay as they are.
 //!
-//! The formats share a shape: tables of 4 KiB with 512 entries of 64 bits, nine address bits a level,
-//! an all-zero word for an entry that maps nothing. The top may be several such tables side by side:
-//! see [`Format::TOP_LG2`].
+//! The formats share a shape: tables of 4 KiB with 512 entries of 64 bits, nine address bits a
+//! level, an all-zero word for an entry that maps nothing. The top may be several such tables side
+//! by side: see [`Format::TOP_LG2`].
 //!
 //! # Dirty leaves
 //!
@@ -107,14 +107,14 @@ pub struct Attrs(pub(super) u64);
 ///
 /// The operations follow the addresses that [`Format::decode`] reads out of entries, so:
 ///
-/// - for a word made by [`Format::table`] for a level, whatever accessed and dirty bits the hardware
-///   adds to it, `decode` must return, at that level, [`Entry::Table`] with the address that the
-///   word was made from;
+/// - for a word made by [`Format::table`] for a level, whatever accessed and dirty bits the
+///   hardware adds to it, `decode` must return, at that level, [`Entry::Table`] with the address
+///   that the word was made from;
 /// - for a word made by [`Format::leaf`] for a size of [`Format::PAGE_SIZES`] at
 ///   the level of that size, changed likewise or by [`Format::clean`] or [`Format::mark`], `decode`
 ///   must never return [`Entry::Table`];
-/// - whatever the word, an [`Entry::Leaf`] that it returns must be as large as an entry of the level
-///   that it was asked for, or smaller than one of the level above;
+/// - whatever the word, an [`Entry::Leaf`] that it returns must be as large as an entry of the
+///   level that it was asked for, or smaller than one of the level above;
 /// - for a word whose 12 lowest bits are 0 it must return [`Entry::Empty`], and [`Format::dirt`] a
 ///   word without [`Format::DIRTY`]: 0 is such a word, and the address of a table in limbo (see
 ///   `walks.rs`).
@@ -204,8 +204,8 @@ pub unsafe trait Format: Send + Sync + 'static {
     /// The word for a leaf of `1 << lg2` bytes, placed in a table of `level`.
     ///
     /// The word is clean, unless `attrs` has [`Prot::USED`]: the hardware has accessed and written
-    /// nothing through it. For a leaf larger than one entry of `level`, `phys` is the output address
-    /// of the part that this entry stands for; else it is that of the leaf.
+    /// nothing through it. For a leaf larger than one entry of `level`, `phys` is the output
+    /// address of the part that this entry stands for; else it is that of the leaf.
     fn leaf(phys: PhysAddr, lg2: u32, level: Level, attrs: Attrs) -> u64;
 
     /// The word for the table at `phys`, in an entry of `level`; the table is of the level below.
@@ -244,7 +244,7 @@ pub unsafe trait Format: Send + Sync + 'static {
     /// access fails or goes elsewhere than `old` or `new` say.
     ///
     /// Each format names the section of its specification that says so. Neither word is
-    /// [`Entry::Empty`]. Where one is a table and the other a leaf, the caller answers for what is in
-    /// the table.
+    /// [`Entry::Empty`]. Where one is a table and the other a leaf, the caller answers for what is
+    /// in the table.
     fn may_replace_live(old: u64, new: u64, level: Level) -> bool;
 }

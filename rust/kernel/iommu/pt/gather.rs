@@ -41,16 +41,16 @@ pub trait Gather<M: TableMem> {
 
 /// Takes the dirty runs that a harvest finds.
 ///
-/// Both are called from a context that may sleep if that of the harvest may, and never for an address
-/// outside the query.
+/// Both are called from a context that may sleep if that of the harvest may, and never for an
+/// address outside the query.
 pub trait DirtySink {
     /// The device has written to `range`, or to a leaf that `range` is a part of.
     ///
     /// Called in ascending order.
     fn record(&mut self, range: Range);
 
-    /// Leaves were made clean, the first where `range` begins and the last where it ends: only from a
-    /// flush of them on does the hardware note the next write. The caller of the harvest flushes,
+    /// Leaves were made clean, the first where `range` begins and the last where it ends: only from
+    /// a flush of them on does the hardware note the next write. The caller of the harvest flushes,
     /// before it copies what was recorded.
     ///
     /// Called once at most, at the end: a flush is for one range anyway.

@@ -43,8 +43,8 @@ impl<F: Format, M: TableMem> Tree<'_, F, M> {
     ///
     /// # Errors
     ///
-    /// `ERANGE` if there is no higher level, those of [`TableMem::alloc`], `EIO` if the hardware was
-    /// not given the new top.
+    /// `ERANGE` if there is no higher level, those of [`TableMem::alloc`], `EIO` if the hardware
+    /// was not given the new top.
     #[cold]
     pub(super) fn grow(
         &self,

@@ -63,8 +63,8 @@ pub struct Limits {
     /// The last address that can be mapped, but for an upper half.
     pub aperture_last: Iova,
 
-    /// The leaf sizes that can be used, a bit for each power of two, the smallest of the format among
-    /// them.
+    /// The leaf sizes that can be used, a bit for each power of two, the smallest of the format
+    /// among them.
     pub page_sizes: u64,
 
     /// The last output address.

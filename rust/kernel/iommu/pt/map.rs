@@ -115,13 +115,13 @@ impl<F: Format, M: TableMem> Tree<'_, F, M> {
     ///
     /// # Errors
     ///
-    /// - `EINVAL` if a side is not aligned to the smallest page, `prot` can't be expressed, or the claim
-    ///   is about another tree.
+    /// - `EINVAL` if a side is not aligned to the smallest page, `prot` can't be expressed, or the
+    ///   claim is about another tree.
     /// - `ERANGE` if a side ends beyond what the hardware takes.
     /// - `EADDRINUSE` if something is mapped there.
     /// - `ENOMEM` if there is no memory for a table.
-    /// - `EIO` if the hardware could not be given a top that was needed, or a table holds a word that
-    ///   this code did not write.
+    /// - `EIO` if the hardware could not be given a top that was needed, or a table holds a word
+    ///   that this code did not write.
     #[inline]
     pub fn map(
         &self,
@@ -147,8 +147,8 @@ impl<F: Format, M: TableMem> Tree<'_, F, M> {
         (mapping.iova.wrapping_sub(first), result)
     }
 
-    /// Maps the claimed range if it is one page, and if that takes no more than to write an empty entry
-    /// of a table that is there; or changes nothing and returns `false`, for whatever reason.
+    /// Maps the claimed range if it is one page, and if that takes no more than to write an empty
+    /// entry of a table that is there; or changes nothing and returns `false`, for whatever reason.
     ///
     /// What drivers map most is one page, next to others: [`Tree::map`] tries this first. A
     /// caller that would have to make a gather for `map` may try it before.

@@ -8,8 +8,8 @@
 //! (`Documentation/driver-api/generic_pt.rst`):
 //!
 //! - **iova**: the input address; **phys**: the output address.
-//! - **table**: 512 **entries**, each empty, a link to a table of the level below, or a **leaf**. The
-//!   top may be several tables side by side.
+//! - **table**: 512 **entries**, each empty, a link to a table of the level below, or a **leaf**.
+//!   The top may be several tables side by side.
 //! - **level**: 0 is that of the smallest leaves; the **top** has the highest.
 //! - **item**: what one entry stands for. A leaf has one item or, spread over contiguous entries,
 //!   several.
@@ -34,8 +34,8 @@
 //! - A table is unlinked only by an operation that claims every address below it, and is freed only
 //!   after the hardware's caches were flushed, and not before the [walks](Walks) have left that may
 //!   stand in it.
-//! - A harvest makes a leaf clean by a compare-and-exchange, which leaves alone what is no such leaf
-//!   any more.
+//! - A harvest makes a leaf clean by a compare-and-exchange, which leaves alone what is no such
+//!   leaf any more.
 //! - A top above the top is published only after the hardware has it, see `grow.rs`.
 //! - The hardware changes entries too, but only their accessed and dirty bits.
 //!

@@ -39,8 +39,8 @@ use kernel::error::{
 
 /// What an entry holds, seen from a walk.
 ///
-/// The tag has a separate byte. Without `repr(u8)` the compiler encodes it in spare values of a flag
-/// of the node, and each step of a walk loads and compares that flag.
+/// The tag has a separate byte. Without `repr(u8)` the compiler encodes it in spare values of a
+/// flag of the node, and each step of a walk loads and compares that flag.
 #[repr(u8)]
 pub(super) enum Slot<'t, F, M> {
     /// Nothing is mapped.
@@ -64,8 +64,8 @@ pub(super) enum Slot<'t, F, M> {
 ///
 /// - `table` belongs to the memory `tables.mem`, has `level`, and is the one that the walk for `at`
 ///   passes through. Its entries are written through nodes of the format `F`.
-/// - `at` is an address of `range`. All of `range` is claimed for `'t`, in one way or another, so that
-///   the table is not freed during `'t`; the table may cover a part of it only.
+/// - `at` is an address of `range`. All of `range` is claimed for `'t`, in one way or another, so
+///   that the table is not freed during `'t`; the table may cover a part of it only.
 pub(super) struct Node<'t, F, M> {
     tables: Tables<'t, M>,
     table: &'t Table,
@@ -310,8 +310,8 @@ impl<'t, F: Format, M: TableMem> Node<'t, F, M> {
         })
     }
 
-    /// Goes down while there is only one way: past the tables that all claimed addresses pass through
-    /// and whose entry they don't use up.
+    /// Goes down while there is only one way: past the tables that all claimed addresses pass
+    /// through and whose entry they don't use up.
     ///
     /// Most ranges are small, and this is cheaper than the recursion of an operation.
     #[inline(always)]
@@ -332,9 +332,9 @@ impl<'t, F: Format, M: TableMem> Node<'t, F, M> {
     /// Follows the chosen way down to the table of level `stop`, or to the first whose entry on the
     /// way is not a table; returns what `end` makes of that table and that entry.
     ///
-    /// The loop is over numbers that are known when it is compiled, and a walk enters it at the level
-    /// that it is at. So each step is compiled for its level: shifts and masks are constants, and
-    /// what a format asks of a level is decided. That halves the instructions of a step.
+    /// The loop is over numbers that are known when it is compiled, and a walk enters it at the
+    /// level that it is at. So each step is compiled for its level: shifts and masks are constants,
+    /// and what a format asks of a level is decided. That halves the instructions of a step.
     #[inline(always)]
     pub(super) fn descend<R>(self, stop: Level, end: impl Fn(Self, Slot<'t, F, M>) -> R) -> R {
         let mut node = self;
@@ -353,8 +353,8 @@ impl<'t, F: Format, M: TableMem> Node<'t, F, M> {
 
     /// What `end` makes of the entry on the chosen way that is not a table.
     ///
-    /// As [`Node::descend`], but `end` is compiled for each level as well, and finds the size of a leaf
-    /// decided: a loop would leave through one `end` for all levels.
+    /// As [`Node::descend`], but `end` is compiled for each level as well, and finds the size of a
+    /// leaf decided: a loop would leave through one `end` for all levels.
     #[inline(always)]
     pub(super) fn descend_to_end<R>(self, end: impl Fn(Slot<'t, F, M>) -> R) -> R {
         let mut node = self;
@@ -369,8 +369,8 @@ impl<'t, F: Format, M: TableMem> Node<'t, F, M> {
             .unwrap_or_else(|| end(Slot::Empty))
     }
 
-    /// A step of [`Node::descend_to_end`], if the walk is at the level with that number: down the chosen
-    /// way, or what `end` makes of what is there instead.
+    /// A step of [`Node::descend_to_end`], if the walk is at the level with that number: down the
+    /// chosen way, or what `end` makes of what is there instead.
     #[inline(always)]
     fn step_at<R>(&mut self, number: u8, end: &impl Fn(Slot<'t, F, M>) -> R) -> Option<R> {
         if number >= F::MAX_LEVELS || self.level != Level::new(number) {
@@ -385,8 +385,8 @@ impl<'t, F: Format, M: TableMem> Node<'t, F, M> {
         }
     }
 
-    /// Links a fresh table into the entry on the chosen way if that is still empty. Hardware that does
-    /// not snoop sees it after a [`Node::flush`].
+    /// Links a fresh table into the entry on the chosen way if that is still empty. Hardware that
+    /// does not snoop sees it after a [`Node::flush`].
     ///
     /// Others may do the same for their part of the item; the one that comes second uses the first
     /// one's table. The entry is not empty after that.
@@ -405,8 +405,8 @@ impl<'t, F: Format, M: TableMem> Node<'t, F, M> {
         if !self.table.replace(slot, 0, word) {
             // SAFETY: The table was allocated above and never linked.
             unsafe { self.tables.free(table) }
-            // This code did not write a word that is neither 0 nor maps anything: to try again would
-            // not end.
+            // This code did not write a word that is neither 0 nor maps anything: to try again
+            // would not end.
             if F::decode(self.table.load(slot), self.level) == Entry::Empty {
                 return Err(EIO);
             }
@@ -432,8 +432,8 @@ impl<'t, F: Format, M: TableMem> Node<'t, F, M> {
     }
 
     /// Writes leaves of one entry each to the entries from `slot` on, all of which are claimed for
-    /// changes, up to the first that is not empty or to before `end`; returns that one. `word` makes
-    /// the leaf that goes that many entries behind `slot`.
+    /// changes, up to the first that is not empty or to before `end`; returns that one. `word`
+    /// makes the leaf that goes that many entries behind `slot`.
     #[inline(always)]
     pub(super) fn set_leaves(self, slot: usize, end: usize, word: impl Fn(usize) -> u64) -> usize {
         self.table.fill_empty(slot, end, word)
@@ -446,7 +446,8 @@ impl<'t, F: Format, M: TableMem> Node<'t, F, M> {
     }
 
     /// Empties leaves of one entry each from the entry `slot` on, all of which are claimed for
-    /// changes, up to the first entry that holds something else or to before `end`; returns that one.
+    /// changes, up to the first entry that holds something else or to before `end`; returns that
+    /// one.
     #[inline(always)]
     pub(super) fn clear_leaves(self, slot: usize, end: usize, level: Level) -> usize {
         let lg2 = level.item_lg2(F::PAGE_LG2);
@@ -460,14 +461,14 @@ impl<'t, F: Format, M: TableMem> Node<'t, F, M> {
 
     /// Makes the entry `slot` of a leaf of `1 << lg2` bytes, which was found dirty, clean.
     ///
-    /// By a compare-and-exchange that gives up when the word is not that of a dirty leaf of that size:
-    /// another may have unmapped the leaf, or put a table in its place. Whatever leaf of that size is
-    /// in the entry has the addresses that the caller reports, so it does not matter whether it is
-    /// the one that was found.
+    /// By a compare-and-exchange that gives up when the word is not that of a dirty leaf of that
+    /// size: another may have unmapped the leaf, or put a table in its place. Whatever leaf of that
+    /// size is in the entry has the addresses that the caller reports, so it does not matter
+    /// whether it is the one that was found.
     ///
-    /// When the exchange fails the hardware has set A, which it does once, or another harvest has made
-    /// the leaf clean and the hardware has set D again. It is tried a few times. A leaf that stays
-    /// dirty is reported again, no more than that.
+    /// When the exchange fails the hardware has set A, which it does once, or another harvest has
+    /// made the leaf clean and the hardware has set D again. It is tried a few times. A leaf that
+    /// stays dirty is reported again, no more than that.
     ///
     /// A write that the hardware makes while this goes on is not lost: see
     /// `Documentation/driver-api/rust-iommu/dirty.rst`.
@@ -479,7 +480,10 @@ impl<'t, F: Format, M: TableMem> Node<'t, F, M> {
 
         for _ in 0..TRIES {
             let is_dirty = F::dirt(word) & F::DIRTY != 0
-                && matches!(F::decode(word, self.level), Entry::Leaf { lg2: found, .. } if found == lg2);
+                && matches!(
+                    F::decode(word, self.level),
+                    Entry::Leaf { lg2: found, .. } if found == lg2
+                );
 
             if !is_dirty {
                 return;
@@ -495,8 +499,8 @@ impl<'t, F: Format, M: TableMem> Node<'t, F, M> {
         }
     }
 
-    /// Makes the leaf in the entry on the chosen way dirty, as the hardware would. Whether the entry
-    /// was still as it was read for that.
+    /// Makes the leaf in the entry on the chosen way dirty, as the hardware would. Whether the
+    /// entry was still as it was read for that.
     pub(super) fn mark(self) -> bool {
         let slot = self.slot();
         let word = self.table.load(slot);

@@ -76,8 +76,8 @@ impl<F: Format, M: TableMem> PageTable<F, M> {
     #[inline(always)]
     pub fn tree(&self) -> Tree<'_, F, M> {
         // SAFETY: By the type invariant these are the parts of a tree, and it is freed by `drop`
-        // only, which can't run while `self` is borrowed. `Limits::new()` cut the page sizes and the
-        // aperture to what the format and its levels have.
+        // only, which can't run while `self` is borrowed. `Limits::new()` cut the page sizes and
+        // the aperture to what the format and its levels have.
         unsafe { Tree::from_parts(&self.mem, &self.top, self.limits) }
     }
 

@@ -3,8 +3,8 @@
 //! The memory of tables: words that the processor and the hardware both change.
 //!
 //! What is `unsafe` in the page tables is here, in `node.rs`, where an entry is followed to the
-//! table that it names, in `tree.rs` and `grow.rs`, where the top table is, and in `walks.rs`, where
-//! tables wait to be freed; but for the promises that `claim.rs` and the formats stand for.
+//! table that it names, in `tree.rs` and `grow.rs`, where the top table is, and in `walks.rs`,
+//! where tables wait to be freed; but for the promises that `claim.rs` and the formats stand for.
 
 use super::{
     addr::{
@@ -32,11 +32,11 @@ use kernel::{
 /// `READ_ONCE()` of the kernel's memory model: what is done with the value is ordered after it as
 /// far as it depends on it.
 ///
-/// A walk reads an entry and then the table whose address was in it: an address dependency, which is
-/// ordered on every architecture that Rust is built for (only Alpha does not order them by itself,
-/// and there `READ_ONCE()` of C has a barrier). The compiler keeps it: it knows nothing of the value of
-/// a volatile read, and from there to the address of the table there is arithmetic only, no
-/// comparison with an address that it knows (`Documentation/RCU/rcu_dereference.rst`).
+/// A walk reads an entry and then the table whose address was in it: an address dependency, which
+/// is ordered on every architecture that Rust is built for (only Alpha does not order them by
+/// itself, and there `READ_ONCE()` of C has a barrier). The compiler keeps it: it knows nothing of
+/// the value of a volatile read, and from there to the address of the table there is arithmetic
+/// only, no comparison with an address that it knows (`Documentation/RCU/rcu_dereference.rst`).
 ///
 /// `Atomic::load` would be a call of a C helper in most kernels, which costs several times the
 /// read; a walk over a table must not pay that 512 times.
@@ -99,8 +99,8 @@ impl Table {
             .is_ok()
     }
 
-    /// Writes `new` to an entry that is still `old`, for a word that names no table; or returns what it
-    /// is.
+    /// Writes `new` to an entry that is still `old`, for a word that names no table; or returns
+    /// what it is.
     ///
     /// Relaxed: nothing is published. The atomicity is all that counts.
     #[inline(always)]
@@ -118,11 +118,11 @@ impl Table {
         self.load(0)
     }
 
-    /// The first entry from `slot` to before `end` whose cache line has a dirty leaf, in whichever of
-    /// its entries; `end` if there is none.
+    /// The first entry from `slot` to before `end` whose cache line has a dirty leaf, in whichever
+    /// of its entries; `end` if there is none.
     ///
-    /// The same lines of `ahead`, which will be looked at soon, are asked for on the way: large trees
-    /// do not fit the caches, and the processor by itself does not look beyond a page.
+    /// The same lines of `ahead`, which will be looked at soon, are asked for on the way: large
+    /// trees do not fit the caches, and the processor by itself does not look beyond a page.
     ///
     /// What a clean page costs is what this costs: apart, so that nothing else gets into the loop.
     #[inline(never)]
@@ -171,11 +171,11 @@ impl Table {
         let _ = slot;
     }
 
-    /// Empties entries from `slot` on, up to the first whose word is not `wanted` or to before `end`;
-    /// returns that one.
+    /// Empties entries from `slot` on, up to the first whose word is not `wanted` or to before
+    /// `end`; returns that one.
     ///
-    /// Whole cache lines at once, as long as all of a line is wanted: no read waits for a write then,
-    /// and there is one branch for eight entries. A few lines ahead are asked for on the way.
+    /// Whole cache lines at once, as long as all of a line is wanted: no read waits for a write
+    /// then, and there is one branch for eight entries. A few lines ahead are asked for on the way.
     #[inline(always)]
     pub(super) fn clear_while(
         &self,
@@ -204,8 +204,8 @@ impl Table {
         next
     }
 
-    /// Writes words to entries from `slot` on, up to the first that is not 0 or to before `end`; returns
-    /// that one. Takes whole cache lines at once, as [`Table::clear_while`] does.
+    /// Writes words to entries from `slot` on, up to the first that is not 0 or to before `end`;
+    /// returns that one. Takes whole cache lines at once, as [`Table::clear_while`] does.
     #[inline(always)]
     pub(super) fn fill_empty(&self, slot: usize, end: usize, word: impl Fn(usize) -> u64) -> usize {
         let mut next = slot;
@@ -327,8 +327,8 @@ pub unsafe trait TableMem: Send + Sync {
     ///
     /// # Safety
     ///
-    /// `table` came from [`TableMem::alloc`] of `self` or its like, and neither the processor nor the
-    /// hardware uses it any more.
+    /// `table` came from [`TableMem::alloc`] of `self` or its like, and neither the processor nor
+    /// the hardware uses it any more.
     unsafe fn free(&self, table: NonNull<Table>);
 
     /// Allocates `1 << lg2` tables side by side, aligned to the size of them all, for the top of a
@@ -350,8 +350,8 @@ pub unsafe trait TableMem: Send + Sync {
     ///
     /// # Safety
     ///
-    /// `top` came from [`TableMem::alloc_top`] of `self` or its like for the same `lg2`, and neither
-    /// the processor nor the hardware uses it any more.
+    /// `top` came from [`TableMem::alloc_top`] of `self` or its like for the same `lg2`, and
+    /// neither the processor nor the hardware uses it any more.
     unsafe fn free_top(&self, top: NonNull<Table>, lg2: u32) {
         let _ = (top, lg2);
     }
@@ -379,9 +379,9 @@ pub unsafe trait TableMem: Send + Sync {
 ///
 /// # Invariants
 ///
-/// The table is one of the memory, of the type `M`, of a page table. No entry names it, and none of an
-/// [`Exclusive`](super::Exclusive) or [`Stable`](super::Stable) passes through it but that of the
-/// operation which detached it. A [`Walk`](super::Walk) may stand in it.
+/// The table is one of the memory, of the type `M`, of a page table. No entry names it, and none of
+/// an [`Exclusive`](super::Exclusive) or [`Stable`](super::Stable) passes through it but that of
+/// the operation which detached it. A [`Walk`](super::Walk) may stand in it.
 ///
 /// # Threads
 ///
@@ -422,7 +422,8 @@ impl<M: TableMem> DetachedTable<M> {
         unsafe { Self::new(table) }
     }
 
-    /// The table, to be handed to [`DetachedTable::from_raw`] or [`TableMem::free`] after the flush.
+    /// The table, to be handed to [`DetachedTable::from_raw`] or [`TableMem::free`] after the
+    /// flush.
     pub fn into_raw(self) -> NonNull<Table> {
         self.table
     }
@@ -434,12 +435,12 @@ impl<M: TableMem> DetachedTable<M> {
     /// - `mem` is the memory of the page table that the table was detached from.
     /// - The hardware's caches of translations and of table entries were flushed after it was
     ///   detached.
-    /// - There is no [`Walk`](super::Walk) of its tree, or [`Walks::is_idle`](super::Walks::is_idle) has
-    ///   said so since.
+    /// - There is no [`Walk`](super::Walk) of its tree, or
+    ///   [`Walks::is_idle`](super::Walks::is_idle) has said so since.
     pub unsafe fn free(self, mem: &M) {
         // SAFETY: By the type invariant nothing links the table and no claim leads to it, by the
-        // caller's promise the hardware has forgotten it and no walk is in it; all that and `mem` make
-        // the contract of `free`.
+        // caller's promise the hardware has forgotten it and no walk is in it; all that and `mem`
+        // make the contract of `free`.
         unsafe { mem.free(self.table) }
     }
 }

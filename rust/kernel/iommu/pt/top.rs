@@ -35,8 +35,8 @@ pub struct NewTop<'t> {
 }
 
 impl NewTop<'_> {
-    /// Whether the tree still has the top that this one was made for. If not, there is nothing to do:
-    /// another map was faster.
+    /// Whether the tree still has the top that this one was made for. If not, there is nothing to
+    /// do: another map was faster.
     ///
     /// Under a lock that all callers of [`NewTop::publish`] hold, the answer stays true.
     pub fn is_current(&self) -> bool {

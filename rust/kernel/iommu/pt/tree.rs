@@ -3,8 +3,8 @@
 //! A tree of tables, whatever owns it.
 //!
 //! The operations work on a [`Tree`], which borrows what it needs and can be made whenever it is
-//! needed: [`PageTable`](super::PageTable) owns what a Rust driver's domain needs, and a C structure
-//! can own the same.
+//! needed: [`PageTable`](super::PageTable) owns what a Rust driver's domain needs, and a C
+//! structure can own the same.
 
 use super::{
     addr::{
@@ -118,8 +118,8 @@ impl<'t, F: Format, M: TableMem> Tree<'t, F, M> {
     ///
     /// - `top` holds a word of [`Tree::new_top`] for memory that is the same as `mem`, or what an
     ///   operation on the same tree made of it.
-    /// - `limits.page_sizes` are among [`Format::PAGE_SIZES`] and smaller than a tree whose top is of
-    ///   `limits.top_level`, and such a tree covers `limits.aperture_last`; with
+    /// - `limits.page_sizes` are among [`Format::PAGE_SIZES`] and smaller than a tree whose top is
+    ///   of `limits.top_level`, and such a tree covers `limits.aperture_last`; with
     ///   `limits.sign_extend` it covers one bit more. If the format does not grow,
     ///   `limits.top_level` is that of the top.
     /// - [`Tree::free`] is not called for the tree during `'t`.
@@ -176,7 +176,8 @@ impl<'t, F: Format, M: TableMem> Tree<'t, F, M> {
         (unsafe { NonNull::new_unchecked(table) }, level)
     }
 
-    /// Whether `claim` is about this tree, and not about another domain's: see [`claim`](super::claim).
+    /// Whether `claim` is about this tree, and not about another domain's: see
+    /// [`claim`](super::claim).
     #[inline(always)]
     pub(super) fn is_claimed_by(&self, claim: &impl Claim) -> bool {
         claim.is_about(self.top)
@@ -236,9 +237,10 @@ impl<'t, F: Format, M: TableMem> Tree<'t, F, M> {
             range = range.until(range.last().min(range.first() | low_mask(lg2)));
             top = part_of(top, part).ok_or(ERANGE)?;
         }
-        // SAFETY: By the type invariants this is the top table of this tree or, of a top of several,
-        // one of them, with its level, and it lives for `'t`. The claim is about this tree. The range
-        // was cut to what the table covers, or the limits hold it, and the table covers them.
+        // SAFETY: By the type invariants this is the top table of this tree or, of a top of
+        // several, one of them, with its level, and it lives for `'t`. The claim is about this
+        // tree. The range was cut to what the table covers, or the limits hold it, and the table
+        // covers them.
         Ok(Slot::Table(unsafe {
             Node::top(self.tables(), top, level, range, claim)
         }))
@@ -281,8 +283,8 @@ impl<'t, F: Format, M: TableMem> Tree<'t, F, M> {
     pub unsafe fn free(self) {
         let (top, level) = self.top_table();
 
-        // SAFETY: By the type invariants the top is a table of this memory, written by walks of `F`;
-        // the rest is the caller's promise.
+        // SAFETY: By the type invariants the top is a table of this memory, written by walks of
+        // `F`; the rest is the caller's promise.
         unsafe { self.tables().free_tree::<F>(top, level) }
     }
 }

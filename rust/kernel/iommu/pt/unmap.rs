@@ -145,8 +145,8 @@ impl<F: Format, M: TableMem> Node<'_, F, M> {
         }
     }
 
-    /// Empties the leaves that begin in the entries from `slot` to before `end`, up to the first entry
-    /// that is none; returns the entry behind them, which is beyond `end` if the last one is.
+    /// Empties the leaves that begin in the entries from `slot` to before `end`, up to the first
+    /// entry that is none; returns the entry behind them, which is beyond `end` if the last one is.
     #[inline(always)]
     fn clear_rows(self, mut slot: usize, end: usize, level: Level) -> usize {
         loop {

@@ -2,10 +2,10 @@
 
 //! Walks beside removals: tables outlive the walks that may stand in them.
 //!
-//! A harvest may run while the very range is unmapped. iommufd unmaps a dma-buf that is revoked under
-//! `pages->mutex`, and harvests under `iova_rwsem`, held for reading: neither keeps the other out. The
-//! unmap must not wait either, since a harvest sleeps to fault the user's bitmap in, and the exporter
-//! of the dma-buf holds locks that such a fault may need.
+//! A harvest may run while the very range is unmapped. iommufd unmaps a dma-buf that is revoked
+//! under `pages->mutex`, and harvests under `iova_rwsem`, held for reading: neither keeps the other
+//! out. The unmap must not wait either, since a harvest sleeps to fault the user's bitmap in, and
+//! the exporter of the dma-buf holds locks that such a fault may need.
 //!
 //! So walks are counted. The caller that has unlinked a table, and flushed the hardware,
 //! [retires](Walks::retire) it: with no walk under way it is freed at once, else it waits **in
@@ -13,9 +13,9 @@
 //!
 //! # One word
 //!
-//! The count and the first table in limbo are one word, which is changed by compare-and-exchange only.
-//! With two of them, the last walk to leave could free a table that was unlinked later, under the
-//! eyes of a walk that entered later. With one:
+//! The count and the first table in limbo are one word, which is changed by compare-and-exchange
+//! only. With two of them, the last walk to leave could free a table that was unlinked later, under
+//! the eyes of a walk that entered later. With one:
 //!
 //! - The exchange that retires a table finds the count. If it is not 0, the same exchange puts the
 //!   table into limbo, so that one of the walks that are counted will find it there.
@@ -25,24 +25,26 @@
 //!
 //! # Order
 //!
-//! The unlinking is a plain store to an entry, entering is an exchange of the word, and both sides go
-//! on to read what the other has written: without more, each could miss the other (store buffering).
-//! But `retire` exchanges the word as well, even where it finds the count 0 and changes
+//! The unlinking is a plain store to an entry, entering is an exchange of the word, and both sides
+//! go on to read what the other has written: without more, each could miss the other (store
+//! buffering). But `retire` exchanges the word as well, even where it finds the count 0 and changes
 //! nothing, and exchanges of one word have an order:
 //!
 //! - If the walk enters *after* that, its exchange reads what the other's has written, or what
-//!   came of it. Both are fully ordered, so the walk sees the entry empty and does not come to the table.
+//!   came of it. Both are fully ordered, so the walk sees the entry empty and does not come to the
+//!   table.
 //! - If it enters *before*, `retire` finds it counted.
 //!
-//! The exchanges by which walks leave are fully ordered as well. The last one comes after all others:
-//! what walks have read and written in a table happened before the table is freed.
+//! The exchanges by which walks leave are fully ordered as well. The last one comes after all
+//! others: what walks have read and written in a table happened before the table is freed.
 //!
 //! # In limbo
 //!
 //! Tables in limbo form a list: the first word of each holds the address of the next. A walk that
-//! stands in such a table reads that word as an entry, and finds it empty: the address of a table has
-//! no bits below [`TABLE_BYTES`], and what makes an entry present, or dirty, is among these in every
-//! format (see [`Format`](super::Format)). Walks write to leaves only, by compare-and-exchange.
+//! stands in such a table reads that word as an entry, and finds it empty: the address of a table
+//! has no bits below [`TABLE_BYTES`], and what makes an entry present, or dirty, is among these in
+//! every format (see [`Format`](super::Format)). Walks write to leaves only, by
+//! compare-and-exchange.
 
 use super::{
     addr::Range,
@@ -72,11 +74,11 @@ const COUNT: u64 = TABLE_BYTES as u64 - 1;
 ///
 /// # Invariants
 ///
-/// - `state` has the number of [`Walk`]s in the bits of [`COUNT`], and in the others the address of a
-///   table, or 0 if there is none or no walk. The first word of each such table is the address of the
-///   next, or 0.
-/// - These tables came from `mem` or its like, no entry names them, the hardware has forgotten them,
-///   and nothing uses them but walks that are counted.
+/// - `state` has the number of [`Walk`]s in the bits of [`COUNT`], and in the others the address of
+///   a table, or 0 if there is none or no walk. The first word of each such table is the address of
+///   the next, or 0.
+/// - These tables came from `mem` or its like, no entry names them, the hardware has forgotten
+///   them, and nothing uses them but walks that are counted.
 pub struct Walks<M: TableMem> {
     state: Atomic<u64>,
     mem: M,
@@ -92,8 +94,8 @@ impl<M: TableMem> Walks<M> {
         }
     }
 
-    /// Begins a walk to the addresses of `range` in the page tables that are a part of `owner`. Does
-    /// not sleep.
+    /// Begins a walk to the addresses of `range` in the page tables that are a part of `owner`.
+    /// Does not sleep.
     ///
     /// `None` if there are as many walks as can be counted, 4095: the caller has to do without.
     ///
@@ -112,8 +114,8 @@ impl<M: TableMem> Walks<M> {
         })
     }
 
-    /// Whether there is no walk that may stand in a table which was unlinked before this call: later
-    /// walks do not find it.
+    /// Whether there is no walk that may stand in a table which was unlinked before this call:
+    /// later walks do not find it.
     pub fn is_idle(&self) -> bool {
         // An exchange, though nothing changes: see "Order".
         self.update(|state| state) & COUNT == 0
@@ -162,7 +164,8 @@ impl<M: TableMem> Walks<M> {
 
         // CAST: An address that `retire()` made a number of.
         while let Some(table) = NonNull::new(next as usize as *mut Table) {
-            // SAFETY: By the type invariants the table was in limbo, and it is ours since the exchange.
+            // SAFETY: By the type invariants the table was in limbo, and it is ours since the
+            // exchange.
             next = unsafe { table.as_ref() }.next();
             // SAFETY: By the type invariants nothing used the table but walks, and these have left.
             unsafe { self.mem.free(table) }

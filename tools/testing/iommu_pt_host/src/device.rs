@@ -245,8 +245,8 @@ impl<'t> Gather<&'t HostMem> for Flusher<'t> {
             *top = new.top();
             // Devices walk the new top from here on, and the others the old one.
             thread::yield_now();
-            // SAFETY: Devices use the top that the bus has, or took one of it that is still there: nothing
-            // is freed before all have looked again.
+            // SAFETY: Devices use the top that the bus has, or took one of it that is still there:
+            // nothing is freed before all have looked again.
             unsafe { new.publish() };
             self.tops.0 += 1;
         } else {

@@ -36,8 +36,8 @@ pub mod atomic {
         const ORDERING: Ordering = Ordering::AcqRel;
     }
 
-    /// An atomic variable; only for `u64`. One without a value is never written and reads as 0: loom
-    /// has no room for all entries of a table.
+    /// An atomic variable; only for `u64`. One without a value is never written and reads as 0:
+    /// loom has no room for all entries of a table.
     pub struct Atomic<T>(Option<AtomicU64>, std::marker::PhantomData<T>);
 
     impl Atomic<u64> {

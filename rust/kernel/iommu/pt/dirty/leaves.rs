@@ -6,9 +6,9 @@
 //!
 //! 1. The OR of the words. Without a dirty bit in it the line is done, and this is all that a clean
 //!    page costs (`Table::find_dirty`).
-//! 2. Else a mask with a bit for each entry. If one is dirty, as in most dirty lines where few pages
-//!    are, it is made clean and that is all. If all eight are, as where a device has filled a buffer,
-//!    such lines are made clean as they come, and what is behind each other is one run.
+//! 2. Else a mask with a bit for each entry. If one is dirty, as in most dirty lines where few
+//!    pages are, it is made clean and that is all. If all eight are, as where a device has filled a
+//!    buffer, such lines are made clean as they come, and what is behind each other is one run.
 //! 3. Else the masks of up to eight lines, as long as each has a dirty entry, are put together. The
 //!    branches depend on the pattern then, and if every other page is dirty no processor can
 //!    predict it: one loop over the bits to clean and one over the runs, of 64 entries each, are
@@ -72,8 +72,8 @@ impl<F: Format, M: TableMem> Node<'_, F, M> {
         slot
     }
 
-    /// Takes the one dirty leaf that `line` is the mask of, if it is among the entries from `slot` to
-    /// before `end`, which are of one line.
+    /// Takes the one dirty leaf that `line` is the mask of, if it is among the entries from `slot`
+    /// to before `end`, which are of one line.
     #[inline(always)]
     fn harvest_one<S: DirtySink>(
         self,
@@ -82,8 +82,8 @@ impl<F: Format, M: TableMem> Node<'_, F, M> {
         line: u64,
         harvest: &mut Harvest<'_, S>,
     ) {
-        // Another harvest may have made the leaf clean since the line was found: then the mask is 0, and
-        // the sum, unlike an OR, is beyond `end` wherever the line is.
+        // Another harvest may have made the leaf clean since the line was found: then the mask is
+        // 0, and the sum, unlike an OR, is beyond `end` wherever the line is.
         // CAST: The number of an entry fits any width.
         let entry = (slot & !(LINE_ENTRIES - 1)).wrapping_add(line.trailing_zeros() as usize);
 
@@ -97,8 +97,9 @@ impl<F: Format, M: TableMem> Node<'_, F, M> {
     }
 
     /// Takes the line that begins at `slot`, of which every entry is a dirty leaf, and those of the
-    /// same kind behind it; returns the entry behind them all. Asks for the same lines of `ahead` on the
-    /// way: what is made clean has to be read first, and written back, so memory is slower still.
+    /// same kind behind it; returns the entry behind them all. Asks for the same lines of `ahead`
+    /// on the way: what is made clean has to be read first, and written back, so memory is slower
+    /// still.
     #[inline(always)]
     fn harvest_whole_lines<S: DirtySink>(
         self,
@@ -134,8 +135,8 @@ impl<F: Format, M: TableMem> Node<'_, F, M> {
         next
     }
 
-    /// Takes the dirty leaves of the lines from that of `slot` on, as far as a mask reaches; returns
-    /// the entry behind them.
+    /// Takes the dirty leaves of the lines from that of `slot` on, as far as a mask reaches;
+    /// returns the entry behind them.
     #[inline(always)]
     fn harvest_window<S: DirtySink>(
         self,
@@ -181,9 +182,9 @@ impl<F: Format, M: TableMem> Node<'_, F, M> {
         behind
     }
 
-    /// A mask of the dirty entries from `base` on, which begins the line with the mask `first_line`, to
-    /// at least before `end`, or to behind the first line that has none; and where the lines end that
-    /// are in it. Lines with contiguous entries are not.
+    /// A mask of the dirty entries from `base` on, which begins the line with the mask
+    /// `first_line`, to at least before `end`, or to behind the first line that has none; and where
+    /// the lines end that are in it. Lines with contiguous entries are not.
     #[inline(always)]
     fn dirty_mask(self, base: usize, end: usize, first_line: u64) -> (u64, usize) {
         let mut mask = first_line;

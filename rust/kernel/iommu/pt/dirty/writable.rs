@@ -3,8 +3,8 @@
 //! What a device may write to: all that can be dirty.
 //!
 //! Where the dirty bits cannot be believed, because a flush has failed and the hardware may write
-//! through translations that it has cached as dirty, every page that is mapped and writable counts as
-//! written.
+//! through translations that it has cached as dirty, every page that is mapped and writable counts
+//! as written.
 
 use super::{
     super::{
@@ -23,8 +23,8 @@ use super::{
 use kernel::error::Result;
 
 impl<F: Format, M: TableMem> Tree<'_, F, M> {
-    /// Reports every page of the claimed range that is mapped and that a device may write to, whether
-    /// it has or not. Changes nothing, and asks for no flush.
+    /// Reports every page of the claimed range that is mapped and that a device may write to,
+    /// whether it has or not. Changes nothing, and asks for no flush.
     ///
     /// Works without dirty bits, too.
     ///

@@ -11,11 +11,11 @@
 //! the size of the entry, 7 for a leaf whose size is coded in its address.
 //!
 //! A table may be several levels below the entry, which then translates addresses with zeros in the
-//! bits of the levels between. No such entry is made here, as in C: it would save a table where a tree
-//! grows by more than one level at once, be taken apart again by the first mapping in between, and
-//! have every walk find out where it is. A walk that comes across one, or across a next level that is
-//! not below, takes it for a word that this code did not write: nothing is mapped, and a map that
-//! needs a table there fails with `EIO`.
+//! bits of the levels between. No such entry is made here, as in C: it would save a table where a
+//! tree grows by more than one level at once, be taken apart again by the first mapping in between,
+//! and have every walk find out where it is. A walk that comes across one, or across a next level
+//! that is not below, takes it for a word that this code did not write: nothing is mapped, and a
+//! map that needs a table there fails with `EIO`.
 //!
 //! # Size-coded leaves
 //!
@@ -24,8 +24,8 @@
 //! address field, whose bits the alignment of the leaf leaves free: none for twice the smallest
 //! page, each one more doubles it (table "Example Page Size Encodings").
 //!
-//! The hardware walks to whichever entry of the row an access falls on, and sets A and D in that one
-//! alone. A leaf is dirty if any of its entries is, and clean only when all of them are.
+//! The hardware walks to whichever entry of the row an access falls on, and sets A and D in that
+//! one alone. A leaf is dirty if any of its entries is, and clean only when all of them are.
 //!
 //! 512 GiB is left out: hardware is known to mistranslate such leaves.
 //!
@@ -105,7 +105,8 @@ impl<const PAGE_LG2: u32, const LEVELS: u8> AmdV1Pages<PAGE_LG2, LEVELS> {
         ((word & ADDRESS) >> ADDRESS_SHIFT) << PAGE_LG2
     }
 
-    /// The leaf of a word whose size is coded, if it is one of those between this level and the next.
+    /// The leaf of a word whose size is coded, if it is one of those between this level and the
+    /// next.
     #[inline(always)]
     fn size_coded(word: u64, level: Level) -> Entry {
         let ones = ((word & ADDRESS) >> ADDRESS_SHIFT).trailing_ones();
@@ -133,9 +134,9 @@ impl<const PAGE_LG2: u32, const LEVELS: u8> AmdV1Pages<PAGE_LG2, LEVELS> {
 // SAFETY: `table()` sets PR and a next level of 1 to 5, since no table is made at level 0, and the
 // bits that hardware adds (A and D, 5 and 6) are none of those that `decode` tells tables and
 // addresses by; it takes no size that is not between that of the level and the next. `leaf()` sets
-// next level 0 or 7. PR, D and the next level are among the 12 lowest bits, and a word without PR is
-// empty. The address field holds whole pages of at most 4 KiB, so the address of a table, which is
-// aligned to 4 KiB, reads back.
+// next level 0 or 7. PR, D and the next level are among the 12 lowest bits, and a word without PR
+// is empty. The address field holds whole pages of at most 4 KiB, so the address of a table, which
+// is aligned to 4 KiB, reads back.
 unsafe impl<const PAGE_LG2: u32, const LEVELS: u8> Format for AmdV1Pages<PAGE_LG2, LEVELS> {
     const NAME: &'static str = "amdv1";
     const PAGE_LG2: u32 = PAGE_LG2;
@@ -216,8 +217,8 @@ unsafe impl<const PAGE_LG2: u32, const LEVELS: u8> Format for AmdV1Pages<PAGE_LG
         level == Level::LEAF || any & NEXT_LEVEL == 0 || all & NEXT_LEVEL == SIZE_CODED
     }
 
-    /// Section 2.4.3 "INVALIDATE_IOMMU_PAGES": until that command has completed, the IOMMU may use the
-    /// old entry or the new one.
+    /// Section 2.4.3 "INVALIDATE_IOMMU_PAGES": until that command has completed, the IOMMU may use
+    /// the old entry or the new one.
     #[inline]
     fn may_replace_live(old: u64, new: u64, level: Level) -> bool {
         super::shared::may_coexist::<Self>(old, new, level, A | D, IR | IW)

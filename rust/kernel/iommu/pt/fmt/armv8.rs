@@ -2,8 +2,8 @@
 
 //! Arm VMSAv8-64 tables with a granule of 4 KiB, stages 1 and 2, as SMMUv3 walks them.
 //!
-//! - Arm Architecture Reference Manual for A-profile architecture (DDI 0487), "VMSAv8-64 translation
-//!   table format descriptors".
+//! - Arm Architecture Reference Manual for A-profile architecture (DDI 0487), "VMSAv8-64
+//!   translation table format descriptors".
 //! - Arm System Memory Management Unit Architecture Specification, SMMU architecture version 3 (IHI
 //!   0070), sections 3.13 "Translation tables and Access flag/Dirty state" and 3.21.1 "Translation
 //!   tables and TLB invalidation completion behavior".
@@ -24,10 +24,10 @@
 //! # Accessed and dirty
 //!
 //! The hardware updates descriptors where the context descriptor (HA and HD) or the stream table
-//! entry (S2HA and S2HD) asks for it. DBM says that a leaf is meant to be writable; a write makes it
-//! so. In stage 1 it *clears* AP\[2\], in stage 2 it *sets* S2AP\[1\]. So a clean leaf is one that
-//! cannot be written without the update, and where HD is off leaves are made with `Prot::USED`, and
-//! nothing can be tracked. Hardware ignores DBM in those.
+//! entry (S2HA and S2HD) asks for it. DBM says that a leaf is meant to be writable; a write makes
+//! it so. In stage 1 it *clears* AP\[2\], in stage 2 it *sets* S2AP\[1\]. So a clean leaf is one
+//! that cannot be written without the update, and where HD is off leaves are made with
+//! `Prot::USED`, and nothing can be tracked. Hardware ignores DBM in those.
 //!
 //! An update is sure to be seen only after a CMD_SYNC that is submitted after the access (section
 //! 3.13.4).
@@ -136,13 +136,13 @@ const LEAF_S1: u64 = LEAF | ATTR_INDX_1 | AP_1 | AP_2 | NG | PXN_UXN;
 /// Stage 2: no access.
 const LEAF_S2: u64 = LEAF | MEM_ATTR_WRITE_BACK | XN;
 
-// SAFETY: `table()` sets the two lowest bits; hardware adds nothing to it; at level 0, where these bits
-// make a page, no table is made. Above level 0, where alone `decode` can answer `Table`, `leaf()`
-// leaves bit 1 clear, and neither the hardware nor `clean()` sets it; `PAGE_SIZES` ends at level 2. The
-// size is that of the level, or sixteen times that, which is less than that of the next. A word
-// without bit 0 is empty, and `dirt()` has DBM of a word with bit 0 only, or is the word itself with
-// S2AP[1], one of the 12 lowest bits. The address field holds every address of 48 bits that is aligned
-// to 4 KiB.
+// SAFETY: `table()` sets the two lowest bits; hardware adds nothing to it; at level 0, where these
+// bits make a page, no table is made. Above level 0, where alone `decode` can answer `Table`,
+// `leaf()` leaves bit 1 clear, and neither the hardware nor `clean()` sets it; `PAGE_SIZES` ends at
+// level 2. The size is that of the level, or sixteen times that, which is less than that of the
+// next. A word without bit 0 is empty, and `dirt()` has DBM of a word with bit 0 only, or is the
+// word itself with S2AP[1], one of the 12 lowest bits. The address field holds every address of 48
+// bits that is aligned to 4 KiB.
 unsafe impl<const STAGE2: bool> Format for Armv8<STAGE2> {
     const NAME: &'static str = if STAGE2 { "armv8_s2" } else { "armv8_s1" };
     const MIN_LEVELS: u8 = 3;
@@ -260,10 +260,10 @@ unsafe impl<const STAGE2: bool> Format for Armv8<STAGE2> {
         }
     }
 
-    /// SMMUv3, section 3.21.1.1 "Translation tables update procedure": a change of the output address,
-    /// of the memory attributes or of the block or page size takes a break-before-make. What the
-    /// hardware itself updates and a permission may change without. SMMU_IDR3.BBML tells of hardware
-    /// that can do more; a format does not know the hardware.
+    /// SMMUv3, section 3.21.1.1 "Translation tables update procedure": a change of the output
+    /// address, of the memory attributes or of the block or page size takes a break-before-make.
+    /// What the hardware itself updates and a permission may change without. SMMU_IDR3.BBML tells
+    /// of hardware that can do more; a format does not know the hardware.
     #[inline]
     fn may_replace_live(old: u64, new: u64, level: Level) -> bool {
         let is_table = |word| matches!(Self::decode(word, level), Entry::Table(_));

@@ -27,9 +27,9 @@ pub use x86_64::X86_64;
 /// Calls the macro `$stamp` with the list of all formats: a name, and the
 /// type that both the format and the reading of its specification (`tests/spec`) are called.
 ///
-/// This is the one list of formats. From it come the KUnit suites, the tests of the host crate and of
-/// loom, and the fuzz targets; `tools/testing/harness/host/fuzz` reads the lines as text. Behind the
-/// semicolon are those whose smallest page is not 4 KiB, which the suites assume.
+/// This is the one list of formats. From it come the KUnit suites, the tests of the host crate and
+/// of loom, and the fuzz targets; `tools/testing/harness/host/fuzz` reads the lines as text. Behind
+/// the semicolon are those whose smallest page is not 4 KiB, which the suites assume.
 #[doc(hidden)]
 #[macro_export]
 macro_rules! iommu_pt_for_each_format {

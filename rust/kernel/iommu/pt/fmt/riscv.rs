@@ -114,10 +114,10 @@ fn address(word: u64) -> PhysAddr {
 }
 
 // SAFETY: `table()` sets V and none of R, W and X; hardware adds no bit to it; at level 0 no table
-// is made. `leaf()` sets R, and neither hardware nor `clean()` takes it out, so `decode` never finds
-// a table in it. V and D are among the 12 lowest bits; a word without V is empty. A leaf has the
-// size of its level, or 64 KiB at level 0. The page number holds every address of 56 bits that is
-// aligned to 4 KiB.
+// is made. `leaf()` sets R, and neither hardware nor `clean()` takes it out, so `decode` never
+// finds a table in it. V and D are among the 12 lowest bits; a word without V is empty. A leaf has
+// the size of its level, or 64 KiB at level 0. The page number holds every address of 56 bits that
+// is aligned to 4 KiB.
 unsafe impl<const X4: bool> Format for RiscvPages<X4> {
     const NAME: &'static str = if X4 { "riscv_x4" } else { "riscv" };
     const MIN_LEVELS: u8 = 3;

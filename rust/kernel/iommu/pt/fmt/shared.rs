@@ -51,8 +51,8 @@ pub(super) fn has_no_table(any: u64, all: u64, level: Level) -> bool {
     level == Level::LEAF || any == 0 || is_leaf(all, level)
 }
 
-/// Whether an entry of `level` may change from `old` to `new` under hardware that uses the one or the
-/// other, or both, until a flush.
+/// Whether an entry of `level` may change from `old` to `new` under hardware that uses the one or
+/// the other, or both, until a flush.
 ///
 /// Both must translate alike, so the address of a leaf or of a table stays, and so does the size of
 /// a leaf in a row of entries, which cannot change all at once. A leaf may give way to a table, and

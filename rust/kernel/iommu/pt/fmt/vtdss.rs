@@ -53,10 +53,10 @@ const SNP: u64 = 1 << 11;
 /// VT-d second-stage tables.
 pub enum VtdSs {}
 
-// SAFETY: `table()` sets R and W and leaves PS clear, at level 0 no table is made, and the bits that
-// hardware adds (A and D, 8 and 9) are none of those that `decode` tells tables and addresses by;
-// `leaf()` sets PS above level 0, where alone `decode` can answer `Table`, and `PAGE_SIZES` ends
-// at level 2. R, W and D are among the 12 lowest bits; a word with neither R nor W is empty.
+// SAFETY: `table()` sets R and W and leaves PS clear, at level 0 no table is made, and the bits
+// that hardware adds (A and D, 8 and 9) are none of those that `decode` tells tables and addresses
+// by; `leaf()` sets PS above level 0, where alone `decode` can answer `Table`, and `PAGE_SIZES`
+// ends at level 2. R, W and D are among the 12 lowest bits; a word with neither R nor W is empty.
 unsafe impl Format for VtdSs {
     const NAME: &'static str = "vtdss";
     const MIN_LEVELS: u8 = 3;

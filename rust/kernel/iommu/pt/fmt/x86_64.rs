@@ -97,7 +97,8 @@ unsafe impl Format for X86_64 {
         if word & P == 0 {
             Entry::Empty
         } else if super::shared::is_leaf(word, level) {
-            // The address bits below a leaf's size are reserved, but for PAT; `leaf()` leaves all clear.
+            // The address bits below a leaf's size are reserved, but for PAT; `leaf()` leaves all
+            // clear.
             Entry::Leaf {
                 phys: word & ADDRESS,
                 lg2: level.item_lg2(Self::PAGE_LG2),
@@ -139,9 +140,9 @@ unsafe impl Format for X86_64 {
         super::shared::has_no_table(any, all, level)
     }
 
-    /// Volume 3 of the SDM, "Details of TLB Use" in the chapter on paging: until the invalidation, an
-    /// access may use the old entry or the new one, and a change of the page size together with any
-    /// other is undefined. VT-d says the same in section 6.2 "Address Translation Caches".
+    /// Volume 3 of the SDM, "Details of TLB Use" in the chapter on paging: until the invalidation,
+    /// an access may use the old entry or the new one, and a change of the page size together with
+    /// any other is undefined. VT-d says the same in section 6.2 "Address Translation Caches".
     #[inline]
     fn may_replace_live(old: u64, new: u64, level: Level) -> bool {
         super::shared::may_coexist::<Self>(old, new, level, A | D, RW)

@@ -166,8 +166,8 @@ pub fn dirt_in_any_entry<S: Spec>() -> Result {
     Ok(())
 }
 
-/// A row with D in one of its entries, each in turn, gives way to single entries and to another row: of
-/// the old one nothing is left, neither an entry nor its D.
+/// A row with D in one of its entries, each in turn, gives way to single entries and to another
+/// row: of the old one nothing is left, neither an entry nor its D.
 pub fn a_row_is_replaced<S: Spec>() -> Result {
     let sizes = || rows::<S>().filter(|lg2| (14..=20).contains(lg2));
 

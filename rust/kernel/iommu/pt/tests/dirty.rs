@@ -218,8 +218,8 @@ pub fn neighbours_are_untouched<S: Spec>() -> Result {
     Ok(())
 }
 
-/// Dirty pages on both sides of leaves of 2 MiB, 1 GiB and 2 MiB stay what they are, and dirty, when
-/// these are mapped and unmapped, written to or not.
+/// Dirty pages on both sides of leaves of 2 MiB, 1 GiB and 2 MiB stay what they are, and dirty,
+/// when these are mapped and unmapped, written to or not.
 pub fn pages_beside_large_leaves<S: Spec>() -> Result {
     let mem = TestMem::new();
     let table = TestTable::<S>::new(&mem, S::MIN_LEVELS)?;

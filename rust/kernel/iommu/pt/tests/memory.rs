@@ -486,8 +486,8 @@ impl<'m, S: Spec> TestTable<'m, S> {
     pub fn spoil(&self, iova: Iova, word: u64) -> Result {
         let found = find::<S>(self.mem, self.table.top(), iova)?;
 
-        // SAFETY: The entry is one of a table of this memory, which lives as long as `self`, and its
-        // words are accessed as atomics.
+        // SAFETY: The entry is one of a table of this memory, which lives as long as `self`, and
+        // its words are accessed as atomics.
         unsafe { Atomic::from_ptr(found.entry) }.store(word, Relaxed);
         Ok(())
     }

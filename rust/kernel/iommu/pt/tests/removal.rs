@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Removals beside a harvest of the same range: what one of them does in the middle of the other. The
-//! sink is where the harvest can be interrupted, as it is when the user's bitmap is faulted in.
+//! Removals beside a harvest of the same range: what one of them does in the middle of the other.
+//! The sink is where the harvest can be interrupted, as it is when the user's bitmap is faulted in.
 
 use super::{
     super::{
@@ -81,7 +81,8 @@ fn config<S: Spec>() -> Config {
     }
 }
 
-/// Maps two tables' worth of pages, side by side with nothing larger, and writes to `pages` of them.
+/// Maps two tables' worth of pages, side by side with nothing larger, and writes to `pages` of
+/// them.
 fn map_pages<S: Spec>(table: &TestTable<'_, S>, pages: &[u64]) -> Result {
     for page in 0..2 * M2 / K4 {
         // Every other page goes elsewhere, so that no larger leaf is made.
@@ -93,10 +94,11 @@ fn map_pages<S: Spec>(table: &TestTable<'_, S>, pages: &[u64]) -> Result {
     Ok(())
 }
 
-/// Tables that are unmapped under a harvest that stands in one of them stay until it has left it, and
-/// are freed then. Nothing comes back.
+/// Tables that are unmapped under a harvest that stands in one of them stay until it has left it,
+/// and are freed then. Nothing comes back.
 pub fn tables_outlive_a_harvest<S: Spec>() -> Result {
-    // Dirty pages one by one, in a window, in whole lines; and those that the harvest does not come to.
+    // Dirty pages one by one, in a window, in whole lines; and those that the harvest does not come
+    // to.
     for pages in [
         &[0, 8, 16, 700][..],
         &[0, 2, 4, 9, 11, 700],
@@ -192,8 +194,8 @@ pub fn a_leaf_replaces_the_harvested_table<S: Spec>() -> Result {
     Ok(())
 }
 
-/// A table in limbo waits for each walk that was there when it was unlinked, and for those that have
-/// come since, but none keeps what it does not.
+/// A table in limbo waits for each walk that was there when it was unlinked, and for those that
+/// have come since, but none keeps what it does not.
 pub fn the_last_walk_frees<S: Spec>() -> Result {
     let mem = TestMem::new();
     let walks = Walks::new(&mem);
@@ -286,8 +288,8 @@ pub fn what_takes_its_place_stays_dirty<S: Spec>() -> Result {
     Ok(())
 }
 
-/// A row of entries that is mapped over what was reported: the rest of it is reported, in order, and
-/// it stays dirty.
+/// A row of entries that is mapped over what was reported: the rest of it is reported, in order,
+/// and it stays dirty.
 pub fn a_row_behind_the_harvest<S: Spec>() -> Result {
     // Two cache lines of entries, and four where there is such a leaf.
     check!(S::SIZES.contains(&16));

@@ -182,7 +182,8 @@ pub fn another_map_was_faster<S: Spec>() -> Result {
         drop(table);
         check_eq!(mem.live(), u64::from(hasty));
         if let Some(top) = told {
-            // SAFETY: The table is there, as was just seen, and the test's hardware walks it no more.
+            // SAFETY: The table is there, as was just seen, and the test's hardware walks it no
+            // more.
             unsafe { (&mem).free((&mem).virt(top.phys)) };
         }
         check_eq!(mem.live(), 0);

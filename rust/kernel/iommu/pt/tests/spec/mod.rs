@@ -2,8 +2,9 @@
 
 //! What the specifications say about the formats, for tests: bits, sizes, levels, address spaces.
 //!
-//! Written only from the specifications. This module shares no code with the formats under `pt/fmt`,
-//! so tests compare two independent readings. KUnit and the tests in user space use the same one.
+//! Written only from the specifications. This module shares no code with the formats under
+//! `pt/fmt`, so tests compare two independent readings. KUnit and the tests in user space use the
+//! same one.
 
 mod amdv1;
 mod armv8;
@@ -97,12 +98,12 @@ pub trait Spec: 'static {
     /// The bit that the hardware sets in each leaf that it uses.
     const ACCESSED: u64;
 
-    /// The bit that it sets in each link to a table that it uses, if it does. It may be set there from
-    /// the beginning.
+    /// The bit that it sets in each link to a table that it uses, if it does. It may be set there
+    /// from the beginning.
     const ACCESSED_LINK: u64 = Self::ACCESSED;
 
-    /// The bit that it changes in a leaf that is written through: sets, unless [`Spec::written`] says
-    /// otherwise.
+    /// The bit that it changes in a leaf that is written through: sets, unless [`Spec::written`]
+    /// says otherwise.
     const DIRTY: u64;
 
     /// Whether hardware that does not set the dirty bit by itself refuses a write where it is
