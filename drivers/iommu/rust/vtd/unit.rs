@@ -15,8 +15,7 @@
 //! Lock order: the queue and the command register have one spinlock each, with interrupts
 //! disabled, this driver's or, on a shared unit, the kernel's `q_lock` and `register_lock`; the two
 //! are never held together. Both are innermost: they are taken in any context, under any other lock
-//! of the driver. The holder of the lock of the domain ids may sleep, and
-//! takes no lock under it.
+//! of the driver. The holder of the lock of the domain ids may sleep, and takes no lock under it.
 
 mod control;
 pub(crate) mod pass_through;

@@ -19,7 +19,7 @@ use kernel::{
 
 /// A change of a unit's command register (VT-d specification, 11.4.4).
 #[derive(Clone, Copy, Default)]
-pub struct Command {
+pub struct CommandBits {
     /// The bits to set for good.
     pub set: u32,
     /// The bits to clear for good.
@@ -92,14 +92,14 @@ impl SharedUnit {
     ///
     /// - `ETIMEDOUT`: the unit does not obey;
     /// - `EINVAL`: a bit that is not about DMA.
-    pub fn command(&self, command: Command) -> Result {
-        let Command {
+    pub fn command(&self, bits: CommandBits) -> Result {
+        let CommandBits {
             set,
             clear,
             once,
             mask,
             want,
-        } = command;
+        } = bits;
         // SAFETY: By the type invariants `raw` is valid.
         to_result(unsafe {
             bindings::dmar_command(self.raw.as_ptr(), set, clear, once, mask, want)

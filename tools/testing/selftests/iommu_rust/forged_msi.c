@@ -142,9 +142,8 @@ TEST_F(forged_msi, compatibility_format)
 /* It names an entry that belongs to another device, or that is not present. */
 TEST_F(forged_msi, remappable_format)
 {
-	/* Without remapping the bits of the handle are of a destination that is not there. */
 	if (is_open)
-		return;
+		SKIP(return, "no entry to name: the unit remaps no interrupts");
 	EXPECT_EQ(0, forge(&self->env, self->before, MSI_REMAPPABLE));
 	EXPECT_TRUE(kernel_says(self->kmsg, "INTR-REMAP"));
 }

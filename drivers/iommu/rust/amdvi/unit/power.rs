@@ -6,8 +6,9 @@
 //! event log. A unit fetches commands only while it translates, so the driver sets everything up
 //! before, and invalidates all caches right after.
 //!
-//! A sleep of the machine loses the registers. The order around it is that of C
-//! (`disable_iommus()`, `early_enable_iommu()`). C also repairs what the firmware of one chipset
+//! A sleep of the machine loses the registers. Before it, the rings go off and translation last, so
+//! that a ring that does not stop leaves memory protected. After it, the order is that of C
+//! (`early_enable_iommu()`). C also repairs what the firmware of one chipset
 //! leaves undone (RD890, `iommu_apply_resume_quirks()`), and this driver does not: if the registers
 //! are gone, the unit is given up.
 

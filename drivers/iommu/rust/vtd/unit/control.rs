@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The command register and the invalidation queue of a unit, and who else uses them.
+//! The command register and the invalidation queue of a unit, and which code uses them.
 //!
-//! A unit has one of each. Where the kernel remaps interrupts it uses both, so the driver shares
-//! them; where it does not, the driver has a register state and a queue of its own.
+//! A unit has one of each. Where the kernel remaps interrupts it uses both, and the driver shares
+//! them. Elsewhere the driver is the only user: it allocates the ring of the queue, and keeps the
+//! state of the command register.
 //!
 //! VT-d specification, 6.5.2 (queue) and 11.4.4 (commands).
 
@@ -14,7 +15,7 @@ use kernel::{
     },
     iommu::hw::{
         dmar::{
-            self,
+            CommandBits,
             SharedUnit, //
         },
         mmio::PhysMem, //
@@ -69,19 +70,19 @@ pub(super) enum Command {
 
 impl Command {
     /// The bits to write, and the status that says that the unit has obeyed.
-    fn bits(self) -> dmar::Command {
-        let state = |on: bool, bit: u32, status: u32| dmar::Command {
+    fn bits(self) -> CommandBits {
+        let state = |on: bool, bit: u32, status: u32| CommandBits {
             set: if on { bit } else { 0 },
             clear: if on { 0 } else { bit },
             once: 0,
             mask: status,
             want: if on { status } else { 0 },
         };
-        let once = |bit, status, want| dmar::Command {
+        let once = |bit, status, want| CommandBits {
             once: bit,
             mask: status,
             want,
-            ..dmar::Command::default()
+            ..CommandBits::default()
         };
         match self {
             Self::Translation(on) => state(on, GCMD::TRANSLATION_MASK, GSTS::TRANSLATION_MASK),
@@ -151,7 +152,7 @@ impl Own {
     }
 }
 
-/// Who drives the command register and the queue of a unit.
+/// Which code drives the command register and the queue of a unit.
 pub(super) enum Control {
     /// This driver alone.
     Own(Pin<KBox<Own>>),
@@ -249,7 +250,9 @@ impl Control {
                 .map_err(|error| match error {
                     ETIMEDOUT if !self.kill() => EIO,
                     EINVAL => {
-                        port.report("refuses an invalidation", batch.first().copied());
+                        // Which one of several is not known.
+                        let refused = batch.first().filter(|_| batch.len() == 1);
+                        port.report("refuses an invalidation", refused.copied());
                         EINVAL
                     }
                     error => error,
