@@ -2,7 +2,7 @@
 """Rules of the AMD-Vi unit: walks, the device table, what is cached, what is advertised."""
 
 import rules
-from amdvi import event_log, link_cache
+from amdvi import event_log, interrupts, link_cache
 from amdvi.unit import (DTE_RW, DTE_TV, DTE_V, EFR_GIO, EFR_GLX_2, EFR_GT, EFR_HA, EFR_HD,
                         EFR_PASMAX_16, HAD_A, HAD_RESERVED, ILLEGAL_DTE, NAME, TABLE_ERROR)
 from machine import EDU_BAR, NVME_SLOT
@@ -315,3 +315,4 @@ def cases():
         yield f"advertised by {','.join(properties)}", properties, offer
     yield from link_cache.cases()
     yield from event_log.cases()
+    yield from interrupts.cases()
