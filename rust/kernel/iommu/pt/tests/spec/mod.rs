@@ -209,7 +209,7 @@ pub trait Spec: 'static {
         None
     }
 
-    /// Words in an entry for 1 GiB that come near a link to the table at `phys` and are none, by
+    /// Words in an entry for 1 GiB that come near a link to the table at `phys` and map nothing, by
     /// number. Each format has one at least.
     fn no_link(phys: PhysAddr, number: usize) -> Option<u64>;
 }
