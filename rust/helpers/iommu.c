@@ -3,6 +3,7 @@
 #ifdef CONFIG_RUST_IOMMU
 
 #include <linux/rust_iommu.h>
+#include <linux/crash_dump.h>
 #include <linux/kexec.h>
 #include <linux/mm.h>
 #include <linux/mem_encrypt.h>
@@ -172,6 +173,11 @@ __rust_helper void rust_helper_rust_iommu_wait_for_probes(void)
 __rust_helper bool rust_helper_rust_iommu_is_kexec(void)
 {
 	return kexec_in_progress;
+}
+
+__rust_helper bool rust_helper_rust_iommu_is_crash_kernel(void)
+{
+	return is_kdump_kernel();
 }
 
 /* Whether only the loader of the module holds a reference to it. */

@@ -225,6 +225,13 @@ pub(super) fn is_kexec_in_progress() -> bool {
     unsafe { bindings::rust_iommu_is_kexec() }
 }
 
+/// Whether this kernel runs in place of one that has crashed, to collect its memory (kdump).
+#[inline(never)]
+pub(super) fn is_crash_kernel() -> bool {
+    // SAFETY: Only reads what the kernel has found out at boot.
+    unsafe { bindings::rust_iommu_is_crash_kernel() }
+}
+
 /// Whether only the loading itself holds a reference to a module that is being loaded.
 ///
 /// Where modules cannot be unloaded, references are not counted, and this is false.

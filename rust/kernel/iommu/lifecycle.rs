@@ -7,6 +7,13 @@
 //! `release` in the module's directory in debugfs releases them. It is refused while a device is in
 //! use. After it all units are as the driver found them, and the module can be unloaded.
 //!
+//! A driver takes no units in the kernel that collects the dump of one that has crashed (kdump).
+//! That one has shut no device down, so devices go on writing to what are IOVAs for them. The
+//! tables that translate these have to stay until the device has a driver again, which resets it.
+//! The default domain that the IOMMU core attaches comes earlier, and as the identity it would lead
+//! these writes to memory of the new kernel. The C drivers defer this attach (`is_attach_deferred`)
+//! and keep the old tables until then.
+//!
 //! A built-in driver begins with the other drivers, before most devices have theirs, if no other
 //! driver holds the registers at that time.
 
@@ -79,6 +86,9 @@ pub trait Lifecycle: Registered {
     /// What switches a unit of the driver on.
     type Power: Power;
 
+    /// How to boot the kernel's own driver of these units, for messages.
+    const C_DRIVER: &'static str;
+
     /// Takes over all units that firmware names, and starts them. Translation stays off.
     ///
     /// Context: may sleep.
@@ -125,6 +135,15 @@ pub trait Lifecycle: Registered {
 ///
 /// The log names each error. The hardware has its original state then.
 fn start<D: Lifecycle>(module: &'static ThisModule) -> Result<Registration<D>> {
+    if ffi::is_crash_kernel() {
+        D::log_error(fmt!(
+            "devices of the kernel that crashed may still write to memory, and only its page \
+             tables say where: this driver takes no unit over from it; boot the crash kernel {}: \
+             the kernel's own driver keeps these tables\n",
+            D::C_DRIVER
+        ));
+        return Err(EBUSY);
+    }
     let driver = D::take_over()?;
     let mut infos = KVec::with_capacity(driver.units().len(), GFP_KERNEL)?;
     for (index, unit) in driver.units().iter().enumerate() {

@@ -57,6 +57,8 @@ impl Lifecycle for AmdVi {
     type Module = Module;
     type Power = Powered;
 
+    const C_DRIVER: &'static str = "without amd_iommu=off";
+
     fn take_over() -> Result<Arc<Self>> {
         let policy = Policy::new(
             *module_parameters::tables.value_ref(),

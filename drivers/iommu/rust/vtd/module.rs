@@ -58,6 +58,8 @@ impl Lifecycle for Vtd {
     type Module = Module;
     type Power = Powered;
 
+    const C_DRIVER: &'static str = "with intel_iommu=on,sm_on";
+
     fn take_over() -> Result<Arc<Self>> {
         let policy = Policy::new(
             *module_parameters::stage.value_ref(),
