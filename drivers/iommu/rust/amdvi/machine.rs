@@ -42,7 +42,7 @@ impl AmdVi {
     /// # Errors
     ///
     /// The log names each error. All units have their original state then, except that an erratum
-    /// stays mended.
+    /// stays mended, and that what an earlier kernel has left on stays off.
     pub(crate) fn new(ivrs: Ivrs, policy: Policy) -> Result<Arc<Self>> {
         let isolate = |number| Self::registry().isolate(number);
         let mut units = KVec::with_capacity(ivrs.units.len(), GFP_KERNEL)?;
@@ -53,6 +53,9 @@ impl AmdVi {
         }
         for unit in &units {
             policy.explain(unit.number, &unit.caps)?;
+        }
+        for unit in &units {
+            unit.stop_leftovers()?;
         }
         for unit in &units {
             quirks::mend(unit.number, unit.info.segment, unit.info.source)?;

@@ -47,7 +47,8 @@ impl Vtd {
     ///
     /// # Errors
     ///
-    /// The log names each error. All units have their original state then.
+    /// The log names each error. All units have their original state then, except that what an
+    /// earlier kernel has left on stays off.
     pub(crate) fn new(dmar: Dmar, policy: Policy) -> Result<Arc<Self>> {
         let node = |base| {
             let affinity = dmar
@@ -65,6 +66,9 @@ impl Vtd {
         }
         for unit in &units {
             policy.explain(unit.number, &unit.caps)?;
+        }
+        for unit in &units {
+            unit.stop_leftovers()?;
         }
         let (reserved, cached) = (dmar.reserved, dmar.cached);
         let platform_opt_in = dmar.platform_opt_in;

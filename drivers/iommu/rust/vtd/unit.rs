@@ -18,6 +18,7 @@
 //! of the driver. The holder of the lock of the domain ids may sleep, and takes no lock under it.
 
 mod control;
+mod leftovers;
 pub(crate) mod pass_through;
 pub(crate) mod power;
 mod take;

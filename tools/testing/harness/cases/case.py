@@ -16,6 +16,7 @@ INVALID = "Invalid argument"
 NO_DEVICE = "No such device"
 BUSY = "Device or resource busy"
 IO_ERROR = "Input/output error"
+TIMED_OUT = "timed out"
 NOT_SUPPORTED = "Operation not supported"
 
 # Slots of the machine's functions.
@@ -53,6 +54,9 @@ FLAGS = ACCESSED | 1 << 52
 
 # IVinfo as usual, and with EFRSup: the driver uses the images of EFR.
 IMAGES_COUNT = 0x00203043
+
+# Memory for what an earlier kernel has left: LEFT of the guest's functions.
+LEFT_MEMORY = "memmap=128K$0x10000000"
 
 ONE_TO_ONE = "Firmware has requested this device have a 1:1 IOMMU mapping"
 
@@ -237,6 +241,23 @@ def untrusted(*use):
         fails("it cannot be passed through", "domain_becomes", PLUGGED, "identity"),
         *use,
         passes("it stays translated", "domain_is", PLUGGED, "DMA"),
+        LETS_GO,
+    )
+
+
+def left_on(unit, words):
+    """Return the checks of a unit that an earlier kernel has left on."""
+    return (
+        passes("an earlier kernel has left it on", f"leaves_{unit}_on"),
+        LOADED,
+        passes(f"says: {words}", "says", words),
+        *migrates(IGB),
+        DISK,
+        passes("no address was refused", "no_fault"),
+        passes("the disk's driver goes", "rmmod", "nvme"),
+        LETS_GO,
+        passes("what was left on stays off", f"is_{unit}_off"),
+        passes("the driver loads again", "is_loaded"),
         LETS_GO,
     )
 

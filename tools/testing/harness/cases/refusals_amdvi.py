@@ -22,6 +22,7 @@ from .case import (
     INVALID,
     IO_ERROR,
     LAST,
+    LEFT_MEMORY,
     LETS_GO,
     LOADED,
     NOT_SUPPORTED,
@@ -37,6 +38,7 @@ from .case import (
     TWO_FUNCTIONS,
     beside,
     fails,
+    left_on,
     lie,
     migrates,
     no_tracking,
@@ -118,6 +120,15 @@ def cases():
             ),
             "amd-v1-c/pt",
             module="rust_amdvi",
+        ),
+        Case(
+            "left-on",
+            left_on(
+                "amdvi",
+                "ivhd0: stopped translation, left on by an earlier kernel or by firmware",
+            ),
+            there,
+            parameters=LEFT_MEMORY,
         ),
         Case(
             "second-driver",

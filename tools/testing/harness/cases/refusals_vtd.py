@@ -17,6 +17,7 @@ from .case import (
     IGB,
     INVALID,
     LAST,
+    LEFT_MEMORY,
     LETS_GO,
     LOADED,
     NOT_SUPPORTED,
@@ -29,7 +30,9 @@ from .case import (
     PORT_PATH,
     REACH,
     SLOTS,
+    TIMED_OUT,
     beside,
+    left_on,
     lie,
     migrates,
     needs_cache,
@@ -132,6 +135,33 @@ def cases():
             ),
             "vtd-ss-c/pt",
             module="rust_vtd",
+        ),
+        Case(
+            "left-on",
+            left_on(
+                "vtd",
+                "dmar0: stopped translation and the invalidation queue, left on by an earlier "
+                "kernel or by firmware",
+            ),
+            there,
+            parameters=LEFT_MEMORY,
+        ),
+        # The emulated unit does not switch off a queue that is not empty.
+        Case(
+            "left-stuck",
+            (
+                passes("an earlier kernel has left a full queue", "leaves_vtd_on", "0x20"),
+                passes(
+                    "refused, since it does not stop",
+                    "refuses",
+                    TIMED_OUT,
+                    "dmar0: the invalidation queue was left on by an earlier kernel or by "
+                    "firmware, and does not stop",
+                ),
+                DISK,
+            ),
+            there,
+            parameters=LEFT_MEMORY,
         ),
         Case(
             "second-driver",

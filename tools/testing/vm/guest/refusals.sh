@@ -158,6 +158,65 @@ migrates_again()
 	takes "$1" && migrates "$1"
 }
 
+# Memory that memmap= takes from the kernel, for the tables of an earlier kernel.
+LEFT=$((0x10000000))
+
+# registers BASE [OFFSET BITS VALUE]...: writes them in sequence.
+registers()
+{
+	registers_base=$1
+	shift
+	while [ $# -gt 0 ]; do
+		devmem $((registers_base + $1)) "$2" $(($3)) || return
+		shift 3
+	done
+}
+
+# leaves_vtd_on [TAIL]: what an earlier kernel may leave on: a queue of narrow descriptors,
+# in which the unit has done the wait in the first slot, and translation with an empty
+# root table. With a tail the unit has stopped at an invalid descriptor before it, and
+# does not translate.
+leaves_vtd_on()
+{
+	registers $LEFT 0 64 0x100000025 8 64 $((LEFT + 0x1000)) 0x10 64 0xf || return
+	registers 0xfed90000 0x88 64 0 0x90 64 $LEFT 0x18 32 0x04000000 \
+		0x88 64 "${1:-0x10}" || return
+	if [ $# -eq 0 ]; then
+		registers 0xfed90000 0x20 64 $((LEFT + 0x2000)) 0x18 32 0x44000000 \
+			0x18 32 0x84000000 || return
+	fi
+	left_status=$(devmem 0xfed9001c 32)
+	echo "status $left_status"
+	[ $((left_status & 0x04000000)) != 0 ] &&
+		{ [ $# -ne 0 ] || [ $((left_status & 0x80000000)) != 0 ]; }
+}
+
+# The queue is off, and so is translation.
+is_vtd_off()
+{
+	left_status=$(devmem 0xfed9001c 32)
+	echo "status $left_status"
+	[ $((left_status & 0x84000000)) = 0 ]
+}
+
+# The same for AMD-Vi: the command buffer, the event log and translation. The device table,
+# of 16 pages, lets all requests pass; without an entry the IOAPIC would raise no interrupt.
+leaves_amdvi_on()
+{
+	registers 0xfed80000 0x00 64 $((LEFT + 0x1000f)) 0x08 64 $((LEFT + 0x1000 | 8 << 56)) \
+		0x10 64 $((LEFT + 0x2000 | 8 << 56)) 0x18 64 0x1405 || return
+	left_control=$(devmem 0xfed80018 64)
+	echo "control $left_control"
+	[ $((left_control & 0x1005)) = $((0x1005)) ]
+}
+
+is_amdvi_off()
+{
+	left_control=$(devmem 0xfed80018 64)
+	echo "control $left_control"
+	[ $((left_control & 0x100d)) = 0 ]
+}
+
 # is_outside SLOT: no unit serves the function.
 is_outside()
 {

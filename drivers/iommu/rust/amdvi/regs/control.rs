@@ -62,6 +62,10 @@ register! {
     }
 }
 
+/// Bits of `CONTROL` that this driver never sets: the logs of page requests and of guests'
+/// interrupts, and their interrupts (PPRLogEn, PPRIntEn, GALogEn, GAIntEn).
+const OTHER_LOGS: u64 = 0b11 << 13 | 0b11 << 28;
+
 /// `CONTROL.InvTimeOut`: a second.
 pub(crate) const TIMEOUT_SECOND: u64 = 4;
 
@@ -75,6 +79,19 @@ impl DEVTAB {
 }
 
 impl CONTROL {
+    /// Whether the unit translates, or reads or writes a ring.
+    pub(crate) fn is_running(self) -> bool {
+        self.enable() || self.commands() || self.events() || self.into_raw() & OTHER_LOGS != 0
+    }
+
+    /// With each ring off, and the interrupts of those that are logs.
+    pub(crate) fn without_rings(self) -> Self {
+        Self::from_raw(self.into_raw() & !OTHER_LOGS)
+            .with_commands(false)
+            .with_event_interrupt(false)
+            .with_events(false)
+    }
+
     /// Takes over what firmware wants of the unit: the flags of its block in the table (5.2.2.1).
     pub(crate) fn with_firmware_flags(self, flags: u8) -> Self {
         self.with_tunnel(flags & 1 << 0 != 0)

@@ -157,6 +157,19 @@ impl Power for Powered {
     }
 }
 
+impl Unit {
+    /// Waits until the rings stand still.
+    pub(super) fn wait_for_rings(&self) -> Result {
+        read_poll_timeout_atomic(
+            || self.regs.try_read(STATUS),
+            |status| !status.commands() && !status.events(),
+            STATUS_DELAY,
+            STATUS_ROUNDS,
+        )?;
+        Ok(())
+    }
+}
+
 impl Powered {
     /// Gives the unit up if `result` is an error.
     fn give_up_on_error(&self, result: Result) -> Result {
@@ -184,7 +197,7 @@ impl Powered {
         }
         self.unit
             .set_control(|_| found.with_commands(false).with_events(false))?;
-        self.wait_for_rings()
+        self.unit.wait_for_rings()
     }
 
     /// Switches on again what was on before a sleep.
@@ -199,23 +212,12 @@ impl Powered {
         Ok(())
     }
 
-    /// Waits until the rings stand still.
-    fn wait_for_rings(&self) -> Result {
-        read_poll_timeout_atomic(
-            || self.unit.regs.try_read(STATUS),
-            |status| !status.commands() && !status.events(),
-            STATUS_DELAY,
-            STATUS_ROUNDS,
-        )?;
-        Ok(())
-    }
-
     /// Switches the command buffer off; the event log is off.
     fn halt_commands(&self) -> Result {
         let unit = &self.unit;
         unit.commands.end();
         unit.set_control(|control| control.with_commands(false))?;
-        self.wait_for_rings()
+        self.unit.wait_for_rings()
     }
 
     fn request_interrupt(&self) -> Option<Interrupt<Unit>> {

@@ -1,10 +1,15 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Taking a unit over: claims and reads its registers, writes nothing.
+//! Taking a unit over: claims and reads its registers, and stops what was left on.
 //!
-//! The driver takes a unit only if no other driver uses it. There are two signs of use: another
-//! driver has claimed the registers, or something is switched on. A refusal names the reason and
-//! what to change at boot.
+//! The driver takes a unit only if no other driver of this kernel uses it, which would have claimed
+//! the registers. A refusal names the reason and what to change at boot.
+//!
+//! A kernel that another one has started (kexec), or firmware that protects memory, may leave
+//! translation and rings on. The order is that of C (`iommu_disable()`): the rings stop, and
+//! translation goes off last, so that memory stays protected if they do not. The kernel that ended
+//! has shut its devices down. One that has crashed has not: the driver takes no unit in the kernel
+//! that collects the dump (see [`lifecycle`](kernel::iommu::lifecycle)).
 
 use kernel::{
     io::Io,
@@ -53,20 +58,6 @@ use crate::{
 
 /// The id of a unit's capability block (3.2.1).
 const SECURE_DEVICE: u32 = 0x0f;
-
-/// Why the driver does not take a unit that is switched on.
-fn owner(control: CONTROL) -> Option<&'static str> {
-    if control.enable() {
-        Some(
-            "DMA is translated already, by firmware or an earlier kernel; boot with \
-             amd_iommu=off, and turn off pre-boot DMA protection in the firmware's set-up",
-        )
-    } else if control.commands() {
-        Some("the command buffer is in use; boot with amd_iommu=off")
-    } else {
-        None
-    }
-}
 
 /// What the kernel or the processor lacks.
 fn unsuited(pairs: bool, encrypted: bool) -> Option<&'static str> {
@@ -142,10 +133,6 @@ impl Unit {
             pr_err!("ivhd{}: there is no unit at {:#x}\n", number, info.base);
             return Err(ENODEV);
         }
-        if let Some(reason) = owner(control) {
-            pr_err!("ivhd{}: {}\n", number, reason);
-            return Err(EBUSY);
-        }
         let (efr, efr2) = (regs.try_read(EFR)?, regs.try_read(EFR2)?);
         let caps = Caps::new(header, efr, efr2, ivinfo, info.no_host).limited_by(info.features);
         if (caps.raw_efr(), caps.raw_efr2()) != (efr.into_raw(), efr2.into_raw()) {
@@ -172,6 +159,38 @@ impl Unit {
             caps.raw_efr2()
         );
         Self::new(number, info, caps, function.node(), regs, control, isolate)
+    }
+
+    /// Switches off what was on without an owner when the unit was taken. May sleep.
+    ///
+    /// # Errors
+    ///
+    /// If the rings do not stop; the log says so. Translation is on then, if it was.
+    pub(crate) fn stop_leftovers(&self) -> Result {
+        let found = self.regs.try_read(CONTROL)?;
+        if !found.is_running() {
+            return Ok(());
+        }
+        self.set_control(|_| found.without_rings())?;
+        self.wait_for_rings().inspect_err(|error| {
+            pr_err!(
+                "ivhd{}: was left on by an earlier kernel or by firmware, and does not stop: {:?}; \
+                 reset the machine\n",
+                self.number,
+                *error
+            );
+        })?;
+        self.set_control(|_| found.without_rings().with_enable(false))?;
+        pr_warn!(
+            "ivhd{}: stopped {}, left on by an earlier kernel or by firmware\n",
+            self.number,
+            if found.enable() {
+                "translation"
+            } else {
+                "the rings"
+            }
+        );
+        Ok(())
     }
 
     /// The unit behind `regs`, which are neither read nor written; `control` is the value of its
@@ -214,16 +233,6 @@ impl Unit {
 #[kunit_tests(rust_amdvi_take)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn an_owner_is_named() {
-        assert!(owner(CONTROL::zeroed()).is_none());
-        // Flags of firmware start nothing.
-        assert!(owner(CONTROL::from_raw(1 << 10 | 1 << 8 | 1 << 1)).is_none());
-        for (bits, word) in [(1u64 << 0, "translated"), (1 << 12, "command buffer")] {
-            assert!(owner(CONTROL::from_raw(bits)).is_some_and(|text| text.contains(word)));
-        }
-    }
 
     #[test]
     fn what_is_missing_is_named() {

@@ -296,6 +296,34 @@ mod suite {
         Ok(())
     }
 
+    #[test]
+    fn what_an_earlier_kernel_has_left_on_stays_off() -> Result {
+        let unit = unit()?;
+        let regs = &unit.regs;
+        let left_on = CONTROL::from_raw(OLD_CONTROL)
+            .with_enable(true)
+            .with_commands(true)
+            .with_event_interrupt(true)
+            .with_events(true);
+        regs.try_write_reg(left_on)?;
+        say_running(&unit, true)?;
+        assert_eq!(unit.stop_leftovers(), Err(ETIMEDOUT));
+        // Memory stays protected.
+        let control = regs.try_read(CONTROL)?;
+        assert!(control.enable() && !control.commands() && !control.events());
+
+        regs.try_write_reg(left_on)?;
+        say_running(&unit, false)?;
+        unit.stop_leftovers()?;
+        let off = CONTROL::from_raw(OLD_CONTROL).without_rings();
+        assert_eq!(regs.try_read(CONTROL)?, off);
+        assert!(!off.is_running());
+        // This is the state that the driver finds, and leaves.
+        drop(Powered::new(unit.clone())?);
+        assert_eq!(regs.try_read(CONTROL)?, off);
+        Ok(())
+    }
+
     /// A register that is memory has its flag set for ever.
     #[test]
     fn a_flag_that_stays_ends_with_the_log() -> Result {

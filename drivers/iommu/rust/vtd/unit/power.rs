@@ -41,18 +41,15 @@ use crate::{
     qi,
     regs::{
         command::{
-            GSTS,
             PMEN,
             RTADDR, //
         },
         fault::{
             FAULT_EVENT,
-            FECTL,
-            FSTS, //
+            FECTL, //
         },
         queue::{
             IQA,
-            IQH,
             IQT, //
         }, //
     }, //
@@ -141,7 +138,7 @@ impl Power for Powered {
             self.save_fault_event()?;
         }
         // As in C (`iommu_disable_translation()`). The sleep switches it off.
-        if self.must_stay_on() {
+        if self.unit.must_stay_on() {
             return Ok(());
         }
         // Translation goes off last: if the queue does not stop the machine stays awake, and memory
@@ -156,7 +153,7 @@ impl Power for Powered {
         if self.unit.is_dead() {
             return Err(EIO);
         }
-        self.give_up_on_error(self.reset().and_then(|()| self.wake()))
+        self.give_up_on_error(self.unit.reset().and_then(|()| self.wake()))
     }
 }
 
@@ -183,30 +180,6 @@ impl Powered {
         // The mask comes last.
         for (offset, value) in FAULT_EVENT.iter().zip(&self.fault_event).rev() {
             self.unit.regs.try_write32(value.load(Relaxed), *offset)?;
-        }
-        Ok(())
-    }
-
-    /// Switches off what another kernel has left on, which has restored this one from disk.
-    pub(super) fn reset(&self) -> Result {
-        let unit = &self.unit;
-        let status = unit.regs.read(GSTS);
-        if status.into_raw() == u32::MAX {
-            return Err(ENODEV);
-        }
-        if let Some(own) = unit.control.as_own() {
-            own.adopt(status);
-        }
-        if status.translation() && !self.must_stay_on() {
-            unit.command(Command::Translation(false))?;
-        }
-        if unit.control.as_own().is_some() {
-            if status.queue() {
-                // As in C, a queue that does not become empty is switched off as well.
-                let _ = self.drain_queue();
-                unit.command(Command::Queue(false))?;
-            }
-            unit.regs.write_reg(FSTS::acknowledge_queue());
         }
         Ok(())
     }
@@ -291,11 +264,6 @@ impl Powered {
         Ok(())
     }
 
-    /// Whether translation is on and must stay on.
-    fn must_stay_on(&self) -> bool {
-        self.unit.must_translate.load(Relaxed) && self.unit.translates.load(Relaxed)
-    }
-
     fn stop(&self) -> Result {
         let unit = &self.unit;
         let regs = &unit.regs;
@@ -322,23 +290,11 @@ impl Powered {
         }
     }
 
-    /// Waits until the queue is empty.
-    fn drain_queue(&self) -> Result {
-        let regs = &self.unit.regs;
-        read_poll_timeout_atomic(
-            || Ok((regs.read(IQH).index(), regs.read(IQT))),
-            |(head, tail)| IQT::at(*head) == *tail,
-            COMMAND_DELAY,
-            COMMAND_ROUNDS,
-        )?;
-        Ok(())
-    }
-
     fn halt_queue(&self, own: &Own) -> Result {
         own.run(false);
         if own.was_enabled() {
             // The queue may be switched off only while it is empty.
-            self.drain_queue()?;
+            self.unit.drain_queue()?;
             self.unit.command(Command::Queue(false))?;
         }
         Ok(())
@@ -357,7 +313,7 @@ impl Powered {
 impl Drop for Powered {
     fn drop(&mut self) {
         let number = self.unit.number;
-        if self.must_stay_on() {
+        if self.unit.must_stay_on() {
             pr_warn!(
                 "dmar{}: stays on, and keeps its tables: its graphics device hangs if translation \
                  is switched off; reset the machine before another driver takes the unit\n",

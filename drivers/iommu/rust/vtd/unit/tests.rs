@@ -393,7 +393,7 @@ mod suite {
         assert!(!unit.is_dead());
 
         lose_registers(&unit)?;
-        powered.reset()?;
+        unit.reset()?;
         assert_eq!(regs.read(GCMD), GCMD::zeroed());
         // Firmware protects memory again. The number of the batch is the next, in the first slots.
         regs.write_reg(PMEN::zeroed().with_enable(true));
@@ -431,6 +431,30 @@ mod suite {
             drop(powered);
             assert!(is_leaked(unit));
         }
+        Ok(())
+    }
+
+    /// The queue stops first: if it does not, translation goes on protecting memory.
+    #[test]
+    fn a_queue_of_an_earlier_kernel_that_does_not_stop() -> Result {
+        let unit = unit()?;
+        say(&unit, true, true, true);
+        assert_eq!(unit.stop_leftovers(), Err(ETIMEDOUT));
+        assert!(unit.regs.read(GCMD).translation());
+        assert!(!unit.regs.read(GCMD).queue());
+        assert!(is_as_found(&unit)?);
+        assert!(!is_leaked(unit));
+        Ok(())
+    }
+
+    #[test]
+    fn nothing_is_written_if_nothing_was_left_on() -> Result {
+        let unit = unit()?;
+        unit.regs.write_reg(GCMD::zeroed().with_translation(true));
+        say(&unit, false, true, false);
+        unit.stop_leftovers()?;
+        // No command was written.
+        assert!(unit.regs.read(GCMD).translation());
         Ok(())
     }
 
