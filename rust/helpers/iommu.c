@@ -170,6 +170,39 @@ __rust_helper void rust_helper_rust_iommu_wait_for_probes(void)
 	mutex_unlock(&iommu_probe_device_lock);
 }
 
+__rust_helper bool rust_helper_rust_iommu_has_driver(struct device *dev)
+{
+	return device_is_bound(dev);
+}
+
+/* Whether pci_dma_configure() counts the driver. The caller holds the device's lock. */
+static bool rust_iommu_driver_counts(struct device *dev)
+{
+#ifdef CONFIG_PCI
+	return dev_is_pci(dev) && device_is_bound(dev) &&
+	       !to_pci_driver(dev->driver)->driver_managed_dma;
+#else
+	return false;
+#endif
+}
+
+/* Returns -ENODEV if no driver is bound that counts. */
+__rust_helper int rust_helper_rust_iommu_count_driver(struct device *dev)
+{
+	guard(device)(dev);
+	return rust_iommu_driver_counts(dev) ? iommu_device_use_default_domain(dev) : -ENODEV;
+}
+
+/* Returns whether such a driver is bound. */
+__rust_helper bool rust_helper_rust_iommu_uncount_driver(struct device *dev)
+{
+	guard(device)(dev);
+	if (!rust_iommu_driver_counts(dev))
+		return false;
+	iommu_device_unuse_default_domain(dev);
+	return true;
+}
+
 __rust_helper bool rust_helper_rust_iommu_is_kexec(void)
 {
 	return kexec_in_progress;
@@ -232,6 +265,22 @@ __rust_helper bool rust_helper_rust_iommu_pci_pasid_enabled(struct pci_dev *pdev
 __rust_helper struct pci_dev *rust_helper_pci_physfn(struct pci_dev *pdev)
 {
 	return pci_physfn(pdev);
+}
+
+/*
+ * Whether Access Control Services could isolate the function from others, and are off: the
+ * flags that pci_device_group() asks for.
+ */
+__rust_helper bool rust_helper_rust_iommu_pci_acs_is_off(struct pci_dev *pdev)
+{
+	u16 wanted = PCI_ACS_SV | PCI_ACS_RR | PCI_ACS_CR | PCI_ACS_UF, has, on;
+
+	/* A function by itself is isolated by the port above it. */
+	if (!pdev->acs_cap || !(pdev->multifunction || pci_is_bridge(pdev)) ||
+	    pci_read_config_word(pdev, pdev->acs_cap + PCI_ACS_CAP, &has) ||
+	    pci_read_config_word(pdev, pdev->acs_cap + PCI_ACS_CTRL, &on))
+		return false;
+	return has & wanted & ~on;
 }
 
 __rust_helper int rust_helper_pci_domain_nr(struct pci_bus *bus)

@@ -12,6 +12,7 @@ use core::ptr::NonNull;
 use kernel::{
     bindings,
     device::Device,
+    error::to_result,
     prelude::*,
     ThisModule, //
 };
@@ -207,6 +208,43 @@ pub(super) fn is_claimed(dev: &Device) -> bool {
     // SAFETY: This function holds the reference, and does not use the group any more.
     unsafe { bindings::iommu_group_put(group) };
     claimed
+}
+
+/// Whether a driver is bound to the device: one that is binding or unbinding may count as either.
+///
+/// Context: any.
+#[inline(never)]
+pub(super) fn has_driver(dev: &Device) -> bool {
+    // SAFETY: The device is valid.
+    unsafe { bindings::rust_iommu_has_driver(dev.as_raw()) }
+}
+
+/// Counts the driver of the device in the device's group, as the kernel does when a driver binds.
+/// Returns whether there is one that does DMA through the DMA API.
+///
+/// Context: may sleep; takes the lock of the device, then `group->mutex`.
+///
+/// # Errors
+///
+/// `EBUSY`: a user has claimed the group.
+#[inline(never)]
+pub(super) fn count_driver(dev: &Device) -> Result<bool> {
+    // SAFETY: The device is valid. Under its lock, a device that has a driver has its group.
+    match to_result(unsafe { bindings::rust_iommu_count_driver(dev.as_raw()) }) {
+        Ok(()) => Ok(true),
+        Err(ENODEV) => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
+/// Takes back the count of the device's driver. Returns whether the device still has one; otherwise
+/// the kernel has taken it back.
+///
+/// Context: as for [`count_driver`].
+#[inline(never)]
+pub(super) fn uncount_driver(dev: &Device) -> bool {
+    // SAFETY: The device is valid. Under its lock, a device that has a driver has its group.
+    unsafe { bindings::rust_iommu_uncount_driver(dev.as_raw()) }
 }
 
 /// Waits until no probe of a device uses the operations of an unregistered unit.

@@ -168,6 +168,8 @@ fn start<D: Lifecycle>(module: &'static ThisModule) -> Result<Registration<D>> {
     // Every device in scope has its entries now. An error drops the registration.
     units.enable_translation()?;
     D::log_info(fmt!("driving {} units\n", units.len()));
+    #[cfg(CONFIG_PCI)]
+    registration.report_groups(D::log_info);
     Ok(registration)
 }
 

@@ -50,9 +50,13 @@ use super::{
     values::DeviceSlot, //
 };
 
+pub(super) mod early;
+#[cfg(CONFIG_PCI)]
+mod groups;
 pub(super) mod isolate;
 mod owners;
 
+use early::EarlyDriver;
 use isolate::Members;
 
 /// Where the callbacks of a driver find it: a `static` of the driver's module.
@@ -113,6 +117,7 @@ impl<D: Driver> Registry<D> {
         };
         registration.inner.register_units()?;
         registration.is_handed_over = true;
+        registration.inner.count_early_drivers();
         Ok(registration)
     }
 
@@ -220,6 +225,7 @@ impl<D: Driver> State<D> {
 pub(super) struct Endpoint<D: Driver> {
     pub(super) dev: ARef<Device>,
     pub(super) data: Arc<D::Endpoint>,
+    pub(super) early: EarlyDriver,
     #[pin]
     pub(super) slots: Slots<D::Domain>,
 }
@@ -488,7 +494,11 @@ impl<D: Driver> Inner<D> {
         }
         // Devices that were let in before are in their groups after this.
         ffi::wait_for_probes();
+        self.uncount_early_drivers();
         let claimed = self.find_claim();
+        if claimed.is_err() {
+            self.count_early_drivers();
+        }
         self.state.lock().phase = match claimed {
             Ok(()) => Phase::Leaving,
             Err(_) => Phase::Live,
@@ -525,8 +535,9 @@ impl<D: Driver> Registration<D> {
     /// A device whose default domain is the identity keeps working: it is passed through until the
     /// driver's [`Driver::shutdown`] has switched the unit off.
     ///
-    /// No device driver may be bound during the call, and the core does not report one that is. It
-    /// would warn, and that driver would lose its DMA mappings.
+    /// No device driver may be bound or unbound during the call, and the core does not report one
+    /// that is. It would warn, and that driver would lose its DMA mappings. A driver that was bound
+    /// before the device was registered may stay, unless the DMA API serves it.
     ///
     /// Context: may sleep; takes the locks of the IOMMU core.
     ///
@@ -536,7 +547,10 @@ impl<D: Driver> Registration<D> {
     /// has attached a domain, or the DMA API serves a driver. The device and what to do are logged.
     /// `ENODEV` if it was released before.
     pub fn release(&self) -> Result {
-        self.inner.find_claim()?;
+        // The counts of early drivers look like claims, until they are taken back.
+        if !self.inner.counts_early_drivers() {
+            self.inner.find_claim()?;
+        }
         self.inner.close(|state| self.inner.find_owner(state))?;
         self.inner.driver.shutdown();
         Ok(())

@@ -56,6 +56,11 @@ TROUBLE = re.compile(
 )
 
 
+# The IOMMU core warns about each device that has a driver before the module is loaded, as ports
+# have; this is the line above its warning.
+LATE = re.compile(r"late IOMMU probe at driver bind, something fishy here!")
+
+
 @dataclasses.dataclass(frozen=True)
 class Build:
     """The parts of a machine other than its IOMMU."""
@@ -148,8 +153,12 @@ def find_trouble(console):
     """Return the lines of a kernel log that report an error."""
     if not console.exists():
         return ["nothing at all: it did not boot"]
-    text = console.read_text(errors="replace")
-    return [line.strip() for line in text.splitlines() if TROUBLE.search(line)]
+    lines = console.read_text(errors="replace").splitlines()
+    return [
+        line.strip()
+        for before, line in zip(["", *lines], lines)
+        if TROUBLE.search(line) and not LATE.search(before)
+    ]
 
 
 def make_disk(path):

@@ -119,6 +119,14 @@ impl<'a> Function<'a> {
         unsafe { bindings::rust_iommu_pci_is_untrusted(self.as_raw()) }
     }
 
+    /// Whether it could be isolated from others by Access Control Services, which are off.
+    ///
+    /// Context: may sleep.
+    pub(super) fn has_acs_off(&self) -> bool {
+        // SAFETY: A `pci::Device` is a valid function.
+        unsafe { bindings::rust_iommu_pci_acs_is_off(self.as_raw()) }
+    }
+
     /// The physical function of a virtual one, otherwise the function itself.
     pub fn physical(&self) -> Self {
         // SAFETY: A `pci::Device` is a valid function. A virtual function keeps its physical one.

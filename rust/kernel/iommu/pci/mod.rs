@@ -4,6 +4,7 @@
 
 mod aliases;
 pub mod function;
+pub mod isolation;
 #[cfg(CONFIG_PCI_MSI)]
 pub mod msi;
 #[cfg(CONFIG_PCI_PASID)]

@@ -1,8 +1,11 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What is in the way of a release: claims and owners of devices.
+//! What is in the way of a release: claims and owners of devices. Early drivers are not.
 
-use kernel::prelude::*;
+use kernel::{
+    prelude::*,
+    sync::Arc, //
+};
 
 use super::{
     super::{
@@ -10,37 +13,75 @@ use super::{
         ffi,
         ops::Driver, //
     },
+    Endpoint,
     Inner,
     State, //
 };
 
 impl<D: Driver> Inner<D> {
-    /// Says which device has a driver or a user that claimed the DMA of its group. Needs no memory.
+    /// Calls `look` for each device, up to the first error. Needs no memory.
     ///
-    /// The core expects no claim to be left when a group goes. The caller does not hold the attach
-    /// lock: this takes that of the group, which is outer.
-    pub(super) fn find_claim(&self) -> Result {
+    /// The caller does not hold the attach lock, and neither is it held during the calls: they take
+    /// outer locks.
+    pub(super) fn each_device(&self, mut look: impl FnMut(&Endpoint<D>) -> Result) -> Result {
         let mut next = self.state.lock().endpoints.len();
         // One at a time, since a list would need memory. From the end: if a device is removed in
         // between, only those behind it move, and they were looked at before.
         while let Some(index) = next.checked_sub(1) {
             next = index;
-            let device = {
-                let state = self.state.lock();
-                state.endpoints.get(index).map(|known| known.dev.clone())
-            };
-            let Some(dev) = device else {
-                continue;
-            };
-            if ffi::is_claimed(&dev) {
+            let known: Option<Arc<_>> = self.state.lock().endpoints.get(index).cloned();
+            if let Some(endpoint) = known {
+                look(&endpoint)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Counts the drivers that were bound before.
+    ///
+    /// Context: may sleep; takes the locks of devices.
+    pub(super) fn count_early_drivers(&self) {
+        // `look` returns no error.
+        let _ = self.each_device(|endpoint| {
+            endpoint.early.count(&endpoint.dev);
+            Ok(())
+        });
+    }
+
+    /// Takes [`Self::count_early_drivers`] back. No user's claim is let in meanwhile.
+    ///
+    /// Context: may sleep; takes the locks of devices.
+    pub(super) fn uncount_early_drivers(&self) {
+        // `look` returns no error.
+        let _ = self.each_device(|endpoint| {
+            endpoint.early.uncount(&endpoint.dev);
+            Ok(())
+        });
+    }
+
+    /// Whether such a driver is counted: its group looks like one that was claimed.
+    pub(super) fn counts_early_drivers(&self) -> bool {
+        let state = self.state.lock();
+        let mut endpoints = state.endpoints.iter();
+        endpoints.any(|endpoint| endpoint.early.is_counted())
+    }
+
+    /// Says which device has a driver or a user that claimed the DMA of its group. Needs no memory.
+    ///
+    /// The core expects no claim to be left when a group goes. The caller does not hold the attach
+    /// lock: this takes that of the group, which is outer.
+    pub(super) fn find_claim(&self) -> Result {
+        self.each_device(|endpoint| {
+            let dev = &endpoint.dev;
+            if ffi::is_claimed(dev) {
                 dev_warn!(
                     dev,
                     "unbind the driver of the device or of another one in its group first\n"
                 );
                 return Err(EBUSY);
             }
-        }
-        Ok(())
+            Ok(())
+        })
     }
 
     /// Says which device is in the way of a release, and why.

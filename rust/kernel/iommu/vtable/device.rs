@@ -31,6 +31,7 @@ use super::{
         device::Capability,
         domain::Domain,
         registry::{
+            early::EarlyDriver,
             Endpoint,
             Inner,
             Registered, //
@@ -128,6 +129,7 @@ impl<D: Registered> DeviceTable<D> {
             try_pin_init!(Endpoint {
                 dev: dev.into(),
                 data,
+                early: EarlyDriver::of(dev),
                 slots <- Slots::new(),
             }),
             GFP_KERNEL,

@@ -45,6 +45,20 @@ TWO_FUNCTIONS = (
     "-device", "edu,addr=0d.1",
 )  # fmt: skip
 
+# A function without isolation from the disk.
+BESIDE_THE_DISK = ("-global", "nvme.multifunction=on", "-device", "edu,addr=05.1")
+OTHER_FUNCTION = "05.1"
+
+# Two ports that are functions of one device, with a function behind each.
+TWO_PORTS = (
+    "-device", "pcie-root-port,id=one,chassis=1,slot=1,addr=07.0,multifunction=on",
+    "-device", "pcie-root-port,id=two,chassis=2,slot=2,addr=07.1",
+    "-device", "igb,romfile=,bus=one",
+    "-device", "igb,romfile=,bus=two",
+)  # fmt: skip
+BEHIND_ONE, BEHIND_TWO = "01:00", "02:00"
+ISOLATING = "pci=config_acs=111x1@0000:00:07.0;111x1@0000:00:07.1"
+
 # Processors whose unit has erratum 746.
 ERRATUM_746 = ("-cpu", "max,vendor=AuthenticAMD,family=21,model=19")
 
@@ -258,6 +272,59 @@ def left_on(unit, words):
         LETS_GO,
         passes("what was left on stays off", f"is_{unit}_off"),
         passes("the driver loads again", "is_loaded"),
+        LETS_GO,
+    )
+
+
+def late_load():
+    """Return the checks of a driver that is loaded when a device already has its own."""
+    return (
+        passes("a disk works before the driver is loaded", "disk_works"),
+        LOADED,
+        passes(
+            "says that the group has two functions",
+            "says",
+            "2 functions, 0000:00:05.0, 0000:00:05.1, can only be given away together; the "
+            "hardware does not isolate them",
+        ),
+        passes("vfio takes the other function of its group", "takes", OTHER_FUNCTION),
+        passes(
+            "and cannot claim the group",
+            "does_not_migrate",
+            OTHER_FUNCTION,
+            "Operation not permitted",
+        ),
+        DISK,
+        passes("vfio gives it back", "gives_back", OTHER_FUNCTION),
+        LETS_GO,
+        DISK,
+        passes("the driver loads again", "is_loaded"),
+        passes("the disk's driver goes", "rmmod", "nvme"),
+        passes("vfio takes the other function again", "takes", OTHER_FUNCTION),
+        passes("now it can claim the group", "migrates", OTHER_FUNCTION),
+        passes("vfio gives it back again", "gives_back", OTHER_FUNCTION),
+        DISK,
+        passes("the disk's driver goes again", "rmmod", "nvme"),
+        LETS_GO,
+    )
+
+
+def acs_off():
+    """Return the checks of two functions behind ports that could isolate them."""
+    return (
+        LOADED,
+        passes("they are in one group", "share_group", BEHIND_ONE, BEHIND_TWO),
+        passes("says how to boot", "says", f"boot with {ISOLATING}"),
+        LETS_GO,
+    )
+
+
+def acs_on():
+    """Return the checks of the same functions on a kernel that was booted that way."""
+    return (
+        LOADED,
+        fails("they are not in one group", "share_group", BEHIND_ONE, BEHIND_TWO),
+        fails("and nothing is said about them", "says", "01:00.0"),
         LETS_GO,
     )
 

@@ -9,6 +9,7 @@ from .. import acpi
 from .case import (
     ACCESSED,
     BEHIND,
+    BESIDE_THE_DISK,
     BUSY,
     Case,
     DISK,
@@ -38,6 +39,7 @@ from .case import (
     TWO_FUNCTIONS,
     beside,
     fails,
+    late_load,
     left_on,
     lie,
     migrates,
@@ -309,4 +311,5 @@ def cases():
             tables=(acpi.external_facing_port(PORT_PATH),),
             devices=PORT,
         ),
+        Case("late-load", late_load(), there, devices=BESIDE_THE_DISK),
     )

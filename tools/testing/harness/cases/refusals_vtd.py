@@ -8,6 +8,7 @@ gives the same refusal, and devices work as before.
 from .. import acpi
 from .case import (
     BEHIND,
+    BESIDE_THE_DISK,
     BUSY,
     Case,
     DISK,
@@ -16,6 +17,7 @@ from .case import (
     HOLE,
     IGB,
     INVALID,
+    ISOLATING,
     LAST,
     LEFT_MEMORY,
     LETS_GO,
@@ -31,7 +33,11 @@ from .case import (
     REACH,
     SLOTS,
     TIMED_OUT,
+    TWO_PORTS,
+    acs_off,
+    acs_on,
     beside,
+    late_load,
     left_on,
     lie,
     migrates,
@@ -297,4 +303,7 @@ def cases():
             tables=(acpi.external_facing_port(PORT_PATH),),
             devices=PORT,
         ),
+        Case("late-load", late_load(), there, devices=BESIDE_THE_DISK),
+        Case("acs-off", acs_off(), there, devices=TWO_PORTS),
+        Case("acs-on", acs_on(), there, devices=TWO_PORTS, parameters=ISOLATING),
     )

@@ -68,11 +68,12 @@ disk_works()
 	cmp /tmp/written /tmp/read
 }
 
-# function_of SLOT: the function 0 of that slot; SLOT begins with the bus unless it is
-# the root bus.
+# function_of SLOT: the function 0 of that slot, unless the name of another one follows a
+# dot; SLOT begins with the bus unless it is the root bus.
 function_of()
 {
 	case $1 in
+	*.*) echo "0000:00:$1" ;;
 	*:*) echo "0000:$1.0" ;;
 	*) echo "0000:00:$1.0" ;;
 	esac

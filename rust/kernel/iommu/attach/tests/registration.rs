@@ -15,6 +15,7 @@ use super::{
         device::UnitInfo,
         domain::Domain,
         registry::{
+            early::EarlyDriver,
             Endpoint,
             Registered,
             Registration, //
@@ -73,6 +74,7 @@ fn endpoint(id: u32) -> Result<Arc<Endpoint<Fake>>> {
         try_pin_init!(Endpoint {
             dev: device.into(),
             data,
+            early: EarlyDriver::of(device),
             slots <- Slots::new(),
         }),
         GFP_KERNEL,
