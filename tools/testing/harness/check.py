@@ -24,7 +24,12 @@ MACHINE_LIMIT = 1500
 # Of one that runs virtual machines: its tests have limits that are shorter together.
 VMM_LIMIT = 3300
 # What machines are built like, and what follows the name of such a machine.
-BUILDS = {vm.Build(): "", vm.VMM_HOST: "/vm", vm.SLEEPER: "/sleep"}
+BUILDS = {
+    vm.Build(): "",
+    vm.VMM_HOST: "/vm",
+    vm.SLEEPER: "/sleep",
+    vm.HIBERNATOR: "/hibernate",
+}
 
 
 @dataclasses.dataclass

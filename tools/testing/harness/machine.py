@@ -73,6 +73,8 @@ class Build:
     tables: tuple = ()
     # Whether it runs virtual machines.
     vmm: bool = False
+    # Bytes of its disk.
+    disk: int = DISK_BYTES
     # Whether its clock is the host's. While the machine sleeps, no other clock goes on.
     real_time: bool = False
 
@@ -92,6 +94,9 @@ VMM_HOST = Build(
 
 # For a machine that sleeps.
 SLEEPER = Build(real_time=True)
+
+# For one that sleeps with its memory on its disk: little memory, and a disk that holds it.
+HIBERNATOR = Build(memory="1G", huge_pages="", disk=1 << 30)
 
 
 @dataclasses.dataclass
@@ -161,10 +166,10 @@ def find_trouble(console):
     ]
 
 
-def make_disk(path):
+def make_disk(path, size):
     """Make an empty disk, for the kernel's own drivers."""
     with path.open("wb") as disk:
-        disk.truncate(DISK_BYTES)
+        disk.truncate(size)
 
 
 def write_image(products, job, build, path):
@@ -205,7 +210,7 @@ def run(
     with tempfile.TemporaryDirectory(prefix="rust-iommu-") as scratch:
         image = pathlib.Path(scratch, "image.cpio")
         write_image(products, job, build, image)
-        make_disk(image.parent / "disk")
+        make_disk(image.parent / "disk", build.disk)
         arguments = command(
             products, machine, build, image, log, extra_parameters, real_time or build.real_time
         )

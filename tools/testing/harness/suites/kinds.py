@@ -84,6 +84,16 @@ class SleepSuite(GuestSuite):
 
 
 @dataclasses.dataclass(frozen=True)
+class HibernateSuite(GuestSuite):
+    """Tests in which the machine sleeps with its memory on its disk."""
+
+    build = vm.HIBERNATOR
+
+    def job_lines(self, machine, patience):
+        return ["swaps_to_disk", *super().job_lines(machine, patience)]
+
+
+@dataclasses.dataclass(frozen=True)
 class KunitSuite:
     """KUnit suites of the kernel and of a module, run at boot and at module load."""
 

@@ -2,7 +2,7 @@
 """The suites of kselftests: the kernel's own, and this project's."""
 
 from .. import configs
-from .kinds import GuestSuite, GuestTest, SleepSuite
+from .kinds import GuestSuite, GuestTest, HibernateSuite, SleepSuite
 from .programs import INSTALLED, selftests
 
 IOMMUFD_VARIANTS = " ".join(
@@ -112,6 +112,19 @@ def suites():
             "dirty tracking across a sleep of the machine (S3)",
             selftests("suspend"),
             machines=("vtd-ss/pt", "vtd-fs/nopt", "vtd-ss-open/nopt", "amd-v1/pt", "amd-v2/nopt"),
+        ),
+        HibernateSuite(
+            "hibernate",
+            "the same across a hibernation, whose image a driver's domain brings to the disk",
+            (
+                GuestTest(
+                    "hibernate",
+                    "./suspend hibernate -v leaf_4k $VFIO_DEVICES",
+                    INSTALLED,
+                    limit=600,
+                ),
+            ),
+            machines=("vtd-ss/nopt", "vtd-ss-open/nopt", "amd-v1/nopt", "amd-v2/pt"),
         ),
         GuestSuite(
             "rows",

@@ -3,6 +3,11 @@
  * The machine sleeps (S3) while a device is tracked. The unit loses its registers: after the
  * sleep it must translate as before, and report what was written before and after.
  *
+ *   suspend [hibernate] [options] BDF
+ *
+ * With 'hibernate' memory is written to a disk, which the caller has made ready for that
+ * (swapon), and the kernel goes on from what it reads there.
+ *
  * A machine that cannot sleep fails these tests.
  */
 #include <errno.h>
@@ -17,6 +22,7 @@
 #define SLEEP "+6"
 
 static const char *device_bdf;
+static bool to_disk;
 
 FIXTURE(suspend) {
 	struct dirty_env env;
@@ -58,16 +64,35 @@ static int write_to(const char *path, const char *text)
 	return error;
 }
 
-/* Lets the machine sleep, until its clock wakes it. The device has lost its registers then. */
-static void sleep_and_wake(struct dirty_env *env)
+/* Until the clock wakes the machine. */
+static void suspend_to_memory(void)
 {
-	struct vfio_pci_device *pci = env->dev.pci;
-
 	VFIO_ASSERT_EQ(write_to("/sys/power/mem_sleep", "deep"), 0, "no S3\n");
 	/* A time that is set can only be changed by way of none. */
 	write_to("/sys/class/rtc/rtc0/wakealarm", "0");
 	VFIO_ASSERT_EQ(write_to("/sys/class/rtc/rtc0/wakealarm", SLEEP), 0, "no alarm\n");
 	VFIO_ASSERT_EQ(write_to("/sys/power/state", "mem"), 0, "the machine does not sleep\n");
+}
+
+/*
+ * The kernel writes an image of memory, reads it and goes on from it. The machine stays on,
+ * but devices and units sleep twice: for the image, and before it takes memory over.
+ */
+static void suspend_to_disk(void)
+{
+	VFIO_ASSERT_EQ(write_to("/sys/power/disk", "test_resume"), 0, "no hibernation\n");
+	VFIO_ASSERT_EQ(write_to("/sys/power/state", "disk"), 0, "the machine does not sleep\n");
+}
+
+/* Lets the machine sleep. The device has lost its registers then. */
+static void sleep_and_wake(struct dirty_env *env)
+{
+	struct vfio_pci_device *pci = env->dev.pci;
+
+	if (to_disk)
+		suspend_to_disk();
+	else
+		suspend_to_memory();
 
 	vfio_pci_driver_remove(pci);
 	vfio_pci_device_reset(pci);
@@ -164,6 +189,9 @@ TEST_F(suspend, nothing_reaches_raw_memory_after)
 int main(int argc, char *argv[])
 {
 	device_bdf = vfio_selftests_get_bdf(&argc, argv);
+	to_disk = argc > 1 && !strcmp(argv[1], "hibernate");
+	argc -= to_disk;
+	argv += to_disk;
 
 	return test_harness_run(argc, argv);
 }

@@ -113,6 +113,18 @@ shared_memory()
 	must sh -c "echo $shared_word >/sys/kernel/mm/transparent_hugepage/shmem_enabled"
 }
 
+# swaps_to_disk: the disk can hold an image of memory. Bounded: ten seconds.
+swaps_to_disk()
+{
+	must modprobe nvme
+	for _ in $(seq 100); do
+		[ -b /dev/nvme0n1 ] && break
+		sleep 0.1
+	done
+	must mkswap /dev/nvme0n1
+	must swapon /dev/nvme0n1
+}
+
 has_units()
 {
 	# Checks for the right entry: iommufd's mock has one there too.
