@@ -101,6 +101,7 @@ image_list()
 		"$tree/tools/testing/selftests/kselftest/ktap_helpers.sh"
 	printf 'file /lib/driver.sh %s 644 0 0\n' "$guest/driver.sh"
 	printf 'file /lib/refusals.sh %s 644 0 0\n' "$guest/refusals.sh"
+	printf 'file /lib/kexec.sh %s 644 0 0\n' "$guest/kexec.sh"
 	printf 'file /bin/test-module %s 755 0 0\n' "$guest/module"
 	printf 'file /bin/test-dma-api %s 755 0 0\n' "$guest/dma-api"
 	printf 'file /bin/busybox %s 755 0 0\n' "$(command -v busybox)"

@@ -73,6 +73,8 @@ class Build:
     tables: tuple = ()
     # Whether it runs virtual machines.
     vmm: bool = False
+    # Whether the image holds the kernel too, to be started by the kernel that runs.
+    next_kernel: bool = False
     # Bytes of its disk.
     disk: int = DISK_BYTES
     # Whether its clock is the host's. While the machine sleeps, no other clock goes on.
@@ -80,7 +82,9 @@ class Build:
 
     def parameters(self):
         # One processor: two would share one CPU of the host.
-        return f"{PARAMETERS} {self.huge_pages} {'maxcpus=1' if self.vmm else ''}"
+        processors = "maxcpus=1" if self.vmm else ""
+        image = "retain_initrd" if self.next_kernel else ""
+        return f"{PARAMETERS} {self.huge_pages} {processors} {image}"
 
 
 # For a machine that runs two QEMUs, a virtual machine's source and its destination.
@@ -181,7 +185,10 @@ def write_image(products, job, build, path):
         image.write(products.image.read_bytes())
         if build.vmm:
             image.write(products.vmm.read_bytes())
-        image.write(cpio.archive({"job": job.encode()}))
+        files = {"job": job.encode()}
+        if build.next_kernel:
+            files["kernel"] = products.kernel.read_bytes()
+        image.write(cpio.archive(files))
 
 
 def run(

@@ -89,6 +89,8 @@ class Case:
     module: str = ""
     tables: tuple = ()
     devices: tuple = ()
+    # A pattern of what the kernel says and is no failure.
+    trouble: str = ""
 
     def make(self):
         """Return the machine and how to build it.

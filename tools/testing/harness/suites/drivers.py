@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0
 """The suites about the drivers: loading, refusing, units that die, kernel drivers on top."""
 
-from ..cases import dead, refusals_amdvi, refusals_vtd, several
+from ..cases import dead, kexec, refusals_amdvi, refusals_vtd, several
 from .kinds import CaseSuite, GuestSuite, GuestTest
 
 
@@ -19,6 +19,7 @@ def suites():
             (("vtd-ss/pt", refusals_vtd.cases()), ("amd-v1/pt", refusals_amdvi.cases())),
         ),
         CaseSuite("dead", "a unit that does not answer any more", dead.groups()),
+        CaseSuite("kexec", "a second kernel, by kexec or after a crash", kexec.groups()),
         CaseSuite("several", "two units in a machine", several.groups()),
         GuestSuite(
             "dma-api",
