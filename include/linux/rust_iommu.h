@@ -20,6 +20,22 @@
 
 /* A VT-d unit that is shared with interrupt remapping: rust/helpers/iommu_dmar.c. */
 struct dmar_shared;
+
+/**
+ * struct rust_irq_table_ops - what a driver does with an interrupt remapping table
+ * @allocate: finds @count free entries in a row, on a multiple of their number, rounded
+ *	up to a power of two, if @aligned; returns the first or a negative error; may sleep
+ * @free: frees an entry, which was cleared; may sleep
+ * @set: lets an entry send @vector to the local APIC @destination; any context, under
+ *	raw spinlocks; returns 0 when hardware has forgotten what it was, or an error
+ * @clear: lets an entry send nothing; context and result are those of @set
+ */
+struct rust_irq_table_ops {
+	int (*allocate)(void *table, u32 count, bool aligned);
+	void (*free)(void *table, u32 index);
+	int (*set)(void *table, u32 index, u32 vector, u32 destination, bool logical);
+	int (*clear)(void *table, u32 index);
+};
 #endif
 #ifdef CONFIG_RUST_IOMMU_PT_ABI
 #include <linux/rust_iommu_pt.h>

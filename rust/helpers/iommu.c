@@ -227,6 +227,52 @@ __rust_helper bool rust_helper_rust_iommu_module_is_idle(struct module *module)
 }
 #endif /* CONFIG_IOMMU_API */
 
+__rust_helper bool rust_helper_rust_iommu_device_trylock(struct device *dev)
+{
+	return device_trylock(dev);
+}
+
+__rust_helper void rust_helper_rust_iommu_device_unlock(struct device *dev)
+{
+	device_unlock(dev);
+}
+
+__rust_helper void rust_helper_rust_iommu_raw_spin_lock_init(raw_spinlock_t *lock,
+							     const char *name,
+							     struct lock_class_key *key)
+{
+#ifdef CONFIG_DEBUG_SPINLOCK
+	__raw_spin_lock_init(lock, name, key, LD_WAIT_SPIN);
+#else
+	raw_spin_lock_init(lock);
+#endif
+}
+
+__rust_helper unsigned long rust_helper_rust_iommu_raw_spin_lock(raw_spinlock_t *lock)
+{
+	unsigned long flags;
+
+	raw_spin_lock_irqsave(lock, flags);
+	return flags;
+}
+
+__rust_helper bool rust_helper_rust_iommu_raw_spin_trylock(raw_spinlock_t *lock,
+							   unsigned long *flags)
+{
+	return raw_spin_trylock_irqsave(lock, *flags);
+}
+
+__rust_helper void rust_helper_rust_iommu_raw_spin_unlock(raw_spinlock_t *lock,
+							  unsigned long flags)
+{
+	raw_spin_unlock_irqrestore(lock, flags);
+}
+
+__rust_helper void rust_helper_rust_iommu_raw_spin_assert_is_held(raw_spinlock_t *lock)
+{
+	lockdep_assert_held(lock);
+}
+
 #ifdef CONFIG_PCI
 /* Rust would also read the bits next to these, which C code writes. */
 __rust_helper bool rust_helper_rust_iommu_pci_is_untrusted(struct pci_dev *pdev)
@@ -311,6 +357,7 @@ __rust_helper int rust_helper_pci_pcie_type(const struct pci_dev *pdev)
 
 #ifdef CONFIG_X86
 #include "iommu_dmar.c"
+#include "iommu_irq.c"
 #endif
 
 #endif /* CONFIG_RUST_IOMMU */

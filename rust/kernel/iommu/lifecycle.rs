@@ -116,6 +116,11 @@ pub trait Lifecycle: Registered {
     /// If there are no units that the driver could drive; the log says why.
     fn registers_are_free() -> Result<bool>;
 
+    /// Translation is on.
+    ///
+    /// Context: may sleep.
+    fn translating(&self) {}
+
     /// Prints an error with `pr_err!`, which puts the name of the module in front.
     ///
     /// Context: any.
@@ -167,6 +172,7 @@ fn start<D: Lifecycle>(module: &'static ThisModule) -> Result<Registration<D>> {
     let units = registration.driver().units();
     // Every device in scope has its entries now. An error drops the registration.
     units.enable_translation()?;
+    registration.driver().translating();
     D::log_info(fmt!("driving {} units\n", units.len()));
     #[cfg(CONFIG_PCI)]
     registration.report_groups(D::log_info);

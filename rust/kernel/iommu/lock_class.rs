@@ -18,8 +18,9 @@ use kernel::{
 type Class = (&'static CStr, Pin<&'static LockClassKey>);
 
 macro_rules! classes {
-    ($($name:ident = $text:literal;)*) => {
+    ($($(#[$attribute:meta])* $name:ident = $text:literal;)*) => {
         $(
+            $(#[$attribute])*
             #[doc = concat!("The class `", $text, "`.")]
             // Not compiled into other crates.
             #[inline(never)]
@@ -41,4 +42,6 @@ classes! {
     ring_slots = "iommu::hw::ring::Queue::slots";
     registry_state = "iommu::registry::Inner::state";
     units_on = "iommu::units::Units::on";
+    #[cfg(all(CONFIG_X86, CONFIG_PCI_MSI))]
+    irq_devices = "iommu::irq::devices::Devices::state";
 }

@@ -40,12 +40,14 @@
 //! | module | what it stands for |
 //! | --- | --- |
 //! | [`pt`] | I/O page tables in Rust, for several formats |
+//! | [`irq`] | interrupts that a table of each device remaps; when devices change over to one |
 //! | [`hw`] | registers, rings of commands, memory that the unit walks; the CPU |
 //! | [`firmware`] | firmware tables, which are not to be trusted |
 //! | [`pci`] | functions and the requester IDs that they use; PASIDs; units that are functions |
 //! | [`domain_id`] | what units cache the translations of a domain under |
 //! | [`block`] | the aligned block that an invalidation names |
-//! | [`locked_vec`], [`ratelimit`] | vectors under a spinlock; a limit for messages |
+//! | [`locked_vec`], [`raw_lock`] | vectors under a spinlock; spinlocks that never sleep |
+//! | [`ratelimit`] | a limit for messages |
 //!
 //! A dirty page on its way: the core calls `read_and_clear_dirty`; the driver's domain hands the
 //! claimed range and the [`dirty::DirtyBitmap`] to [`pt::PageTable::read_and_clear_dirty`]; that
@@ -80,6 +82,8 @@ pub mod firmware;
 pub mod gather;
 #[cfg(CONFIG_RUST_IOMMU)]
 pub mod hw;
+#[cfg(all(CONFIG_RUST_IOMMU, CONFIG_X86, CONFIG_PCI_MSI))]
+pub mod irq;
 #[cfg(CONFIG_RUST_IOMMU)]
 pub mod lifecycle;
 #[cfg(CONFIG_RUST_IOMMU)]
@@ -90,6 +94,8 @@ pub mod ops;
 pub mod pci;
 #[cfg(CONFIG_RUST_IOMMU)]
 pub mod ratelimit;
+#[cfg(CONFIG_RUST_IOMMU)]
+pub mod raw_lock;
 #[cfg(CONFIG_RUST_IOMMU)]
 pub mod registry;
 #[cfg(CONFIG_RUST_IOMMU)]

@@ -189,6 +189,18 @@ pub trait Driver: Confirms + Sized + Send + Sync + 'static {
     /// those tables and ids are never freed.
     fn attach_blocked(&self, endpoint: &Arc<Self::Endpoint>, slot: DeviceSlot) -> Result;
 
+    /// Takes back what devices have beside a translation, such as interrupts that are remapped: the
+    /// driver is about to give them all up. No device is claimed, and none is let in.
+    ///
+    /// Context: may sleep; no locks.
+    ///
+    /// # Errors
+    ///
+    /// `EBUSY` if a device uses it; all is as before then, and the log names the device.
+    fn withdraw(&self) -> Result {
+        Ok(())
+    }
+
     /// Puts hardware back into the state in which the driver found it. Called once, after the last
     /// device was released and all units were unregistered.
     ///

@@ -479,8 +479,8 @@ impl<D: Driver> Inner<D> {
     ///
     /// # Errors
     ///
-    /// `EBUSY` if a device is claimed, or that of `is_free`: all is as before. `ENODEV` if all was
-    /// given up before.
+    /// `EBUSY` if a device is claimed, or that of `is_free` or [`Driver::withdraw`]: all is as
+    /// before. `ENODEV` if all was given up before.
     fn close(&self, is_free: impl FnOnce(&State<D>) -> Result) -> Result {
         {
             let mut state = self.state.lock();
@@ -495,7 +495,7 @@ impl<D: Driver> Inner<D> {
         // Devices that were let in before are in their groups after this.
         ffi::wait_for_probes();
         self.uncount_early_drivers();
-        let claimed = self.find_claim();
+        let claimed = self.find_claim().and_then(|()| self.driver.withdraw());
         if claimed.is_err() {
             self.count_early_drivers();
         }

@@ -1,0 +1,565 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! When the interrupts of a device begin to be remapped, and when they end to be.
+//!
+//! The tables of a device change over while it has no MSIs, since the message that a device has
+//! says something else before and after. And from the moment in which it may be given away, it must
+//! be remapped. So the change is made
+//!
+//! - for a device without a driver when it comes under control and the units translate;
+//! - when a driver of before goes, since that driver's interrupts go with it;
+//! - else at the next time that a driver is about to be bound to it.
+//!
+//! The driver core says so before the driver is called ([`Listener`]). Devices that had a driver
+//! before keep interrupts that are not remapped until it goes, and are not isolated: iommufd
+//! refuses them, and their group.
+//!
+//! Devices whose interrupts a unit cannot tell apart have one table. As long as one of them has
+//! interrupts that are not remapped, the others keep such interrupts as well.
+//!
+//! # Locks
+//!
+//! The state is under one mutex. It is taken under the lock of a device, under the notifier list of
+//! the bus and under `iommu_probe_device_lock`. Under it are those of interrupt domains, and those
+//! of the driver. A device gets a driver only after [`Listener::binds`], which takes the mutex: who
+//! holds it, and sees a device without a driver, sees it without MSIs until the mutex is released.
+
+use kernel::{
+    bindings,
+    device::Device,
+    fmt,
+    prelude::*,
+    str::CString,
+    sync::{
+        aref::ARef,
+        Arc,
+        Mutex, //
+    }, //
+};
+
+use super::{
+    super::lock_class,
+    binding::{
+        self,
+        Listener, //
+    },
+    parent::{
+        self,
+        Parent,
+        Table, //
+    }, //
+};
+
+/// A device whose interrupts can be remapped, as its driver knows it.
+pub trait Remapped: Send + Sync + 'static {
+    /// The tables of the driver.
+    type Table: Table;
+
+    /// Why its interrupts are never remapped: a clause for the log.
+    fn obstacle(&self) -> Option<&'static str>;
+
+    /// Whether a unit cannot tell its interrupts from those of `other`.
+    fn shares_with(&self, other: &Self) -> bool;
+
+    /// The name of its domain.
+    ///
+    /// # Errors
+    ///
+    /// `ENOMEM`.
+    fn name(&self) -> Result<CString>;
+
+    /// A table for it and those that it shares with.
+    ///
+    /// Context: may sleep.
+    ///
+    /// # Errors
+    ///
+    /// `ENOMEM`.
+    fn new_table(&self) -> Result<Arc<Self::Table>>;
+
+    /// Has the unit remap its interrupts by `table`. It has no MSIs.
+    ///
+    /// Context: may sleep.
+    ///
+    /// # Errors
+    ///
+    /// `ENOMEM`; all is as before then. `EIO` if the unit does not answer: the table must stay.
+    fn enter(&self, table: &Arc<Self::Table>) -> Result;
+
+    /// Has the unit pass its interrupts as they are again, except those that it shares with
+    /// `others`, which are all that go on to have the table. None has MSIs that this ends.
+    ///
+    /// Context: may sleep.
+    ///
+    /// # Errors
+    ///
+    /// `EIO` if the unit does not answer: the table must stay.
+    fn leave<'a>(
+        &self,
+        table: &Arc<Self::Table>,
+        others: impl Iterator<Item = &'a Self> + Clone,
+    ) -> Result
+    where
+        Self: 'a;
+}
+
+/// A device under control.
+struct Member<R: Remapped> {
+    dev: ARef<Device>,
+    data: R,
+    /// It has a driver whose interrupts are not remapped, or may be.
+    taken: bool,
+    /// What remaps its interrupts.
+    parent: Option<Arc<Parent<R::Table>>>,
+}
+
+/// What happens to devices.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Phase {
+    /// The units do not translate yet: interrupts stay as they are.
+    Early,
+    /// Interrupts are remapped as soon as they can be.
+    Open,
+    /// They stay as they are again.
+    Closed,
+}
+
+struct State<R: Remapped> {
+    phase: Phase,
+    members: KVec<Member<R>>,
+}
+
+/// Why the interrupts of a device are not remapped.
+enum Obstacle {
+    /// For this reason, for ever.
+    Always(&'static str),
+    /// This device has interrupts that are not remapped, and is not told apart.
+    Sharer(ARef<Device>),
+    /// It shares with devices that have different tables.
+    Between,
+    /// It could not be done.
+    Failed(Error),
+}
+
+impl fmt::Display for Obstacle {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Always(why) => f.write_str(why),
+            Self::Sharer(other) => f.write_fmt(fmt!(
+                "it shares a requester ID with {}, whose driver was there before: unbind that one, \
+                 and bind this one anew",
+                other.name()
+            )),
+            Self::Between => f.write_str(
+                "it shares requester IDs with devices that have different tables: unbind all of \
+                 them, and load this module before their drivers",
+            ),
+            Self::Failed(error) => f.write_fmt(fmt!("{:?}", *error)),
+        }
+    }
+}
+
+/// Whether a driver has the device, or is about to get it.
+fn is_bound(dev: &Device) -> bool {
+    // SAFETY: The device is valid. The pointer is compared, and not followed.
+    let driver = unsafe { (&raw const (*dev.as_raw()).driver).read_volatile() };
+    !driver.is_null()
+}
+
+/// Whether the device has MSIs or a domain for them.
+// Not inlined into modules: like the others in this folder.
+#[inline(never)]
+fn has_msis(dev: &Device) -> bool {
+    // SAFETY: The device is valid. The pointer is compared, and not followed.
+    unsafe { bindings::rust_irq_has_msis(dev.as_raw()) }
+}
+
+/// Whether the device would get its MSIs from the vector domain itself.
+#[inline(never)]
+fn has_vector_parent(dev: &Device) -> bool {
+    // SAFETY: The device is valid.
+    unsafe { bindings::rust_irq_has_vector_parent(dev.as_raw()) }
+}
+
+/// The lock of a device, while this exists.
+struct Locked<'a>(&'a Device);
+
+impl<'a> Locked<'a> {
+    /// Takes the lock if it is free.
+    fn try_new(dev: &'a Device) -> Option<Self> {
+        // SAFETY: The device is valid.
+        let locked = unsafe { bindings::rust_iommu_device_trylock(dev.as_raw()) };
+        locked.then_some(Self(dev))
+    }
+}
+
+impl Drop for Locked<'_> {
+    fn drop(&mut self) {
+        // SAFETY: The device is valid, and this value holds its lock.
+        unsafe { bindings::rust_iommu_device_unlock(self.0.as_raw()) };
+    }
+}
+
+/// The table of those with which a device shares; each of them either has a table, or is `busy`
+/// with interrupts that are not remapped, or neither. The error says which one is busy, [`None`] if
+/// there are two tables.
+fn common<T, D>(
+    sharers: impl Iterator<Item = (D, bool, Option<Arc<T>>)>,
+) -> Result<Option<Arc<T>>, Option<D>> {
+    let mut common: Option<Arc<T>> = None;
+    for (device, busy, table) in sharers {
+        match (table, &common) {
+            (None, _) if busy => return Err(Some(device)),
+            (None, _) => {}
+            (Some(table), Some(found)) if Arc::ptr_eq(&table, found) => {}
+            (Some(_), Some(_)) => return Err(None),
+            (Some(table), None) => common = Some(table),
+        }
+    }
+    Ok(common)
+}
+
+impl<R: Remapped> State<R> {
+    fn find(&self, dev: &Device) -> Option<usize> {
+        let is_it = |member: &Member<R>| core::ptr::eq(member.dev.as_raw(), dev.as_raw());
+        self.members.iter().position(is_it)
+    }
+
+    /// Begins to remap the interrupts of the device at `index`.
+    ///
+    /// The caller has seen that the device has no driver, or holds its lock and has seen that its
+    /// driver was not called yet; or it has just taken back the same.
+    fn remap(&mut self, index: usize) -> Result<(), Obstacle> {
+        let Some(member) = self.members.get(index) else {
+            return Ok(());
+        };
+        let (dev, data) = (&member.dev, &member.data);
+        if let Some(why) = data.obstacle() {
+            return Err(Obstacle::Always(why));
+        }
+        if has_msis(dev) || !has_vector_parent(dev) {
+            return Err(Obstacle::Always(
+                "its interrupts do not come from the vector domain",
+            ));
+        }
+        let others = self.members.iter().enumerate();
+        let sharers = others
+            .filter(|(other, member)| *other != index && data.shares_with(&member.data))
+            .map(|(_, member)| {
+                let busy = member.taken || has_msis(&member.dev);
+                (member.dev.clone(), busy, member.parent.clone())
+            });
+        let parent = match common(sharers) {
+            Ok(Some(parent)) => parent,
+            Ok(None) => Self::new_parent(data).map_err(Obstacle::Failed)?,
+            Err(Some(sharer)) => return Err(Obstacle::Sharer(sharer)),
+            Err(None) => return Err(Obstacle::Between),
+        };
+        if let Err(error) = data.enter(&parent) {
+            if error == EIO {
+                // The unit may read the table.
+                core::mem::forget(parent);
+            }
+            return Err(Obstacle::Failed(error));
+        }
+        // SAFETY: The device has no MSIs, as was just seen, and gets none meanwhile: a driver is
+        // called only after the caller has released the mutex. The member keeps the reference until
+        // `give_back()` or `remove()`, which look for MSIs too.
+        unsafe { parent.give_to(dev) };
+        if let Some(member) = self.members.get_mut(index) {
+            member.parent = Some(parent);
+            member.taken = false;
+        }
+        Ok(())
+    }
+
+    fn new_parent(data: &R) -> Result<Arc<Parent<R::Table>>> {
+        let name = data.name()?;
+        Ok(Arc::new(
+            Parent::new(&name, data.new_table()?)?,
+            GFP_KERNEL,
+        )?)
+    }
+
+    /// Remaps the interrupts of all devices for which that can begin now.
+    fn remap_idle(&mut self) {
+        if self.phase != Phase::Open {
+            return;
+        }
+        for index in 0..self.members.len() {
+            let can_begin = self.members.get(index).is_some_and(|member| {
+                member.parent.is_none() && !member.taken && !is_bound(&member.dev)
+            });
+            if can_begin {
+                // If it matters the log says so when a driver is bound to it.
+                let _ = self.remap(index);
+            }
+        }
+    }
+
+    /// Ends to remap the interrupts of the device at `index`.
+    ///
+    /// The device has no MSIs, and gets none before the mutex is released.
+    fn give_back(&mut self, index: usize) {
+        let Some(member) = self.members.get_mut(index) else {
+            return;
+        };
+        let Some(parent) = member.parent.take() else {
+            return;
+        };
+        // SAFETY: The device has no MSIs, and gets none meanwhile (see above).
+        unsafe { parent::give_vectors_to(&member.dev) };
+        let Some(member) = self.members.get(index) else {
+            return;
+        };
+        let others = self.members.iter().filter(|other| {
+            let theirs = other.parent.as_ref();
+            theirs.is_some_and(|theirs| Arc::ptr_eq(theirs, &parent))
+        });
+        let others = others.map(|other| &other.data);
+        if member.data.leave(&parent, others).is_err() {
+            // The unit may read the table.
+            core::mem::forget(parent);
+        }
+    }
+}
+
+/// All devices of a driver whose interrupts it can remap.
+#[pin_data]
+pub struct Devices<R: Remapped> {
+    #[pin]
+    state: Mutex<State<R>>,
+}
+
+impl<R: Remapped> Devices<R> {
+    /// None yet.
+    fn new() -> impl PinInit<Self> {
+        let (name, key) = lock_class::irq_devices();
+        let state = State {
+            phase: Phase::Early,
+            members: KVec::new(),
+        };
+        pin_init!(Self {
+            state <- Mutex::new(state, name, key),
+        })
+    }
+
+    /// Adds a device that comes under control.
+    ///
+    /// Context: may sleep; under `iommu_probe_device_lock`.
+    ///
+    /// # Errors
+    ///
+    /// `ENOMEM`.
+    pub fn add(&self, dev: &Device, data: R) -> Result {
+        let mut state = self.state.lock();
+        state.members.push(
+            Member {
+                dev: dev.into(),
+                data,
+                // Who binds a driver from now on finds the member when it says so.
+                taken: is_bound(dev),
+                parent: None,
+            },
+            GFP_KERNEL,
+        )?;
+        state.remap_idle();
+        Ok(())
+    }
+
+    /// Removes a device, if it is there.
+    ///
+    /// Context: may sleep.
+    pub fn remove(&self, dev: &Device) {
+        let mut state = self.state.lock();
+        let Some(index) = state.find(dev) else {
+            return;
+        };
+        if has_msis(dev) {
+            let member = state.members.get_mut(index);
+            if let Some(parent) = member.and_then(|member| member.parent.take()) {
+                dev_err!(
+                    dev,
+                    "it still has interrupts: their table is kept for ever\n"
+                );
+                core::mem::forget(parent);
+            }
+        } else {
+            state.give_back(index);
+        }
+        let gone = state.members.remove(index);
+        drop(state);
+        // May be the last reference.
+        drop(gone);
+    }
+
+    /// Begins: the units translate. Returns the number of devices that a driver of before keeps
+    /// from being remapped.
+    ///
+    /// Context: may sleep.
+    pub fn open(&self) -> usize {
+        let mut state = self.state.lock();
+        state.phase = Phase::Open;
+        state.remap_idle();
+        state.members.iter().filter(|member| member.taken).count()
+    }
+
+    /// Ends, for good: all devices have interrupts that are not remapped.
+    ///
+    /// No driver but one that manages the DMA of its devices itself may be bound to a device that
+    /// is remapped, and none of these has claimed that.
+    ///
+    /// Context: may sleep.
+    ///
+    /// # Errors
+    ///
+    /// `EBUSY` if a device has interrupts, whose name the log has; `ENOMEM`. All is as before then.
+    pub fn close(&self) -> Result {
+        let mut state = self.state.lock();
+        let state = &mut *state;
+        let mut given_back = KVec::with_capacity(state.members.len(), GFP_KERNEL)?;
+        for index in 0..state.members.len() {
+            let Some(member) = state.members.get(index) else {
+                continue;
+            };
+            if member.parent.is_none() {
+                continue;
+            }
+            let dev = member.dev.clone();
+            // A driver that is there gets interrupts in `probe()`, under the lock, or once it has
+            // claimed the DMA of the device.
+            let locked = Locked::try_new(&dev);
+            if (locked.is_some() || !is_bound(&dev)) && !has_msis(&dev) {
+                state.give_back(index);
+                // Fits.
+                let _ = given_back.push_within_capacity(index);
+                continue;
+            }
+            dev_warn!(
+                dev,
+                "unbind the driver of the device first: it has interrupts\n"
+            );
+            for index in given_back {
+                // If this fails the device has interrupts that are not remapped, as its next user
+                // finds out.
+                let _ = state.remap(index);
+            }
+            return Err(EBUSY);
+        }
+        state.phase = Phase::Closed;
+        Ok(())
+    }
+}
+
+impl<R: Remapped> Listener for Devices<R> {
+    fn binds(&self, dev: &Device) {
+        let mut state = self.state.lock();
+        let Some(index) = state.find(dev) else {
+            return;
+        };
+        let has_parent = |member: &Member<R>| member.parent.is_some();
+        if state.members.get(index).is_some_and(has_parent) {
+            return;
+        }
+        if state.phase == Phase::Open {
+            match state.remap(index) {
+                Ok(()) => return,
+                Err(why) => dev_info!(
+                    dev,
+                    "its interrupts are not remapped, so that it cannot be given away safely: {}\n",
+                    why
+                ),
+            }
+        }
+        if let Some(member) = state.members.get_mut(index) {
+            member.taken = true;
+        }
+    }
+
+    fn unbound(&self, dev: &Device) {
+        let mut state = self.state.lock();
+        let index = state.find(dev);
+        if let Some(member) = index.and_then(|index| state.members.get_mut(index)) {
+            member.taken = false;
+        }
+        // Others may have waited for it.
+        state.remap_idle();
+    }
+}
+
+/// [`Devices`] that hear of drivers.
+///
+/// Dropping it changes no device: see [`Devices::close`].
+#[pin_data]
+pub struct Watched<R: Remapped> {
+    devices: Arc<Devices<R>>,
+    #[pin]
+    _registration: binding::Registration<Devices<R>>,
+}
+
+impl<R: Remapped> Watched<R> {
+    /// None yet.
+    ///
+    /// Context: may sleep.
+    ///
+    /// # Errors
+    ///
+    /// `ENOMEM`, and those of the driver core.
+    pub fn new() -> impl PinInit<Self, Error> {
+        pin_init::pin_init_scope(move || {
+            let devices = Arc::pin_init(Devices::new(), GFP_KERNEL)?;
+            Ok(try_pin_init!(Self {
+                _registration <- binding::Registration::new(devices.clone()),
+                devices,
+            }? Error))
+        })
+    }
+}
+
+impl<R: Remapped> core::ops::Deref for Watched<R> {
+    type Target = Devices<R>;
+
+    fn deref(&self) -> &Devices<R> {
+        &self.devices
+    }
+}
+
+#[cfg(CONFIG_RUST_IOMMU_KUNIT_TEST)]
+#[kunit_tests(rust_iommu_irq_devices)]
+mod tests {
+    use super::*;
+    use kernel::kvec;
+
+    #[test]
+    fn those_that_are_not_told_apart_have_one_table() -> Result {
+        let (one, two) = (Arc::new(1, GFP_KERNEL)?, Arc::new(2, GFP_KERNEL)?);
+        let found = |sharers: KVec<(u32, bool, Option<Arc<i32>>)>| {
+            common(sharers.into_iter()).map(|table| table.map(|table| *table))
+        };
+        let none = || None::<Arc<i32>>;
+        assert_eq!(found(KVec::new()), Ok(None));
+        // One that has no interrupts yet is not in the way.
+        assert_eq!(found(kvec![(7, false, none())]?), Ok(None));
+        assert_eq!(
+            found(kvec![(7, false, none()), (8, true, Some(one.clone()))]?),
+            Ok(Some(1))
+        );
+        assert_eq!(
+            found(kvec![
+                (7, true, Some(one.clone())),
+                (8, true, Some(one.clone()))
+            ]?),
+            Ok(Some(1))
+        );
+        // One that has interrupts which are not remapped is.
+        assert_eq!(
+            found(kvec![(7, true, Some(one.clone())), (8, true, none())]?),
+            Err(Some(8))
+        );
+        assert_eq!(
+            found(kvec![(7, true, Some(one)), (8, true, Some(two))]?),
+            Err(None)
+        );
+        Ok(())
+    }
+}
