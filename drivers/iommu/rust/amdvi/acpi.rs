@@ -9,6 +9,7 @@
 //! Several blocks may describe a unit: old types for old systems, new types with more fields. The
 //! parser uses the newest type that it knows, and ignores the others.
 
+pub(crate) mod madt;
 pub(crate) mod scope;
 
 use kernel::{
@@ -119,6 +120,20 @@ impl Ivhd {
     pub(crate) fn is_acpi(&self, source: u16) -> bool {
         let names = |scope: &Scope| scope.kind == Kind::Acpi && scope.holds(source);
         self.scopes.iter().any(names)
+    }
+
+    /// Whether interrupts with the requester ID `source` must pass as they are: those of an I/O
+    /// APIC or a timer, which the kernel has set up, or of a device that the IOMMU core does not
+    /// know.
+    pub(crate) fn passes_interrupts(&self, source: u16) -> bool {
+        let names = |scope: &Scope| scope.kind != Kind::Pci && scope.holds(source);
+        self.scopes.iter().any(names)
+    }
+
+    /// Whether it serves the I/O APIC `id`.
+    pub(crate) fn has_io_apic(&self, id: u8) -> bool {
+        let is_it = |scope: &Scope| scope.kind == Kind::IoApic(id);
+        self.scopes.iter().any(is_it)
     }
 
     /// The highest requester ID that it serves.

@@ -7,6 +7,8 @@
 //! - [`module`]: loading, release, unloading; [`policy`]: the module parameters;
 //! - [`driver`]: the callbacks of the IOMMU core; [`domain`], [`endpoint`]: its domains and
 //!   devices; [`machine`]: all units;
+//! - [`interrupts`]: which devices have their interrupts remapped; [`interrupt_table`], [`irte`]:
+//!   the tables for that, and their entries;
 //! - [`unit`]: a unit's registers; [`dte`]: the device table that it reads; [`cmd`], [`iotlb`]:
 //!   invalidation;
 //! - [`acpi`]: which unit serves which device; [`quirks`]: errata;
@@ -24,7 +26,10 @@ mod dte;
 mod endpoint;
 mod event;
 mod gcr3;
+mod interrupt_table;
+mod interrupts;
 mod iotlb;
+mod irte;
 mod machine;
 mod module;
 mod pasids;

@@ -251,6 +251,12 @@ impl Caps {
         self.efr.invalidate_all()
     }
 
+    /// Whether entries of interrupt remapping tables can have 128 bits (GASup), which this driver
+    /// needs. Old units have entries of 32 bits only.
+    pub(crate) fn remaps_interrupts(&self) -> bool {
+        self.efr.guest_apic()
+    }
+
     /// Whether firmware has blocked DMA of devices until now.
     pub(crate) fn protected(&self) -> bool {
         self.info.protected()

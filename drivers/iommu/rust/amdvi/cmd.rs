@@ -19,7 +19,8 @@
 //! A unit fetches no commands before it translates. It caches nothing until then either, so before
 //! [`Queue::run`] a batch is done at once.
 //!
-//! Lock order: the lock of the ring is innermost, and disables interrupts.
+//! Lock order: the lock of the ring is innermost. It is a raw spinlock and disables interrupts: the
+//! interrupt core changes interrupts under raw spinlocks.
 
 #[cfg(CONFIG_RUST_AMD_VI_KUNIT_TEST)]
 mod concurrent;
@@ -28,16 +29,18 @@ pub(crate) mod desc;
 mod tests;
 
 use kernel::{
-    iommu::hw::ring,
+    iommu::{
+        hw::ring,
+        raw_lock::{
+            new_raw_spinlock,
+            RawSpinLock, //
+        }, //
+    },
     prelude::*,
-    sync::{
-        atomic::{
-            AtomicFlag,
-            Full,
-            Relaxed, //
-        },
-        new_spinlock_irq,
-        SpinLockIrq, //
+    sync::atomic::{
+        AtomicFlag,
+        Full,
+        Relaxed, //
     }, //
 };
 
@@ -128,7 +131,7 @@ pub(crate) struct Queue {
     /// Whether the unit is dead, as [`Phase::Dead`], for readers without the lock.
     dead: AtomicFlag,
     #[pin]
-    ring: SpinLockIrq<Ring>,
+    ring: RawSpinLock<Ring>,
 }
 
 impl Queue {
@@ -147,7 +150,7 @@ impl Queue {
         try_pin_init!(Self {
             memory: Memory::new(SLOTS, node)?,
             dead: AtomicFlag::new(false),
-            ring <- new_spinlock_irq!(ring, "rust_amdvi::cmd::Queue::ring"),
+            ring <- new_raw_spinlock!(ring, "rust_amdvi::cmd::Queue::ring"),
         }? Error)
     }
 

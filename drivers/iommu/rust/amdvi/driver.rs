@@ -49,6 +49,7 @@ use kernel::{
 use crate::{
     domain::Domain,
     endpoint::Endpoint,
+    interrupts::Source,
     machine::AmdVi,
     pasids::sequence::Untagged, //
 };
@@ -93,9 +94,12 @@ impl Driver for AmdVi {
         let ids = SourceIds::of(dev)?;
         let index = self.unit_of(&ids).ok_or(ENODEV)?;
         let unit = self.units.get(index).ok_or(ENODEV)?;
+        let endpoint = Endpoint::new(unit.clone(), ids, dev, self.pasids(unit))?;
+        let interrupts = Source::new(unit, &endpoint.ids, self.unremapped)?;
+        self.interrupts.add(dev, interrupts)?;
         Ok(Probed {
             unit: index,
-            endpoint: Endpoint::new(unit.clone(), ids, dev, self.pasids(unit))?,
+            endpoint,
         })
     }
 
@@ -105,7 +109,9 @@ impl Driver for AmdVi {
         UnitFunction::find(ids.segment, other).map(|function| function.device())
     }
 
-    fn release_device(&self, _dev: &Device, endpoint: &Endpoint) {
+    fn release_device(&self, dev: &Device, endpoint: &Endpoint) {
+        // While the requester IDs are claimed.
+        self.interrupts.remove(dev);
         endpoint.retire();
     }
 
@@ -194,6 +200,10 @@ impl Driver for AmdVi {
         }?;
         // If the entry did not change, a dead unit may still cache translations of it.
         endpoint.unit.check()
+    }
+
+    fn withdraw(&self) -> Result {
+        self.interrupts.close()
     }
 
     fn shutdown(&self) {

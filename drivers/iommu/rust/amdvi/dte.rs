@@ -40,6 +40,7 @@ use crate::{
 
 use entry::{
     Entry,
+    Interrupts,
     WORDS, //
 };
 use writer::EntryWords;
@@ -194,6 +195,34 @@ impl DeviceTable {
         result
     }
 
+    /// Changes what becomes of interrupts with the requester IDs `sources`, which devices under
+    /// control have claimed, to what `interrupts` says. `forget` makes the unit forget the entry
+    /// and what it has cached of its table.
+    ///
+    /// Context: any.
+    ///
+    /// # Errors
+    ///
+    /// The last one of `forget`; all entries are changed nevertheless. `EINVAL` for an ID beyond
+    /// the table.
+    pub(crate) fn set_interrupts(
+        &self,
+        sources: &[u16],
+        mut forget: impl FnMut(u16) -> Result,
+        interrupts: impl Fn(u16) -> Interrupts,
+    ) -> Result {
+        let _claims = self.claims.lock();
+        let mut result = Ok(());
+        let mut forget = |source, _: Entry| forget(source);
+        for source in sources {
+            let mut live = self.live(*source, &mut forget).ok_or(EINVAL)?;
+            if let Err(error) = writer::set_interrupts(&mut live, interrupts(*source)) {
+                result = Err(error);
+            }
+        }
+        result
+    }
+
     /// Calls `each` for every claimed requester ID.
     ///
     /// Context: any; under the lock of the table.
@@ -313,6 +342,37 @@ mod tests {
         assert_eq!(table.entries.words()[first + 1].load(Relaxed), new.0[1]);
         // One that was not claimed is left alone.
         assert_eq!(entry(&table, 0x109).translation(), Translation::Blocked);
+        Ok(())
+    }
+
+    /// Interrupts follow no claim: all devices with an ID have one table.
+    #[test]
+    fn interrupts_are_those_of_an_id() -> Result {
+        let table = table()?;
+        for owner in [0x110, 0x118] {
+            table.claim(owner, owner)?;
+            table.claim(0x100, owner)?;
+        }
+        let remapped = Interrupts::Remapped {
+            table: 0x8000,
+            entries_lg2: 9,
+        };
+        let mut forgotten = KVec::new();
+        let forget = |source| Ok(forgotten.push(source, GFP_ATOMIC)?);
+        table.set_interrupts(&[0x118, 0x100], forget, |_| remapped)?;
+        assert_eq!(forgotten[..], [0x118, 0x100]);
+        let word2 = |source| entry(&table, source).0[2];
+        assert_eq!(word2(0x110), 1 << 56 | 1 << 62);
+        for source in [0x118, 0x100] {
+            assert_eq!(word2(source), 2 << 60 | 0x8013);
+        }
+        // They stay when another device's translation is shown.
+        table.release(0x110, NOTHING);
+        assert_eq!(word2(0x100), 2 << 60 | 0x8013);
+        table.set_interrupts(&[0x100], |_| Ok(()), |_| Interrupts::Unmapped(0x41))?;
+        assert_eq!(word2(0x100), 1 << 56 | 1 << 62);
+        let beyond = table.set_interrupts(&[0x200], |_| Ok(()), |_| remapped);
+        assert_eq!(beyond, Err(EINVAL));
         Ok(())
     }
 

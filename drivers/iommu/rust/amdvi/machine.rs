@@ -4,6 +4,11 @@
 
 use kernel::{
     iommu::{
+        firmware::acpi::AcpiTable,
+        irq::{
+            devices::Watched,
+            parent, //
+        },
         pci::source_ids::SourceIds,
         registry::Registered,
         units::Units, //
@@ -14,8 +19,14 @@ use kernel::{
 
 use crate::{
     acpi::{
+        madt::Madt,
+        Ivhd,
         Ivmd,
         Ivrs, //
+    },
+    interrupts::{
+        Source,
+        Unremapped, //
     },
     policy::Policy,
     quirks,
@@ -30,8 +41,34 @@ use crate::{
 pub(crate) struct AmdVi {
     pub(crate) reserved: KVec<Ivmd>,
     pub(crate) policy: Policy,
+    /// Why interrupts are not remapped.
+    pub(crate) unremapped: Option<Unremapped>,
+    #[pin]
+    pub(crate) interrupts: Watched<Source>,
     #[pin]
     pub(crate) units: Units<Powered>,
+}
+
+/// Says what of interrupts a module cannot help, and returns why none can be remapped.
+fn look_at_interrupts<'a>(units: impl Iterator<Item = &'a Ivhd> + Clone) -> Option<Unremapped> {
+    let madt = AcpiTable::find(*b"APIC").and_then(|table| Madt::parse(table.bytes()));
+    let madt = madt.unwrap_or_default();
+    if madt.far_cpus > 0 {
+        pr_warn!(
+            "{} CPUs have APIC ids above 255, and can be used only if interrupts are remapped \
+             before any driver runs, which a module cannot do: to use them boot without \
+             amd_iommu=off and without this driver\n",
+            madt.far_cpus
+        );
+    }
+    let is_named = |id| units.clone().any(|unit| unit.has_io_apic(id));
+    if !parent::can_remap() {
+        Some(Unremapped::Kernel)
+    } else if !madt.are_io_apics(is_named) {
+        Some(Unremapped::IoApic)
+    } else {
+        None
+    }
 }
 
 impl AmdVi {
@@ -45,6 +82,7 @@ impl AmdVi {
     /// stays mended, and that what an earlier kernel has left on stays off.
     pub(crate) fn new(ivrs: Ivrs, policy: Policy) -> Result<Arc<Self>> {
         let isolate = |number| Self::registry().isolate(number);
+        let unremapped = look_at_interrupts(ivrs.units.iter());
         let mut units = KVec::with_capacity(ivrs.units.len(), GFP_KERNEL)?;
         // Checks all units before it writes to any.
         for (number, info) in ivrs.units.into_iter().enumerate() {
@@ -65,10 +103,44 @@ impl AmdVi {
             try_pin_init!(Self {
                 reserved,
                 policy,
+                unremapped,
+                interrupts <- Watched::new(),
                 units <- Units::start(units),
             }? Error),
             GFP_KERNEL,
         )
+    }
+
+    /// Remaps interrupts from now on, and says which are not.
+    pub(crate) fn remap_interrupts(&self) {
+        let left = self.interrupts.open();
+        if let Some(why) = self.unremapped {
+            pr_warn!(
+                "interrupts are not remapped, so iommufd gives no device away unless it is told \
+                 allow_unsafe_interrupts: {}\n",
+                why.reason()
+            );
+            return;
+        }
+        for unit in self
+            .units
+            .iter()
+            .filter(|unit| !unit.caps.remaps_interrupts())
+        {
+            pr_warn!(
+                "ivhd{}: remaps no interrupts for this driver (no EFR.GASup): iommufd gives no \
+                 device behind it away unless it is told allow_unsafe_interrupts\n",
+                unit.number
+            );
+        }
+        pr_info!("remaps interrupts of devices\n");
+        if left > 0 {
+            pr_info!(
+                "but not those of {} devices that had a driver before: unbind it before you give \
+                 away such a device or another one of its IOMMU group\n",
+                left
+            );
+        }
     }
 
     /// The number of PASIDs of a device behind `unit` that can be used.

@@ -84,6 +84,10 @@ impl Lifecycle for AmdVi {
             .all(|unit| mmio::is_free(unit.base, REGISTER_BYTES, Module::NAME)))
     }
 
+    fn translating(&self) {
+        self.remap_interrupts();
+    }
+
     fn log_error(message: fmt::Arguments<'_>) {
         pr_err!("{}", message);
     }

@@ -12,9 +12,9 @@
 //!
 //! Lock order: the device table, then the command buffer, then the control register, each a
 //! spinlock with interrupts disabled. They are taken in any context, under any other lock of the
-//! driver. The lock of the event log is taken under none of them; the lock of the control register
-//! is taken under it. The holder of the lock of the domain ids may sleep, and takes no lock under
-//! it.
+//! driver; the command buffer also under raw spinlocks, for interrupts. The lock of the event log
+//! is taken under none of them; the lock of the control register is taken under it. The holder of
+//! the lock of the domain ids may sleep, and takes no lock under it.
 
 mod events;
 pub(crate) mod power;
@@ -92,6 +92,9 @@ pub(crate) const PASS_THROUGH: u16 = 1;
 /// The first id of domains. The lower ids are that of pass-through entries, and 0, that of entries
 /// that block.
 const FIRST_ID: u16 = PASS_THROUGH + 1;
+
+/// The number of commands of a batch for interrupts.
+const INTERRUPT_BATCH: usize = 16;
 
 /// The number of domain ids: units have no other.
 const IDS: u32 = 1 << 16;
@@ -289,6 +292,39 @@ impl Unit {
     pub(crate) fn forget_pasid(&self, domain: u16, pasid: u32) -> Result {
         let pasid = Some(pasid);
         self.submit(&[Tag { domain, pasid }.all()])
+    }
+
+    /// Invalidates the entry of the requester ID `source`, whose interrupts have changed, and what
+    /// is cached of its interrupt remapping table.
+    ///
+    /// Context: any.
+    ///
+    /// # Errors
+    ///
+    /// As for [`Self::submit`].
+    pub(crate) fn forget_interrupt_entry(&self, source: u16) -> Result {
+        self.submit(&[
+            Command::device_entry(source),
+            Command::interrupt_table(source),
+        ])
+    }
+
+    /// Invalidates what is cached of the interrupt remapping tables of `sources`.
+    ///
+    /// Context: any; under raw spinlocks.
+    ///
+    /// # Errors
+    ///
+    /// As for [`Self::submit`].
+    pub(crate) fn forget_interrupts(&self, sources: &[u16]) -> Result {
+        for some in sources.chunks(INTERRUPT_BATCH) {
+            let mut batch = [Command::NOTHING; INTERRUPT_BATCH];
+            for (command, source) in batch.iter_mut().zip(some) {
+                *command = Command::interrupt_table(*source);
+            }
+            self.submit(batch.get(..some.len()).unwrap_or(&[]))?;
+        }
+        Ok(())
     }
 
     /// Prints why a request is refused, at a limited rate.

@@ -19,7 +19,9 @@ use kernel::{
 pub(crate) enum Kind {
     /// PCI functions, or whatever sends with such requester IDs.
     Pci,
-    /// An I/O APIC or a timer, whose requests are interrupts.
+    /// The I/O APIC with this id. Its requests are interrupts.
+    IoApic(u8),
+    /// A timer, or something else that is not known here, whose requests are interrupts.
     Special,
     /// A device that ACPI describes, on no PCI bus.
     Acpi,
@@ -68,6 +70,9 @@ const EXTENDED_SELECT: u8 = 0x46;
 const EXTENDED_START_OF_RANGE: u8 = 0x47;
 const SPECIAL_DEVICE: u8 = 0x48;
 const ACPI_DEVICE: u8 = 0xf0;
+
+/// The variety of a special device that is an I/O APIC.
+const IO_APIC: u8 = 1;
 
 /// The length of the entry at the start of `bytes`, [`None`] if its type does not tell.
 fn length(bytes: &[u8]) -> Option<usize> {
@@ -151,10 +156,14 @@ pub(super) fn parse(
             ALIAS_SELECT => scope.alias = Some(alias(&mut entry).map_err(short)?),
             SPECIAL_DEVICE => {
                 // A handle, the requester ID, and what kind of device it is.
-                entry.skip(1).map_err(short)?;
+                let handle = entry.u8().map_err(short)?;
                 let source = entry.u16().map_err(short)?;
                 (scope.first, scope.last) = (source, source);
-                scope.kind = Kind::Special;
+                scope.kind = match entry.u8().map_err(short)? {
+                    // The handle is its id (5.2.2.5).
+                    IO_APIC => Kind::IoApic(handle),
+                    _ => Kind::Special,
+                };
             }
             ACPI_DEVICE if block == ACPI_BLOCK => scope.kind = Kind::Acpi,
             // Padding, and types that are not known here or not in such a block.

@@ -142,7 +142,7 @@ mod suite {
         // The start of a range decides, and an alias is set like what it stands for.
         assert_eq!(settings(0x1ff), Some((Kind::Pci, 0x40)));
         assert_eq!(settings(0x201), Some((Kind::Pci, 0x30)));
-        assert_eq!(settings(0xa0), Some((Kind::Special, 0xd7)));
+        assert_eq!(settings(0xa0), Some((Kind::IoApic(2), 0xd7)));
         Ok(())
     }
 

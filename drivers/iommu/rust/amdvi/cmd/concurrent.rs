@@ -12,9 +12,11 @@ use kernel::{
             Release, //
         },
         new_mutex,
+        new_spinlock_irq,
         Arc,
         Completion,
-        Mutex, //
+        Mutex,
+        SpinLockIrq, //
     },
     time::{
         Delta,

@@ -42,6 +42,8 @@ pub(crate) enum Kind {
     DeviceEntry = 0x2,
     /// INVALIDATE_IOMMU_PAGES.
     Pages = 0x3,
+    /// INVALIDATE_INTERRUPT_TABLE.
+    InterruptTable = 0x5,
     /// INVALIDATE_IOMMU_ALL.
     All = 0x8,
 }
@@ -56,7 +58,7 @@ bitfield! {
 }
 
 bitfield! {
-    /// Quadword 0 of INVALIDATE_DEVTAB_ENTRY (2.4.2).
+    /// Quadword 0 of INVALIDATE_DEVTAB_ENTRY (2.4.2) and INVALIDATE_INTERRUPT_TABLE (2.4.5).
     struct Device0(u64) {
         63:60   kind;
         15:0    source;
@@ -122,6 +124,14 @@ impl Command {
         Self([word0.into_raw(), word1.into_raw()])
     }
 
+    /// Drops the cached entries of the interrupt remapping table of the requester ID `source`.
+    pub(crate) fn interrupt_table(source: u16) -> Self {
+        let word = Device0::zeroed()
+            .with_const_kind::<{ Kind::InterruptTable as u64 }>()
+            .with_source(source);
+        Self([word.into_raw(), 0])
+    }
+
     /// Drops everything.
     pub(crate) fn all() -> Self {
         let word = Device0::zeroed().with_const_kind::<{ Kind::All as u64 }>();
@@ -135,6 +145,7 @@ impl fmt::Display for Command {
             0x1 => "COMPLETION_WAIT",
             0x2 => "INVALIDATE_DEVTAB_ENTRY",
             0x3 => "INVALIDATE_IOMMU_PAGES",
+            0x5 => "INVALIDATE_INTERRUPT_TABLE",
             0x8 => "INVALIDATE_IOMMU_ALL",
             _ => "an unknown command",
         };
@@ -204,6 +215,14 @@ mod tests {
     #[test]
     fn device_entries() {
         assert_eq!(Command::device_entry(0x1234).0, [0x2000_0000_0000_1234, 0]);
+    }
+
+    #[test]
+    fn interrupt_tables() {
+        assert_eq!(
+            Command::interrupt_table(0xfedc).0,
+            [0x5000_0000_0000_fedc, 0]
+        );
     }
 
     #[test]

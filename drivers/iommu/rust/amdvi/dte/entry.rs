@@ -2,8 +2,8 @@
 
 //! Device table entries, bit by bit (specification, 2.2.2.1).
 //!
-//! An entry has 256 bits. This driver changes the fields about the translation of requests; the
-//! interrupt table and the settings of firmware do not change: see [`Entry::over`]. Pure.
+//! An entry has 256 bits. The fields about the translation of requests and those about interrupts
+//! change independently: see [`Entry::over`] and [`Entry::with_interrupts`]. Pure.
 
 use kernel::{
     bitfield,
@@ -71,17 +71,49 @@ bitfield! {
         57:57   external => bool;
         /// INITPass.
         56:56   init => bool;
+        /// IntCtl: what becomes of fixed and arbitrated interrupts, see [`REMAP`].
+        61:60   interrupt_control;
         /// GuestPagingMode: levels of guest tables, less four.
         55:54   guest_levels;
+        /// IntTblPtr: the interrupt remapping table, in units of 64 bytes.
+        51:6    interrupt_table;
+        /// IG: interrupts that are refused are not logged.
+        5:5     ignore_interrupts => bool;
+        /// IntTabLen: the logarithm of the number of entries of that table.
+        4:1     interrupt_entries;
+        /// IV: the fields about interrupts are valid; if not, interrupts pass.
+        0:0     interrupts => bool;
     }
 }
 
 /// What of quadword 2 is about the translation of requests. The rest is about interrupts.
 const TRANSLATION2: u64 = Word2::GUEST_LEVELS_MASK;
 
+/// `Word2.IntCtl`: remapped by the table.
+const REMAP: u64 = 0b10;
+
+/// What of quadword 2 is about interrupts.
+const INTERRUPTS2: u64 = !TRANSLATION2;
+
 /// `Word1.SysMgt` of a device whose messages are forwarded, which needs IW in every state of the
 /// entry (erratum 63).
 const FORWARDED: u64 = 0b01;
+
+/// How the unit treats interrupts that an entry is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Interrupts {
+    /// They pass, with these settings of firmware for those that have no vector.
+    Unmapped(u8),
+    /// They are remapped by the table at `table`, with so many entries. Those without a vector
+    /// (NMI, INIT and others) are refused, whatever firmware wants: a device that is given away
+    /// must not send them.
+    Remapped {
+        /// The address, aligned to 128 bytes.
+        table: u64,
+        /// The logarithm of the number of entries.
+        entries_lg2: u8,
+    },
+}
 
 /// How the unit treats a request that an entry is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -181,6 +213,23 @@ impl Entry {
         if on {
             self.0[0] |= DIRTY << Word0::DIRTY_SHIFT;
         }
+        self
+    }
+
+    /// The same translation, with other interrupts.
+    pub(crate) fn with_interrupts(mut self, interrupts: Interrupts) -> Self {
+        let word2 = match interrupts {
+            Interrupts::Unmapped(settings) => Self::with_settings(settings).0[2],
+            Interrupts::Remapped { table, entries_lg2 } => {
+                let entries = u64::from(entries_lg2) << Word2::INTERRUPT_ENTRIES_SHIFT;
+                Word2::from_raw(table & Word2::INTERRUPT_TABLE_MASK)
+                    .with_const_interrupt_control::<REMAP>()
+                    .with_interrupts(true)
+                    .into_raw()
+                    | entries & Word2::INTERRUPT_ENTRIES_MASK
+            }
+        };
+        self.0[2] = (self.0[2] & TRANSLATION2) | (word2 & INTERRUPTS2);
         self
     }
 
@@ -316,6 +365,25 @@ mod tests {
         for (settings, words) in places {
             assert_eq!(Entry::with_settings(settings).0[..3], words);
         }
+    }
+
+    #[test]
+    fn interrupts() {
+        let remapped = Interrupts::Remapped {
+            table: TABLE,
+            entries_lg2: 9,
+        };
+        // IV, 512 entries, no IG, IntCtl 10b, and none of what firmware lets pass.
+        let word2 = 0x200f_edcb_a987_6013;
+        let old = Entry::host(TABLE, 4, true, 2).over(&Entry::with_settings(0xff));
+        let entry = old.with_interrupts(remapped);
+        assert_eq!(entry.0, [old.0[0], old.0[1], word2, old.0[3]]);
+        // Back again, with firmware's settings.
+        assert_eq!(entry.with_interrupts(Interrupts::Unmapped(0xff)), old);
+        assert_eq!(entry.with_interrupts(Interrupts::Unmapped(0)).0[2], 0);
+        // The levels of guest tables are not about interrupts.
+        let deep = Entry([1, 0, 1 << 54, 0]);
+        assert_eq!(deep.with_interrupts(remapped).0[2], word2 | 1 << 54);
     }
 
     #[test]

@@ -21,6 +21,7 @@ use kernel::prelude::*;
 
 use super::entry::{
     Entry,
+    Interrupts,
     Translation,
     WORDS, //
 };
@@ -98,6 +99,17 @@ pub(crate) fn set_dirty(slot: &mut impl EntryWords, on: bool) -> Result {
         return Ok(());
     }
     store_lower(slot, &new)?;
+    slot.forget(old)
+}
+
+/// Changes what becomes of interrupts. They change in one store, and the device sends none.
+///
+/// # Errors
+///
+/// If the hardware does not answer: it may use the old entry or the new one.
+pub(crate) fn set_interrupts(slot: &mut impl EntryWords, interrupts: Interrupts) -> Result {
+    let old = read(slot);
+    store_upper(slot, &old.with_interrupts(interrupts))?;
     slot.forget(old)
 }
 
@@ -301,6 +313,28 @@ mod tests {
             let mut slot = Recorder::new(other);
             assert_eq!(set_dirty(&mut slot, true), Ok(()));
             assert_eq!(Entry(slot.words), other);
+        }
+    }
+
+    #[test]
+    fn interrupts_are_one_store_and_no_translation() {
+        let remapped = Interrupts::Remapped {
+            table: 0x1234_6000,
+            entries_lg2: 9,
+        };
+        for old in entries() {
+            let mut slot = Recorder::new(old);
+            assert_eq!(set_interrupts(&mut slot, remapped), Ok(()));
+            let new = Entry(slot.words);
+            assert_eq!(&slot.steps[..], &[Step::Seen(new), Step::Forgot(old)]);
+            assert_eq!(effect(&new), effect(&old));
+            assert_eq!(new.0[2] & 0xff, 0x13);
+            // And translation changes no interrupts.
+            assert_eq!(replace(&mut slot, Entry::BLOCKED), Ok(()));
+            assert_eq!(slot.words[2] & !(3 << 54), new.0[2] & !(3 << 54));
+            slot.fails = true;
+            let back = Interrupts::Unmapped(0);
+            assert_eq!(set_interrupts(&mut slot, back), Err(ETIMEDOUT));
         }
     }
 

@@ -27,7 +27,8 @@ register! {
         15:14   guest_depth;
         /// HATS: see [`Self::max_host_levels`].
         11:10   host_levels;
-        /// GASUP: interrupts can be posted to guests.
+        /// GASUP: interrupts can be posted to guests, and the entries for interrupts can have 128
+        /// bits.
         7:7     guest_apic => bool;
         /// IASUP: everything can be invalidated by one command.
         6:6     invalidate_all => bool;

@@ -15,6 +15,8 @@ register! {
 
     /// Control register.
     pub(crate) CONTROL(u64) @ 0x18 {
+        /// GAEn: entries for interrupts have 128 bits, not 32.
+        17:17   wide_interrupts => bool;
         /// GTEn: guest translation.
         16:16   guest_translation => bool;
         /// CmdBufEn: commands are fetched.

@@ -245,6 +245,7 @@ impl Powered {
             CONTROL::zeroed()
                 .with_firmware_flags(unit.info.flags)
                 .with_coherent(true)
+                .with_wide_interrupts(unit.caps.remaps_interrupts())
                 .with_const_invalidation_timeout::<TIMEOUT_SECOND>()
         })?;
         // Accesses to such a range bypass the unit, those of all devices if ALLOW is set.
@@ -277,6 +278,9 @@ impl Powered {
                 .all()
             });
             submit_all(unit, host)?;
+            let interrupts =
+                (0..unit.table.sources()).map(|source| Command::interrupt_table(source as u16));
+            submit_all(unit, interrupts)?;
         }
         // An emulated unit reconsiders a device that bypasses it only on a command for its entry.
         unit.table
