@@ -49,8 +49,8 @@ class Config:
     # Differs from another machine in one property: only for the suites that name it.
     variant: bool = False
     # Whether the unit remaps interrupts. Where it does not, vfio refuses devices unless it is told
-    # that a device may forge interrupts. AMD's does not: Linux wants a southbridge at the address
-    # that QEMU's IVRS gives the IOAPIC, and QEMU's machine has none there.
+    # that a device may forge interrupts. The C driver for AMD's does not: it wants a southbridge at
+    # the address that QEMU's IVRS gives the IOAPIC, and QEMU's machine has none there.
     remapped: bool = False
 
     def qemu_device(self):
@@ -184,6 +184,17 @@ CONFIGS = (
         module=RUST_AMDVI,
         dirty=True,
         unit=AMDVI,
+        remapped=True,
+    ),
+    Config(
+        "amd-v1-open",
+        "AMD-Vi host tables (v1) of a unit that remaps no interrupts, rust_amdvi.ko",
+        f"hd=on,gt=on,{AS_SILICON}",
+        NO_C_AMD_DRIVER,
+        module=RUST_AMDVI,
+        dirty=True,
+        unit=AMDVI,
+        variant=True,
     ),
     Config(
         "amd-v2",
@@ -193,6 +204,7 @@ CONFIGS = (
         module=f"{RUST_AMDVI} tables=2",
         dirty=True,
         unit=AMDVI,
+        remapped=True,
     ),
     Config(
         "amd-v1-c",
@@ -273,4 +285,4 @@ REMAPPED = tuple(
     for machine in machines()
     if machine.name in TRACKING and machine.config.remapped
 )
-OPEN = ("vtd-ss-open/nopt", "amd-v1/pt")
+OPEN = ("vtd-ss-open/nopt", "amd-v1-open/pt")

@@ -20,10 +20,12 @@
 
 /* Physical destination, CPU 0; compatibility format; further words go there too. */
 #define MSI_ADDRESS 0xfee00000ULL
-/* Remappable format, with the handles from 0 on. */
+/* VT-d: remappable format, with the handles from 0 on. AMD-Vi has one format. */
 #define MSI_REMAPPABLE 0xfee00010ULL
 /* Fixed delivery, edge, and the vector HYPERV_STIMER0_VECTOR. */
 #define MSI_DATA 0xedU
+/* The same, but delivered as NMI, which has no vector. */
+#define MSI_NMI (MSI_DATA | 4 << 8)
 /* The kernel prints no more than ten faults in so many seconds. */
 #define SECONDS_OF_FAULTS 5
 /* What the DMA engine writes at least, in words. */
@@ -32,11 +34,30 @@
 static const char *device_bdf;
 static bool is_open;
 
+/* What the driver says of a message that the unit refuses, in each of two formats. */
+struct refusal {
+	const char *compatibility;
+	const char *remappable;
+};
+
+/* Reason 25h: it was blocked. */
+static const struct refusal vtd = { "fault reason 0x25", "INTR-REMAP" };
+/* The message names an entry of the device's table that is not in use. */
+static const struct refusal amdvi = {
+	"the interrupt is not allowed",
+	"the interrupt is not allowed",
+};
+
+static const struct refusal *refusal(void)
+{
+	return access("/sys/firmware/acpi/tables/IVRS", F_OK) ? &vtd : &amdvi;
+}
+
 /*
- * Returns the sum of all CPUs, -1 if it cannot be read. /proc/interrupts has the line
- * only after the first one.
+ * Returns the sum of all CPUs in the line @kind, -1 if it cannot be read. /proc/interrupts
+ * has some lines only after the first one.
  */
-static long spurious_interrupts(void)
+static long interrupts(const char *kind)
 {
 	FILE *file = fopen("/proc/interrupts", "r");
 	char line[1024];
@@ -45,13 +66,13 @@ static long spurious_interrupts(void)
 	if (!file)
 		return -1;
 	while (fgets(line, sizeof(line), file)) {
-		char *at = strstr(line, "SPU:");
+		char *at = strstr(line, kind);
 		long count;
 		int used;
 
 		if (!at)
 			continue;
-		for (at += 4; sscanf(at, "%ld%n", &count, &used) == 1; at += used)
+		for (at += strlen(kind); sscanf(at, "%ld%n", &count, &used) == 1; at += used)
 			sum += count;
 	}
 	fclose(file);
@@ -100,7 +121,7 @@ FIXTURE_SETUP(forged_msi)
 		words[word] = MSI_DATA;
 	/* Those of earlier tests count too. */
 	sleep(SECONDS_OF_FAULTS + 1);
-	self->before = spurious_interrupts();
+	self->before = interrupts("SPU:");
 	ASSERT_LE(0, self->before);
 	self->kmsg = open("/dev/kmsg", O_RDONLY | O_NONBLOCK);
 	ASSERT_LE(0, self->kmsg);
@@ -123,7 +144,7 @@ static long forge(struct dirty_env *env, long before, u64 target)
 	vfio_pci_driver_memcpy_wait(pci);
 	usleep(20000);
 
-	return spurious_interrupts() - before;
+	return interrupts("SPU:") - before;
 }
 
 TEST_F(forged_msi, compatibility_format)
@@ -134,8 +155,7 @@ TEST_F(forged_msi, compatibility_format)
 		EXPECT_LT(0, came);
 	} else {
 		EXPECT_EQ(0, came);
-		/* Reason 25h: it was blocked. */
-		EXPECT_TRUE(kernel_says(self->kmsg, "fault reason 0x25"));
+		EXPECT_TRUE(kernel_says(self->kmsg, refusal()->compatibility));
 	}
 }
 
@@ -143,9 +163,24 @@ TEST_F(forged_msi, compatibility_format)
 TEST_F(forged_msi, remappable_format)
 {
 	if (is_open)
-		SKIP(return, "no entry to name: the unit remaps no interrupts");
+		SKIP(return, "no entry to name: interrupts are not remapped");
 	EXPECT_EQ(0, forge(&self->env, self->before, MSI_REMAPPABLE));
-	EXPECT_TRUE(kernel_says(self->kmsg, "INTR-REMAP"));
+	EXPECT_TRUE(kernel_says(self->kmsg, refusal()->remappable));
+}
+
+/* On an open machine the kernel would take it for an error of the hardware. */
+TEST_F(forged_msi, nmi)
+{
+	u32 *words = dirty_area_page(&self->env.area, 0);
+	long before = interrupts("NMI:");
+
+	if (is_open)
+		SKIP(return, "the CPU would get the NMI");
+	for (int word = 0; word < WORDS; word++)
+		words[word] = MSI_NMI;
+	EXPECT_EQ(0, forge(&self->env, self->before, MSI_ADDRESS));
+	EXPECT_EQ(before, interrupts("NMI:"));
+	EXPECT_TRUE(kernel_says(self->kmsg, refusal()->compatibility));
 }
 
 /* The device goes on: what it is refused does not stop it. */
