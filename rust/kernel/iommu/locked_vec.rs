@@ -9,7 +9,10 @@
 use kernel::{
     alloc::kvec::PushError,
     prelude::*,
-    sync::SpinLockIrq, //
+    sync::lock::{
+        Backend,
+        Lock, //
+    }, //
 };
 
 /// Memory for a vector to move to.
@@ -50,13 +53,13 @@ impl<T> Room<T> {
 /// # Errors
 ///
 /// `ENOMEM`; the list is as it was then.
-pub fn push<T>(list: &SpinLockIrq<KVec<T>>, value: T) -> Result {
+pub fn push<T, B: Backend>(list: &Lock<KVec<T>, B>, value: T) -> Result {
     push_with(list, value, Room::new)
 }
 
 /// [`push`] with memory from `allocate`, which is called without the lock.
-fn push_with<T>(
-    list: &SpinLockIrq<KVec<T>>,
+fn push_with<T, B: Backend>(
+    list: &Lock<KVec<T>, B>,
     mut value: T,
     mut allocate: impl FnMut(usize) -> Result<Room<T>>,
 ) -> Result {
@@ -82,7 +85,10 @@ mod tests {
     use super::*;
     use kernel::{
         new_spinlock_irq,
-        sync::Arc, //
+        sync::{
+            Arc,
+            SpinLockIrq, //
+        }, //
     };
 
     type List = SpinLockIrq<KVec<Arc<u32>>>;

@@ -11,14 +11,9 @@ use kernel::{
         c_char,
         c_ulong, //
     },
-    prelude::*,
-    str::CStr,
-    sync::{
-        lock::{
-            Backend,
-            Lock, //
-        },
-        LockClassKey, //
+    sync::lock::{
+        Backend,
+        Lock, //
     }, //
 };
 
@@ -28,25 +23,23 @@ use kernel::{
 #[macro_export]
 macro_rules! new_iommu_raw_spinlock {
     ($inner:expr, $name:literal) => {
-        $crate::iommu::raw_lock::new($inner, $crate::c_str!($name), $crate::static_lock_class!())
+        $crate::iommu::raw_lock::RawSpinLock::new(
+            $inner,
+            $crate::c_str!($name),
+            $crate::static_lock_class!(),
+        )
     };
 }
 pub use new_iommu_raw_spinlock as new_raw_spinlock;
 
 /// A raw spinlock. It may be taken in any context; interrupts are disabled while it is held.
+///
+/// A guard restores the state of interrupts that it has found, so guards must be dropped in the
+/// opposite order of locking, those of other locks that disable interrupts included.
 pub type RawSpinLock<T> = Lock<T, RawSpinLockBackend>;
 
 /// What [`RawSpinLock`] is made of.
 pub struct RawSpinLockBackend;
-
-/// A lock around `value`.
-pub fn new<T>(
-    value: T,
-    name: &'static CStr,
-    key: Pin<&'static LockClassKey>,
-) -> impl PinInit<RawSpinLock<T>> {
-    RawSpinLock::new(value, name, key)
-}
 
 // SAFETY: A `raw_spinlock_t` has one owner at a time. `relock()` is the default, which locks in the
 // same way.

@@ -10,11 +10,11 @@
 //!
 //! Only a reset of the machine ends this.
 //!
-//! Lock order: the device table, then the command buffer, then the control register, each a
-//! spinlock with interrupts disabled. They are taken in any context, under any other lock of the
-//! driver; the command buffer also under raw spinlocks, for interrupts. The lock of the event log
-//! is taken under none of them; the lock of the control register is taken under it. The holder of
-//! the lock of the domain ids may sleep, and takes no lock under it.
+//! Lock order: the device table, then the command buffer, then the control register, each with
+//! interrupts disabled. They are taken in any context, under any other lock of the driver. The
+//! last two are raw spinlocks: interrupts change under raw spinlocks. The lock of the event log is
+//! taken under none of them; the lock of the control register is taken under it. The holder of the
+//! lock of the domain ids may sleep, and takes no lock under it.
 
 mod events;
 pub(crate) mod power;
@@ -37,6 +37,7 @@ use kernel::{
         },
         pci::unit::UnitFunction,
         ratelimit::RateLimit,
+        raw_lock::RawSpinLock,
         units, //
     },
     prelude::*,
@@ -125,7 +126,7 @@ pub(crate) struct Unit {
     commands: Queue,
     /// The value that was last written to the control register.
     #[pin]
-    control: SpinLockIrq<CONTROL>,
+    control: RawSpinLock<CONTROL>,
     /// The lock of the event log: the CPU that holds it reads the log, and only under it is the log
     /// switched off, or on again.
     #[pin]

@@ -13,21 +13,19 @@
 //! # Locks
 //!
 //! The lock of [`Members`] is innermost: under it there is only the PCI core's access to the
-//! configuration space. It is taken in any context.
+//! configuration space. It is taken in any context, also under raw spinlocks, and is one itself.
 
 use kernel::{
     bindings,
     device::Device,
     prelude::*,
-    sync::{
-        aref::ARef,
-        SpinLockIrq, //
-    }, //
+    sync::aref::ARef, //
 };
 
 use super::super::{
     lock_class,
-    locked_vec, //
+    locked_vec,
+    raw_lock::RawSpinLock, //
 };
 
 #[cfg(CONFIG_PCI)]
@@ -47,7 +45,7 @@ struct Member {
 #[pin_data]
 pub(in super::super) struct Members {
     #[pin]
-    list: SpinLockIrq<KVec<Member>>,
+    list: RawSpinLock<KVec<Member>>,
 }
 
 impl Members {
@@ -55,7 +53,7 @@ impl Members {
     pub(in super::super) fn new() -> impl PinInit<Self> {
         let (name, key) = lock_class::isolate_members();
         pin_init!(Self {
-            list <- SpinLockIrq::new(KVec::new(), name, key),
+            list <- RawSpinLock::new(KVec::new(), name, key),
         })
     }
 

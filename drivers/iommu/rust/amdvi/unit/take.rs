@@ -20,7 +20,8 @@ use kernel::{
             pages, //
         },
         pci::unit::UnitFunction,
-        ratelimit::RateLimit, //
+        ratelimit::RateLimit,
+        raw_lock::new_raw_spinlock, //
     },
     new_mutex,
     prelude::*,
@@ -220,7 +221,7 @@ impl Unit {
                 table,
                 live: AtomicFlag::new(false),
                 commands <- commands,
-                control <- new_spinlock_irq!(control, "rust_amdvi::unit::Unit::control"),
+                control <- new_raw_spinlock!(control, "rust_amdvi::unit::Unit::control"),
                 events <- new_spinlock_irq!((), "rust_amdvi::unit::Unit::events"),
                 domains <- new_mutex!(ids),
             }),
