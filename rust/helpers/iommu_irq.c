@@ -5,7 +5,11 @@
  *
  * The operations are here, and not in the driver: interrupt core and other code may look
  * at them at any time, and a module can be unloaded. They call the driver only for
- * interrupts that exist, and while one does, its device holds the module.
+ * interrupts that exist, and while one does, its device is under control and holds the
+ * module: the core frees the interrupts of a device before it takes the device out.
+ *
+ * The PCI core has buses, and what is found on them, inherit the domain of the bridge
+ * above. Such a domain is that of one device, so the driver has it replaced at once.
  *
  * The number of an interrupt in such a domain (hwirq) is the index of its entry, which
  * is also what its message says.
@@ -20,6 +24,7 @@
 #include <linux/irqdomain.h>
 #include <linux/irqchip/irq-msi-lib.h>
 #include <linux/msi.h>
+#include <linux/pci.h>
 #include <asm/apic.h>
 #include <asm/hw_irq.h>
 #include <asm/irqdomain.h>
@@ -46,6 +51,9 @@ static int rust_irq_write(struct irq_data *data)
 /*
  * The entry changes after the vector domain has chosen a new vector. The old one stays
  * until an interrupt that was on its way has been handled.
+ *
+ * If the unit does not answer, the device is cut off, and both vectors stay: the new one
+ * is in the entry, and the old one may be what the unit knows. Further moves are -EBUSY.
  */
 static int rust_irq_set_affinity(struct irq_data *data, const struct cpumask *mask, bool force)
 {
@@ -120,7 +128,13 @@ static void rust_irq_free(struct irq_domain *domain, unsigned int virq, unsigned
 
 static int rust_irq_activate(struct irq_domain *domain, struct irq_data *data, bool reserve)
 {
-	return rust_irq_write(data);
+	struct rust_irq_parent *parent = domain->host_data;
+	int error = rust_irq_write(data);
+
+	/* The vector is taken back, and the entry must not name it. */
+	if (error)
+		parent->ops->clear(parent->table, data->hwirq);
+	return error;
 }
 
 static void rust_irq_deactivate(struct irq_domain *domain, struct irq_data *data)
@@ -219,10 +233,48 @@ __rust_helper bool rust_helper_rust_irq_has_msis(struct device *dev)
 	return READ_ONCE(dev->msi.data);
 }
 
-/* Has later MSIs of the device come from @domain, or from the vector domain itself. */
+/* Whether the MSIs of the device, should it get any, come from such a domain. */
+__rust_helper bool rust_helper_rust_irq_has_parent(struct device *dev)
+{
+	struct irq_domain *domain = dev_get_msi_domain(dev);
+
+	return domain && domain->ops == &rust_irq_domain_ops;
+}
+
+/* Gives a device or a bus the vector domain if it has such a domain. */
+static void rust_irq_reset(struct device *dev)
+{
+	if (rust_helper_rust_irq_has_parent(dev))
+		dev_set_msi_domain(dev, x86_vector_domain);
+}
+
+/* For a device that was just found: it and its bus have the domain of a bridge. */
+__rust_helper void rust_helper_rust_irq_disinherit(struct device *dev)
+{
+	if (dev_is_pci(dev))
+		rust_irq_reset(&to_pci_dev(dev)->bus->dev);
+	if (!rust_helper_rust_irq_has_msis(dev))
+		rust_irq_reset(dev);
+}
+
+/*
+ * Later MSIs of the device come from @domain, or from the vector domain itself if it is
+ * NULL, and those of the buses below a bridge too: of its own, and of those that its
+ * virtual functions are on. Under pci_lock_rescan_remove() then.
+ */
 __rust_helper void rust_helper_rust_irq_set_parent(struct device *dev, struct irq_domain *domain)
 {
+	struct pci_bus *bus, *child;
+
 	dev_set_msi_domain(dev, domain ?: x86_vector_domain);
+	if (domain || !dev_is_pci(dev))
+		return;
+	bus = to_pci_dev(dev)->subordinate;
+	if (!bus)
+		return;
+	rust_irq_reset(&bus->dev);
+	list_for_each_entry(child, &bus->children, node)
+		rust_irq_reset(&child->dev);
 }
 
 #endif /* CONFIG_PCI_MSI && CONFIG_X86_LOCAL_APIC */

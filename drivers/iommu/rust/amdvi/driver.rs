@@ -14,6 +14,7 @@ use kernel::{
             HwInfo,
             Probed, //
         },
+        irq::devices::Devices,
         ops::{
             Confirms,
             Driver, //
@@ -91,6 +92,7 @@ impl Driver for AmdVi {
     type Domain = Domain;
 
     fn probe_device(&self, dev: &Device) -> Result<Probed<Endpoint>> {
+        Devices::<Source>::found(dev);
         let ids = SourceIds::of(dev)?;
         let index = self.unit_of(&ids).ok_or(ENODEV)?;
         let unit = self.units.get(index).ok_or(ENODEV)?;

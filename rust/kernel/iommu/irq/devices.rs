@@ -1,13 +1,13 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! When the interrupts of a device begin to be remapped, and when they end to be.
+//! When the interrupts of a device start being remapped, and when they stop.
 //!
 //! The tables of a device change over while it has no MSIs, since the message that a device has
 //! says something else before and after. And from the moment in which it may be given away, it must
 //! be remapped. So the change is made
 //!
 //! - for a device without a driver when it comes under control and the units translate;
-//! - when a driver of before goes, since that driver's interrupts go with it;
+//! - when an earlier driver goes, since that driver's interrupts go with it;
 //! - else at the next time that a driver is about to be bound to it.
 //!
 //! The driver core says so before the driver is called ([`Listener`]). Devices that had a driver
@@ -17,17 +17,23 @@
 //! Devices whose interrupts a unit cannot tell apart have one table. As long as one of them has
 //! interrupts that are not remapped, the others keep such interrupts as well.
 //!
+//! A bus, and a device that is found on it, inherit the domain of the bridge above. That is the
+//! domain of one device here, so both get the vector domain back at once ([`Devices::found`]), and
+//! a bus when its bridge gives its domain back.
+//!
 //! # Locks
 //!
 //! The state is under one mutex. It is taken under the lock of a device, under the notifier list of
-//! the bus and under `iommu_probe_device_lock`. Under it are those of interrupt domains, and those
-//! of the driver. A device gets a driver only after [`Listener::binds`], which takes the mutex: who
-//! holds it, and sees a device without a driver, sees it without MSIs until the mutex is released.
+//! the bus, under `iommu_probe_device_lock` and under `group->mutex`. Under it are those of
+//! interrupt domains (`irq_domain_mutex`), and those of the driver. [`Devices::close`] takes the
+//! PCI core's lock for rescans and removals before it.
+//!
+//! A device gets a driver only after [`Listener::binds`], which takes the mutex: while a CPU holds
+//! it, a device without a driver has no MSIs and gets none.
 
 use kernel::{
     bindings,
     device::Device,
-    fmt,
     prelude::*,
     str::CString,
     sync::{
@@ -47,6 +53,10 @@ use super::{
         self,
         Parent,
         Table, //
+    },
+    sharers::{
+        common,
+        Obstacle, //
     }, //
 };
 
@@ -55,7 +65,7 @@ pub trait Remapped: Send + Sync + 'static {
     /// The tables of the driver.
     type Table: Table;
 
-    /// Why its interrupts are never remapped: a clause for the log.
+    /// Why its interrupts are not remapped, now or ever: a clause for the log.
     fn obstacle(&self) -> Option<&'static str>;
 
     /// Whether a unit cannot tell its interrupts from those of `other`.
@@ -77,13 +87,14 @@ pub trait Remapped: Send + Sync + 'static {
     /// `ENOMEM`.
     fn new_table(&self) -> Result<Arc<Self::Table>>;
 
-    /// Has the unit remap its interrupts by `table`. It has no MSIs.
+    /// Has the unit remap its interrupts by `table`. It has no MSIs, and there is no
+    /// [obstacle](Self::obstacle).
     ///
     /// Context: may sleep.
     ///
     /// # Errors
     ///
-    /// `ENOMEM`; all is as before then. `EIO` if the unit does not answer: the table must stay.
+    /// All is as before then, except with `EIO`, if the unit does not answer: the table must stay.
     fn enter(&self, table: &Arc<Self::Table>) -> Result;
 
     /// Has the unit pass its interrupts as they are again, except those that it shares with
@@ -107,8 +118,6 @@ pub trait Remapped: Send + Sync + 'static {
 struct Member<R: Remapped> {
     dev: ARef<Device>,
     data: R,
-    /// It has a driver whose interrupts are not remapped, or may be.
-    taken: bool,
     /// What remaps its interrupts.
     parent: Option<Arc<Parent<R::Table>>>,
 }
@@ -127,36 +136,6 @@ enum Phase {
 struct State<R: Remapped> {
     phase: Phase,
     members: KVec<Member<R>>,
-}
-
-/// Why the interrupts of a device are not remapped.
-enum Obstacle {
-    /// For this reason, for ever.
-    Always(&'static str),
-    /// This device has interrupts that are not remapped, and is not told apart.
-    Sharer(ARef<Device>),
-    /// It shares with devices that have different tables.
-    Between,
-    /// It could not be done.
-    Failed(Error),
-}
-
-impl fmt::Display for Obstacle {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Always(why) => f.write_str(why),
-            Self::Sharer(other) => f.write_fmt(fmt!(
-                "it shares a requester ID with {}, whose driver was there before: unbind that one, \
-                 and bind this one anew",
-                other.name()
-            )),
-            Self::Between => f.write_str(
-                "it shares requester IDs with devices that have different tables: unbind all of \
-                 them, and load this module before their drivers",
-            ),
-            Self::Failed(error) => f.write_fmt(fmt!("{:?}", *error)),
-        }
-    }
 }
 
 /// Whether a driver has the device, or is about to get it.
@@ -181,6 +160,14 @@ fn has_vector_parent(dev: &Device) -> bool {
     unsafe { bindings::rust_irq_has_vector_parent(dev.as_raw()) }
 }
 
+/// Whether the device would get its MSIs from a domain of [`parent`].
+#[inline(never)]
+fn has_own_parent(dev: &Device) -> bool {
+    // SAFETY: The device is valid, and so is its domain: no device and no bus has one that was
+    // removed (contract of `Parent::give_to()`).
+    unsafe { bindings::rust_irq_has_parent(dev.as_raw()) }
+}
+
 /// The lock of a device, while this exists.
 struct Locked<'a>(&'a Device);
 
@@ -200,23 +187,11 @@ impl Drop for Locked<'_> {
     }
 }
 
-/// The table of those with which a device shares; each of them either has a table, or is `busy`
-/// with interrupts that are not remapped, or neither. The error says which one is busy, [`None`] if
-/// there are two tables.
-fn common<T, D>(
-    sharers: impl Iterator<Item = (D, bool, Option<Arc<T>>)>,
-) -> Result<Option<Arc<T>>, Option<D>> {
-    let mut common: Option<Arc<T>> = None;
-    for (device, busy, table) in sharers {
-        match (table, &common) {
-            (None, _) if busy => return Err(Some(device)),
-            (None, _) => {}
-            (Some(table), Some(found)) if Arc::ptr_eq(&table, found) => {}
-            (Some(_), Some(_)) => return Err(None),
-            (Some(table), None) => common = Some(table),
-        }
+impl<R: Remapped> Member<R> {
+    /// Whether it has interrupts that are not remapped, or may have by its driver.
+    fn is_busy(&self) -> bool {
+        self.parent.is_none() && (is_bound(&self.dev) || has_msis(&self.dev))
     }
-    Ok(common)
 }
 
 impl<R: Remapped> State<R> {
@@ -225,10 +200,11 @@ impl<R: Remapped> State<R> {
         self.members.iter().position(is_it)
     }
 
-    /// Begins to remap the interrupts of the device at `index`.
+    /// Starts remapping the interrupts of the device at `index`.
     ///
-    /// The caller has seen that the device has no driver, or holds its lock and has seen that its
-    /// driver was not called yet; or it has just taken back the same.
+    /// The device has no driver; or its driver was not called yet, and the caller holds its lock;
+    /// or its driver is one that manages the DMA of its devices itself, has not claimed that of
+    /// this one, and so asks for no MSIs.
     fn remap(&mut self, index: usize) -> Result<(), Obstacle> {
         let Some(member) = self.members.get(index) else {
             return Ok(());
@@ -245,10 +221,7 @@ impl<R: Remapped> State<R> {
         let others = self.members.iter().enumerate();
         let sharers = others
             .filter(|(other, member)| *other != index && data.shares_with(&member.data))
-            .map(|(_, member)| {
-                let busy = member.taken || has_msis(&member.dev);
-                (member.dev.clone(), busy, member.parent.clone())
-            });
+            .map(|(_, member)| (member.dev.clone(), member.is_busy(), member.parent.clone()));
         let parent = match common(sharers) {
             Ok(Some(parent)) => parent,
             Ok(None) => Self::new_parent(data).map_err(Obstacle::Failed)?,
@@ -262,13 +235,13 @@ impl<R: Remapped> State<R> {
             }
             return Err(Obstacle::Failed(error));
         }
-        // SAFETY: The device has no MSIs, as was just seen, and gets none meanwhile: a driver is
-        // called only after the caller has released the mutex. The member keeps the reference until
-        // `give_back()` or `remove()`, which look for MSIs too.
+        // SAFETY: The device has no MSIs, as was just seen, and gets none meanwhile: a driver that
+        // comes is called after the mutex was released, and one that is there asks for none (see
+        // above). The member keeps the reference until `give_back()` or `remove()`, whose callers
+        // have seen that there are no MSIs.
         unsafe { parent.give_to(dev) };
         if let Some(member) = self.members.get_mut(index) {
             member.parent = Some(parent);
-            member.taken = false;
         }
         Ok(())
     }
@@ -281,25 +254,24 @@ impl<R: Remapped> State<R> {
         )?)
     }
 
-    /// Remaps the interrupts of all devices for which that can begin now.
+    /// Remaps the interrupts of all devices for which that can start now.
     fn remap_idle(&mut self) {
         if self.phase != Phase::Open {
             return;
         }
         for index in 0..self.members.len() {
-            let can_begin = self.members.get(index).is_some_and(|member| {
-                member.parent.is_none() && !member.taken && !is_bound(&member.dev)
-            });
-            if can_begin {
+            let is_idle = |member: &Member<R>| member.parent.is_none() && !member.is_busy();
+            if self.members.get(index).is_some_and(is_idle) {
                 // If it matters the log says so when a driver is bound to it.
                 let _ = self.remap(index);
             }
         }
     }
 
-    /// Ends to remap the interrupts of the device at `index`.
+    /// Stops remapping the interrupts of the device at `index`.
     ///
-    /// The device has no MSIs, and gets none before the mutex is released.
+    /// The device has no MSIs, and gets none during the call. If it is a bridge, nothing is found
+    /// below it meanwhile.
     fn give_back(&mut self, index: usize) {
         let Some(member) = self.members.get_mut(index) else {
             return;
@@ -307,7 +279,8 @@ impl<R: Remapped> State<R> {
         let Some(parent) = member.parent.take() else {
             return;
         };
-        // SAFETY: The device has no MSIs, and gets none meanwhile (see above).
+        // SAFETY: The device has no MSIs, gets none meanwhile, and no bus is made below it (see
+        // above).
         unsafe { parent::give_vectors_to(&member.dev) };
         let Some(member) = self.members.get(index) else {
             return;
@@ -331,6 +304,24 @@ pub struct Devices<R: Remapped> {
     state: Mutex<State<R>>,
 }
 
+/// Nothing is found on PCI buses, and nothing removed, while this exists.
+struct NoRescan;
+
+impl NoRescan {
+    fn new() -> Self {
+        // SAFETY: Takes a mutex of the PCI core. The caller may sleep.
+        unsafe { bindings::pci_lock_rescan_remove() };
+        Self
+    }
+}
+
+impl Drop for NoRescan {
+    fn drop(&mut self) {
+        // SAFETY: This value holds the mutex.
+        unsafe { bindings::pci_unlock_rescan_remove() };
+    }
+}
+
 impl<R: Remapped> Devices<R> {
     /// None yet.
     fn new() -> impl PinInit<Self> {
@@ -342,6 +333,16 @@ impl<R: Remapped> Devices<R> {
         pin_init!(Self {
             state <- Mutex::new(state, name, key),
         })
+    }
+
+    /// A device was found: takes from it, and from the bus that it is on, the domain that they
+    /// have inherited from a bridge, as if nothing were remapped.
+    ///
+    /// To be called before all that can fail: the device looks isolated until then.
+    ///
+    /// Context: any; not for a device that was [added](Self::add).
+    pub fn found(dev: &Device) {
+        parent::disinherit(dev);
     }
 
     /// Adds a device that comes under control.
@@ -357,8 +358,6 @@ impl<R: Remapped> Devices<R> {
             Member {
                 dev: dev.into(),
                 data,
-                // Who binds a driver from now on finds the member when it says so.
-                taken: is_bound(dev),
                 parent: None,
             },
             GFP_KERNEL,
@@ -375,6 +374,8 @@ impl<R: Remapped> Devices<R> {
         let Some(index) = state.find(dev) else {
             return;
         };
+        // The core frees MSIs before it says that a device goes (`device_del()`). If it did not,
+        // only a module that stays could serve them.
         if has_msis(dev) {
             let member = state.members.get_mut(index);
             if let Some(parent) = member.and_then(|member| member.parent.take()) {
@@ -393,28 +394,30 @@ impl<R: Remapped> Devices<R> {
         drop(gone);
     }
 
-    /// Begins: the units translate. Returns the number of devices that a driver of before keeps
-    /// from being remapped.
+    /// Starts: the units translate. Returns the number of devices that nothing but an earlier
+    /// driver keeps from being remapped.
     ///
     /// Context: may sleep.
     pub fn open(&self) -> usize {
         let mut state = self.state.lock();
         state.phase = Phase::Open;
         state.remap_idle();
-        state.members.iter().filter(|member| member.taken).count()
+        let waits = |member: &&Member<R>| member.is_busy() && member.data.obstacle().is_none();
+        state.members.iter().filter(waits).count()
     }
 
-    /// Ends, for good: all devices have interrupts that are not remapped.
+    /// Stops, for good: all devices have interrupts that are not remapped.
     ///
     /// No driver but one that manages the DMA of its devices itself may be bound to a device that
     /// is remapped, and none of these has claimed that.
     ///
-    /// Context: may sleep.
+    /// Context: may sleep; not while the PCI core looks for devices.
     ///
     /// # Errors
     ///
     /// `EBUSY` if a device has interrupts, whose name the log has; `ENOMEM`. All is as before then.
     pub fn close(&self) -> Result {
+        let _no_rescan = NoRescan::new();
         let mut state = self.state.lock();
         let state = &mut *state;
         let mut given_back = KVec::with_capacity(state.members.len(), GFP_KERNEL)?;
@@ -422,14 +425,16 @@ impl<R: Remapped> Devices<R> {
             let Some(member) = state.members.get(index) else {
                 continue;
             };
-            if member.parent.is_none() {
+            // One without a table that has the domain of another device must not be left with it.
+            if member.parent.is_none() && !has_own_parent(&member.dev) {
                 continue;
             }
+            let is_remapped = member.parent.is_some();
             let dev = member.dev.clone();
             // A driver that is there gets interrupts in `probe()`, under the lock, or once it has
             // claimed the DMA of the device.
             let locked = Locked::try_new(&dev);
-            if (locked.is_some() || !is_bound(&dev)) && !has_msis(&dev) {
+            if is_remapped && (locked.is_some() || !is_bound(&dev)) && !has_msis(&dev) {
                 state.give_back(index);
                 // Fits.
                 let _ = given_back.push_within_capacity(index);
@@ -458,32 +463,23 @@ impl<R: Remapped> Listener for Devices<R> {
             return;
         };
         let has_parent = |member: &Member<R>| member.parent.is_some();
-        if state.members.get(index).is_some_and(has_parent) {
+        if state.phase != Phase::Open || state.members.get(index).is_some_and(has_parent) {
             return;
         }
-        if state.phase == Phase::Open {
-            match state.remap(index) {
-                Ok(()) => return,
-                Err(why) => dev_info!(
-                    dev,
-                    "its interrupts are not remapped, so that it cannot be given away safely: {}\n",
-                    why
-                ),
-            }
+        if let Err(why) = state.remap(index) {
+            dev_info!(
+                dev,
+                "its interrupts are not remapped, so that it cannot be given away safely: {}\n",
+                why
+            );
         }
-        if let Some(member) = state.members.get_mut(index) {
-            member.taken = true;
-        }
+        // Others may have lost a driver since: `unbound()` can come before that.
+        state.remap_idle();
     }
 
-    fn unbound(&self, dev: &Device) {
-        let mut state = self.state.lock();
-        let index = state.find(dev);
-        if let Some(member) = index.and_then(|index| state.members.get_mut(index)) {
-            member.taken = false;
-        }
+    fn unbound(&self, _dev: &Device) {
         // Others may have waited for it.
-        state.remap_idle();
+        self.state.lock().remap_idle();
     }
 }
 
@@ -521,45 +517,5 @@ impl<R: Remapped> core::ops::Deref for Watched<R> {
 
     fn deref(&self) -> &Devices<R> {
         &self.devices
-    }
-}
-
-#[cfg(CONFIG_RUST_IOMMU_KUNIT_TEST)]
-#[kunit_tests(rust_iommu_irq_devices)]
-mod tests {
-    use super::*;
-    use kernel::kvec;
-
-    #[test]
-    fn those_that_are_not_told_apart_have_one_table() -> Result {
-        let (one, two) = (Arc::new(1, GFP_KERNEL)?, Arc::new(2, GFP_KERNEL)?);
-        let found = |sharers: KVec<(u32, bool, Option<Arc<i32>>)>| {
-            common(sharers.into_iter()).map(|table| table.map(|table| *table))
-        };
-        let none = || None::<Arc<i32>>;
-        assert_eq!(found(KVec::new()), Ok(None));
-        // One that has no interrupts yet is not in the way.
-        assert_eq!(found(kvec![(7, false, none())]?), Ok(None));
-        assert_eq!(
-            found(kvec![(7, false, none()), (8, true, Some(one.clone()))]?),
-            Ok(Some(1))
-        );
-        assert_eq!(
-            found(kvec![
-                (7, true, Some(one.clone())),
-                (8, true, Some(one.clone()))
-            ]?),
-            Ok(Some(1))
-        );
-        // One that has interrupts which are not remapped is.
-        assert_eq!(
-            found(kvec![(7, true, Some(one.clone())), (8, true, none())]?),
-            Err(Some(8))
-        );
-        assert_eq!(
-            found(kvec![(7, true, Some(one)), (8, true, Some(two))]?),
-            Err(None)
-        );
-        Ok(())
     }
 }

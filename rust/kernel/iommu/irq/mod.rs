@@ -10,6 +10,7 @@
 //!
 //! - [`parent`]: `struct irq_domain`, from which devices get their MSIs;
 //! - [`devices`]: when a device changes over to such a domain, and back;
+//! - `sharers`: devices that have one table in common;
 //! - `binding`: `struct notifier_block`: when drivers of devices come and go.
 //!
 //! The domains are those of x86, whose vector domain they are children of.
@@ -17,3 +18,4 @@
 mod binding;
 pub mod devices;
 pub mod parent;
+mod sharers;

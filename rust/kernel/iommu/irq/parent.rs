@@ -115,11 +115,8 @@ impl<T: Table> Parent<T> {
     ///
     /// # Errors
     ///
-    /// `EOPNOTSUPP` if there [can](can_remap) be none, `ENOMEM`.
+    /// `ENOMEM`. No interrupt can be had from it where none [can be remapped](can_remap).
     pub fn new(name: &CStr, table: Arc<T>) -> Result<Self> {
-        if !can_remap() {
-            return Err(EOPNOTSUPP);
-        }
         let ops: &'static bindings::rust_irq_table_ops = &Self::OPS;
         let raw = new_parent(name, Arc::as_ptr(&table).cast_mut().cast(), ops);
         // INVARIANT: A new domain for `table`.
@@ -135,8 +132,9 @@ impl<T: Table> Parent<T> {
     ///
     /// # Safety
     ///
-    /// The device has no MSIs, and gets none during the call. This domain is not dropped before
-    /// another one was given to the device, while it had no MSIs either.
+    /// The device has no MSIs, and gets none during the call. Before this domain is dropped,
+    /// [`give_vectors_to`] gives the device the vector domain, or the device is gone. Each device
+    /// that is found below it goes through [`disinherit`].
     pub unsafe fn give_to(&self, dev: &Device) {
         set_parent(dev, self.raw.as_ptr());
     }
@@ -237,18 +235,31 @@ unsafe fn remove_parent(raw: NonNull<bindings::irq_domain>) {
 /// Gives a domain to a device, or the vector domain if `raw` is null.
 #[inline(never)]
 fn set_parent(dev: &Device, raw: *mut bindings::irq_domain) {
-    // SAFETY: The device is valid. The pointer is followed when it gets MSIs, which the callers
-    // below answer for.
+    // SAFETY: The device is valid. The pointer is followed when it gets MSIs, which the contracts
+    // of the callers are about, and so are the buses below it.
     unsafe { bindings::rust_irq_set_parent(dev.as_raw(), raw) }
 }
 
-/// Has the next MSIs of `dev` come from the vector domain itself.
+/// Has the next MSIs of `dev` come from the vector domain itself, and those of the buses below it.
 ///
-/// Context: any.
+/// Context: may sleep.
 ///
 /// # Safety
 ///
-/// The device has no MSIs, and gets none during the call.
-pub unsafe fn give_vectors_to(dev: &Device) {
+/// The device has no MSIs, and gets none during the call. No PCI bus below it is made or removed
+/// meanwhile.
+pub(super) unsafe fn give_vectors_to(dev: &Device) {
     set_parent(dev, core::ptr::null_mut());
+}
+
+/// Takes from `dev`, and from the PCI bus that it is on, the domain of a bridge above, which the
+/// PCI core has them inherit. Nothing happens to a device that has MSIs.
+///
+/// Context: any; where `dev` was just found.
+// Not inlined into modules: the C function uses what is not exported.
+#[inline(never)]
+pub(super) fn disinherit(dev: &Device) {
+    // SAFETY: The device is valid, and so is its domain: no device and no bus has one that was
+    // removed (contract of `Parent::give_to()`).
+    unsafe { bindings::rust_irq_disinherit(dev.as_raw()) }
 }

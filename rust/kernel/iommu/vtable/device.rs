@@ -19,7 +19,10 @@ use kernel::{
         c_void, //
     },
     prelude::*,
-    sync::Arc, //
+    sync::{
+        Arc,
+        UniqueArc, //
+    }, //
 };
 
 use super::{
@@ -108,8 +111,10 @@ impl<D: Registered> DeviceTable<D> {
         inner: &Inner<D>,
         dev: &Device,
     ) -> Result<(*mut bindings::iommu_device, Arc<Endpoint<D>>)> {
+        // First: what the driver has done for the device is undone with its endpoint.
+        let place = UniqueArc::new_uninit(GFP_KERNEL)?;
         let probed = inner.driver.probe_device(dev)?;
-        let data = Arc::new(probed.endpoint, GFP_KERNEL)?;
+        let data: Arc<D::Endpoint> = place.write(probed.endpoint).into();
         let entered = Self::enter(inner, dev, probed.unit, data.clone());
         if entered.is_err() {
             inner.driver.release_device(dev, &data);
