@@ -30,9 +30,6 @@
 #include <asm/irqdomain.h>
 #include <asm/msi.h>
 
-/* The highest APIC id that an entry without x2APIC support can name. */
-#define RUST_IRQ_LAST_APIC_ID	0xff
-
 /* Of a domain: its host data. */
 struct rust_irq_parent {
 	void *table;
@@ -161,8 +158,12 @@ static const struct msi_parent_ops rust_irq_msi_parent_ops = {
 	.init_dev_msi_info	= msi_parent_init_dev_msi_info,
 };
 
-/* Whether interrupts of devices come from the vector domain, and its CPUs can be named. */
-__rust_helper bool rust_helper_rust_irq_can_remap(void)
+/*
+ * Whether interrupts of devices come from the vector domain, and an entry whose
+ * destination is at most @last can name its CPUs. Those with an id that the APIC driver
+ * refuses stay off.
+ */
+__rust_helper bool rust_helper_rust_irq_can_remap(u32 last)
 {
 	unsigned int cpu;
 
@@ -171,7 +172,7 @@ __rust_helper bool rust_helper_rust_irq_can_remap(void)
 	for_each_possible_cpu(cpu) {
 		u32 id = cpu_physical_id(cpu);
 
-		if (id > RUST_IRQ_LAST_APIC_ID && id != BAD_APICID)
+		if (id > last && id != BAD_APICID && apic_id_valid(id))
 			return false;
 	}
 	return true;

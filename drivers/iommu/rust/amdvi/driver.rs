@@ -20,6 +20,7 @@ use kernel::{
             Driver, //
         },
         pci::{
+            function::Function,
             source_ids::SourceIds,
             unit::UnitFunction, //
         },
@@ -97,7 +98,8 @@ impl Driver for AmdVi {
         let index = self.unit_of(&ids).ok_or(ENODEV)?;
         let unit = self.units.get(index).ok_or(ENODEV)?;
         let endpoint = Endpoint::new(unit.clone(), ids, dev, self.pasids(unit))?;
-        let interrupts = Source::new(unit, &endpoint.ids, self.unremapped)?;
+        let is_chipset = Function::of(dev).is_some_and(|function| function.is_southbridge());
+        let interrupts = Source::new(unit, &endpoint.ids, is_chipset)?;
         self.interrupts.add(dev, interrupts)?;
         Ok(Probed {
             unit: index,

@@ -204,19 +204,25 @@ impl DeviceTable {
     /// # Errors
     ///
     /// The last one of `forget`; all entries are changed nevertheless. `EINVAL` for an ID beyond
-    /// the table.
+    /// the table; no entry is changed then.
     pub(crate) fn set_interrupts(
         &self,
-        sources: &[u16],
+        sources: impl Iterator<Item = u16> + Clone,
         mut forget: impl FnMut(u16) -> Result,
         interrupts: impl Fn(u16) -> Interrupts,
     ) -> Result {
+        if sources
+            .clone()
+            .any(|source| u32::from(source) >= self.sources())
+        {
+            return Err(EINVAL);
+        }
         let _claims = self.claims.lock();
         let mut result = Ok(());
         let mut forget = |source, _: Entry| forget(source);
         for source in sources {
-            let mut live = self.live(*source, &mut forget).ok_or(EINVAL)?;
-            if let Err(error) = writer::set_interrupts(&mut live, interrupts(*source)) {
+            let mut live = self.live(source, &mut forget).ok_or(EINVAL)?;
+            if let Err(error) = writer::set_interrupts(&mut live, interrupts(source)) {
                 result = Err(error);
             }
         }
@@ -359,7 +365,7 @@ mod tests {
         };
         let mut forgotten = KVec::new();
         let forget = |source| Ok(forgotten.push(source, GFP_ATOMIC)?);
-        table.set_interrupts(&[0x118, 0x100], forget, |_| remapped)?;
+        table.set_interrupts([0x118, 0x100].into_iter(), forget, |_| remapped)?;
         assert_eq!(forgotten[..], [0x118, 0x100]);
         let word2 = |source| entry(&table, source).0[2];
         assert_eq!(word2(0x110), 1 << 56 | 1 << 62);
@@ -369,10 +375,14 @@ mod tests {
         // They stay when another device's translation is shown.
         table.release(0x110, NOTHING);
         assert_eq!(word2(0x100), 2 << 60 | 0x8013);
-        table.set_interrupts(&[0x100], |_| Ok(()), |_| Interrupts::Unmapped(0x41))?;
+        let unmapped = |_| Interrupts::Unmapped(0x41);
+        table.set_interrupts([0x100].into_iter(), |_| Ok(()), unmapped)?;
         assert_eq!(word2(0x100), 1 << 56 | 1 << 62);
-        let beyond = table.set_interrupts(&[0x200], |_| Ok(()), |_| remapped);
-        assert_eq!(beyond, Err(EINVAL));
+        // One ID beyond the table, and nothing changes.
+        let beyond = [0x100, 0x200].into_iter();
+        let refused = table.set_interrupts(beyond, |_| Ok(()), |_| remapped);
+        assert_eq!(refused, Err(EINVAL));
+        assert_eq!(word2(0x100), 1 << 56 | 1 << 62);
         Ok(())
     }
 

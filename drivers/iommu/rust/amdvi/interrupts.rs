@@ -44,12 +44,13 @@ impl Unremapped {
     pub(crate) fn reason(self) -> &'static str {
         match self {
             Self::Kernel => {
-                "a CPU has an APIC id above 255, or interrupts are those of a hypervisor: boot \
+                "a CPU in use has an APIC id above 255, or interrupts are a hypervisor's: boot \
                  with fewer CPUs, or without a hypervisor's interrupts"
             }
             Self::IoApic => {
                 "firmware (IVRS) does not say which requester ID each I/O APIC has, whose \
-                 interrupts must pass: turn interrupt remapping on in its set-up, or update it"
+                 interrupts must pass: turn interrupt remapping on in its set-up, or update it \
+                 (the parameter ivrs_ioapic is not read)"
             }
         }
     }
@@ -60,21 +61,18 @@ pub(crate) struct Source {
     unit: Arc<Unit>,
     segment: u16,
     ids: KVec<u16>,
-    /// Why none are remapped on this machine.
-    unremapped: Option<Unremapped>,
+    /// Whether it is a function of the chipset that I/O APICs and timers may send as.
+    is_chipset: bool,
 }
 
 impl Source {
-    /// The interrupts of the device with `ids` behind `unit`.
+    /// The interrupts of the device with `ids` behind `unit`. `is_chipset` says whether it is the
+    /// bridge to ISA or the SMBus controller.
     ///
     /// # Errors
     ///
     /// `ENOMEM`.
-    pub(crate) fn new(
-        unit: &Arc<Unit>,
-        ids: &SourceIds,
-        unremapped: Option<Unremapped>,
-    ) -> Result<Self> {
+    pub(crate) fn new(unit: &Arc<Unit>, ids: &SourceIds, is_chipset: bool) -> Result<Self> {
         let mut list = KVec::new();
         for source in ids.sources() {
             list.push(source, GFP_KERNEL)?;
@@ -83,12 +81,16 @@ impl Source {
             unit: unit.clone(),
             segment: ids.segment,
             ids: list,
-            unremapped,
+            is_chipset,
         })
     }
 
     /// Changes what the device table entries of `sources` say of interrupts.
-    fn change(&self, sources: &[u16], interrupts: impl Fn(u16) -> Interrupts) -> Result {
+    fn change(
+        &self,
+        sources: impl Iterator<Item = u16> + Clone,
+        interrupts: impl Fn(u16) -> Interrupts,
+    ) -> Result {
         let unit = &self.unit;
         unit.table.set_interrupts(
             sources,
@@ -98,31 +100,27 @@ impl Source {
     }
 }
 
-/// The IDs of `own` that are in none of `others`.
-fn exclusive<'a>(
-    own: &[u16],
-    others: impl Iterator<Item = &'a [u16]> + Clone,
-) -> Result<KVec<u16>> {
-    let mut list = KVec::new();
-    for source in own {
-        if !others.clone().any(|other| other.contains(source)) {
-            list.push(*source, GFP_KERNEL)?;
-        }
-    }
-    Ok(list)
+/// Whether `source` is in none of `others`.
+fn is_exclusive<'a>(source: u16, mut others: impl Iterator<Item = &'a [u16]>) -> bool {
+    !others.any(|other| other.contains(&source))
 }
 
 impl Remapped for Source {
     type Table = InterruptTable;
 
     fn obstacle(&self) -> Option<&'static str> {
-        if let Some(why) = self.unremapped {
-            return Some(why.reason());
-        }
         if !self.unit.caps.remaps_interrupts() {
             return Some(
                 "its unit has no entries of 128 bits (EFR.GASup), and this driver uses no others",
             );
+        }
+        if self.unit.is_dead() {
+            return Some("its unit does not answer any more");
+        }
+        // If firmware names a wrong requester ID for the I/O APIC, the right one is that of such a
+        // function. They have no MSIs.
+        if self.is_chipset {
+            return Some("the I/O APIC or a timer may have the requester ID of this function");
         }
         // A function of the chipset may have the requester ID of the I/O APIC or the timer: the
         // interrupts of those would have no entry.
@@ -130,7 +128,7 @@ impl Remapped for Source {
         if self.ids.iter().any(passes) {
             return Some(
                 "firmware (IVRS) says that an I/O APIC, a timer or an ACPI device has its \
-                 requester ID: it cannot be given away safely in this machine",
+                 requester ID",
             );
         }
         None
@@ -150,9 +148,8 @@ impl Remapped for Source {
     }
 
     fn enter(&self, table: &Arc<InterruptTable>) -> Result {
-        self.unit.check()?;
         table.add_sources(&self.ids)?;
-        self.change(&self.ids, |_| table.in_device_entry())
+        self.change(self.ids.iter().copied(), |_| table.in_device_entry())
     }
 
     fn leave<'a>(
@@ -163,11 +160,13 @@ impl Remapped for Source {
     where
         Self: 'a,
     {
-        let sources = exclusive(&self.ids, others.map(|other| &other.ids[..]))?;
-        self.change(&sources, |source| {
+        let others = others.map(|other| &other.ids[..]);
+        let is_exclusive = |source| is_exclusive(source, others.clone());
+        let sources = self.ids.iter().copied();
+        self.change(sources.filter(|source| is_exclusive(*source)), |source| {
             Interrupts::Unmapped(self.unit.info.settings(source))
         })?;
-        table.remove_sources(&sources);
+        table.remove_sources(|source| self.ids.contains(&source) && is_exclusive(source));
         Ok(())
     }
 }
@@ -176,14 +175,17 @@ impl Remapped for Source {
 #[kunit_tests(rust_amdvi_interrupts)]
 mod tests {
     use super::*;
-    use crate::unit::tests::unit_until;
+    use crate::unit::tests::{
+        remapping_unit,
+        unit_until, //
+    };
 
     fn source(unit: &Arc<Unit>, ids: &[u16]) -> Result<Source> {
         let mut all = SourceIds::of_requester(0, ids[0])?;
         for id in ids {
             all.add(*id)?;
         }
-        Source::new(unit, &all, None)
+        Source::new(unit, &all, false)
     }
 
     #[test]
@@ -200,22 +202,27 @@ mod tests {
     }
 
     #[test]
-    fn what_is_shared_stays_for_the_others() -> Result {
-        let left = |others: &[&[u16]]| exclusive(&[0x108, 0x100], others.iter().copied());
-        assert_eq!(left(&[])?[..], [0x108, 0x100]);
-        assert_eq!(left(&[&[0x110, 0x100]])?[..], [0x108]);
-        assert_eq!(left(&[&[0x110], &[0x100], &[0x108]])?[..], [0u16; 0]);
-        Ok(())
+    fn what_is_shared_stays_for_the_others() {
+        let left = |others: &[&[u16]]| {
+            [0x108, 0x100].map(|source| is_exclusive(source, others.iter().copied()))
+        };
+        assert_eq!(left(&[]), [true, true]);
+        assert_eq!(left(&[&[0x110, 0x100]]), [true, false]);
+        assert_eq!(left(&[&[0x110], &[0x100], &[0x108]]), [false, false]);
     }
 
     #[test]
-    fn a_unit_without_wide_entries_remaps_nothing() -> Result {
-        let unit = unit_until(0)?;
-        let why = source(&unit, &[0x108])?.obstacle();
-        assert!(why.is_some_and(|why| why.contains("GASup")));
+    fn a_device_is_not_remapped_for_a_reason() -> Result {
         let ids = SourceIds::of_requester(0, 0x108)?;
-        let why = Source::new(&unit, &ids, Some(Unremapped::IoApic))?.obstacle();
-        assert!(why.is_some_and(|why| why.contains("I/O APIC")));
+        let why = |unit: &Arc<Unit>, is_chipset| -> Result<&'static str> {
+            Ok(Source::new(unit, &ids, is_chipset)?
+                .obstacle()
+                .unwrap_or(""))
+        };
+        assert!(why(&unit_until(0)?, false)?.contains("GASup"));
+        assert_eq!(why(&remapping_unit(false)?, false)?, "");
+        assert!(why(&remapping_unit(false)?, true)?.contains("I/O APIC"));
+        assert!(why(&remapping_unit(true)?, false)?.contains("does not answer"));
         Ok(())
     }
 }

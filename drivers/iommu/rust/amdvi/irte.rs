@@ -45,7 +45,7 @@ bitfield! {
 const FIXED: u64 = 0b000;
 
 /// The highest destination without x2APIC support.
-const LAST_DESTINATION: u32 = 0xff;
+pub(crate) const LAST_DESTINATION: u32 = 0xff;
 
 /// The lowest vector that is not an exception of the CPU.
 const FIRST_VECTOR: u8 = 16;

@@ -28,6 +28,7 @@ use crate::{
         Source,
         Unremapped, //
     },
+    irte,
     policy::Policy,
     quirks,
     unit::{
@@ -55,14 +56,14 @@ fn look_at_interrupts<'a>(units: impl Iterator<Item = &'a Ivhd> + Clone) -> Opti
     let madt = madt.unwrap_or_default();
     if madt.far_cpus > 0 {
         pr_warn!(
-            "{} CPUs have APIC ids above 255, and can be used only if interrupts are remapped \
+            "{} CPUs have APIC ids above 254, and can be used only if interrupts are remapped \
              before any driver runs, which a module cannot do: to use them boot without \
              amd_iommu=off and without this driver\n",
             madt.far_cpus
         );
     }
     let is_named = |id| units.clone().any(|unit| unit.has_io_apic(id));
-    if !parent::can_remap() {
+    if !parent::can_remap(irte::LAST_DESTINATION) {
         Some(Unremapped::Kernel)
     } else if !madt.are_io_apics(is_named) {
         Some(Unremapped::IoApic)
@@ -113,7 +114,6 @@ impl AmdVi {
 
     /// Remaps interrupts from now on, and says which are not.
     pub(crate) fn remap_interrupts(&self) {
-        let left = self.interrupts.open();
         if let Some(why) = self.unremapped {
             pr_warn!(
                 "interrupts are not remapped, so iommufd gives no device away unless it is told \
@@ -122,18 +122,18 @@ impl AmdVi {
             );
             return;
         }
-        for unit in self
-            .units
-            .iter()
-            .filter(|unit| !unit.caps.remaps_interrupts())
-        {
+        let left = self.interrupts.open();
+        let is_able = |unit: &Unit| unit.caps.remaps_interrupts();
+        for unit in self.units.iter().filter(|unit| !is_able(unit)) {
             pr_warn!(
                 "ivhd{}: remaps no interrupts for this driver (no EFR.GASup): iommufd gives no \
                  device behind it away unless it is told allow_unsafe_interrupts\n",
                 unit.number
             );
         }
-        pr_info!("remaps interrupts of devices\n");
+        if self.units.iter().any(|unit| is_able(unit)) {
+            pr_info!("remaps interrupts of devices\n");
+        }
         if left > 0 {
             pr_info!(
                 "but not those of {} devices that had a driver before: unbind it before you give \

@@ -92,13 +92,13 @@ unsafe impl<T: Table> Send for Parent<T> {}
 // SAFETY: As above.
 unsafe impl<T: Table> Sync for Parent<T> {}
 
-/// Whether MSIs of devices can be remapped: they come from the vector domain, and an entry with
-/// eight bits for the destination can name each CPU.
+/// Whether MSIs of devices can be remapped: they come from the vector domain, and an entry whose
+/// destination is at most `last_destination` can name each CPU that is used.
 // Not inlined into modules: the C function looks at what is not exported.
 #[inline(never)]
-pub fn can_remap() -> bool {
+pub fn can_remap(last_destination: u32) -> bool {
     // SAFETY: Only reads what the kernel has found out at boot.
-    unsafe { bindings::rust_irq_can_remap() }
+    unsafe { bindings::rust_irq_can_remap(last_destination) }
 }
 
 impl<T: Table> Parent<T> {

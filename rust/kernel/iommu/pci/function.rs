@@ -113,6 +113,12 @@ impl<'a> Function<'a> {
         unsafe { bindings::pci_is_bridge(self.as_raw()) }
     }
 
+    /// Whether it is the chipset's bridge to ISA, or its SMBus controller.
+    pub fn is_southbridge(&self) -> bool {
+        let class = self.class() >> 8;
+        class == bindings::PCI_CLASS_BRIDGE_ISA || class == bindings::PCI_CLASS_SERIAL_SMBUS
+    }
+
     /// Whether it is below an external port, into which a user can plug devices.
     pub fn is_untrusted(&self) -> bool {
         // SAFETY: A `pci::Device` is a valid function.

@@ -20,6 +20,12 @@ const MADT_BYTES: usize = 44;
 const IO_APIC: u16 = 1;
 const LOCAL_X2APIC: u16 = 9;
 
+/// The APIC id that no message names as one CPU: it is all of them.
+const BROADCAST: u32 = 0xff;
+
+/// The APIC id of a CPU that does not exist.
+const NO_CPU: u32 = u32::MAX;
+
 /// `Flags` of [`LOCAL_X2APIC`]: the CPU can be used.
 const ENABLED: u32 = 1 << 0;
 
@@ -53,7 +59,8 @@ impl Madt {
                 LOCAL_X2APIC => {
                     body.skip(2)?;
                     let id = body.u32()?;
-                    if body.u32()? & ENABLED != 0 && id > 0xff {
+                    let usable = body.u32()? & ENABLED != 0 && id != NO_CPU;
+                    if usable && id >= BROADCAST {
                         madt.far_cpus += 1;
                     }
                 }
@@ -86,12 +93,14 @@ mod tests {
         Madt::parse(&bytes)
     }
 
-    /// CPU 1 with the APIC id 0xff, two with higher ones, and one that cannot be used.
-    const CPUS: [&[u8]; 4] = [
-        &[9, 16, 0, 0, 0xff, 0, 0, 0, 1, 0, 0, 0, 1, 0, 0, 0],
-        &[9, 16, 0, 0, 0, 1, 0, 0, 1, 0, 0, 0, 2, 0, 0, 0],
+    /// CPU 1 with the APIC id 0xfe, 2 with 0xff, one with a higher one, one that cannot be used,
+    /// and one that does not exist.
+    const CPUS: [&[u8]; 5] = [
+        &[9, 16, 0, 0, 0xfe, 0, 0, 0, 1, 0, 0, 0, 1, 0, 0, 0],
+        &[9, 16, 0, 0, 0xff, 0, 0, 0, 1, 0, 0, 0, 2, 0, 0, 0],
         &[9, 16, 0, 0, 0, 0, 1, 0, 3, 0, 0, 0, 3, 0, 0, 0],
         &[9, 16, 0, 0, 1, 1, 0, 0, 2, 0, 0, 0, 4, 0, 0, 0],
+        &[9, 16, 0, 0, 0xff, 0xff, 0xff, 0xff, 1, 0, 0, 0, 5, 0, 0, 0],
     ];
 
     #[test]

@@ -21,7 +21,7 @@ pub(crate) enum Kind {
     Pci,
     /// The I/O APIC with this id. Its requests are interrupts.
     IoApic(u8),
-    /// A timer, or something else that is not known here, whose requests are interrupts.
+    /// A timer, or a special device of a later kind. Its requests are interrupts.
     Special,
     /// A device that ACPI describes, on no PCI bus.
     Acpi,

@@ -57,7 +57,11 @@ const EVENT: [u64; 2] = [0x5 << 60, 0x9000];
 
 fn unit() -> Result<Arc<Unit>> {
     // Everything can be invalidated by one command.
-    let (efr, efr2) = (EFR::from_raw(1 << 6), EFR2::from_raw(0));
+    unit_with(1 << 6)
+}
+
+fn unit_with(efr: u64) -> Result<Arc<Unit>> {
+    let (efr, efr2) = (EFR::from_raw(efr), EFR2::from_raw(0));
     let caps = Caps::new(Header::from_raw(1 << 27), efr, efr2, 0, false);
     let regs = PhysMem::in_memory()?;
     let control = CONTROL::from_raw(OLD_CONTROL);
@@ -68,6 +72,15 @@ fn unit() -> Result<Arc<Unit>> {
     unit.regs
         .try_write_reg(EXCLUSION::from_raw(OLD_EXCLUSION))?;
     unit.regs.try_write_reg(control)?;
+    Ok(unit)
+}
+
+/// A unit with GASup, dead or not.
+pub(crate) fn remapping_unit(is_dead: bool) -> Result<Arc<Unit>> {
+    let unit = unit_with(1 << 6 | 1 << 7)?;
+    if is_dead {
+        unit.commands.give_up();
+    }
     Ok(unit)
 }
 
