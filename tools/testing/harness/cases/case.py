@@ -91,15 +91,17 @@ class Case:
     devices: tuple = ()
     # A pattern of what the kernel says and is no failure.
     trouble: str = ""
+    # Whether its unit remaps interrupts.
+    remapped: bool = False
 
     def make(self):
         """Return the machine and how to build it.
 
-        Its unit remaps no interrupts: firmware that lies names none that could, and where the
-        kernel remaps them it waits for a unit that stops, without a bound.
+        Usually its unit remaps no interrupts: firmware that lies names none that could, and where
+        the kernel remaps them it waits for a unit that stops, without a bound.
         """
         machine = configs.machines(self.machine)[0]
-        config = dataclasses.replace(machine.config, remapped=False)
+        config = dataclasses.replace(machine.config, remapped=self.remapped)
         if self.device is not None:
             config = dataclasses.replace(config, device=self.device)
         machine = dataclasses.replace(machine, config=config)

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0
 """The suites about the drivers: loading, refusing, units that die, kernel drivers on top."""
 
-from ..cases import dead, kexec, refusals_amdvi, refusals_vtd, several
+from ..cases import dead, kexec, refusals_amdvi, refusals_vtd, rescan, several
 from .kinds import CaseSuite, GuestSuite, GuestTest
 
 
@@ -21,6 +21,11 @@ def suites():
         CaseSuite("dead", "a unit that does not answer any more", dead.groups()),
         CaseSuite("kexec", "a second kernel, by kexec or after a crash", kexec.groups()),
         CaseSuite("several", "two units in a machine", several.groups()),
+        CaseSuite(
+            "rescan",
+            "a function behind a bridge that was removed and found again forges no interrupt",
+            rescan.groups(),
+        ),
         GuestSuite(
             "dma-api",
             "a disk whose driver does DMA through a DMA-API domain",

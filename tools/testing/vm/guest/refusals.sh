@@ -302,3 +302,19 @@ has_no_region()
 {
 	! reserves "$@"
 }
+
+# rescans BRIDGE SLOT: the bridge goes, with the function behind it, and both are found again.
+rescans()
+{
+	rescans_bridge=/sys/bus/pci/devices/$(function_of "$1")
+	rescans_behind=/sys/bus/pci/devices/$(function_of "$2")
+	echo 1 >"$rescans_bridge/remove" || return
+	! [ -e "$rescans_bridge" ] && ! [ -e "$rescans_behind" ] || return
+	echo 1 >/sys/bus/pci/rescan && [ -e "$rescans_behind" ]
+}
+
+# forges_nothing SLOT: the interrupts that the function at vfio-pci forges are refused.
+forges_nothing()
+{
+	/tests/iommu_rust/forged_msi "$(function_of "$1")"
+}

@@ -1,0 +1,28 @@
+# SPDX-License-Identifier: GPL-2.0
+"""A bridge that goes and is found again: what is below it may raise only its own interrupts."""
+
+from .case import LETS_GO, LOADED, PLUGGED, Case, migrates, passes
+
+PORT = "07"
+DEVICES = (
+    "-device", f"pcie-root-port,id=rescanned,chassis=1,slot=1,addr={PORT}.0",
+    "-device", "igb,romfile=,bus=rescanned",
+)  # fmt: skip
+
+
+RESCANS = passes("the port goes and is found again", "rescans", PORT, PLUGGED)
+GIVEN = (
+    passes("vfio takes the function", "takes", PLUGGED),
+    passes("it can forge no interrupt", "forges_nothing", PLUGGED),
+    passes("vfio gives it back", "gives_back", PLUGGED),
+    *migrates(PLUGGED),
+)
+CHECKS = (LOADED, *GIVEN, RESCANS, *GIVEN, RESCANS, *GIVEN, LETS_GO, RESCANS, LOADED, *GIVEN)
+
+
+def groups():
+    """Return the cases by machine."""
+    names = ("vtd-ss/pt", "amd-v1/pt")
+    return tuple(
+        (name, (Case("rescan", CHECKS, name, devices=DEVICES, remapped=True),)) for name in names
+    )
