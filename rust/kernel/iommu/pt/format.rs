@@ -17,6 +17,12 @@
 //! leaf is dirty, and can be ORed and ANDed over a cache line of entries. Where the hardware sets a
 //! bit, `dirt` is the word itself and costs nothing. [`Format::clean`] and [`Format::mark`] change
 //! a word as far as that.
+//!
+//! # Parts of leaves
+//!
+//! A leaf can give way to leaves that translate as it does. Two things about that
+//! depend on the format: what becomes of a dirty bit that the hardware sets late
+//! ([`Format::LATE_DIRT`]), and where to note that leaves were one ([`Format::PART`]).
 
 use super::addr::{
     Level,
@@ -119,6 +125,9 @@ pub struct Attrs(pub(super) u64);
 ///   word without [`Format::DIRTY`]: 0 is such a word, and the address of a table in limbo (see
 ///   `walks.rs`).
 ///
+/// The bits of [`Format::LATE_DIRT`] and [`Format::PART`] count as such bits: whichever of them are
+/// set, `decode` returns the same.
+///
 /// Of the constants:
 ///
 /// - [`Format::PAGE_LG2`] is at most 12;
@@ -180,6 +189,20 @@ pub unsafe trait Format: Send + Sync + 'static {
     /// The hardware may set its dirty bits in any of the entries.
     const CONTIGUOUS: u64 = 0;
 
+    /// The bit that a late write may leave in a link; `None` if leaves cannot be split.
+    ///
+    /// Where a leaf has given way to a link, hardware that has cached the leaf as clean may, until
+    /// it is flushed, note a write by setting the dirty bit of the entry that it remembers. This is
+    /// that bit, if the hardware ignores it in a link. 0 if the hardware compares the entry with
+    /// what it has cached and walks again where they differ. `None` is for hardware of which
+    /// neither is known, or which may not see a leaf change its size at all.
+    const LATE_DIRT: Option<u64> = None;
+
+    /// Adjacent bits that the hardware ignores in leaves and in links, and that no other code uses:
+    /// they note that an entry is a part of what was one leaf. One bit or, for a
+    /// format whose rows of entries can be split, four. 0 if leaves cannot be split.
+    const PART: u64 = 0;
+
     /// Whether the hardware can be given a top with more levels while it uses the tree.
     const GROWS: bool = false;
 
@@ -207,6 +230,11 @@ pub unsafe trait Format: Send + Sync + 'static {
     /// nothing through it. For a leaf larger than one entry of `level`, `phys` is the output
     /// address of the part that this entry stands for; else it is that of the leaf.
     fn leaf(phys: PhysAddr, lg2: u32, level: Level, attrs: Attrs) -> u64;
+
+    /// The bits of the leaf `word` of `level` that come from its [`Prot`], with those that the
+    /// hardware has changed: another leaf of them allows the same, and is accessed and dirty if
+    /// this one is.
+    fn leaf_attrs(word: u64, level: Level) -> Attrs;
 
     /// The word for the table at `phys`, in an entry of `level`; the table is of the level below.
     fn table(phys: PhysAddr, level: Level) -> u64;

@@ -339,6 +339,11 @@ unsafe impl Format for UsedX86_64 {
     }
 
     #[inline]
+    fn leaf_attrs(word: u64, level: Level) -> Attrs {
+        fmt::X86_64::leaf_attrs(word, level)
+    }
+
+    #[inline]
     fn table(phys: PhysAddr, level: Level) -> u64 {
         fmt::X86_64::table(phys, level)
     }

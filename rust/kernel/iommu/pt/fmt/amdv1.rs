@@ -29,6 +29,9 @@
 //!
 //! 512 GiB is left out: hardware is known to mistranslate such leaves.
 //!
+//! The entries of a row can become leaves of the size of an entry, one by one: in between, some of
+//! them are for the whole row and others for their own part, and each translates alike.
+//!
 //! # Accessed and dirty
 //!
 //! The hardware maintains A and D only where the device table entry asks for it (HAD).
@@ -61,6 +64,9 @@ const A: u64 = 1 << 5;
 
 /// D: a write went through this entry of a leaf.
 const D: u64 = 1 << 6;
+
+/// Bits 4:1, which are ignored in every entry.
+const PART: u64 = 0xf << 1;
 
 /// Next Level: what the entry points to.
 const NEXT_LEVEL: u64 = 7 << NEXT_LEVEL_SHIFT;
@@ -121,6 +127,22 @@ impl<const PAGE_LG2: u32, const LEVELS: u8> AmdV1Pages<PAGE_LG2, LEVELS> {
         }
     }
 
+    /// Whether `part` is a leaf of one entry of `level`, for what an entry of the row that `row` is
+    /// in stands for.
+    fn is_part(row: u64, part: u64, level: Level) -> bool {
+        let kept = !(A | D | PART | NEXT_LEVEL | ADDRESS);
+
+        match (Self::decode(row, level), Self::decode(part, level)) {
+            (Entry::Leaf { phys, lg2 }, Entry::Leaf { phys: of, lg2: one }) => {
+                one == level.item_lg2(PAGE_LG2)
+                    && lg2 > one
+                    && of & !low_mask(lg2) == phys
+                    && (row ^ part) & kept == 0
+            }
+            _ => false,
+        }
+    }
+
     /// The leaf sizes: each power of two up to the largest that an address can be aligned to in a
     /// table below the highest, which has no leaves; but for 512 GiB.
     const fn page_sizes() -> u64 {
@@ -132,11 +154,11 @@ impl<const PAGE_LG2: u32, const LEVELS: u8> AmdV1Pages<PAGE_LG2, LEVELS> {
 }
 
 // SAFETY: `table()` sets PR and a next level of 1 to 5, since no table is made at level 0, and the
-// bits that hardware adds (A and D, 5 and 6) are none of those that `decode` tells tables and
-// addresses by; it takes no size that is not between that of the level and the next. `leaf()` sets
-// next level 0 or 7. PR, D and the next level are among the 12 lowest bits, and a word without PR
-// is empty. The address field holds whole pages of at most 4 KiB, so the address of a table, which
-// is aligned to 4 KiB, reads back.
+// bits that hardware adds (A and D, 5 and 6), and bits 4:1, are none of those that `decode` tells
+// tables and addresses by; it takes no size that is not between that of the level and the next.
+// `leaf()` sets next level 0 or 7. PR, D and the next level are among the 12 lowest bits, and a
+// word without PR is empty. The address field holds whole pages of at most 4 KiB, so the address of
+// a table, which is aligned to 4 KiB, reads back.
 unsafe impl<const PAGE_LG2: u32, const LEVELS: u8> Format for AmdV1Pages<PAGE_LG2, LEVELS> {
     const NAME: &'static str = "amdv1";
     const PAGE_LG2: u32 = PAGE_LG2;
@@ -147,6 +169,9 @@ unsafe impl<const PAGE_LG2: u32, const LEVELS: u8> Format for AmdV1Pages<PAGE_LG
     const DIRTY: u64 = D;
     const WRITABLE: u64 = IW;
     const CONTIGUOUS: u64 = NEXT_LEVEL;
+    // Ignored in entries that are not leaves, where bits 8:6 are.
+    const LATE_DIRT: Option<u64> = Some(D);
+    const PART: u64 = PART;
     const GROWS: bool = true;
 
     /// Six levels resolve more bits than an address has.
@@ -204,6 +229,11 @@ unsafe impl<const PAGE_LG2: u32, const LEVELS: u8> Format for AmdV1Pages<PAGE_LG
         }
     }
 
+    #[inline]
+    fn leaf_attrs(word: u64, _level: Level) -> Attrs {
+        Attrs(word & (PR | A | D | FC | IR | IW))
+    }
+
     /// Tables allow everything: the leaf decides, since the hardware takes the AND of all levels.
     #[inline]
     fn table(phys: PhysAddr, level: Level) -> u64 {
@@ -222,5 +252,7 @@ unsafe impl<const PAGE_LG2: u32, const LEVELS: u8> Format for AmdV1Pages<PAGE_LG
     #[inline]
     fn may_replace_live(old: u64, new: u64, level: Level) -> bool {
         super::shared::may_coexist::<Self>(old, new, level, A | D, IR | IW)
+            || Self::is_part(old, new, level)
+            || Self::is_part(new, old, level)
     }
 }

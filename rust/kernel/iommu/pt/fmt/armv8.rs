@@ -219,6 +219,17 @@ unsafe impl<const STAGE2: bool> Format for Armv8<STAGE2> {
         word
     }
 
+    #[inline]
+    fn leaf_attrs(word: u64, level: Level) -> Attrs {
+        let page = if level == Level::LEAF {
+            TABLE_OR_PAGE
+        } else {
+            0
+        };
+
+        Attrs(word & !(ADDRESS | CONTIGUOUS | page))
+    }
+
     /// Tables allow everything: APTable and the like only take away.
     #[inline]
     fn table(phys: PhysAddr, _level: Level) -> u64 {

@@ -77,6 +77,9 @@ const A: u64 = 1 << 6;
 /// D: a write went through this entry of a leaf.
 const D: u64 = 1 << 7;
 
+/// RSW: bits for software, in every entry.
+const RSW: u64 = 3 << 8;
+
 /// PPN: the number of a page of 4 KiB.
 const PPN: u64 = ((1 << 44) - 1) << PPN_SHIFT;
 
@@ -114,10 +117,10 @@ fn address(word: u64) -> PhysAddr {
 }
 
 // SAFETY: `table()` sets V and none of R, W and X; hardware adds no bit to it; at level 0 no table
-// is made. `leaf()` sets R, and neither hardware nor `clean()` takes it out, so `decode` never
-// finds a table in it. V and D are among the 12 lowest bits; a word without V is empty. A leaf has
-// the size of its level, or 64 KiB at level 0. The page number holds every address of 56 bits that
-// is aligned to 4 KiB.
+// is made; `decode` does not look at RSW. `leaf()` sets R, and neither hardware nor `clean()` takes
+// it out, so `decode` never finds a table in it. V and D are among the 12 lowest bits; a word
+// without V is empty. A leaf has the size of its level, or 64 KiB at level 0. The page number holds
+// every address of 56 bits that is aligned to 4 KiB.
 unsafe impl<const X4: bool> Format for RiscvPages<X4> {
     const NAME: &'static str = if X4 { "riscv_x4" } else { "riscv" };
     const MIN_LEVELS: u8 = 3;
@@ -130,6 +133,10 @@ unsafe impl<const X4: bool> Format for RiscvPages<X4> {
     const DIRTY_PERMITS: bool = true;
     const WRITABLE: u64 = W;
     const CONTIGUOUS: u64 = N;
+    // D is reserved in a link. The hardware compares a PTE before it sets A or D: the manual's
+    // "Virtual Address Translation Process".
+    const LATE_DIRT: Option<u64> = Some(0);
+    const PART: u64 = RSW;
     const SIGN_EXTENDS: bool = !X4;
 
     /// Two bits more than the levels resolve in the second stage, one less in the first: the lower
@@ -194,6 +201,11 @@ unsafe impl<const X4: bool> Format for RiscvPages<X4> {
         } else {
             word
         }
+    }
+
+    #[inline]
+    fn leaf_attrs(word: u64, _level: Level) -> Attrs {
+        Attrs(word & (V | R | W | X | U | A | D))
     }
 
     #[inline]

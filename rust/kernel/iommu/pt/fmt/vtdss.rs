@@ -50,13 +50,17 @@ const D: u64 = 1 << 9;
 /// SNP: accesses through this leaf snoop. Reserved in entries that are not leaves.
 const SNP: u64 = 1 << 11;
 
+/// One of the bits 61:52, which are ignored in every entry.
+const PART: u64 = 1 << 52;
+
 /// VT-d second-stage tables.
 pub enum VtdSs {}
 
 // SAFETY: `table()` sets R and W and leaves PS clear, at level 0 no table is made, and the bits
-// that hardware adds (A and D, 8 and 9) are none of those that `decode` tells tables and addresses
-// by; `leaf()` sets PS above level 0, where alone `decode` can answer `Table`, and `PAGE_SIZES`
-// ends at level 2. R, W and D are among the 12 lowest bits; a word with neither R nor W is empty.
+// that hardware adds (A and D, 8 and 9), and bit 52, are none of those that `decode` tells tables
+// and addresses by; `leaf()` sets PS above level 0, where alone `decode` can answer `Table`, and
+// `PAGE_SIZES` ends at level 2. R, W and D are among the 12 lowest bits; a word with neither R nor
+// W is empty.
 unsafe impl Format for VtdSs {
     const NAME: &'static str = "vtdss";
     const MIN_LEVELS: u8 = 3;
@@ -65,6 +69,9 @@ unsafe impl Format for VtdSs {
     const OUTPUT_LG2: u32 = 52;
     const DIRTY: u64 = D;
     const WRITABLE: u64 = W;
+    // Ignored in entries that are not leaves.
+    const LATE_DIRT: Option<u64> = Some(D);
+    const PART: u64 = PART;
 
     /// Second-stage input addresses are guest-physical: zero-extended.
     #[inline]
@@ -108,6 +115,11 @@ unsafe impl Format for VtdSs {
     #[inline(always)]
     fn leaf(phys: PhysAddr, lg2: u32, level: Level, attrs: Attrs) -> u64 {
         (phys & ADDRESS & !low_mask(lg2)) | super::shared::page_size_bit(level) | attrs.0
+    }
+
+    #[inline]
+    fn leaf_attrs(word: u64, _level: Level) -> Attrs {
+        Attrs(word & (R | W | A | D | SNP))
     }
 
     /// Tables allow everything: the leaf decides, since the hardware takes the AND of all levels.

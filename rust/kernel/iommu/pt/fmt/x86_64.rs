@@ -69,13 +69,16 @@ const A: u64 = 1 << 5;
 /// D: a write went through this leaf.
 const D: u64 = 1 << 6;
 
+/// One of the bits 58:52, which are ignored in every entry.
+const PART: u64 = 1 << 52;
+
 /// x86-64 tables as VT-d first stage and AMD v2 walk them.
 pub enum X86_64 {}
 
 // SAFETY: `table()` sets P and leaves PS clear, at level 0 no table is made, and the bits that
-// hardware adds (A and D, 5 and 6) are none of those that `decode` tells tables and addresses by;
-// `leaf()` sets PS above level 0, where alone `decode` can answer `Table`, and `PAGE_SIZES` ends
-// at level 2. P and D are among the 12 lowest bits; a word without P is empty.
+// hardware adds (A and D, 5 and 6), and bit 52, are none of those that `decode` tells tables and
+// addresses by; `leaf()` sets PS above level 0, where alone `decode` can answer `Table`, and
+// `PAGE_SIZES` ends at level 2. P and D are among the 12 lowest bits; a word without P is empty.
 unsafe impl Format for X86_64 {
     const NAME: &'static str = "x86_64";
     const MIN_LEVELS: u8 = 4;
@@ -84,6 +87,9 @@ unsafe impl Format for X86_64 {
     const OUTPUT_LG2: u32 = 52;
     const DIRTY: u64 = D;
     const WRITABLE: u64 = RW;
+    // Ignored in entries that are not leaves.
+    const LATE_DIRT: Option<u64> = Some(D);
+    const PART: u64 = PART;
     const SIGN_EXTENDS: bool = true;
 
     /// One bit less than the levels resolve: the lower half of a sign-extended space.
@@ -127,6 +133,11 @@ unsafe impl Format for X86_64 {
     #[inline(always)]
     fn leaf(phys: PhysAddr, lg2: u32, level: Level, attrs: Attrs) -> u64 {
         (phys & ADDRESS & !low_mask(lg2)) | super::shared::page_size_bit(level) | attrs.0
+    }
+
+    #[inline]
+    fn leaf_attrs(word: u64, _level: Level) -> Attrs {
+        Attrs(word & (P | RW | US | A | D))
     }
 
     /// Tables allow everything: the leaf decides, since the hardware takes the AND of all levels.

@@ -98,6 +98,10 @@ impl<F: Format, const PAGE_LG2: u32, const LEVELS: u8> Spec for AmdV1Pages<F, PA
     const HAS_USED: bool = false;
     const ACCESSED: u64 = A;
     const DIRTY: u64 = D;
+    // Bits 8:6 of a link and 4:1 of any entry are ignored.
+    const LATE_DIRT: Option<u64> = Some(D);
+    const PART: u64 = 0xf << 1;
+    const SPLITS_ROWS: bool = true;
     const GROWS: bool = true;
     const OUTPUT_LG2: u32 = 40 + PAGE_LG2;
 
@@ -121,7 +125,7 @@ impl<F: Format, const PAGE_LG2: u32, const LEVELS: u8> Spec for AmdV1Pages<F, PA
                 _ => Err("an entry that is not present holds something"),
             };
         }
-        if word & !(PR | A | D | 7 << NEXT_LEVEL | ADDRESS | FC | IR | IW) != 0 {
+        if word & !(PR | Self::PART | A | D | 7 << NEXT_LEVEL | ADDRESS | FC | IR | IW) != 0 {
             return Err("a reserved bit is set");
         }
         match next {
@@ -151,9 +155,7 @@ impl<F: Format, const PAGE_LG2: u32, const LEVELS: u8> Spec for AmdV1Pages<F, PA
             // Hardware follows it to any level below, but nothing here makes such an entry.
             next if next != level => Err("the next level is not the one below"),
             // Every access passes: the leaf decides.
-            _ if prot != Prot::READ | Prot::WRITE || word & D != 0 => {
-                Err("a link to a table restricts, or is dirty")
-            }
+            _ if prot != Prot::READ | Prot::WRITE => Err("a link to a table restricts"),
             _ => Ok(Word::Table(address)),
         }
     }
@@ -196,6 +198,6 @@ mod tests {
         assert!(AmdV1::read(1 << 9 | PR | IR | IW, 1) == Ok(Word::Table(0)));
         assert!(AmdV1::read(1 << 9 | PR | IR | IW, 2).is_err());
         assert!(AmdV1::read(1 << 9 | PR | IR, 1).is_err());
-        assert!(AmdV1::read(1 << 1 | PR | IR, 0).is_err());
+        assert!(AmdV1::read(1 << 7 | PR | IR, 0).is_err());
     }
 }

@@ -106,6 +106,17 @@ pub trait Spec: 'static {
     /// says otherwise.
     const DIRTY: u64;
 
+    /// The bit of a link in which the hardware may note a write to the leaf that the link has
+    /// replaced: it ignores it there. 0 if the hardware does not set a bit in an entry that it has
+    /// not just read, `None` if neither is known.
+    const LATE_DIRT: Option<u64> = None;
+
+    /// The bits of leaves and links that the hardware ignores and that the format uses.
+    const PART: u64 = 0;
+
+    /// Whether a leaf that takes a row of entries may give way to leaves of one entry.
+    const SPLITS_ROWS: bool = false;
+
     /// Whether hardware that does not set the dirty bit by itself refuses a write where it is
     /// clean.
     const CLEAN_REFUSES: bool = false;

@@ -61,6 +61,10 @@ impl<F: Format, const MORE: u32> Spec for RiscvPages<F, MORE> {
     // A is reserved in a PTE that is no leaf.
     const ACCESSED_LINK: u64 = 0;
     const DIRTY: u64 = 1 << DIRTY;
+    // The PTE is compared with what the walk has read, atomically with its update ("Virtual Address
+    // Translation Process", step 9).
+    const LATE_DIRT: Option<u64> = Some(0);
+    const PART: u64 = 3 << 8;
     // With GADE or SADE 0, a store where D is clear is a page fault (IOMMU specification,
     // "Translation control (tc)").
     const CLEAN_REFUSES: bool = true;
@@ -91,8 +95,8 @@ impl<F: Format, const MORE: u32> Spec for RiscvPages<F, MORE> {
     fn read(word: u64, level: u32) -> Result<Word, &'static str> {
         let number = word >> NUMBER & mask(NUMBER_BITS);
         let rights = [READ, WRITE, EXECUTE].map(|bit| has(word, bit));
-        // RSW is for software and must be 0 here, 60:54 are reserved, PBMT is for Svpbmt.
-        let others = word >> 8 & 3 | word >> 54 & mask(9) | u64::from(has(word, GLOBAL));
+        // 60:54 are reserved, PBMT is for Svpbmt. RSW, 9:8, is for software.
+        let others = word >> 54 & mask(9) | u64::from(has(word, GLOBAL));
 
         if !has(word, VALID) {
             return match word {

@@ -39,6 +39,9 @@ impl Spec for VtdSs {
     const HAS_USED: bool = false;
     const ACCESSED: u64 = 1 << 8;
     const DIRTY: u64 = 1 << 9;
+    // Bits 9 of a link and 61:52 of any entry are ignored.
+    const LATE_DIRT: Option<u64> = Some(1 << 9);
+    const PART: u64 = 1 << 52;
 
     fn input_lg2(levels: u8) -> u32 {
         match levels {
@@ -60,7 +63,7 @@ impl Spec for VtdSs {
     }
 
     fn read(word: u64, level: u32) -> Result<Word, &'static str> {
-        let rest = word & !(Self::ACCESSED | Self::DIRTY);
+        let rest = word & !(Self::ACCESSED | Self::DIRTY | Self::PART);
 
         if word & (R | W) == 0 {
             return match word {

@@ -37,6 +37,9 @@ impl Spec for X86_64 {
     const SIZES: &'static [u32] = &[12, 21, 30];
     const ACCESSED: u64 = 1 << 5;
     const DIRTY: u64 = 1 << 6;
+    // Bits 6 of a link and 58:52 of any entry are ignored.
+    const LATE_DIRT: Option<u64> = Some(1 << 6);
+    const PART: u64 = 1 << 52;
     const SIGNED: bool = true;
 
     fn input_lg2(levels: u8) -> u32 {
@@ -63,7 +66,7 @@ impl Spec for X86_64 {
     }
 
     fn read(word: u64, level: u32) -> Result<Word, &'static str> {
-        let rest = word & !(Self::ACCESSED | Self::DIRTY);
+        let rest = word & !(Self::ACCESSED | Self::DIRTY | Self::PART);
 
         if word & P == 0 {
             return match word {
