@@ -176,6 +176,7 @@ impl Caps {
             coherent: true,
             // The format does not need to know.
             marks: true,
+            splits: false,
         })
     }
 
@@ -195,6 +196,7 @@ impl Caps {
             coherent: true,
             // The format does not need to know.
             marks: true,
+            splits: false,
         })
     }
 

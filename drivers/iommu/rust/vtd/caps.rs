@@ -137,6 +137,7 @@ impl Caps {
             coherent: self.coherent_walk(),
             // Neither format needs to know.
             marks: true,
+            splits: false,
         }
     }
 

@@ -290,6 +290,7 @@ unsafe fn flush_cache(mut virt: *mut u8, mut len: usize) {
 ///     output_lg2: 46,
 ///     coherent: true,
 ///     marks: true,
+///     splits: false,
 /// };
 /// let table = PageTable::<VtdSs, _>::new(KernelTables::new(None), config, Gfp::KERNEL)?;
 /// # let _ = table;

@@ -54,7 +54,7 @@ impl Owner {
 
     /// Whether `part` lies in it.
     #[inline(always)]
-    fn has<T>(self, part: *const T) -> bool {
+    pub(super) fn has<T>(self, part: *const T) -> bool {
         part.addr().wrapping_sub(self.first) < self.bytes
     }
 }

@@ -23,6 +23,7 @@
 //! Most pages are clean, and most entries are in tables of level 0: `leaves.rs` is the fast path.
 
 mod leaves;
+mod split;
 mod writable;
 
 use super::{
@@ -38,6 +39,7 @@ use super::{
         Node,
         Slot, //
     },
+    split::Splitting,
     table::{
         TableMem,
         LINE_ENTRIES, //
@@ -53,8 +55,8 @@ use kernel::error::{
 /// harvested in 60 ns if all of it is clean, and memory takes a few times as long to answer.
 const AHEAD: usize = 3;
 
-/// A harvest under way.
-struct Harvest<'s, S> {
+/// A harvest under way; `A` says how it allocates tables.
+struct Harvest<'s, S, A> {
     query: Range,
     clear: bool,
     sink: &'s mut S,
@@ -64,9 +66,11 @@ struct Harvest<'s, S> {
     /// From the first to the last leaf that was made clean; the first is above the last before
     /// that.
     cleared: (Iova, Iova),
+    /// What it splits, if it does.
+    splitting: Option<Splitting<A>>,
 }
 
-impl<'s, S: DirtySink> Harvest<'s, S> {
+impl<'s, S: DirtySink, A> Harvest<'s, S, A> {
     /// A harvest that has found nothing yet.
     fn new(query: Range, clear: bool, sink: &'s mut S) -> Self {
         Self {
@@ -75,6 +79,7 @@ impl<'s, S: DirtySink> Harvest<'s, S> {
             sink,
             run: (0, 0),
             cleared: (Iova::MAX, 0),
+            splitting: None,
         }
     }
 
@@ -82,14 +87,21 @@ impl<'s, S: DirtySink> Harvest<'s, S> {
     /// since it was mapped after that; returns whether to make it clean.
     #[inline]
     fn add(&mut self, leaf: Range) -> bool {
-        let dirty = leaf.from(self.run.1).clip(&self.query);
-        let clear = self.clear && dirty == leaf;
+        let clear = self.report(leaf) && self.clear;
 
-        self.add_to_run(dirty);
         if clear {
             self.add_cleared(leaf);
         }
         clear
+    }
+
+    /// The same for a leaf that stays dirty; returns whether it was reported as a whole.
+    #[inline]
+    fn report(&mut self, leaf: Range) -> bool {
+        let dirty = leaf.from(self.run.1).clip(&self.query);
+
+        self.add_to_run(dirty);
+        dirty == leaf
     }
 
     /// Takes note of dirty addresses in the query, behind all those before.
@@ -124,12 +136,13 @@ impl<'s, S: DirtySink> Harvest<'s, S> {
         self.cleared = (self.cleared.0.min(leaves.first()), leaves.last());
     }
 
-    /// Tells the sink what is left.
-    fn finish(mut self) {
+    /// Tells the sink what is left; returns the addresses of leaves that were split.
+    fn finish(mut self) -> Option<Range> {
         self.record_run();
         if let Ok(cleared) = Range::inclusive(self.cleared.0, self.cleared.1) {
             self.sink.cleared(cleared);
         }
+        self.splitting.and_then(Splitting::range)
     }
 }
 
@@ -157,17 +170,25 @@ impl<F: Format, M: TableMem> Tree<'_, F, M> {
         if !self.can_track_dirty() {
             return Err(EOPNOTSUPP);
         }
+        self.harvest(claim, Harvest::new(claim.range(), clear, sink))
+            .map(|_| ())
+    }
 
-        let mut harvest = Harvest::new(claim.range(), clear, sink);
-
+    /// Runs `harvest` on the claimed range; returns the addresses of leaves that were split.
+    #[inline(always)]
+    fn harvest<S: DirtySink>(
+        &self,
+        claim: &impl Claim,
+        mut harvest: Harvest<'_, S, M::Flags>,
+    ) -> Result<Option<Range>> {
         self.each_root(claim, |root| {
-            let node = root.narrow();
+            // Where leaves are split, the links on the way have something to say.
+            let node = if root.splits() { root } else { root.narrow() };
 
             node.harvest(node, &mut harvest);
             true
         })?;
-        harvest.finish();
-        Ok(())
+        Ok(harvest.finish())
     }
 
     /// Makes the leaf of the first claimed address dirty, as the hardware does when a device
@@ -203,7 +224,7 @@ impl<F: Format, M: TableMem> Tree<'_, F, M> {
 impl<F: Format, M: TableMem> Node<'_, F, M> {
     /// Harvests the claimed part of what the table covers. `ahead` is asked for on the way: a table
     /// of leaves that comes later, anything where there is none.
-    fn harvest<S: DirtySink>(self, ahead: Self, harvest: &mut Harvest<'_, S>) {
+    fn harvest<S: DirtySink>(self, ahead: Self, harvest: &mut Harvest<'_, S, M::Flags>) {
         let (mut slot, mut end) = (self.first_slot(), self.last_slot() + 1);
 
         // The hardware may have marked an entry that the query does not reach for a write to a page
@@ -236,7 +257,7 @@ impl<F: Format, M: TableMem> Node<'_, F, M> {
         self,
         mut slot: usize,
         end: usize,
-        harvest: &mut Harvest<'_, S>,
+        harvest: &mut Harvest<'_, S, M::Flags>,
     ) -> usize {
         while slot < end {
             let next = end.min((slot / LINE_ENTRIES + 1) * LINE_ENTRIES);
@@ -252,21 +273,6 @@ impl<F: Format, M: TableMem> Node<'_, F, M> {
         slot
     }
 
-    /// The entries of a leaf of `1 << lg2` bytes that `slot` belongs to.
-    #[inline]
-    fn row(self, slot: usize, lg2: u32) -> core::ops::Range<usize> {
-        let entries = 1usize << (lg2 - self.item_lg2());
-        let head = slot & !(entries - 1);
-
-        head..head + entries
-    }
-
-    /// The addresses of a leaf of `1 << lg2` bytes that `slot` belongs to.
-    #[inline]
-    fn leaf(self, slot: usize, lg2: u32) -> Range {
-        Range::block(self.item(slot).first(), lg2)
-    }
-
     /// The table of leaves that the entry [`AHEAD`] of `slot` links, if there is one and it is
     /// claimed. Where this is another table's entry it is not looked for.
     #[inline]
@@ -280,11 +286,21 @@ impl<F: Format, M: TableMem> Node<'_, F, M> {
     }
 
     /// Looks at one entry; returns which one comes next.
-    fn harvest_entry<S: DirtySink>(self, slot: usize, harvest: &mut Harvest<'_, S>) -> usize {
-        match self.get(slot) {
+    fn harvest_entry<S: DirtySink>(
+        self,
+        slot: usize,
+        harvest: &mut Harvest<'_, S, M::Flags>,
+    ) -> usize {
+        let word = self.word(slot);
+
+        match self.read(slot, word) {
             Slot::Empty => slot + 1,
             Slot::Table(child) => {
-                child.harvest(self.leaves_ahead(slot).unwrap_or(child), harvest);
+                let is_late = word & F::LATE_DIRT.unwrap_or(0) != 0;
+
+                if !is_late || self.harvest_late(slot, child, harvest) {
+                    child.harvest(self.leaves_ahead(slot).unwrap_or(child), harvest);
+                }
                 slot + 1
             }
             Slot::Leaf { lg2, .. } => {
@@ -292,10 +308,21 @@ impl<F: Format, M: TableMem> Node<'_, F, M> {
                 let slots = self.row(slot, lg2);
                 let behind = slots.end;
 
-                if slots
+                if !slots
                     .clone()
                     .any(|slot| F::dirt(self.word(slot)) & F::DIRTY != 0)
-                    && harvest.add(self.leaf(slot, lg2))
+                {
+                    return behind;
+                }
+
+                // Level 0 is where the time goes, and it has nothing to split but rows.
+                let splits = harvest.splitting.is_some() && lg2 > F::PAGE_LG2;
+
+                if splits && self.split_cut(slot, lg2, harvest) {
+                    return self.harvest_entry(slot, harvest);
+                }
+                if harvest.add(self.leaf(slot, lg2))
+                    && !(splits && self.split_reported(slot, lg2, harvest))
                 {
                     slots.for_each(|slot| self.clean(slot, lg2));
                 }

@@ -20,7 +20,7 @@
 //!
 //! # Parts of leaves
 //!
-//! A leaf can give way to leaves that translate as it does. Two things about that
+//! A leaf can give way to leaves that translate as it does: see `split.rs`. Two things about that
 //! depend on the format: what becomes of a dirty bit that the hardware sets late
 //! ([`Format::LATE_DIRT`]), and where to note that leaves were one ([`Format::PART`]).
 
@@ -199,7 +199,7 @@ pub unsafe trait Format: Send + Sync + 'static {
     const LATE_DIRT: Option<u64> = None;
 
     /// Adjacent bits that the hardware ignores in leaves and in links, and that no other code uses:
-    /// they note that an entry is a part of what was one leaf. One bit or, for a
+    /// they note that an entry is a part of what was one leaf, see [`part_lg2`]. One bit or, for a
     /// format whose rows of entries can be split, four. 0 if leaves cannot be split.
     const PART: u64 = 0;
 
@@ -275,4 +275,28 @@ pub unsafe trait Format: Send + Sync + 'static {
     /// [`Entry::Empty`]. Where one is a table and the other a leaf, the caller answers for what is
     /// in the table.
     fn may_replace_live(old: u64, new: u64, level: Level) -> bool;
+}
+
+/// Binary logarithm of the number of entries that were one leaf together, of which `word` is one;
+/// 0 if it is none of such: a leaf that was mapped, or a table that was needed.
+#[inline]
+pub(super) fn part_lg2<F: Format>(word: u64) -> u32 {
+    match word & F::PART {
+        0 => 0,
+        part if part == F::PART => TABLE_LG2,
+        // CAST: Four bits.
+        part => (part >> F::PART.trailing_zeros()) as u32,
+    }
+}
+
+/// What [`part_lg2`] reads as `lg2`: from 1 to [`TABLE_LG2`], no less than that if the format has
+/// one bit for it.
+#[inline]
+pub(super) fn part_bits<F: Format>(lg2: u32) -> u64 {
+    const { assert!(matches!(F::PART.count_ones(), 0..=2 | 4)) };
+    if lg2 == TABLE_LG2 {
+        F::PART
+    } else {
+        (u64::from(lg2) << (F::PART.trailing_zeros() % u64::BITS)) & F::PART
+    }
 }

@@ -44,6 +44,9 @@ pub struct Config {
     /// Whether the hardware sets the accessed and dirty flags of leaves itself. Ignored unless the
     /// format needs it for dirty tracking ([`Format::DIRTY_PERMITS`]).
     pub marks: bool,
+
+    /// Whether leaves may be split while devices use them: see `split.rs`.
+    pub splits: bool,
 }
 
 /// What can be mapped, and how.
@@ -55,6 +58,9 @@ pub struct Limits {
     /// Whether the hardware sets the accessed and dirty flags of leaves itself, see
     /// [`Config::marks`].
     pub marks: bool,
+
+    /// Whether leaves may be split while devices use them: see `split.rs`.
+    pub splits: bool,
 
     /// Whether the upper half of a sign-extended space can be mapped too: the addresses whose
     /// complement is at most `aperture_last`.
@@ -106,6 +112,7 @@ impl Limits {
         Ok(Self {
             coherent: config.coherent,
             marks: config.marks,
+            splits: config.splits,
             sign_extend: false,
             aperture_last: low_mask(config.input_lg2.min(F::input_lg2(last))),
             page_sizes,

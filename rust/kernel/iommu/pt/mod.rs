@@ -67,10 +67,12 @@ pub mod fmt;
 mod format;
 mod gather;
 mod grow;
+mod join;
 mod limits;
 mod map;
 mod node;
 mod page_table;
+mod split;
 mod table;
 mod tables;
 #[cfg(CONFIG_RUST_IOMMU_PT_KUNIT_TEST)]
@@ -122,6 +124,7 @@ pub use tree::{
     Tree, //
 };
 pub use walks::{
+    Pause,
     Walk,
     Walks, //
 };

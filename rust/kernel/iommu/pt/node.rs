@@ -5,6 +5,8 @@
 //! The operations are written on [`Node`] and need no `unsafe`: that a table which an entry names
 //! is still there is shown here, once, from what the walk claims.
 
+mod reshape;
+
 use super::{
     addr::{
         Iova,
@@ -36,6 +38,11 @@ use kernel::error::{
     code::*,
     Result, //
 };
+
+/// How often an exchange is tried whose entry the hardware may change meanwhile.
+///
+/// It sets A once, and D once for each time that a leaf is made clean.
+pub(super) const TRIES: usize = 4;
 
 /// What an entry holds, seen from a walk.
 ///
@@ -211,6 +218,21 @@ impl<'t, F: Format, M: TableMem> Node<'t, F, M> {
         self.item(slot).until(self.item(end - 1).last())
     }
 
+    /// The entries of a leaf of `1 << lg2` bytes that `slot` belongs to.
+    #[inline]
+    pub(super) fn row(self, slot: usize, lg2: u32) -> core::ops::Range<usize> {
+        let entries = 1usize << (lg2 - self.item_lg2());
+        let head = slot & !(entries - 1);
+
+        head..head + entries
+    }
+
+    /// The addresses of a leaf of `1 << lg2` bytes that `slot` belongs to.
+    #[inline]
+    pub(super) fn leaf(self, slot: usize, lg2: u32) -> Range {
+        Range::block(self.item(slot).first(), lg2)
+    }
+
     /// The first entry from `slot` to before `end` whose cache line has a dirty entry, or `end`.
     /// Asks for the same lines of `ahead` on the way.
     #[inline(always)]
@@ -289,8 +311,8 @@ impl<'t, F: Format, M: TableMem> Node<'t, F, M> {
             return Slot::Empty;
         };
         // SAFETY:
-        // - `phys` was read from an entry that only `install` and `Tree::grow` make a table of, by
-        //   the contract of `Format`; there it came from `phys()` of the same memory.
+        // - `phys` was read from an entry that only `install`, `link` and `Tree::grow` make a table
+        //   of, by the contract of `Format`; there it came from `phys()` of the same memory.
         // - The entry lies on the way to an address that is claimed for `'t`. If it is claimed as
         //   exclusive or stable, no other operation has the claim that it takes to unlink the
         //   table. If it is claimed for a walk, the table was not unlinked when the walk began, so
@@ -398,18 +420,18 @@ impl<'t, F: Format, M: TableMem> Node<'t, F, M> {
     #[cold]
     pub(super) fn install(self, flags: M::Flags) -> Result {
         let slot = self.slot();
-        let table = self.tables.alloc::<F>(flags)?;
-        let word = F::table(self.tables.mem.phys(table), self.level);
+        let table = self.tables.unlinked::<F>(flags)?;
 
         // A walk that follows the entry finds the table zeroed.
-        if !self.table.replace(slot, 0, word) {
-            // SAFETY: The table was allocated above and never linked.
-            unsafe { self.tables.free(table) }
+        if self
+            .table
+            .replace(slot, 0, F::table(table.phys(), self.level))
+        {
+            table.into_linked();
+        } else if F::decode(self.table.load(slot), self.level) == Entry::Empty {
             // This code did not write a word that is neither 0 nor maps anything: to try again
             // would not end.
-            if F::decode(self.table.load(slot), self.level) == Entry::Empty {
-                return Err(EIO);
-            }
+            return Err(EIO);
         }
         Ok(())
     }
@@ -474,8 +496,6 @@ impl<'t, F: Format, M: TableMem> Node<'t, F, M> {
     /// `Documentation/driver-api/rust-iommu/dirty.rst`.
     #[inline(always)]
     pub(super) fn clean(self, slot: usize, lg2: u32) {
-        const TRIES: usize = 4;
-
         let mut word = self.table.load(slot);
 
         for _ in 0..TRIES {

@@ -5,7 +5,8 @@
 use super::{
     addr::{
         Iova,
-        PhysAddr, //
+        PhysAddr,
+        Range, //
     },
     claim::{
         Claim,
@@ -27,7 +28,8 @@ use super::{
     tree::{
         Top,
         Tree, //
-    }, //
+    },
+    walks::Pause, //
 };
 use core::marker::PhantomData;
 use kernel::{
@@ -136,6 +138,36 @@ impl<F: Format, M: TableMem> PageTable<F, M> {
         sink: &mut impl DirtySink,
     ) -> Result {
         self.tree().read_and_clear_dirty(claim, clear, sink)
+    }
+
+    /// [`Tree::read_and_split_dirty`].
+    pub fn read_and_split_dirty(
+        &self,
+        claim: &impl Claim,
+        flags: M::Flags,
+        sink: &mut impl DirtySink,
+    ) -> Result<Option<Range>> {
+        self.tree().read_and_split_dirty(claim, flags, sink)
+    }
+
+    /// [`Tree::can_split`].
+    pub fn can_split(&self) -> bool {
+        self.tree().can_split()
+    }
+
+    /// [`Tree::split`].
+    pub fn split(&self, claim: &impl Claim, lg2: u32, flags: M::Flags) -> (Option<Range>, Result) {
+        self.tree().split(claim, lg2, flags)
+    }
+
+    /// [`Tree::join`].
+    pub fn join(
+        &self,
+        claim: &mut Exclusive,
+        pause: &Pause<'_, M>,
+        gather: &mut impl Gather<M>,
+    ) -> Result<u64> {
+        self.tree().join(claim, pause, gather)
     }
 
     /// [`Tree::report_writable`].

@@ -6,6 +6,7 @@ use super::{
     addr::{
         low_mask,
         Level,
+        PhysAddr,
         TABLE_ENTRIES,
         TABLE_LG2, //
     },
@@ -50,6 +51,9 @@ pub(super) struct Tables<'t, M> {
 
     /// Whether the hardware's walks snoop the processor's caches.
     pub(super) coherent: bool,
+
+    /// Whether leaves may become tables while others look at them.
+    pub(super) splits: bool,
 }
 
 impl<M> Clone for Tables<'_, M> {
@@ -60,7 +64,61 @@ impl<M> Clone for Tables<'_, M> {
 
 impl<M> Copy for Tables<'_, M> {}
 
-impl<M: TableMem> Tables<'_, M> {
+/// A table that no entry names yet: the operation that has allocated it has it for itself.
+///
+/// # Invariants
+///
+/// `table` came from [`Tables::alloc`] of `tables`, and nothing else knows of it.
+pub(super) struct Unlinked<'t, M: TableMem> {
+    tables: Tables<'t, M>,
+    table: NonNull<Table>,
+}
+
+impl<M: TableMem> Unlinked<'_, M> {
+    /// The address by which the hardware will know it.
+    pub(super) fn phys(&self) -> PhysAddr {
+        self.tables.mem.phys(self.table)
+    }
+
+    /// Writes every entry; `word` makes what goes to an entry. Not for hardware that does not
+    /// snoop.
+    pub(super) fn fill(&mut self, word: impl Fn(usize) -> u64) {
+        // SAFETY: By the type invariants the table is there, and its words are only accessed as
+        // atomics.
+        let table = unsafe { self.table.as_ref() };
+
+        for slot in 0..TABLE_ENTRIES {
+            table.store(slot, word(slot));
+        }
+    }
+
+    /// Gives the table to the entry that names it now.
+    pub(super) fn into_linked(self) {
+        core::mem::forget(self);
+    }
+}
+
+impl<M: TableMem> Drop for Unlinked<'_, M> {
+    fn drop(&mut self) {
+        // SAFETY: By the type invariants nothing uses the table.
+        unsafe { self.tables.free(self.table) }
+    }
+}
+
+impl<'t, M: TableMem> Tables<'t, M> {
+    /// Allocates a table for an entry to name.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Tables::alloc`].
+    pub(super) fn unlinked<F: Format>(&self, flags: M::Flags) -> Result<Unlinked<'t, M>> {
+        // INVARIANT: Just allocated.
+        Ok(Unlinked {
+            tables: *self,
+            table: self.alloc::<F>(flags)?,
+        })
+    }
+
     /// Allocates a table that the hardware sees as zeroes.
     ///
     /// # Errors

@@ -104,10 +104,13 @@ impl<F: Format, M: TableMem> Tree<'_, F, M> {
     pub fn new_top(mem: &M, coherent: bool, levels: u8, flags: M::Flags) -> Result<u64> {
         let level = Level::top_of(levels)?;
 
-        Ok(top_word(
-            Tables { mem, coherent }.alloc_top::<F>(flags)?,
-            level,
-        ))
+        let tables = Tables {
+            mem,
+            coherent,
+            splits: false,
+        };
+
+        Ok(top_word(tables.alloc_top::<F>(flags)?, level))
     }
 }
 
@@ -139,6 +142,7 @@ impl<'t, F: Format, M: TableMem> Tree<'t, F, M> {
         Tables {
             mem: self.mem,
             coherent: self.limits.coherent,
+            splits: self.limits.splits,
         }
     }
 
@@ -160,6 +164,12 @@ impl<'t, F: Format, M: TableMem> Tree<'t, F, M> {
     pub fn can_track_dirty(&self) -> bool {
         const { assert!(F::DIRTY.count_ones() <= 1 && F::DIRTY >> 57 == 0) };
         F::DIRTY != 0 && self.limits.coherent && (self.limits.marks || !F::DIRTY_PERMITS)
+    }
+
+    /// Whether [`Tree::read_and_split_dirty`] and [`Tree::split`] can work: they are for trees that
+    /// were made for it, and whose format says what becomes of a late write.
+    pub fn can_split(&self) -> bool {
+        self.limits.splits && F::LATE_DIRT.is_some() && F::PART != 0 && self.can_track_dirty()
     }
 
     /// The top table and its level, as they are now.

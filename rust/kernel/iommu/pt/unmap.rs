@@ -149,6 +149,9 @@ impl<F: Format, M: TableMem> Node<'_, F, M> {
     /// entry that is none; returns the entry behind them, which is beyond `end` if the last one is.
     #[inline(always)]
     fn clear_rows(self, mut slot: usize, end: usize, level: Level) -> usize {
+        if level > Level::LEAF && self.splits() {
+            return self.take_leaves(slot, end);
+        }
         loop {
             slot = self.clear_leaves(slot, end, level);
             if F::CONTIGUOUS == 0 || slot >= end {
@@ -159,10 +162,30 @@ impl<F: Format, M: TableMem> Node<'_, F, M> {
                 return slot;
             };
 
-            for _ in 0..1usize << (lg2 - level.item_lg2(F::PAGE_LG2)) {
+            // Where rows are split, those before may have been leaves by themselves already.
+            let behind = (slot | ((1usize << (lg2 - level.item_lg2(F::PAGE_LG2))) - 1)) + 1;
+
+            while slot < behind {
                 self.clear(slot);
                 slot += 1;
             }
         }
+    }
+
+    /// The same where a harvest may split leaves meanwhile: entry by entry. Comes back with the
+    /// first that holds no leaf, if it is a table by now.
+    #[cold]
+    fn take_leaves(self, mut slot: usize, end: usize) -> usize {
+        let mut until = end;
+
+        while slot < until {
+            let Some(lg2) = self.take(slot) else {
+                break;
+            };
+
+            until = until.max(self.row(slot, lg2).end);
+            slot += 1;
+        }
+        slot
     }
 }

@@ -45,6 +45,14 @@
 //! has no bits below [`TABLE_BYTES`], and what makes an entry present, or dirty, is among these in
 //! every format (see [`Format`](super::Format)). Walks write to leaves only, by
 //! compare-and-exchange.
+//!
+//! # Pauses
+//!
+//! All of that is for tables that an unmap has taken out, in which nothing is left. Where parts are
+//! joined, their table still maps what the leaf does. A walk in it would miss the page whose entry
+//! becomes the address of the next table, or split a part and lose the new table. So a join needs a
+//! [`Pause`]: there is no walk while it lasts, and none begins. Tables that are retired meanwhile
+//! wait in limbo for its end.
 
 use super::{
     addr::Range,
@@ -74,9 +82,9 @@ const COUNT: u64 = TABLE_BYTES as u64 - 1;
 ///
 /// # Invariants
 ///
-/// - `state` has the number of [`Walk`]s in the bits of [`COUNT`], and in the others the address of
-///   a table, or 0 if there is none or no walk. The first word of each such table is the address of
-///   the next, or 0.
+/// - `state` has the number of [`Walk`]s in the bits of [`COUNT`], all of them while there is a
+///   [`Pause`], and in the others the address of a table, or 0 if there is none, or neither walk
+///   nor pause. The first word of each such table is the address of the next, or 0.
 /// - These tables came from `mem` or its like, no entry names them, the hardware has forgotten
 ///   them, and nothing uses them but walks that are counted.
 pub struct Walks<M: TableMem> {
@@ -97,7 +105,8 @@ impl<M: TableMem> Walks<M> {
     /// Begins a walk to the addresses of `range` in the page tables that are a part of `owner`.
     /// Does not sleep.
     ///
-    /// `None` if there are as many walks as can be counted, 4095: the caller has to do without.
+    /// `None` if there are as many walks as can be counted, 4095, or if there is a [`Pause`]: the
+    /// caller has to do without.
     ///
     /// # Safety
     ///
@@ -110,6 +119,24 @@ impl<M: TableMem> Walks<M> {
         (before & COUNT != COUNT).then(|| Walk {
             walks: self,
             range,
+            owner: Owner::of(owner),
+        })
+    }
+
+    /// Keeps walks out of the page tables that are a part of `owner`. Does not sleep.
+    ///
+    /// `None` if there is a walk, or another pause.
+    ///
+    /// # Safety
+    ///
+    /// As for [`Walks::enter`]; and no walk of the page tables in `owner` is begun by another
+    /// object than `self`.
+    pub unsafe fn pause<T>(&self, owner: *const T) -> Option<Pause<'_, M>> {
+        // INVARIANT: As many as can be counted, on behalf of the pause that is made below.
+        let before = self.update(|state| if state == 0 { COUNT } else { state });
+
+        (before == 0).then(|| Pause {
+            walks: self,
             owner: Owner::of(owner),
         })
     }
@@ -151,12 +178,18 @@ impl<M: TableMem> Walks<M> {
         }
     }
 
-    /// Ends a walk, and frees what waited for the last one.
-    fn leave(&self) {
-        // INVARIANT: One walk less, and no table if it was the last.
-        let before = self.update(|state| if state & COUNT == 1 { 0 } else { state - 1 });
+    /// Ends what was counted as so many walks, and frees what waited for the last one.
+    fn leave(&self, count: u64) {
+        // INVARIANT: So many walks less, and no table if they were the last.
+        let before = self.update(|state| {
+            if state & COUNT == count {
+                0
+            } else {
+                state - count
+            }
+        });
 
-        if before & COUNT != 1 {
+        if before & COUNT != count {
             return;
         }
 
@@ -215,6 +248,30 @@ impl<M: TableMem> Claim for Walk<'_, M> {
 
 impl<M: TableMem> Drop for Walk<'_, M> {
     fn drop(&mut self) {
-        self.walks.leave();
+        self.walks.leave(1);
+    }
+}
+
+/// A time without walks.
+///
+/// # Invariants
+///
+/// While the value exists, there is no [`Walk`] of a page table that is a part of `owner`.
+#[must_use]
+pub struct Pause<'w, M: TableMem> {
+    walks: &'w Walks<M>,
+    owner: Owner,
+}
+
+impl<M: TableMem> Pause<'_, M> {
+    /// Whether it is about the object that `part` is a part of.
+    pub(super) fn is_about<T>(&self, part: &T) -> bool {
+        self.owner.has(part)
+    }
+}
+
+impl<M: TableMem> Drop for Pause<'_, M> {
+    fn drop(&mut self) {
+        self.walks.leave(COUNT);
     }
 }

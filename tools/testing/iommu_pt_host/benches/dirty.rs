@@ -111,6 +111,7 @@ fn bench<S: Spec>(mib: u64) {
         output_lg2: 52,
         coherent: true,
         marks: true,
+        splits: false,
     };
     let table = PageTable::<S::F, _>::new(&mem, config, ()).unwrap();
     let mut drain = Drain(&mem, Vec::new());

@@ -43,6 +43,7 @@ impl<S: Spec, M: TableMem<Flags = ()>> HostTable<S, M> {
             output_lg2: 64,
             coherent: true,
             marks: true,
+            splits: false,
         }
     }
 

@@ -85,6 +85,7 @@ impl<F: Format> Machine<F> {
             output_lg2: 48,
             coherent: true,
             marks: true,
+            splits: false,
         };
         let table = PageTable::<F, _>::new(mem.clone(), config, ()).unwrap();
         let size = K4 * PAGES as u64;

@@ -59,6 +59,7 @@ impl<F: Format> Tree<F> {
             output_lg2: 48,
             coherent: true,
             marks: true,
+            splits: false,
         };
 
         Arc::new(Self {

@@ -239,6 +239,7 @@ impl<C: CFormat> Table<'_, C> {
             coherent: !self.features.has(Features::DMA_INCOHERENT),
             // No format here needs to know.
             marks: true,
+            splits: false,
             sign_extend,
             // `init()` refuses more than `INPUT_LG2`.
             aperture_last: if C::INPUT_LG2 < u64::BITS {

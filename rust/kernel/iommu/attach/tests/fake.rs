@@ -245,6 +245,7 @@ impl FakeDomain {
             output_lg2: 52,
             coherent: true,
             marks: true,
+            splits: false,
         };
         Ok(Self {
             id,

@@ -45,7 +45,7 @@ impl<F: Format, M: TableMem> Node<'_, F, M> {
         mut slot: usize,
         end: usize,
         ahead: Self,
-        harvest: &mut Harvest<'_, S>,
+        harvest: &mut Harvest<'_, S, M::Flags>,
     ) -> usize {
         while slot < end {
             slot = self.find_dirty(slot, end, ahead);
@@ -80,7 +80,7 @@ impl<F: Format, M: TableMem> Node<'_, F, M> {
         slot: usize,
         end: usize,
         line: u64,
-        harvest: &mut Harvest<'_, S>,
+        harvest: &mut Harvest<'_, S, M::Flags>,
     ) {
         // Another harvest may have made the leaf clean since the line was found: then the mask is
         // 0, and the sum, unlike an OR, is beyond `end` wherever the line is.
@@ -106,7 +106,7 @@ impl<F: Format, M: TableMem> Node<'_, F, M> {
         slot: usize,
         end: usize,
         ahead: Self,
-        harvest: &mut Harvest<'_, S>,
+        harvest: &mut Harvest<'_, S, M::Flags>,
     ) -> usize {
         let mut next = slot;
 
@@ -143,7 +143,7 @@ impl<F: Format, M: TableMem> Node<'_, F, M> {
         slot: usize,
         end: usize,
         first_line: u64,
-        harvest: &mut Harvest<'_, S>,
+        harvest: &mut Harvest<'_, S, M::Flags>,
     ) -> usize {
         let base = slot & !(LINE_ENTRIES - 1);
         let (mask, lines_end) = self.dirty_mask(base, end.min(base + WINDOW), first_line);

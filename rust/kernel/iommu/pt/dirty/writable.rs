@@ -33,7 +33,7 @@ impl<F: Format, M: TableMem> Tree<'_, F, M> {
     /// `EINVAL` if the claim is about another tree, `ERANGE` if the range reaches beyond the
     /// aperture. Nothing was reported then.
     pub fn report_writable(&self, claim: &impl Claim, sink: &mut impl DirtySink) -> Result {
-        let mut harvest = Harvest::new(claim.range(), false, sink);
+        let mut harvest = Harvest::<_, M::Flags>::new(claim.range(), false, sink);
 
         self.each_root(claim, |root| {
             root.narrow().report_writable(&mut harvest);
@@ -46,7 +46,7 @@ impl<F: Format, M: TableMem> Tree<'_, F, M> {
 
 impl<F: Format, M: TableMem> Node<'_, F, M> {
     /// Reports the claimed part of what the table covers.
-    fn report_writable<S: DirtySink>(self, harvest: &mut Harvest<'_, S>) {
+    pub(super) fn report_writable<S: DirtySink>(self, harvest: &mut Harvest<'_, S, M::Flags>) {
         let (mut slot, last) = (self.first_slot(), self.last_slot());
 
         while slot <= last {
@@ -60,7 +60,7 @@ impl<F: Format, M: TableMem> Node<'_, F, M> {
                 }
                 Slot::Leaf { lg2, .. } => {
                     if word & F::WRITABLE != 0 {
-                        harvest.add(self.leaf(slot, lg2));
+                        harvest.report(self.leaf(slot, lg2));
                     }
                     slot = self.row(slot, lg2).end;
                 }

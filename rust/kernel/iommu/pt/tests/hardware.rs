@@ -104,6 +104,35 @@ fn walk<S: Spec>(mem: &TestMem, top: Top, iova: Iova, mark: Option<bool>) -> Res
     Err(EIO)
 }
 
+/// The entry for `iova` in the table of `level` that a walk for it comes to.
+///
+/// # Errors
+///
+/// `ENOENT` if there is no such table, `EIO` if an entry on the way is none that the specification
+/// has.
+pub fn entry_at<S: Spec>(mem: &TestMem, top: Top, iova: Iova, level: u32) -> Result<*mut u64> {
+    let mut table = top.phys;
+    let mut at = u32::from(top.levels) - 1;
+
+    loop {
+        let is_top = at + 1 == u32::from(top.levels);
+        let index = iova >> S::item_lg2(at) & mask(if is_top { S::TOP_LG2 } else { 9 });
+        let entry = entry(mem, table, index);
+
+        if at == level {
+            return Ok(entry);
+        }
+        // SAFETY: A word of a table; all access to it is atomic.
+        let word = unsafe { Atomic::from_ptr(entry) }.load(Relaxed);
+
+        match S::read(word, at).map_err(|_| EIO)? {
+            Word::Table(below) => table = below,
+            _ => return Err(ENOENT),
+        }
+        at -= 1;
+    }
+}
+
 /// Finds the leaf for `iova` and changes nothing.
 ///
 /// # Errors

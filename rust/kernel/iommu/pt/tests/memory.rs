@@ -393,6 +393,7 @@ impl<'m, S: Spec> TestTable<'m, S> {
             output_lg2: 64,
             coherent: true,
             marks: true,
+            splits: false,
         }
     }
 

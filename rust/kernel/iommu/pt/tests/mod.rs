@@ -14,6 +14,7 @@ pub mod contiguous;
 pub mod dirty;
 pub mod format;
 pub mod hardware;
+pub mod join;
 #[cfg(CONFIG_KUNIT)]
 mod kunit;
 pub mod memory;
@@ -21,6 +22,8 @@ pub mod range;
 pub mod removal;
 pub mod shape;
 pub mod spec;
+pub mod split;
+pub mod split_rows;
 pub mod top;
 pub mod writable;
 
@@ -39,24 +42,28 @@ pub use spec::Spec;
 /// - `grows`: a top that grows;
 /// - `whole`: trees that resolve 64 bits;
 /// - `signed`: an upper half;
-/// - `parts`: a top of several tables.
+/// - `parts`: a top of several tables;
+/// - `splits`: leaves that can be split while devices use them, and `splits_rows`, those that take
+///   rows of entries too.
 #[doc(hidden)]
 #[macro_export]
 macro_rules! iommu_pt_for_each_test {
     ($stamp:ident, $suite:ident, VtdSs) => {
-        $crate::iommu_pt_for_each_test!(@has [] [] $stamp $suite VtdSs);
+        $crate::iommu_pt_for_each_test!(@has [splits] [] $stamp $suite VtdSs);
     };
     ($stamp:ident, $suite:ident, X86_64) => {
-        $crate::iommu_pt_for_each_test!(@has [signed] [] $stamp $suite X86_64);
+        $crate::iommu_pt_for_each_test!(@has [signed splits] [] $stamp $suite X86_64);
     };
     ($stamp:ident, $suite:ident, AmdV1) => {
-        $crate::iommu_pt_for_each_test!(@has [rows rows_above grows whole] [] $stamp $suite AmdV1);
+        $crate::iommu_pt_for_each_test!(
+            @has [rows rows_above grows whole splits splits_rows] [] $stamp $suite AmdV1
+        );
     };
     ($stamp:ident, $suite:ident, Riscv) => {
-        $crate::iommu_pt_for_each_test!(@has [rows signed] [] $stamp $suite Riscv);
+        $crate::iommu_pt_for_each_test!(@has [rows signed splits] [] $stamp $suite Riscv);
     };
     ($stamp:ident, $suite:ident, RiscvX4) => {
-        $crate::iommu_pt_for_each_test!(@has [rows parts] [] $stamp $suite RiscvX4);
+        $crate::iommu_pt_for_each_test!(@has [rows parts splits] [] $stamp $suite RiscvX4);
     };
     ($stamp:ident, $suite:ident, Armv8S1) => {
         $crate::iommu_pt_for_each_test!(@has [rows rows_above] [] $stamp $suite Armv8S1);
@@ -112,6 +119,34 @@ macro_rules! iommu_pt_for_each_test {
             top::across_the_parts
         ] $($to)*);
     };
+    (@has [splits $($more:ident)*] [$($tests:tt)*] $($to:ident)*) => {
+        $crate::iommu_pt_for_each_test!(@has [$($more)*] [
+            $($tests)*
+            split::one_level_each_time
+            split::parts_are_like_the_leaf
+            split::a_cut_leaf_converges
+            split::without_memory_leaves_stay
+            split::sizes_that_the_hardware_lacks
+            split::eager_keeps_what_is_dirty
+            split::a_late_write_is_all_below
+            split::a_removed_leaf_stays_removed
+            split::unmap_frees_the_parts
+            split::another_tree
+            join::leaves_come_back
+            join::what_was_no_leaf_stays
+            join::walks_are_excluded
+        ] $($to)*);
+    };
+    (@has [splits_rows $($more:ident)*] [$($tests:tt)*] $($to:ident)*) => {
+        $crate::iommu_pt_for_each_test!(@has [$($more)*] [
+            $($tests)*
+            split_rows::rows_change_live
+            split_rows::rows_become_leaves
+            split_rows::a_cut_row_converges
+            split_rows::half_a_row_is_unmapped
+            join::rows_come_back
+        ] $($to)*);
+    };
 
     (@has [] [$($tests:tt)*] $stamp:ident $suite:ident $spec:ident) => {
         $stamp! {
@@ -165,6 +200,9 @@ macro_rules! iommu_pt_for_each_test {
             removal::what_takes_its_place_stays_dirty
             removal::walks_are_counted
             removal::claims_of_another_tree
+            split::refused_unless_asked_for
+            join::nothing_without_splits
+            split::words_of_parts
             writable::all_that_may_be_written
             writable::any_part_of_a_leaf
             writable::incoherent_tables_too

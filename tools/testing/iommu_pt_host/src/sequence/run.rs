@@ -181,6 +181,7 @@ impl<'m, S: Spec> Owner<'m, S> {
                 limits: Limits {
                     coherent: setup.coherent,
                     marks: true,
+                    splits: false,
                     sign_extend: true,
                     aperture_last: model.apertures[0].1,
                     page_sizes,
@@ -198,6 +199,7 @@ impl<'m, S: Spec> Owner<'m, S> {
             output_lg2: setup.output_lg2,
             coherent: setup.coherent,
             marks: true,
+            splits: false,
         };
         let table = PageTable::<S::F, _>::new(mem, config, ()).unwrap();
 
