@@ -19,6 +19,7 @@ pub mod model;
 pub mod reader;
 pub mod sequence;
 pub mod spec;
+pub mod stale;
 pub mod sync;
 pub mod table;
 

@@ -83,6 +83,11 @@ impl HostMem {
         self.tables().len()
     }
 
+    /// Whether there is a table at `table`.
+    pub fn is_live(&self, table: PhysAddr) -> bool {
+        self.tables().contains_key(&table)
+    }
+
     /// Lets the next `tables` allocations succeed, and none after them.
     pub fn fail_after(&self, tables: u64) {
         self.left.store(tables, SeqCst);

@@ -75,7 +75,7 @@ pub(super) fn split<S: Spec>(
     let claim = unsafe { Stable::new(Range::new(iova, len)?, &table.table) };
     let (range, result) = table.table.split(&claim, lg2, ());
 
-    result.map(|_| range)
+    result.map(|()| range)
 }
 
 /// Leaves are split only in trees that were made for it, and in formats that say what becomes of a
