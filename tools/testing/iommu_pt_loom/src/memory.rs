@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Memory for tables with only a few usable entries, and the hardware that walks them.
+//! Memory for tables of which loom tracks a few entries, and the hardware that walks them.
 
 use crate::{
     error::Result,
@@ -34,7 +34,7 @@ use std::{
     }, //
 };
 
-/// The number of usable entries of a table.
+/// The number of entries of a table that threads may meet in.
 pub const USED: usize = 3;
 
 /// The content of memory before it is zeroed. For VT-d, x86-64 and Arm above level 0, and for AMD
@@ -124,7 +124,7 @@ impl Mem {
                 let word = if slot < USED {
                     Atomic::new(GARBAGE)
                 } else {
-                    Atomic::unused()
+                    Atomic::untracked()
                 };
 
                 // SAFETY: The words of the table, which no other code has yet.

@@ -36,23 +36,28 @@ pub mod atomic {
         const ORDERING: Ordering = Ordering::AcqRel;
     }
 
-    /// An atomic variable; only for `u64`. One without a value is never written and reads as 0:
-    /// loom has no room for all entries of a table.
-    pub struct Atomic<T>(Option<AtomicU64>, std::marker::PhantomData<T>);
+    /// An atomic variable; only for `u64`.
+    pub struct Atomic<T>(Kind, std::marker::PhantomData<T>);
+
+    enum Kind {
+        Tracked(AtomicU64),
+        /// Of the entries of a table, loom has no room for all.
+        Plain(std::sync::atomic::AtomicU64),
+    }
 
     impl Atomic<u64> {
         /// An atomic with a first value.
         pub fn new(value: u64) -> Self {
-            Self(Some(AtomicU64::new(value)), std::marker::PhantomData)
+            Self(
+                Kind::Tracked(AtomicU64::new(value)),
+                std::marker::PhantomData,
+            )
         }
 
-        /// An atomic that is not used.
-        pub fn unused() -> Self {
-            Self(None, std::marker::PhantomData)
-        }
-
-        fn used(&self) -> &AtomicU64 {
-            self.0.as_ref().expect("an entry that no test uses")
+        /// An atomic that loom does not track: a 0 that the operation which splits a leaf fills,
+        /// and that no test has two threads use.
+        pub fn untracked() -> Self {
+            Self(Kind::Plain(Default::default()), std::marker::PhantomData)
         }
 
         /// The type that acts as a pointer to the value for volatile accesses.
@@ -62,8 +67,14 @@ pub mod atomic {
 
         /// Writes `new` if the value is `old`; returns the old value, as an error if it differs.
         pub fn cmpxchg<O: MemoryOrdering>(&self, old: u64, new: u64, _: O) -> Result<u64, u64> {
-            self.used()
-                .compare_exchange(old, new, O::ORDERING, Ordering::Relaxed)
+            match &self.0 {
+                Kind::Tracked(word) => {
+                    word.compare_exchange(old, new, O::ORDERING, Ordering::Relaxed)
+                }
+                Kind::Plain(word) => {
+                    word.compare_exchange(old, new, Ordering::SeqCst, Ordering::SeqCst)
+                }
+            }
         }
     }
 
@@ -79,10 +90,10 @@ pub mod atomic {
         ///
         /// It is there, as the type says already; for the pointer that this stands for.
         pub unsafe fn read_volatile(self) -> u64 {
-            self.0
-                 .0
-                .as_ref()
-                .map_or(0, |word| word.load(Ordering::Acquire))
+            match &self.0 .0 {
+                Kind::Tracked(word) => word.load(Ordering::Acquire),
+                Kind::Plain(word) => word.load(Ordering::Acquire),
+            }
         }
 
         /// Writes the word.
@@ -96,7 +107,10 @@ pub mod atomic {
         ///
         /// It is there, as the type says already; for the pointer that this stands for.
         pub unsafe fn write_volatile(self, value: u64) {
-            self.0.used().swap(value, Ordering::Relaxed);
+            match &self.0 .0 {
+                Kind::Tracked(word) => drop(word.swap(value, Ordering::Relaxed)),
+                Kind::Plain(word) => word.store(value, Ordering::Relaxed),
+            }
         }
     }
 }
