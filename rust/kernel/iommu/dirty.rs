@@ -58,6 +58,24 @@ impl DirtyBitmap<'_> {
         }
     }
 
+    /// Whether anything is recorded: there is no bitmap when the core only clears.
+    pub(super) fn records(&self) -> bool {
+        // SAFETY: By the type invariants, `raw` points to a valid dirty bitmap.
+        !unsafe { (*self.raw.as_ptr()).bitmap }.is_null()
+    }
+
+    /// Leaves in `range` have become tables: the caller of the query flushes all of it, with the
+    /// copies that hardware has of links.
+    pub fn split(&mut self, range: Range) {
+        // SAFETY: By the type invariants, `raw` points to a valid dirty bitmap.
+        let gather = unsafe { (*self.raw.as_ptr()).gather };
+        if let Some(gather) = NonNull::new(gather) {
+            // SAFETY: By the type invariants, `gather` is initialised, and only this object uses
+            // it.
+            unsafe { IotlbGather::from_raw(gather) }.add_with_links(range);
+        }
+    }
+
     /// The addresses that are recorded.
     #[cfg(CONFIG_RUST_IOMMU_KUNIT_TEST)]
     pub(super) fn query(&self) -> Range {

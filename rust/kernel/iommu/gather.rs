@@ -75,6 +75,26 @@ impl<'a> IotlbGather<'a> {
         }
     }
 
+    /// Adds a range, and has its flush include the copies that hardware has of links to tables.
+    ///
+    /// For leaves that have become tables, which are on no list. `pt.table_levels_bitmap` says it,
+    /// which the C page tables leave 0 as long as the list is empty; the core does not look at it.
+    #[inline]
+    pub fn add_with_links(&mut self, range: Range) {
+        self.add(range);
+        // SAFETY: By the type invariants, only this object uses the gather, which is initialised.
+        // Both fields of the union are numbers, for which any value is valid.
+        unsafe { (*self.raw.as_ptr()).__bindgen_anon_1.pt.table_levels_bitmap = u8::MAX };
+    }
+
+    /// Whether copies of links have to go, or tables wait for the flush.
+    #[inline]
+    fn has_links(&self) -> bool {
+        // SAFETY: As in `add_with_links()`.
+        let levels = unsafe { (*self.raw.as_ptr()).__bindgen_anon_1.pt.table_levels_bitmap };
+        levels != 0 || self.has_tables()
+    }
+
     /// What has to be flushed, `None` if nothing was added.
     #[inline]
     pub fn flush(&self) -> Option<Flush> {
@@ -86,7 +106,7 @@ impl<'a> IotlbGather<'a> {
         let range = Range::inclusive(start as u64, end as u64).ok()?;
         Some(Flush::Range {
             range,
-            tables: self.has_tables(),
+            tables: self.has_links(),
         })
     }
 

@@ -391,6 +391,24 @@ pub trait PagingDomain: Sized + Send + Sync + 'static {
         self.tables().read_and_clear_dirty(walk, clear, dirty)
     }
 
+    /// As [`Self::read_and_clear_dirty`], clearing; and splits the leaves that are dirty:
+    /// [`PageTable::read_and_split_dirty`](super::pt::PageTable::read_and_split_dirty). For tables
+    /// whose leaves may be split. Where there is no free memory, the leaves stay.
+    ///
+    /// Context: as for [`Self::read_and_clear_dirty`].
+    ///
+    /// # Errors
+    ///
+    /// As for [`Self::read_and_clear_dirty`].
+    fn read_and_split_dirty(&self, walk: &KernelWalk<'_>, dirty: &mut DirtyBitmap<'_>) -> Result {
+        let charged = GFP_KERNEL_ACCOUNT & !GFP_KERNEL;
+        let gfp = Gfp::from(GFP_NOWAIT | __GFP_NOWARN | charged);
+        if let Some(range) = self.tables().read_and_split_dirty(walk, gfp, dirty)? {
+            dirty.split(range);
+        }
+        Ok(())
+    }
+
     /// Records all of the range of `walk` that is mapped and writable, and changes nothing:
     /// [`PageTable::report_writable`](super::pt::PageTable::report_writable).
     ///

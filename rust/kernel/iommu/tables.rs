@@ -17,6 +17,7 @@ use super::{
         PageTable,
         PhysAddr,
         Prot,
+        Range,
         Stable,
         Top, //
     },
@@ -56,6 +57,18 @@ pub trait Tables: Send + Sync + 'static {
         clear: bool,
         sink: &mut impl DirtySink,
     ) -> Result;
+
+    /// Whether a harvest may split leaves.
+    fn can_split(&self) -> bool;
+
+    /// Records the dirty pages of the range of `walk`, makes them clean, and splits the leaves that
+    /// they are in. Returns what has to be flushed with links.
+    fn read_and_split_dirty(
+        &self,
+        walk: &KernelWalk<'_>,
+        gfp: Gfp,
+        sink: &mut impl DirtySink,
+    ) -> Result<Option<Range>>;
 
     /// Records all of the range of `walk` that is mapped and writable.
     fn report_writable(&self, walk: &KernelWalk<'_>, sink: &mut impl DirtySink) -> Result;
@@ -108,6 +121,21 @@ where
         sink: &mut impl DirtySink,
     ) -> Result {
         self.read_and_clear_dirty(walk, clear, sink)
+    }
+
+    #[inline]
+    fn can_split(&self) -> bool {
+        self.can_split()
+    }
+
+    #[inline]
+    fn read_and_split_dirty(
+        &self,
+        walk: &KernelWalk<'_>,
+        gfp: Gfp,
+        sink: &mut impl DirtySink,
+    ) -> Result<Option<Range>> {
+        self.read_and_split_dirty(walk, gfp, sink)
     }
 
     #[inline]
@@ -174,6 +202,21 @@ impl<L: Tables, R: Tables> Tables for Either<L, R> {
         sink: &mut impl DirtySink,
     ) -> Result {
         either!(self, tables => tables.read_and_clear_dirty(walk, clear, sink))
+    }
+
+    #[inline]
+    fn can_split(&self) -> bool {
+        either!(self, tables => tables.can_split())
+    }
+
+    #[inline]
+    fn read_and_split_dirty(
+        &self,
+        walk: &KernelWalk<'_>,
+        gfp: Gfp,
+        sink: &mut impl DirtySink,
+    ) -> Result<Option<Range>> {
+        either!(self, tables => tables.read_and_split_dirty(walk, gfp, sink))
     }
 
     #[inline]

@@ -53,5 +53,9 @@ kernel::prelude::module! {
             default: 0,
             description: "Default domains: 0 identity, 1 DMA API, 2 as the kernel was booted",
         },
+        split: u32 {
+            default: 0,
+            description: "Leaves of domains that track dirty pages: 0 stay, 1 are split if dirty",
+        },
     },
 }

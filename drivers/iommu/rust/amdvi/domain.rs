@@ -140,10 +140,14 @@ impl Domain {
         unit: Arc<Unit>,
         kind: TableKind,
         flags: AllocFlags,
+        splits: bool,
     ) -> impl PinInit<Self, Error> {
         pin_init::pin_init_scope(move || {
             let caps = &unit.caps;
-            let config = caps.shape(kind).ok_or(EOPNOTSUPP)?;
+            let config = Config {
+                splits: splits && flags.dirty_tracking,
+                ..caps.shape(kind).ok_or(EOPNOTSUPP)?
+            };
             // Nested translation is not offered, so neither are its parents.
             if flags.nest_parent || (flags.dirty_tracking && caps.dirty(kind).is_err()) {
                 return Err(EOPNOTSUPP);

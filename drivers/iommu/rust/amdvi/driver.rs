@@ -183,7 +183,8 @@ impl Driver for AmdVi {
         } else {
             Ok(self.policy.tables(&unit.caps, flags.dirty_tracking))
         };
-        pin_init::pin_init_scope(move || Ok(Domain::new(unit, tables?, flags)))
+        let splits = self.policy.splits;
+        pin_init::pin_init_scope(move || Ok(Domain::new(unit, tables?, flags, splits)))
     }
 
     fn attach_identity(&self, endpoint: &Arc<Endpoint>, slot: DeviceSlot) -> Result {

@@ -63,7 +63,8 @@ impl Lifecycle for AmdVi {
         let policy = Policy::new(
             *module_parameters::tables.value_ref(),
             *module_parameters::default_domain.value_ref(),
-        )?;
+        )?
+        .with_split(*module_parameters::split.value_ref())?;
         let ivrs = parse()?;
         quirks::check()?;
         AmdVi::new(ivrs, policy)

@@ -173,9 +173,10 @@ impl Driver for Vtd {
         let stage = self.policy.stage(caps, flags.dirty_tracking);
         let unit = endpoint.unit.clone();
         let refused = endpoint.check_translatable();
+        let splits = self.policy.splits;
         pin_init::pin_init_scope(move || {
             refused?;
-            Ok(Domain::new(unit, stage, flags))
+            Ok(Domain::new(unit, stage, flags, splits))
         })
     }
 

@@ -64,7 +64,8 @@ impl Lifecycle for Vtd {
         let policy = Policy::new(
             *module_parameters::stage.value_ref(),
             *module_parameters::default_domain.value_ref(),
-        )?;
+        )?
+        .with_split(*module_parameters::split.value_ref())?;
         let dmar = parse()?;
         for (first, last) in &dmar.inverted {
             pr_warn!(

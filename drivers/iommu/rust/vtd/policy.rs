@@ -8,6 +8,10 @@
 //! these can be switched, and the first otherwise.
 //!
 //! `default_domain`: see [`DefaultDomain::from_parameter`].
+//!
+//! `split`: 0 (off) or 1. With 1, leaves of domains that track dirty pages are split where they are
+//! dirty. The specification does not say that a change of the size of a leaf in use leaves DMA
+//! undisturbed, so this is for the administrator to switch on.
 
 use kernel::{
     iommu::device::DefaultDomain,
@@ -25,6 +29,8 @@ pub(crate) struct Policy {
     stage: Option<Stage>,
     /// The default domains of devices that do not need a particular one.
     pub(crate) default_domain: DefaultDomain,
+    /// Whether leaves of domains that track dirty pages may be split.
+    pub(crate) splits: bool,
 }
 
 impl Policy {
@@ -51,6 +57,23 @@ impl Policy {
         Ok(Self {
             stage,
             default_domain,
+            splits: false,
+        })
+    }
+
+    /// The same with the value of the parameter `split`.
+    ///
+    /// # Errors
+    ///
+    /// `EINVAL` for an invalid value, which the log names.
+    pub(crate) fn with_split(self, split: u32) -> Result<Self> {
+        if split > 1 {
+            pr_err!("split={split}: use 0 (off) or 1 (split large leaves that are dirty)\n");
+            return Err(EINVAL);
+        }
+        Ok(Self {
+            splits: split == 1,
+            ..self
         })
     }
 
@@ -101,9 +124,14 @@ impl Policy {
         let tracking = self.stage(caps, true);
         match caps.dirty(tracking) {
             Ok(()) => pr_info!(
-                "dmar{}: dirty tracking in {}-stage tables\n",
+                "dmar{}: dirty tracking in {}-stage tables, {}\n",
                 number,
-                name(tracking)
+                name(tracking),
+                if self.splits {
+                    "large leaves are split"
+                } else {
+                    "by leaf; split=1 splits large ones"
+                }
             ),
             Err(missing) => pr_info!("dmar{}: no dirty tracking: {}\n", number, missing.reason()),
         }
@@ -165,5 +193,7 @@ mod tests {
     fn values_without_meaning() {
         assert!(Policy::new(3, 0).is_err());
         assert!(Policy::new(0, 3).is_err());
+        assert!(Policy::new(0, 0)?.with_split(2).is_err());
+        assert!(Policy::new(0, 0)?.with_split(1)?.splits && !Policy::new(0, 0)?.splits);
     }
 }

@@ -27,7 +27,8 @@ use super::{
             DirtySink,
             Range, //
         },
-        registry::Registered, //
+        registry::Registered,
+        tables::Tables, //
     },
     lookup::{
         inner,
@@ -131,8 +132,13 @@ where
                 dirty.record(part);
                 return Ok(());
             };
+            // Without a bitmap the core clears before tracking begins, and user space copies
+            // everything after that.
+            let splits = clear && dirty.records() && domain.data.tables().can_split();
             let harvested = if is_marked {
                 domain.data.report_writable(&walk, &mut dirty)
+            } else if splits {
+                domain.data.read_and_split_dirty(&walk, &mut dirty)
             } else {
                 domain.data.read_and_clear_dirty(&walk, clear, &mut dirty)
             };

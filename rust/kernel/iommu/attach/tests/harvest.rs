@@ -256,6 +256,20 @@ mod suite {
         Ok(())
     }
 
+    /// A leaf that has become a table leaves nothing to free, but cached links have to go.
+    #[test]
+    fn links_are_flushed_where_leaves_were_split() -> Result {
+        pin_init::stack_pin_init!(let local = LocalGather::new());
+        let mut gather: IotlbGather<'_> = local.borrow();
+        gather.add(pages(0, 4)?);
+        assert_eq!(gather.flush(), Some(flush(pages(0, 4)?)));
+        gather.add_with_links(pages(2, 4)?);
+        let range = pages(0, 6)?;
+        let tables = true;
+        assert_eq!(gather.flush(), Some(Flush::Range { range, tables }));
+        Ok(())
+    }
+
     #[test]
     fn a_domain_that_does_not_track_remembers_nothing() -> Result {
         let domain = Tracked::new(false)?;
