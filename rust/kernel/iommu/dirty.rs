@@ -64,9 +64,15 @@ impl DirtyBitmap<'_> {
         !unsafe { (*self.raw.as_ptr()).bitmap }.is_null()
     }
 
+    /// Whether something is flushed after the query.
+    pub(super) fn flushes(&self) -> bool {
+        // SAFETY: By the type invariants, `raw` points to a valid dirty bitmap.
+        !unsafe { (*self.raw.as_ptr()).gather }.is_null()
+    }
+
     /// Leaves in `range` have become tables: the caller of the query flushes all of it, with the
     /// copies that hardware has of links.
-    pub fn split(&mut self, range: Range) {
+    pub fn flush_links(&mut self, range: Range) {
         // SAFETY: By the type invariants, `raw` points to a valid dirty bitmap.
         let gather = unsafe { (*self.raw.as_ptr()).gather };
         if let Some(gather) = NonNull::new(gather) {

@@ -10,9 +10,12 @@ use kernel::{
     error::code::*,
     page::PAGE_SHIFT,
     prelude::*,
-    sync::atomic::{
-        AtomicFlag,
-        Relaxed, //
+    sync::{
+        atomic::{
+            AtomicFlag,
+            Relaxed, //
+        },
+        Mutex, //
     },
     types::Opaque, //
 };
@@ -25,6 +28,7 @@ use super::{
         KernelTables,
         KernelWalk, //
     },
+    lock_class,
     ops::PagingDomain,
     pt::{
         Range,
@@ -83,6 +87,10 @@ pub(super) struct Domain<P: PagingDomain> {
     /// Where hardware may write without a dirty bit, because a flush has failed.
     #[pin]
     pub(super) unflushed: Unflushed,
+    /// Held by a harvest that clears, where leaves are split. The holder may sleep; it takes the
+    /// lock of `unflushed` under this one.
+    #[pin]
+    pub(super) clearing: Mutex<()>,
     /// Whether a failed flush was reported.
     complained: AtomicFlag,
     /// The driver's part.
@@ -116,6 +124,7 @@ impl<P: PagingDomain> Domain<P> {
             module: core::ptr::null_mut(),
         };
         let attachments = Attachments::new()?;
+        let clearing = lock_class::domain_clearing();
         let domain = KBox::try_pin_init(
             try_pin_init!(Self {
                 head,
@@ -123,6 +132,7 @@ impl<P: PagingDomain> Domain<P> {
                 flags,
                 walks: Walks::new(KernelTables::new(None)),
                 unflushed <- Unflushed::new(),
+                clearing <- Mutex::new((), clearing.0, clearing.1),
                 complained: AtomicFlag::new(false),
                 data <- data,
             }),

@@ -404,7 +404,7 @@ pub trait PagingDomain: Sized + Send + Sync + 'static {
         let charged = GFP_KERNEL_ACCOUNT & !GFP_KERNEL;
         let gfp = Gfp::from(GFP_NOWAIT | __GFP_NOWARN | charged);
         if let Some(range) = self.tables().read_and_split_dirty(walk, gfp, dirty)? {
-            dirty.split(range);
+            dirty.flush_links(range);
         }
         Ok(())
     }

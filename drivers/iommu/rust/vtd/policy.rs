@@ -190,10 +190,11 @@ mod tests {
     }
 
     #[test]
-    fn values_without_meaning() {
+    fn values_without_meaning() -> Result {
         assert!(Policy::new(3, 0).is_err());
         assert!(Policy::new(0, 3).is_err());
         assert!(Policy::new(0, 0)?.with_split(2).is_err());
         assert!(Policy::new(0, 0)?.with_split(1)?.splits && !Policy::new(0, 0)?.splits);
+        Ok(())
     }
 }

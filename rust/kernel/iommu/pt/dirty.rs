@@ -296,7 +296,8 @@ impl<F: Format, M: TableMem> Node<'_, F, M> {
         match self.read(slot, word) {
             Slot::Empty => slot + 1,
             Slot::Table(child) => {
-                let is_late = word & F::LATE_DIRT.unwrap_or(0) != 0;
+                // Where nothing is split, the bit means nothing.
+                let is_late = word & F::LATE_DIRT.unwrap_or(0) != 0 && self.splits();
 
                 if !is_late || self.harvest_late(slot, child, harvest) {
                     child.harvest(self.leaves_ahead(slot).unwrap_or(child), harvest);

@@ -263,7 +263,10 @@ impl<F: Format, M: TableMem> Node<'_, F, M> {
         let (level, item_lg2) = (self.level(), self.item_lg2());
         let mut word = self.word(slot);
 
-        for _ in 0..TRIES {
+        // Once begun, a row is split to its end: an entry that stayed would let the hardware cache
+        // the row again. This ends: the hardware sets each of A and D once, since no other pass
+        // clears them meanwhile, and what is unmapped is no leaf of that size any more.
+        loop {
             let phys = match F::decode(word, level) {
                 Entry::Leaf { phys, lg2: found } if found == lg2 => phys,
                 _ => return Err(EAGAIN),
@@ -279,9 +282,10 @@ impl<F: Format, M: TableMem> Node<'_, F, M> {
 
             match self.exchange(slot, word, part | part_bits::<F>(lg2 - item_lg2)) {
                 Ok(()) => return Ok(()),
+                // Refused by `may_replace_live()`.
+                Err(now) if now == word => return Err(EAGAIN),
                 Err(now) => word = now,
             }
         }
-        Err(EAGAIN)
     }
 }

@@ -120,6 +120,10 @@ where
         clear: bool,
         raw: NonNull<bindings::iommu_dirty_bitmap>,
     ) -> Result {
+        let can_split = domain.data.tables().can_split();
+        // A row of entries is split one by one. In between, another pass must make no part of it
+        // clean: the hardware may still cache the row as a dirty leaf.
+        let _clearing = (clear && can_split).then(|| domain.clearing.lock());
         let harvest = |part: Range, is_marked: bool| {
             // SAFETY: `raw` is valid, its bitmap covers the range and with it `part`, and the
             // caller has it for itself (contract). The object of the last part is gone.
@@ -134,7 +138,7 @@ where
             };
             // Without a bitmap the core clears before tracking begins, and user space copies
             // everything after that.
-            let splits = clear && dirty.records() && domain.data.tables().can_split();
+            let splits = clear && can_split && dirty.records() && dirty.flushes();
             let harvested = if is_marked {
                 domain.data.report_writable(&walk, &mut dirty)
             } else if splits {
@@ -148,7 +152,12 @@ where
                 return harvested;
             }
             if is_marked && clear {
-                dirty.cleared(part);
+                // The flush that failed may have been that of a leaf that was split.
+                if can_split {
+                    dirty.flush_links(part);
+                } else {
+                    dirty.cleared(part);
+                }
             }
             Ok(())
         };

@@ -49,6 +49,11 @@ impl<F: Format, M: TableMem> Tree<'_, F, M> {
     ///
     /// Where there is no memory for a table, the leaf is made clean as ever.
     ///
+    /// The caller lets no two of these calls, and no other call that makes leaves clean, run at the
+    /// same time on one tree, if the format has rows of entries: the entries of a row are split one
+    /// by one, and until the last one the hardware may cache the row as a dirty leaf, and would note
+    /// no write to a part that another call has made clean.
+    ///
     /// May sleep if `flags` allow it.
     ///
     /// # Errors
