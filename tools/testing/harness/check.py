@@ -30,6 +30,8 @@ BUILDS = {
     vm.VMM_HOST: "/vm",
     vm.SLEEPER: "/sleep",
     vm.HIBERNATOR: "/hibernate",
+    vm.PLUGGED: "/plug",
+    vm.CROWDED: "/crowd",
 }
 
 

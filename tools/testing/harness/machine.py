@@ -45,6 +45,19 @@ WRITERS_BEHIND_PORTS = tuple(
         "-device", f"page-writer,bus=writers{number}",
     )
 )  # fmt: skip
+# An empty slot, whose port the kernel's own driver serves, and functions at the last device number
+# of a bus: the root bus, and a conventional one.
+HOT_PLUG = (
+    "-global", "ICH9-LPC.acpi-pci-hotplug-with-bridge-support=off",
+    "-device", "pcie-root-port,id=hot,chassis=1,slot=1,addr=0d.0",
+    "-device", "page-writer,addr=1f.6,multifunction=on",
+    "-device", "pcie-pci-bridge,id=conventional,addr=0c.0",
+    "-device", "page-writer,bus=conventional,addr=1f.0",
+)  # fmt: skip
+# A function with more vectors than the processors have.
+MANY_VECTORS = (
+    "-device", "nvme,serial=vectors,addr=0e.0,msix_qsize=2048,max_ioqpairs=2047",
+)  # fmt: skip
 JOB_END = re.compile(r"# job ended with status (\d+)\s*$")
 
 # Kernel messages about errors that no test checks.
@@ -77,6 +90,11 @@ class Build:
     next_kernel: bool = False
     # Bytes of its disk.
     disk: int = DISK_BYTES
+    processors: int = 2
+    # Whether the emulator's monitor is at its third serial port.
+    monitor: bool = False
+    # More parameters of its kernel.
+    more: str = ""
     # Whether its clock is the host's. While the machine sleeps, no other clock goes on.
     real_time: bool = False
 
@@ -84,7 +102,20 @@ class Build:
         # One processor: two would share one CPU of the host.
         processors = "maxcpus=1" if self.vmm else ""
         image = "retain_initrd" if self.next_kernel else ""
-        return f"{PARAMETERS} {self.huge_pages} {processors} {image}"
+        words = (PARAMETERS, self.huge_pages, processors, image, self.more)
+        return " ".join(filter(None, words))
+
+    def monitor_arguments(self, path):
+        """Return QEMU's arguments that join its monitor with a serial port, by a socket at `path`
+        whose two ends it has: the job types commands there."""
+        if not self.monitor:
+            return ()
+        return (
+            "-chardev", f"socket,id=plug,path={path},server=on,wait=off",
+            "-serial", "chardev:plug",
+            "-chardev", f"socket,id=monitor,path={path}",
+            "-mon", "chardev=monitor",
+        )  # fmt: skip
 
 
 # For a machine that runs two QEMUs, a virtual machine's source and its destination.
@@ -95,6 +126,18 @@ VMM_HOST = Build(
     vmm=True,
     real_time=True,
 )
+
+# For a machine whose functions come and go. The kernel waits for a slot in real time.
+PLUGGED = Build(
+    devices=HOT_PLUG,
+    monitor=True,
+    # Firmware gives the kernel its ports only if that manages their power, too, which it does not.
+    more="pcie_ports=native vfio_pci.enable_sriov=1",
+    real_time=True,
+)
+
+# For a machine with as many processors as its kernel is built for.
+CROWDED = Build(devices=MANY_VECTORS, processors=8)
 
 # For a machine that sleeps.
 SLEEPER = Build(real_time=True)
@@ -141,12 +184,13 @@ def command(products, machine, build, image, console, extra_parameters, real_tim
         "-machine", "q35,kernel-irqchip=split",
         # One thread for both processors: with two, QEMU 10.0 can use an address space while the
         # other processor changes it (iotlb_to_section asserts).
-        "-accel", "tcg,thread=single", *clock, "-cpu", PROCESSOR, "-smp", "2",
+        "-accel", "tcg,thread=single", *clock, "-cpu", PROCESSOR, "-smp", f"{build.processors}",
         "-m", build.memory,
         "-device", machine.config.qemu_device(),
         "-device", "igb,romfile=,addr=04.0",
         "-device", "igb,romfile=,addr=06.0",  # room for the VFs of the first
-        "-device", "edu,addr=03.0",
+        # It reaches all memory, and the range of interrupts.
+        "-device", f"edu,addr=03.0,dma_mask={2**48 - 1}",
         "-drive", f"file={image.parent}/disk,format=raw,if=none,id=disk",
         "-device", "nvme,drive=disk,serial=rust-iommu,addr=05.0",
         *build.devices,
@@ -155,6 +199,7 @@ def command(products, machine, build, image, console, extra_parameters, real_tim
         "-append", parameters.strip(),
         "-serial", f"file:{console}",
         "-chardev", "stdio,id=job,signal=off", "-serial", "chardev:job",
+        *build.monitor_arguments(image.parent / "monitor"),
     ]  # fmt: skip
 
 

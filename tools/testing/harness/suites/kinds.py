@@ -94,6 +94,20 @@ class HibernateSuite(GuestSuite):
 
 
 @dataclasses.dataclass(frozen=True)
+class PlugSuite(GuestSuite):
+    """Tests in which functions come and go."""
+
+    build = vm.PLUGGED
+
+
+@dataclasses.dataclass(frozen=True)
+class CrowdedSuite(GuestSuite):
+    """Tests with as many processors and vectors as there can be."""
+
+    build = vm.CROWDED
+
+
+@dataclasses.dataclass(frozen=True)
 class KunitSuite:
     """KUnit suites of the kernel and of a module, run at boot and at module load."""
 
