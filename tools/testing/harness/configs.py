@@ -19,6 +19,9 @@ DMA_FUNCTION = "8086:10c9"
 # QEMU's edu: a transfer takes 100 ms. Two of them are behind one bridge.
 SLOW_FUNCTION = "1234:11e8"
 
+# QEMU's NVMe controllers: the disk of every machine, and in some one with many vectors.
+NVME_FUNCTION = "1b36:0010"
+
 # This project's functions that do DMA with PASIDs, in machines with AMD-Vi: one with enough
 # PASIDs for a GCR3 table of two levels, and one with as many as one level holds.
 PASID_FUNCTION = "1234:11ef"
@@ -286,3 +289,6 @@ REMAPPED = tuple(
     if machine.name in TRACKING and machine.config.remapped
 )
 OPEN = ("vtd-ss-open/nopt", "amd-v1-open/pt")
+# Machines whose functions do DMA with PASIDs, and one of these that remaps no interrupts.
+PASIDS = ("amd-v1/pt", "amd-v2/nopt")
+OPEN_PASIDS = ("amd-v1-open/pt",)

@@ -2,7 +2,7 @@
 """The suites of kselftests: the kernel's own, and this project's."""
 
 from .. import configs
-from .kinds import GuestSuite, GuestTest, HibernateSuite, SleepSuite
+from .kinds import CrowdedSuite, GuestSuite, GuestTest, HibernateSuite, SleepSuite
 from .programs import INSTALLED, selftests
 
 IOMMUFD_VARIANTS = " ".join(
@@ -166,10 +166,48 @@ def suites():
             machines=configs.REMAPPED,
         ),
         GuestSuite(
+            "irq-storm",
+            "interrupts of two functions while they move between CPUs, and CPUs go and return",
+            selftests("irq_storm"),
+            # Elsewhere the kernel may raise one again that moves: it cannot know if it is lost.
+            machines=configs.REMAPPED,
+        ),
+        CrowdedSuite(
+            "vectors",
+            "as many vectors as eight processors have, each raised once",
+            (GuestTest("many_vectors", "./many_vectors ${VFIO_DEVICES##* }", INSTALLED),),
+            machines=("vtd-ss/pt", "amd-v1/pt"),
+            functions=configs.NVME_FUNCTION,
+        ),
+        GuestSuite(
             "forged-msi-open",
             "interrupts that a device forges arrive where interrupts are not remapped",
             (GuestTest("forged_msi_open", "./forged_msi open", INSTALLED),),
             machines=configs.OPEN,
+        ),
+        GuestSuite(
+            "forged-msi-pasid",
+            "the same with a PASID",
+            (
+                GuestTest(
+                    "forged_msi_pasid", "./forged_msi_pasid ${VFIO_DEVICES%% *}", INSTALLED
+                ),
+            ),
+            machines=configs.PASIDS,
+            functions=configs.PASID_FUNCTION,
+        ),
+        GuestSuite(
+            "forged-msi-pasid-open",
+            "the same with a PASID, where interrupts are not remapped",
+            (
+                GuestTest(
+                    "forged_msi_pasid_open",
+                    "./forged_msi_pasid open ${VFIO_DEVICES%% *}",
+                    INSTALLED,
+                ),
+            ),
+            machines=configs.OPEN_PASIDS,
+            functions=configs.PASID_FUNCTION,
         ),
         GuestSuite(
             "vfio-migration",

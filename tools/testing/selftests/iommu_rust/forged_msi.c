@@ -7,34 +7,37 @@
  * table the device is attached to; no CPU is interrupted. With the argument "open" the test
  * expects the opposite: a machine without remapping, where the message interrupts.
  *
+ * One device is attached to a page table. Another one has no driver and the identity as its
+ * default domain, and does what it is told through its registers in sysfs.
+ *
  * The kernel uses the vector on Hyper-V only, so it counts each such interrupt as a
  * spurious one. (It does not acknowledge vector 0xff, which then blocks the CPU.)
  */
-#include <errno.h>
-#include <fcntl.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <unistd.h>
 
+#include "lib/edu.h"
 #include "lib/harness.h"
+#include "lib/interrupts.h"
+#include "lib/leaves.h"
 
 /* Physical destination, CPU 0; compatibility format; further words go there too. */
 #define MSI_ADDRESS 0xfee00000ULL
-/* VT-d: remappable format, with the handles from 0 on. AMD-Vi has one format. */
+/* Remappable format, with the handles from 0 on. */
 #define MSI_REMAPPABLE 0xfee00010ULL
 /* Fixed delivery, edge, and the vector HYPERV_STIMER0_VECTOR. */
 #define MSI_DATA 0xedU
 /* The same, but delivered as NMI, which has no vector. */
 #define MSI_NMI (MSI_DATA | 4 << 8)
-/* The kernel prints no more than ten faults in so many seconds. */
-#define SECONDS_OF_FAULTS 5
 /* What the DMA engine writes at least, in words. */
 #define WORDS 16
 
 static const char *device_bdf;
 static bool is_open;
 
-/* What the driver says of a message that the unit refuses, in each of two formats. */
+/* What the kernel says of a message that the unit refuses, in each of two formats. */
 struct refusal {
 	const char *compatibility;
 	const char *remappable;
@@ -51,50 +54,6 @@ static const struct refusal amdvi = {
 static const struct refusal *refusal(void)
 {
 	return access("/sys/firmware/acpi/tables/IVRS", F_OK) ? &vtd : &amdvi;
-}
-
-/*
- * Returns the sum of all CPUs in the line @kind, -1 if it cannot be read. /proc/interrupts
- * has some lines only after the first one.
- */
-static long interrupts(const char *kind)
-{
-	FILE *file = fopen("/proc/interrupts", "r");
-	char line[1024];
-	long sum = 0;
-
-	if (!file)
-		return -1;
-	while (fgets(line, sizeof(line), file)) {
-		char *at = strstr(line, kind);
-		long count;
-		int used;
-
-		if (!at)
-			continue;
-		for (at += strlen(kind); sscanf(at, "%ld%n", &count, &used) == 1; at += used)
-			sum += count;
-	}
-	fclose(file);
-
-	return sum;
-}
-
-/* Whether a line that came to the log since kmsg was opened or read holds @text. */
-static bool kernel_says(int kmsg, const char *text)
-{
-	char line[2048];
-	bool says = false;
-	ssize_t got;
-
-	/* A message that was overwritten is an error, and the next call reads on. */
-	while ((got = read(kmsg, line, sizeof(line) - 1)) > 0 || errno == EPIPE) {
-		line[got > 0 ? got : 0] = 0;
-		if (strstr(line, text))
-			says = true;
-	}
-
-	return says;
 }
 
 FIXTURE(forged_msi) {
@@ -121,11 +80,9 @@ FIXTURE_SETUP(forged_msi)
 		words[word] = MSI_DATA;
 	/* Those of earlier tests count too. */
 	sleep(SECONDS_OF_FAULTS + 1);
-	self->before = interrupts("SPU:");
+	self->before = interrupts_counted("SPU");
 	ASSERT_LE(0, self->before);
-	self->kmsg = open("/dev/kmsg", O_RDONLY | O_NONBLOCK);
-	ASSERT_LE(0, self->kmsg);
-	lseek(self->kmsg, 0, SEEK_END);
+	self->kmsg = kernel_log_open();
 }
 
 FIXTURE_TEARDOWN(forged_msi)
@@ -144,7 +101,7 @@ static long forge(struct dirty_env *env, long before, u64 target)
 	vfio_pci_driver_memcpy_wait(pci);
 	usleep(20000);
 
-	return interrupts("SPU:") - before;
+	return interrupts_counted("SPU") - before;
 }
 
 TEST_F(forged_msi, compatibility_format)
@@ -172,14 +129,14 @@ TEST_F(forged_msi, remappable_format)
 TEST_F(forged_msi, nmi)
 {
 	u32 *words = dirty_area_page(&self->env.area, 0);
-	long before = interrupts("NMI:");
+	long before = interrupts_counted("NMI");
 
 	if (is_open)
 		SKIP(return, "the CPU would get the NMI");
 	for (int word = 0; word < WORDS; word++)
 		words[word] = MSI_NMI;
 	EXPECT_EQ(0, forge(&self->env, self->before, MSI_ADDRESS));
-	EXPECT_EQ(before, interrupts("NMI:"));
+	EXPECT_EQ(before, interrupts_counted("NMI"));
 	EXPECT_TRUE(kernel_says(self->kmsg, refusal()->compatibility));
 }
 
@@ -188,6 +145,71 @@ TEST_F(forged_msi, writes_memory_afterwards)
 {
 	forge(&self->env, self->before, MSI_ADDRESS);
 	dirty_write_random(&self->env, 4);
+}
+
+FIXTURE(forged_msi_identity) {
+	struct edu_sysfs edu;
+	u32 *word;
+	u64 physical;
+	long before;
+	int kmsg;
+};
+
+FIXTURE_SETUP(forged_msi_identity)
+{
+	u32 *copy;
+
+	ASSERT_EQ(NULL, edu_sysfs_open(&self->edu));
+	self->word = leaves_alloc(PAGE_4K, PAGE_4K);
+	ASSERT_EQ(0, mlock(self->word, PAGE_4K));
+	self->word[0] = MSI_DATA;
+	self->physical = leaves_physical(self->word);
+
+	/* It reaches memory at its physical address: nothing translates. */
+	copy = &self->word[WORDS];
+	edu_sysfs_copy(&self->edu, self->physical, self->physical + WORDS * sizeof(u32),
+		       sizeof(u32));
+	ASSERT_EQ(MSI_DATA, READ_ONCE(*copy));
+
+	sleep(SECONDS_OF_FAULTS + 1);
+	self->before = interrupts_counted("SPU");
+	ASSERT_LE(0, self->before);
+	self->kmsg = kernel_log_open();
+}
+
+FIXTURE_TEARDOWN(forged_msi_identity)
+{
+	close(self->kmsg);
+	munmap(self->word, PAGE_4K);
+	edu_sysfs_close(&self->edu);
+}
+
+static long forge_by_edu(FIXTURE_DATA(forged_msi_identity) *self, u64 target)
+{
+	edu_sysfs_copy(&self->edu, self->physical, target, sizeof(u32));
+	usleep(20000);
+
+	return interrupts_counted("SPU") - self->before;
+}
+
+TEST_F(forged_msi_identity, compatibility_format)
+{
+	long came = forge_by_edu(self, MSI_ADDRESS);
+
+	if (is_open) {
+		EXPECT_LT(0, came);
+	} else {
+		EXPECT_EQ(0, came);
+		EXPECT_TRUE(kernel_says(self->kmsg, refusal()->compatibility));
+	}
+}
+
+TEST_F(forged_msi_identity, remappable_format)
+{
+	if (is_open)
+		SKIP(return, "no entry to name: interrupts are not remapped");
+	EXPECT_EQ(0, forge_by_edu(self, MSI_REMAPPABLE));
+	EXPECT_TRUE(kernel_says(self->kmsg, refusal()->remappable));
 }
 
 int main(int argc, char *argv[])

@@ -156,11 +156,11 @@ void pasid_lane_close(struct dirty_env *lane)
 	free(lane->iommu);
 }
 
-static u64 run(struct pasid_dma *dma, u32 pasid, u64 command, u64 iova)
+static u64 run(struct pasid_dma *dma, u32 pasid, u64 command, u64 iova, u64 length)
 {
 	writeq(iova, &dma->source);
 	writeq(iova, &dma->target);
-	writeq(STAMP_SIZE, &dma->length);
+	writeq(length, &dma->length);
 	writeq(pasid == NO_PASID ? 0 : pasid | PASID_DMA_PRESENT, &dma->pasid);
 	writeq(command, &dma->command);
 
@@ -192,7 +192,7 @@ int __pasid_write(struct dirty_env *lane, u32 pasid, u64 page)
 	memcpy(before, memory, sizeof(before));
 
 	status = run(dma, pasid, PASID_DMA_WRITE,
-		     lane->area.region.iova + page * PAGE_4K + offset);
+		     lane->area.region.iova + page * PAGE_4K + offset, STAMP_SIZE);
 	switch (status) {
 	case 0:
 		return memcmp(memory, stamp, sizeof(stamp)) ? -EIO : 0;
@@ -216,7 +216,7 @@ int __pasid_read(struct dirty_env *lane, u32 pasid, u64 page)
 	u64 status;
 
 	status = run(dma, pasid, PASID_DMA_READ,
-		     lane->area.region.iova + page * PAGE_4K);
+		     lane->area.region.iova + page * PAGE_4K, STAMP_SIZE);
 	if (status == PASID_DMA_FAILED_READ)
 		return -EFAULT;
 	if (status)
@@ -234,6 +234,15 @@ void pasid_read(struct dirty_env *lane, u32 pasid, u64 page)
 {
 	VFIO_ASSERT_EQ(__pasid_read(lane, pasid, page), 0,
 		       "page %lu was not read with PASID %u\n", page, pasid);
+}
+
+int __pasid_write_word(struct dirty_env *env, u32 pasid, u64 iova, u32 word)
+{
+	struct pasid_dma *dma = registers(env);
+
+	writeq(word, &dma->buffer[0]);
+
+	return run(dma, pasid, PASID_DMA_WRITE, iova, sizeof(word)) ? -EFAULT : 0;
 }
 
 void pasid_write_random(struct dirty_env *lane, u32 pasid, u64 nr)

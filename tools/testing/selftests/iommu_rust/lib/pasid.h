@@ -45,6 +45,9 @@ void pasid_write(struct dirty_env *lane, u32 pasid, u64 page);
 int __pasid_read(struct dirty_env *lane, u32 pasid, u64 page);
 void pasid_read(struct dirty_env *lane, u32 pasid, u64 page);
 
+/* Writes a word of 4 bytes to any address; 0, or -EFAULT if that was refused. */
+int __pasid_write_word(struct dirty_env *env, u32 pasid, u64 iova, u32 word);
+
 /* Writes random pages, and adds them to @lane->written. */
 void pasid_write_random(struct dirty_env *lane, u32 pasid, u64 nr);
 
