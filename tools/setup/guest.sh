@@ -104,6 +104,8 @@ image_list()
 	printf 'file /lib/kexec.sh %s 644 0 0\n' "$guest/kexec.sh"
 	printf 'file /bin/test-module %s 755 0 0\n' "$guest/module"
 	printf 'file /bin/test-dma-api %s 755 0 0\n' "$guest/dma-api"
+	printf 'file /bin/test-reload %s 755 0 0\n' "$guest/reload"
+	printf 'file /bin/test-hotplug %s 755 0 0\n' "$guest/hotplug"
 	printf 'file /bin/busybox %s 755 0 0\n' "$(command -v busybox)"
 	busybox --list | while read -r applet; do
 		[ "$applet" = busybox ] || printf 'slink /bin/%s busybox 777 0 0\n' "$applet"

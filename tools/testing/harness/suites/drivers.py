@@ -1,8 +1,10 @@
 # SPDX-License-Identifier: GPL-2.0
 """The suites about the drivers: loading, refusing, units that die, kernel drivers on top."""
 
+from .. import configs
 from ..cases import dead, kexec, refusals_amdvi, refusals_vtd, rescan, several
-from .kinds import CaseSuite, GuestSuite, GuestTest
+from .kinds import CaseSuite, GuestSuite, GuestTest, PlugSuite
+from .programs import selftests
 
 
 def suites():
@@ -12,6 +14,26 @@ def suites():
             "loading a driver, letting go, unloading, loading again",
             (GuestTest("module", "test-module $VFIO_DEVICES"),),
             machines=("vtd-ss/pt", "vtd-ss-open/nopt", "amd-v1/pt"),
+        ),
+        GuestSuite(
+            "reload",
+            "loading, letting go, unloading and loading again under traffic",
+            (GuestTest("reload", "test-reload $VFIO_DEVICES"),),
+            machines=("vtd-ss/pt", "amd-v1/pt"),
+            functions=configs.WRITER_FUNCTION,
+        ),
+        PlugSuite(
+            "hotplug",
+            "functions that come and go, by the bus, by a slot and by surprise; odd places",
+            (GuestTest("hotplug", "test-hotplug $VFIO_DEVICES"),),
+            machines=("vtd-ss/pt", "amd-v1/pt"),
+            functions=configs.WRITER_FUNCTION,
+        ),
+        PlugSuite(
+            "sriov",
+            "virtual functions that come and go, one of them given to a program",
+            selftests("sriov"),
+            machines=("vtd-ss/pt", "amd-v1/pt"),
         ),
         CaseSuite(
             "refusals",

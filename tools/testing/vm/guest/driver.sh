@@ -100,3 +100,10 @@ no_fault()
 {
 	! faults
 }
+
+# iommu_pages: how many the page tables and the unit's own tables have.
+iommu_pages()
+{
+	echo 1 >/proc/sys/vm/stat_refresh
+	sed -n 's/^nr_iommu_pages //p' /proc/vmstat
+}
