@@ -325,14 +325,16 @@ def report(total):
     return 0
 
 
-def choose(everything, name):
-    if not name:
+def choose(everything, selection):
+    """Return the suites that `selection` names, with commas in between."""
+    if not selection:
         return [suite for suite in everything if not getattr(suite, "named", False)]
-    chosen = [suite for suite in everything if suite.name == name]
-    if not chosen:
-        names = ", ".join(suite.name for suite in everything)
-        raise UnknownName(f"there is no suite '{name}': {names} exist")
-    return chosen
+    chosen = selection.split(",")
+    known = [suite.name for suite in everything]
+    for name in chosen:
+        if name not in known:
+            raise UnknownName(f"there is no suite '{name}': {', '.join(known)} exist")
+    return [suite for suite in everything if suite.name in chosen]
 
 
 def show_list(everything):
