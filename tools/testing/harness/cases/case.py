@@ -250,6 +250,9 @@ def reserved():
     )
 
 
+FREES_PORT = passes("the port's driver goes", "frees_port_of", PLUGGED)
+
+
 def untrusted(*use):
     """Return the checks of a function behind an external port."""
     return (
@@ -259,6 +262,8 @@ def untrusted(*use):
         fails("it cannot be passed through", "domain_becomes", PLUGGED, "identity"),
         *use,
         passes("it stays translated", "domain_is", PLUGGED, "DMA"),
+        # It is in the same group.
+        FREES_PORT,
         LETS_GO,
     )
 

@@ -94,6 +94,13 @@ gives_back()
 	echo "$gives_bdf" >/sys/bus/pci/drivers/vfio-pci/unbind
 }
 
+# frees_port_of SLOT: the port above the function loses its driver.
+frees_port_of()
+{
+	port_path=$(realpath "/sys/bus/pci/devices/$(function_of "$1")/..")
+	basename "$port_path" >/sys/bus/pci/drivers/pcieport/unbind
+}
+
 # migrates SLOT: migrates memory that the function at vfio-pci writes.
 migrates()
 {
