@@ -154,8 +154,8 @@ impl<C: Cache> InterruptTable<C> {
         }
     }
 
-    /// Has later changes reach what is cached for the requester IDs `new`: before their device table
-    /// entries name the table. May sleep; not at the same time as itself or
+    /// Has later changes reach what is cached for the requester IDs `new`: before their device
+    /// table entries name the table. May sleep; not at the same time as itself or
     /// [`Self::remove_sources`].
     ///
     /// # Errors

@@ -51,8 +51,8 @@ impl<F: Format, M: TableMem> Tree<'_, F, M> {
     ///
     /// The caller lets no two of these calls, and no other call that makes leaves clean, run at the
     /// same time on one tree, if the format has rows of entries: the entries of a row are split one
-    /// by one, and until the last one the hardware may cache the row as a dirty leaf, and would note
-    /// no write to a part that another call has made clean.
+    /// by one, and until the last one the hardware may cache the row as a dirty leaf, and would
+    /// note no write to a part that another call has made clean.
     ///
     /// May sleep if `flags` allow it.
     ///
