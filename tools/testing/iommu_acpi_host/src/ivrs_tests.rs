@@ -47,6 +47,8 @@ enum Entry {
     Special {
         source: u16,
         settings: u8,
+        handle: u8,
+        variety: u8,
     },
     Acpi {
         source: u16,
@@ -101,9 +103,14 @@ impl Entry {
                 bytes
             }
             Self::Extended { source, settings } => eight(0x46, source, settings, [1, 2, 3, 4]),
-            Self::Special { source, settings } => {
+            Self::Special {
+                source,
+                settings,
+                handle,
+                variety,
+            } => {
                 let [low, high] = source.to_le_bytes();
-                eight(0x48, 0, settings, [9, low, high, 1])
+                eight(0x48, 0, settings, [handle, low, high, variety])
             }
             Self::Acpi { source, ref unique } => {
                 if block != 0x40 {
@@ -137,6 +144,12 @@ impl Entry {
             Self::AliasRange {
                 first, last, alias, ..
             } => (Kind::Pci, Some(alias), first, last),
+            Self::Special {
+                source,
+                handle,
+                variety: 1,
+                ..
+            } => (Kind::IoApic(handle), None, source, source),
             Self::Special { source, .. } => (Kind::Special, None, source, source),
             Self::Acpi { source, .. } if block == 0x40 => (Kind::Acpi, None, source, source),
             _ => return None,
@@ -179,8 +192,14 @@ fn entry() -> impl Strategy<Value = Entry> {
         }),
         (any::<u16>(), any::<u8>())
             .prop_map(|(source, settings)| Entry::Extended { source, settings }),
-        (any::<u16>(), any::<u8>())
-            .prop_map(|(source, settings)| Entry::Special { source, settings }),
+        (any::<u16>(), any::<u8>(), any::<u8>(), 0..4u8).prop_map(
+            |(source, settings, handle, variety)| Entry::Special {
+                source,
+                settings,
+                handle,
+                variety,
+            }
+        ),
         (any::<u16>(), vec(any::<u8>(), 0..20))
             .prop_map(|(source, unique)| Entry::Acpi { source, unique }),
         unknown.prop_map(|kind| Entry::Unknown { kind }),

@@ -68,7 +68,11 @@ fn scopes(mut rest: &[u8], block: u16) -> Option<Vec<Scope>> {
             0x42 => add((Kind::Pci, source, source, alias(), settings)),
             0x48 => {
                 let source = u16_at(entry, 5);
-                add((Kind::Special, source, source, None, settings));
+                let kind = match entry[7] {
+                    1 => Kind::IoApic(entry[4]),
+                    _ => Kind::Special,
+                };
+                add((kind, source, source, None, settings));
             }
             0xf0 if block == 0x40 => add((Kind::Acpi, source, source, None, settings)),
             0x03 | 0x43 | 0x47 if open.is_some() => return None,
