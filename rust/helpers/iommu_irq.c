@@ -259,9 +259,9 @@ __rust_helper void rust_helper_rust_irq_disinherit(struct device *dev)
 }
 
 /*
- * Later MSIs of the device come from @domain, or from the vector domain itself if it is
- * NULL, and those of the buses below a bridge too: of its own, and of those that its
- * virtual functions are on. Under pci_lock_rescan_remove() then.
+ * Later MSIs of the device come from @domain, or from the vector domain if @domain is NULL.
+ * In that case, a bridge's secondary bus and the virtual buses for VFs below it get the
+ * vector domain too, and the caller holds pci_lock_rescan_remove().
  */
 __rust_helper void rust_helper_rust_irq_set_parent(struct device *dev, struct irq_domain *domain)
 {
