@@ -176,7 +176,7 @@ __rust_helper bool rust_helper_rust_iommu_has_driver(struct device *dev)
 }
 
 /* Whether pci_dma_configure() counts the driver. The caller holds the device's lock. */
-static bool rust_iommu_driver_counts(struct device *dev)
+static inline bool rust_iommu_driver_counts(struct device *dev)
 {
 #ifdef CONFIG_PCI
 	return dev_is_pci(dev) && device_is_bound(dev) &&

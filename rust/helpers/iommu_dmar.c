@@ -52,7 +52,7 @@ struct dmar_shared {
 	u32 done[QI_LENGTH];
 };
 
-static struct intel_iommu *dmar_find_unit(u64 base)
+static inline struct intel_iommu *dmar_find_unit(u64 base)
 {
 	struct dmar_drhd_unit *drhd;
 	struct intel_iommu *iommu;
@@ -67,13 +67,13 @@ static struct intel_iommu *dmar_find_unit(u64 base)
  * An entry of the interrupt table that is in use keeps the unit from being
  * removed (dmar_ir_hotplug()).
  */
-static int dmar_hold(struct intel_iommu *iommu)
+static inline int dmar_hold(struct intel_iommu *iommu)
 {
 	guard(raw_spinlock_irqsave)(&irq_2_ir_lock);
 	return bitmap_find_free_region(iommu->ir_table->bitmap, INTR_REMAP_TABLE_ENTRIES, 0);
 }
 
-static void dmar_release(struct intel_iommu *iommu, int entry)
+static inline void dmar_release(struct intel_iommu *iommu, int entry)
 {
 	guard(raw_spinlock_irqsave)(&irq_2_ir_lock);
 	bitmap_release_region(iommu->ir_table->bitmap, entry, 0);
@@ -162,7 +162,7 @@ __rust_helper int rust_helper_dmar_command(struct dmar_shared *shared, u32 set, 
 }
 
 /* Whether a descriptor invalidates what is cached for DMA, and nothing else. */
-static bool dmar_is_for_dma(const u64 *descriptor)
+static inline bool dmar_is_for_dma(const u64 *descriptor)
 {
 	/* The type is in bits 3:0 and 11:9. */
 	switch (descriptor[0] & (GENMASK_ULL(3, 0) | GENMASK_ULL(11, 9))) {
@@ -180,7 +180,7 @@ static bool dmar_is_for_dma(const u64 *descriptor)
  * Whether the batch of this number, whose first wait is in @slot, is done. Numbers grow in
  * the order of the ring: a later one in the same slot says so too.
  */
-static bool dmar_is_done(struct dmar_shared *shared, u32 slot, u32 number)
+static inline bool dmar_is_done(struct dmar_shared *shared, u32 slot, u32 number)
 {
 	return (s32)(READ_ONCE(shared->done[slot % QI_LENGTH]) - number) >= 0;
 }
@@ -190,7 +190,7 @@ static bool dmar_is_done(struct dmar_shared *shared, u32 slot, u32 number)
  * one becomes an invalidation of the interrupt-entry cache, which the unit accepts, so
  * that it goes on.
  */
-static bool dmar_refuses(struct dmar_shared *shared, u32 first, u32 count, u32 number)
+static inline bool dmar_refuses(struct dmar_shared *shared, u32 first, u32 count, u32 number)
 {
 	static const struct qi_desc accepted = { .qw0 = QI_IEC_TYPE };
 	struct intel_iommu *iommu = shared->iommu;
@@ -212,7 +212,7 @@ static bool dmar_refuses(struct dmar_shared *shared, u32 first, u32 count, u32 n
 }
 
 /* Frees the slots that the unit is done with, as each submission of the kernel does. */
-static void dmar_reclaim(struct q_inval *qi)
+static inline void dmar_reclaim(struct q_inval *qi)
 {
 	while (READ_ONCE(qi->desc_status[qi->free_tail]) == QI_FREE &&
 	       qi->free_tail != qi->free_head) {
@@ -221,7 +221,7 @@ static void dmar_reclaim(struct q_inval *qi)
 	}
 }
 
-static void dmar_write_wait(struct intel_iommu *iommu, u32 slot, void *word, u64 value)
+static inline void dmar_write_wait(struct intel_iommu *iommu, u32 slot, void *word, u64 value)
 {
 	struct qi_desc wait = {
 		.qw0 = QI_IWD_STATUS_DATA(value) | QI_IWD_STATUS_WRITE | QI_IWD_TYPE,
@@ -243,8 +243,8 @@ static void dmar_write_wait(struct intel_iommu *iommu, u32 slot, void *word, u64
  *
  * Stores the first slot in @first and returns the number; 0 if there is no room.
  */
-static u32 dmar_begin(struct dmar_shared *shared, const u64 (*descriptors)[4], u32 count,
-		      u32 *first)
+static inline u32 dmar_begin(struct dmar_shared *shared, const u64 (*descriptors)[4], u32 count,
+			     u32 *first)
 {
 	struct intel_iommu *iommu = shared->iommu;
 	struct q_inval *qi = iommu->qi;

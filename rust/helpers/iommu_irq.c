@@ -142,6 +142,7 @@ static void rust_irq_deactivate(struct irq_domain *domain, struct irq_data *data
 	parent->ops->clear(parent->table, data->hwirq);
 }
 
+/* The address tells such a domain: what names it is not inlined (no __rust_helper). */
 static const struct irq_domain_ops rust_irq_domain_ops = {
 	.alloc		= rust_irq_alloc,
 	.free		= rust_irq_free,
@@ -182,7 +183,7 @@ __rust_helper bool rust_helper_rust_irq_can_remap(u32 last)
  * A domain for the interrupts of the devices that share @table. May sleep. @ops is called
  * with @table until rust_irq_remove_parent(). @name is copied.
  */
-__rust_helper struct irq_domain *
+struct irq_domain *
 rust_helper_rust_irq_new_parent(const char *name, void *table,
 				const struct rust_irq_table_ops *ops)
 {
@@ -235,7 +236,7 @@ __rust_helper bool rust_helper_rust_irq_has_msis(struct device *dev)
 }
 
 /* Whether the MSIs of the device, should it get any, come from such a domain. */
-__rust_helper bool rust_helper_rust_irq_has_parent(struct device *dev)
+bool rust_helper_rust_irq_has_parent(struct device *dev)
 {
 	struct irq_domain *domain = dev_get_msi_domain(dev);
 
@@ -243,7 +244,7 @@ __rust_helper bool rust_helper_rust_irq_has_parent(struct device *dev)
 }
 
 /* Gives a device or a bus the vector domain if it has such a domain. */
-static void rust_irq_reset(struct device *dev)
+static inline void rust_irq_reset(struct device *dev)
 {
 	if (rust_helper_rust_irq_has_parent(dev))
 		dev_set_msi_domain(dev, x86_vector_domain);

@@ -222,10 +222,12 @@ build_kernel()
 			"$(grep -m1 -E 'error(\[E[0-9]+\])?:|Error [0-9]+' "$log" | cut -c1-160)"
 }
 
-# The compiler's messages in a log about this project's files below a folder of the tree.
+# What rustc and the C compiler say in a log about this project's files below a folder of
+# the tree.
 our_warnings()
 {
 	awk -v folder="$2" '
+		/^[^ ]*iommu[^ ]*: warning: / { if (index($1, folder)) print; next }
 		/^(warning|error)/ { text = ""; ours = 0; inside = 1 }
 		inside { text = text $0 "\n" }
 		inside && / --> / && index($0, folder) && /iommu/ { ours = 1 }
@@ -239,8 +241,8 @@ keep_warnings()
 {
 	local kept=$1/.overlay/warnings log=$2 crate
 	mkdir -p "$kept"
-	for crate in rust/kernel drivers/iommu/rust; do
-		grep -qE "^ *(CLIPPY|RUSTC|CC) .* ${crate}[^ ]*\.o$" "$log" || continue
+	for crate in rust/kernel rust/helpers drivers/iommu/rust; do
+		grep -qE "^ *(CLIPPY|RUSTC|CC) .* ${crate}[^ ]*\.(o|bc)$" "$log" || continue
 		our_warnings "$log" "$crate/" >"$kept/${crate//\//-}"
 	done
 }
