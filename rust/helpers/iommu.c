@@ -203,6 +203,11 @@ __rust_helper bool rust_helper_rust_iommu_uncount_driver(struct device *dev)
 	return true;
 }
 
+__rust_helper bool rust_helper_rust_iommu_is_killed(void)
+{
+	return fatal_signal_pending(current);
+}
+
 __rust_helper bool rust_helper_rust_iommu_is_kexec(void)
 {
 	return kexec_in_progress;

@@ -70,18 +70,6 @@ impl DirtyBitmap<'_> {
         !unsafe { (*self.raw.as_ptr()).gather }.is_null()
     }
 
-    /// Leaves in `range` have become tables: the caller of the query flushes all of it, with the
-    /// copies that hardware has of links.
-    pub fn flush_links(&mut self, range: Range) {
-        // SAFETY: By the type invariants, `raw` points to a valid dirty bitmap.
-        let gather = unsafe { (*self.raw.as_ptr()).gather };
-        if let Some(gather) = NonNull::new(gather) {
-            // SAFETY: By the type invariants, `gather` is initialised, and only this object uses
-            // it.
-            unsafe { IotlbGather::from_raw(gather) }.add_with_links(range);
-        }
-    }
-
     /// The addresses that are recorded.
     #[cfg(CONFIG_RUST_IOMMU_KUNIT_TEST)]
     pub(super) fn query(&self) -> Range {
@@ -118,5 +106,20 @@ impl DirtySink for DirtyBitmap<'_> {
             // it.
             unsafe { IotlbGather::from_raw(gather) }.add(range);
         }
+    }
+
+    fn split(&mut self, range: Range) {
+        // SAFETY: By the type invariants, `raw` points to a valid dirty bitmap.
+        let gather = unsafe { (*self.raw.as_ptr()).gather };
+        if let Some(gather) = NonNull::new(gather) {
+            // SAFETY: By the type invariants, `gather` is initialised, and only this object uses
+            // it.
+            unsafe { IotlbGather::from_raw(gather) }.add_with_links(range);
+        }
+    }
+
+    /// A process that is killed must not wait for the end of a long query.
+    fn gives_up(&mut self) -> bool {
+        ffi::is_killed()
     }
 }

@@ -10,12 +10,9 @@ use kernel::{
     error::code::*,
     page::PAGE_SHIFT,
     prelude::*,
-    sync::{
-        atomic::{
-            AtomicFlag,
-            Relaxed, //
-        },
-        Mutex, //
+    sync::atomic::{
+        AtomicFlag,
+        Relaxed, //
     },
     types::Opaque, //
 };
@@ -28,7 +25,6 @@ use super::{
         KernelTables,
         KernelWalk, //
     },
-    lock_class,
     ops::PagingDomain,
     pt::{
         Range,
@@ -41,8 +37,10 @@ use super::{
     }, //
 };
 
+mod reshape;
 pub(super) mod unflushed;
 
+use reshape::Reshaping;
 use unflushed::Unflushed;
 
 /// The tables of callbacks that C calls for a kind of paging domains.
@@ -87,10 +85,9 @@ pub(super) struct Domain<P: PagingDomain> {
     /// Where hardware may write without a dirty bit, because a flush has failed.
     #[pin]
     pub(super) unflushed: Unflushed,
-    /// Held by a harvest that clears, where leaves are split. The holder may sleep; it takes the
-    /// lock of `unflushed` under this one.
+    /// The locks under which leaves change their size.
     #[pin]
-    pub(super) clearing: Mutex<()>,
+    reshaping: Reshaping,
     /// Whether a failed flush was reported.
     complained: AtomicFlag,
     /// The driver's part.
@@ -124,7 +121,6 @@ impl<P: PagingDomain> Domain<P> {
             module: core::ptr::null_mut(),
         };
         let attachments = Attachments::new()?;
-        let clearing = lock_class::domain_clearing();
         let domain = KBox::try_pin_init(
             try_pin_init!(Self {
                 head,
@@ -132,7 +128,7 @@ impl<P: PagingDomain> Domain<P> {
                 flags,
                 walks: Walks::new(KernelTables::new(None)),
                 unflushed <- Unflushed::new(),
-                clearing <- Mutex::new((), clearing.0, clearing.1),
+                reshaping <- Reshaping::new(),
                 complained: AtomicFlag::new(false),
                 data <- data,
             }),

@@ -256,6 +256,13 @@ pub(super) fn wait_for_probes() {
     unsafe { bindings::rust_iommu_wait_for_probes() }
 }
 
+/// Whether the current task has got a signal that ends it.
+#[inline(never)]
+pub(super) fn is_killed() -> bool {
+    // SAFETY: Only reads the flags of the current task.
+    unsafe { bindings::rust_iommu_is_killed() }
+}
+
 /// Whether another kernel is about to begin, without a reset of the machine.
 #[inline(never)]
 pub(super) fn is_kexec_in_progress() -> bool {

@@ -37,7 +37,8 @@ classes! {
     slots_held = "iommu::attach::Slots::held";
     domain_ids_known = "iommu::domain_id::DomainIds::known";
     isolate_members = "iommu::registry::isolate::Members::list";
-    domain_clearing = "iommu::domain::Domain::clearing";
+    domain_harvesting = "iommu::domain::Domain::harvesting";
+    domain_mapping = "iommu::domain::Domain::mapping";
     holder_running = "iommu::lifecycle::Holder::running";
     unflushed_state = "iommu::domain::unflushed::Unflushed::state";
     ring_slots = "iommu::hw::ring::Queue::slots";

@@ -58,7 +58,8 @@ use super::{
     values::{
         AllocFlags,
         DeviceSlot,
-        Flush, //
+        Flush,
+        Splits, //
     }, //
 };
 
@@ -245,6 +246,12 @@ pub trait PagingDomain: Sized + Send + Sync + 'static {
     /// The page tables.
     fn tables(&self) -> &Self::Tables;
 
+    /// What becomes of large leaves while dirty pages are tracked. Anything but [`Splits::Off`] is
+    /// for tables that [can split](Tables::can_split).
+    fn splits(&self) -> Splits {
+        Splits::Off
+    }
+
     /// Does the part of attaching a device that can fail. Changes nothing that hardware acts on.
     ///
     /// `tracking` tells whether the domain tracks dirty pages now: the entry has to match. The
@@ -401,12 +408,8 @@ pub trait PagingDomain: Sized + Send + Sync + 'static {
     ///
     /// As for [`Self::read_and_clear_dirty`].
     fn read_and_split_dirty(&self, walk: &KernelWalk<'_>, dirty: &mut DirtyBitmap<'_>) -> Result {
-        let charged = GFP_KERNEL_ACCOUNT & !GFP_KERNEL;
-        let gfp = Gfp::from(GFP_NOWAIT | __GFP_NOWARN | charged);
-        if let Some(range) = self.tables().read_and_split_dirty(walk, gfp, dirty)? {
-            dirty.flush_links(range);
-        }
-        Ok(())
+        self.tables()
+            .read_and_split_dirty(walk, Gfp::spare(), dirty)
     }
 
     /// Records all of the range of `walk` that is mapped and writable, and changes nothing:

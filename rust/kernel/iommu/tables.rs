@@ -6,6 +6,7 @@
 use super::{
     hw::pages::{
         Gfp,
+        KernelPause,
         KernelTables,
         KernelWalk, //
     },
@@ -62,13 +63,31 @@ pub trait Tables: Send + Sync + 'static {
     fn can_split(&self) -> bool;
 
     /// Records the dirty pages of the range of `walk`, makes them clean, and splits the leaves that
-    /// they are in. Returns what has to be flushed with links.
+    /// they are in.
     fn read_and_split_dirty(
         &self,
         walk: &KernelWalk<'_>,
         gfp: Gfp,
         sink: &mut impl DirtySink,
-    ) -> Result<Option<Range>>;
+    ) -> Result;
+
+    /// Splits the leaves of the range of `walk` that are larger than `1 << lg2` bytes. Returns what
+    /// has to be flushed with links, also after an error.
+    fn split(
+        &self,
+        walk: &KernelWalk<'_>,
+        lg2: u32,
+        gfp: Gfp,
+        go_on: impl FnMut() -> bool,
+    ) -> (Option<Range>, Result);
+
+    /// Joins what was split in the claimed range; returns how many leaves came back.
+    fn join(
+        &self,
+        claim: &mut Exclusive,
+        pause: &KernelPause<'_>,
+        gather: &mut impl Gather<KernelTables>,
+    ) -> Result<u64>;
 
     /// Records all of the range of `walk` that is mapped and writable.
     fn report_writable(&self, walk: &KernelWalk<'_>, sink: &mut impl DirtySink) -> Result;
@@ -134,8 +153,27 @@ where
         walk: &KernelWalk<'_>,
         gfp: Gfp,
         sink: &mut impl DirtySink,
-    ) -> Result<Option<Range>> {
+    ) -> Result {
         self.read_and_split_dirty(walk, gfp, sink)
+    }
+
+    fn split(
+        &self,
+        walk: &KernelWalk<'_>,
+        lg2: u32,
+        gfp: Gfp,
+        go_on: impl FnMut() -> bool,
+    ) -> (Option<Range>, Result) {
+        self.split(walk, lg2, gfp, go_on)
+    }
+
+    fn join(
+        &self,
+        claim: &mut Exclusive,
+        pause: &KernelPause<'_>,
+        gather: &mut impl Gather<KernelTables>,
+    ) -> Result<u64> {
+        self.join(claim, pause, gather)
     }
 
     #[inline]
@@ -215,8 +253,27 @@ impl<L: Tables, R: Tables> Tables for Either<L, R> {
         walk: &KernelWalk<'_>,
         gfp: Gfp,
         sink: &mut impl DirtySink,
-    ) -> Result<Option<Range>> {
+    ) -> Result {
         either!(self, tables => tables.read_and_split_dirty(walk, gfp, sink))
+    }
+
+    fn split(
+        &self,
+        walk: &KernelWalk<'_>,
+        lg2: u32,
+        gfp: Gfp,
+        go_on: impl FnMut() -> bool,
+    ) -> (Option<Range>, Result) {
+        either!(self, tables => tables.split(walk, lg2, gfp, go_on))
+    }
+
+    fn join(
+        &self,
+        claim: &mut Exclusive,
+        pause: &KernelPause<'_>,
+        gather: &mut impl Gather<KernelTables>,
+    ) -> Result<u64> {
+        either!(self, tables => tables.join(claim, pause, gather))
     }
 
     #[inline]

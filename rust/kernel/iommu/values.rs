@@ -83,6 +83,61 @@ pub struct Geometry {
     pub page_sizes: u64,
 }
 
+/// What becomes of large leaves of a domain that tracks dirty pages.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Splits {
+    /// They stay.
+    #[default]
+    Off,
+
+    /// Those that a query finds dirty are split by one level, until tracking ends.
+    Lazy,
+
+    /// When tracking begins, all are split into leaves of at most `1 << lg2` bytes. What is mapped
+    /// later is split as with [`Splits::Lazy`].
+    Eager {
+        /// The binary logarithm of the largest size that stays.
+        lg2: u32,
+    },
+}
+
+impl Splits {
+    /// Reads the module parameter `split`: 0 (off), 1 (lazy), or the size of a leaf in bytes, a
+    /// power of two from 4096 on (eager).
+    ///
+    /// # Errors
+    ///
+    /// `EINVAL` for any other value.
+    pub fn from_parameter(value: u32) -> Result<Self> {
+        match value {
+            0 => Ok(Self::Off),
+            1 => Ok(Self::Lazy),
+            size if size.is_power_of_two() && size >= 4096 => Ok(Self::Eager {
+                lg2: size.trailing_zeros(),
+            }),
+            _ => Err(EINVAL),
+        }
+    }
+
+    /// The same for a domain that was allocated with `flags`: one that never tracks splits nothing.
+    pub fn of_domain(self, flags: AllocFlags) -> Self {
+        if flags.dirty_tracking {
+            self
+        } else {
+            Self::Off
+        }
+    }
+
+    /// What a driver's message says about domains that track, as the end of a sentence.
+    pub fn describe(self) -> &'static str {
+        match self {
+            Self::Off => "by leaf; split=1 splits large ones",
+            Self::Lazy => "large leaves are split where they are dirty",
+            Self::Eager { .. } => "large leaves are split when tracking begins",
+        }
+    }
+}
+
 /// What hardware has to forget.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Flush {
@@ -131,4 +186,23 @@ pub(super) fn prot_to_raw(prot: Prot) -> c_int {
     }
     // CAST: Two low bits.
     raw as c_int
+}
+
+#[cfg(CONFIG_RUST_IOMMU_KUNIT_TEST)]
+#[kunit_tests(rust_iommu_values)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_parameter_says_what_is_split() {
+        assert_eq!(Splits::from_parameter(0), Ok(Splits::Off));
+        assert_eq!(Splits::from_parameter(1), Ok(Splits::Lazy));
+        for lg2 in 12..32 {
+            let eager = Splits::from_parameter(1 << lg2);
+            assert_eq!(eager, Ok(Splits::Eager { lg2 }));
+        }
+        for value in [2, 3, 2048, 4095, 4097, u32::MAX] {
+            assert_eq!(Splits::from_parameter(value), Err(EINVAL));
+        }
+    }
 }

@@ -55,7 +55,7 @@ kernel::prelude::module! {
         },
         split: u32 {
             default: 0,
-            description: "Leaves of domains that track dirty pages: 0 stay, 1 are split if dirty",
+            description: "Large leaves while tracking: 0 stay, 1 split if dirty, 4096 split all",
         },
     },
 }

@@ -48,7 +48,8 @@ use kernel::{
         values::{
             AllocFlags,
             DeviceSlot,
-            Flush, //
+            Flush,
+            Splits, //
         }, //
     },
     prelude::*,
@@ -100,6 +101,8 @@ pub(crate) struct Domain {
     directory: Option<TablePages>,
     /// Whether it was allocated to track dirty pages.
     dirty: bool,
+    /// What becomes of large leaves while it tracks them.
+    splits: Splits,
     /// Whether the driver invalidates new mappings, for units that cache absent ones.
     sync_map: bool,
     users: Arc<Users>,
@@ -140,12 +143,13 @@ impl Domain {
         unit: Arc<Unit>,
         kind: TableKind,
         flags: AllocFlags,
-        splits: bool,
+        splits: Splits,
     ) -> impl PinInit<Self, Error> {
         pin_init::pin_init_scope(move || {
             let caps = &unit.caps;
+            let splits = splits.of_domain(flags);
             let config = Config {
-                splits: splits && flags.dirty_tracking,
+                splits: splits != Splits::Off,
                 ..caps.shape(kind).ok_or(EOPNOTSUPP)?
             };
             // Nested translation is not offered, so neither are its parents.
@@ -173,6 +177,7 @@ impl Domain {
                 tables,
                 directory,
                 dirty: flags.dirty_tracking,
+                splits,
                 sync_map,
                 users,
                 ids <- DomainIds::new(),
@@ -223,6 +228,10 @@ impl PagingDomain for Domain {
 
     fn tables(&self) -> &HostOrGuest {
         &self.tables
+    }
+
+    fn splits(&self) -> Splits {
+        self.splits
     }
 
     fn prepare(

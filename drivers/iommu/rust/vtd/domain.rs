@@ -44,7 +44,8 @@ use kernel::{
         values::{
             AllocFlags,
             DeviceSlot,
-            Flush, //
+            Flush,
+            Splits, //
         }, //
     },
     prelude::*,
@@ -79,6 +80,8 @@ pub(crate) struct Domain {
     tables: StageTables,
     /// Whether it was allocated to track dirty pages.
     dirty: bool,
+    /// What becomes of large leaves while it tracks them.
+    splits: Splits,
     /// Whether the driver invalidates new mappings, for units that cache absent ones or buffer
     /// writes.
     sync_map: bool,
@@ -132,12 +135,13 @@ impl Domain {
         unit: Arc<Unit>,
         stage: Stage,
         flags: AllocFlags,
-        splits: bool,
+        splits: Splits,
     ) -> impl PinInit<Self, Error> {
         pin_init::pin_init_scope(move || {
             let caps = &unit.caps;
+            let splits = splits.of_domain(flags);
             let config = Config {
-                splits: splits && flags.dirty_tracking,
+                splits: splits != Splits::Off,
                 ..caps.shape(stage).ok_or(EOPNOTSUPP)?
             };
             // Nested translation is not offered, so neither are its parents.
@@ -156,6 +160,7 @@ impl Domain {
                 config,
                 tables,
                 dirty: flags.dirty_tracking,
+                splits,
                 sync_map,
                 snoop,
                 leaf_flags,
@@ -212,6 +217,10 @@ impl PagingDomain for Domain {
 
     fn tables(&self) -> &StageTables {
         &self.tables
+    }
+
+    fn splits(&self) -> Splits {
+        self.splits
     }
 
     fn prepare(

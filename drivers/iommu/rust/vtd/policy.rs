@@ -9,12 +9,14 @@
 //!
 //! `default_domain`: see [`DefaultDomain::from_parameter`].
 //!
-//! `split`: 0 (off) or 1. With 1, leaves of domains that track dirty pages are split where they are
-//! dirty. The specification does not say that a change of the size of a leaf in use leaves DMA
-//! undisturbed, so this is for the administrator to switch on.
+//! `split`: see [`Splits::from_parameter`]. The specification does not say that a change of the
+//! size of a leaf in use leaves DMA undisturbed, so this is for the administrator to switch on.
 
 use kernel::{
-    iommu::device::DefaultDomain,
+    iommu::{
+        device::DefaultDomain,
+        values::Splits, //
+    },
     prelude::*, //
 };
 
@@ -29,8 +31,8 @@ pub(crate) struct Policy {
     stage: Option<Stage>,
     /// The default domains of devices that do not need a particular one.
     pub(crate) default_domain: DefaultDomain,
-    /// Whether leaves of domains that track dirty pages may be split.
-    pub(crate) splits: bool,
+    /// What becomes of large leaves of domains that track dirty pages.
+    pub(crate) splits: Splits,
 }
 
 impl Policy {
@@ -57,7 +59,7 @@ impl Policy {
         Ok(Self {
             stage,
             default_domain,
-            splits: false,
+            splits: Splits::Off,
         })
     }
 
@@ -67,14 +69,13 @@ impl Policy {
     ///
     /// `EINVAL` for an invalid value, which the log names.
     pub(crate) fn with_split(self, split: u32) -> Result<Self> {
-        if split > 1 {
-            pr_err!("split={split}: use 0 (off) or 1 (split large leaves that are dirty)\n");
-            return Err(EINVAL);
-        }
-        Ok(Self {
-            splits: split == 1,
-            ..self
-        })
+        let splits = Splits::from_parameter(split).inspect_err(|_| {
+            pr_err!(
+                "split={split}: use 0 (off), 1 (split large leaves that are dirty) or a leaf size \
+                 in bytes (split down to it when tracking begins)\n"
+            );
+        })?;
+        Ok(Self { splits, ..self })
     }
 
     /// The stage of a new domain that tracks dirty pages or does not.
@@ -127,11 +128,7 @@ impl Policy {
                 "dmar{}: dirty tracking in {}-stage tables, {}\n",
                 number,
                 name(tracking),
-                if self.splits {
-                    "large leaves are split"
-                } else {
-                    "by leaf; split=1 splits large ones"
-                }
+                self.splits.describe()
             ),
             Err(missing) => pr_info!("dmar{}: no dirty tracking: {}\n", number, missing.reason()),
         }
@@ -194,7 +191,8 @@ mod tests {
         assert!(Policy::new(3, 0).is_err());
         assert!(Policy::new(0, 3).is_err());
         assert!(Policy::new(0, 0)?.with_split(2).is_err());
-        assert!(Policy::new(0, 0)?.with_split(1)?.splits && !Policy::new(0, 0)?.splits);
+        assert!(Policy::new(0, 0)?.with_split(1)?.splits == Splits::Lazy);
+        assert!(Policy::new(0, 0)?.splits == Splits::Off);
         Ok(())
     }
 }

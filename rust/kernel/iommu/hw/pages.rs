@@ -14,7 +14,10 @@
 use core::ptr::NonNull;
 
 use kernel::{
-    alloc::Flags,
+    alloc::{
+        flags::__GFP_NOWARN,
+        Flags, //
+    },
     bindings,
     page::PAGE_SIZE,
     prelude::*,
@@ -27,6 +30,7 @@ use kernel::{
 use super::super::{
     ffi,
     pt::{
+        Pause,
         Table,
         TableMem,
         Walk,
@@ -47,6 +51,12 @@ impl Gfp {
 
     /// Never sleeps.
     pub const ATOMIC: Self = Self(bindings::GFP_ATOMIC);
+
+    /// Free memory only, charged to the current task's memory control group: for what the caller
+    /// can do without. Never sleeps, and says nothing if there is none.
+    pub fn spare() -> Self {
+        Self::from(GFP_NOWAIT | __GFP_NOWARN | (GFP_KERNEL_ACCOUNT & !GFP_KERNEL))
+    }
 
     /// Takes over flags that the core handed to a callback.
     #[inline]
@@ -310,6 +320,9 @@ impl KernelTables {
 
 /// A harvest that runs in the tables of a domain: see [`pt`](super::super::pt).
 pub type KernelWalk<'w> = Walk<'w, KernelTables>;
+
+/// A time without harvests of the page tables of a domain.
+pub type KernelPause<'w> = Pause<'w, KernelTables>;
 
 // SAFETY:
 // - Pages of the allocator are zeroed, no other code has them, they are in the linear map, are

@@ -29,6 +29,7 @@ mod writable;
 use super::{
     addr::{
         Iova,
+        Level,
         Range,
         TABLE_ENTRIES, //
     },
@@ -68,6 +69,8 @@ struct Harvest<'s, S, A> {
     cleared: (Iova, Iova),
     /// What it splits, if it does.
     splitting: Option<Splitting<A>>,
+    /// Whether the sink has given up.
+    ended: bool,
 }
 
 impl<'s, S: DirtySink, A> Harvest<'s, S, A> {
@@ -80,7 +83,17 @@ impl<'s, S: DirtySink, A> Harvest<'s, S, A> {
             run: (0, 0),
             cleared: (Iova::MAX, 0),
             splitting: None,
+            ended: false,
         }
+    }
+
+    /// Whether the sink has given up, which is asked on the way to tables of level 1 and above.
+    #[inline]
+    fn ends(&mut self, level: Level) -> bool {
+        if !self.ended && level.number() >= 2 {
+            self.ended = self.sink.gives_up();
+        }
+        self.ended
     }
 
     /// Takes note of a dirty leaf that may reach beyond the query, and back into what was reported,
@@ -136,13 +149,20 @@ impl<'s, S: DirtySink, A> Harvest<'s, S, A> {
         self.cleared = (self.cleared.0.min(leaves.first()), leaves.last());
     }
 
-    /// Tells the sink what is left; returns the addresses of leaves that were split.
-    fn finish(mut self) -> Option<Range> {
+    /// Tells the sink what is left.
+    fn finish(mut self) -> Result {
         self.record_run();
         if let Ok(cleared) = Range::inclusive(self.cleared.0, self.cleared.1) {
             self.sink.cleared(cleared);
         }
-        self.splitting.and_then(Splitting::range)
+        if let Some(split) = self.splitting.and_then(Splitting::range) {
+            self.sink.split(split);
+        }
+        if self.ended {
+            Err(EINTR)
+        } else {
+            Ok(())
+        }
     }
 }
 
@@ -161,6 +181,9 @@ impl<F: Format, M: TableMem> Tree<'_, F, M> {
     ///
     /// `EOPNOTSUPP` unless [`Tree::can_track_dirty`], `EINVAL` if the claim is about another tree,
     /// `ERANGE` if the range reaches beyond the aperture. Nothing was reported or changed then.
+    ///
+    /// `EINTR` if the sink [gives up](DirtySink::gives_up). What was not reported stays dirty, and
+    /// the caller flushes what the sink was told, as ever.
     pub fn read_and_clear_dirty(
         &self,
         claim: &impl Claim,
@@ -171,16 +194,15 @@ impl<F: Format, M: TableMem> Tree<'_, F, M> {
             return Err(EOPNOTSUPP);
         }
         self.harvest(claim, Harvest::new(claim.range(), clear, sink))
-            .map(|_| ())
     }
 
-    /// Runs `harvest` on the claimed range; returns the addresses of leaves that were split.
+    /// Runs `harvest` on the claimed range.
     #[inline(always)]
     fn harvest<S: DirtySink>(
         &self,
         claim: &impl Claim,
         mut harvest: Harvest<'_, S, M::Flags>,
-    ) -> Result<Option<Range>> {
+    ) -> Result {
         self.each_root(claim, |root| {
             // Where leaves are split, the links on the way have something to say.
             let node = if root.splits() { root } else { root.narrow() };
@@ -188,7 +210,7 @@ impl<F: Format, M: TableMem> Tree<'_, F, M> {
             node.harvest(node, &mut harvest);
             true
         })?;
-        Ok(harvest.finish())
+        harvest.finish()
     }
 
     /// Makes the leaf of the first claimed address dirty, as the hardware does when a device
@@ -295,6 +317,7 @@ impl<F: Format, M: TableMem> Node<'_, F, M> {
 
         match self.read(slot, word) {
             Slot::Empty => slot + 1,
+            Slot::Table(_) if harvest.ends(self.level()) => slot + 1,
             Slot::Table(child) => {
                 // Where nothing is split, the bit means nothing.
                 let is_late = word & F::LATE_DIRT.unwrap_or(0) != 0 && self.splits();

@@ -41,18 +41,30 @@ pub trait Gather<M: TableMem> {
 
 /// Takes the dirty runs that a harvest finds.
 ///
-/// Both are called from a context that may sleep if that of the harvest may, and never for an
-/// address outside the query.
+/// All are called from a context that may sleep if that of the harvest may.
 pub trait DirtySink {
     /// The device has written to `range`, or to a leaf that `range` is a part of.
     ///
-    /// Called in ascending order.
+    /// Called in ascending order, and never for an address outside the query.
     fn record(&mut self, range: Range);
 
     /// Leaves were made clean, the first where `range` begins and the last where it ends: only from
     /// a flush of them on does the hardware note the next write. The caller of the harvest flushes,
     /// before it copies what was recorded.
     ///
-    /// Called once at most, at the end: a flush is for one range anyway.
+    /// Called once at most, at the end, since a flush is for one range anyway, and never for an
+    /// address outside the query.
     fn cleared(&mut self, range: Range);
+
+    /// Leaves became links to tables, or may have, the first where `range` begins and the last
+    /// where it ends: the caller flushes all of it, with the hardware's copies of links. It may
+    /// reach beyond the query.
+    ///
+    /// Called once at most, at the end, and only where leaves may be split.
+    fn split(&mut self, range: Range);
+
+    /// Whether the harvest is to end early. Asked before each table that a GiB or so is below.
+    fn gives_up(&mut self) -> bool {
+        false
+    }
 }

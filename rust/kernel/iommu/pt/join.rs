@@ -135,7 +135,7 @@ impl<F: Format, M: TableMem> Node<'_, F, M> {
         let slots = self.first_slot()..=self.last_slot();
         let mut joined = 0;
 
-        for slot in slots.clone() {
+        for slot in slots.clone().filter(|_| self.level() != Level::LEAF) {
             if let Slot::Table(child) = self.get(slot) {
                 joined += child.join(claim, gather);
                 joined += u64::from(self.join_table(slot, child, claim, gather));

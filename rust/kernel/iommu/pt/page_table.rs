@@ -146,7 +146,7 @@ impl<F: Format, M: TableMem> PageTable<F, M> {
         claim: &impl Claim,
         flags: M::Flags,
         sink: &mut impl DirtySink,
-    ) -> Result<Option<Range>> {
+    ) -> Result {
         self.tree().read_and_split_dirty(claim, flags, sink)
     }
 
@@ -156,8 +156,14 @@ impl<F: Format, M: TableMem> PageTable<F, M> {
     }
 
     /// [`Tree::split`].
-    pub fn split(&self, claim: &impl Claim, lg2: u32, flags: M::Flags) -> (Option<Range>, Result) {
-        self.tree().split(claim, lg2, flags)
+    pub fn split(
+        &self,
+        claim: &impl Claim,
+        lg2: u32,
+        flags: M::Flags,
+        go_on: impl FnMut() -> bool,
+    ) -> (Option<Range>, Result) {
+        self.tree().split(claim, lg2, flags, go_on)
     }
 
     /// [`Tree::join`].

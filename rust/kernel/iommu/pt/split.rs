@@ -124,14 +124,20 @@ impl<F: Format, M: TableMem> Tree<'_, F, M> {
     /// become dirty.
     ///
     /// May sleep if `flags` allow it, takes no lock. With a [`Walk`](super::Walk), the range may be
-    /// mapped and unmapped meanwhile.
+    /// mapped and unmapped meanwhile. `go_on` is asked before each table that a GiB or so is below.
     ///
     /// # Errors
     ///
     /// `EOPNOTSUPP` unless [`Tree::can_split`], `EINVAL` if the claim is about another tree,
     /// `ERANGE` if the range reaches beyond the aperture; `ENOMEM` if there was no memory for a
-    /// table: what was not split stays as it is.
-    pub fn split(&self, claim: &impl Claim, lg2: u32, flags: M::Flags) -> (Option<Range>, Result) {
+    /// table, `EINTR` if it was not to go on: what was not split stays as it is.
+    pub fn split(
+        &self,
+        claim: &impl Claim,
+        lg2: u32,
+        flags: M::Flags,
+        mut go_on: impl FnMut() -> bool,
+    ) -> (Option<Range>, Result) {
         let mut splitting = Splitting::new(flags, &self.limits);
 
         if !self.can_split() {
@@ -140,7 +146,7 @@ impl<F: Format, M: TableMem> Tree<'_, F, M> {
 
         let mut result = Ok(());
         let walked = self.each_root(claim, |root| {
-            result = root.split_all(lg2, &mut splitting);
+            result = root.split_all(lg2, &mut splitting, &mut go_on);
             result.is_ok()
         });
 
@@ -150,7 +156,12 @@ impl<F: Format, M: TableMem> Tree<'_, F, M> {
 
 impl<F: Format, M: TableMem> Node<'_, F, M> {
     /// Splits the leaves of the claimed part of what the table covers.
-    fn split_all(self, to: u32, splitting: &mut Splitting<M::Flags>) -> Result {
+    fn split_all(
+        self,
+        to: u32,
+        splitting: &mut Splitting<M::Flags>,
+        go_on: &mut impl FnMut() -> bool,
+    ) -> Result {
         for slot in self.first_slot()..=self.last_slot() {
             // First a row, if there is one, then what is in its place.
             for _ in 0..2 {
@@ -167,7 +178,10 @@ impl<F: Format, M: TableMem> Node<'_, F, M> {
                 }
             }
             if let Slot::Table(child) = self.get(slot) {
-                child.split_all(to, splitting)?;
+                if self.level().number() >= 2 && !go_on() {
+                    return Err(EINTR);
+                }
+                child.split_all(to, splitting, go_on)?;
             }
         }
         Ok(())

@@ -55,7 +55,8 @@ where
 
     /// `set_dirty_tracking`: switches tracking of all devices of the domain, or of none.
     ///
-    /// The core has made the domain clean before it switches on.
+    /// The core has made the domain clean before it switches on. Large leaves are split before that
+    /// if the driver is to, and what was split is joined after tracking has ended.
     ///
     /// # Safety
     ///
@@ -68,9 +69,17 @@ where
             let inner = inner::<P::Driver>().ok_or(ENODEV)?;
             // SAFETY: `domain` is a live domain of type `P` (contract).
             let domain = unsafe { Domain::<P>::from_raw(domain) };
-            let _state = inner.state.lock();
-            domain.attachments.set_tracking(&domain.data, enabled)?;
-            Ok(0)
+            if enabled {
+                domain.split();
+            }
+            let switched = {
+                let _state = inner.state.lock();
+                domain.attachments.set_tracking(&domain.data, enabled)
+            };
+            if !enabled || switched.is_err() {
+                domain.join();
+            }
+            switched.map(|()| 0)
         })
     }
 
@@ -121,9 +130,7 @@ where
         raw: NonNull<bindings::iommu_dirty_bitmap>,
     ) -> Result {
         let can_split = domain.data.tables().can_split();
-        // A row of entries is split one by one. In between, another pass must make no part of it
-        // clean: the hardware may still cache the row as a dirty leaf.
-        let _clearing = (clear && can_split).then(|| domain.clearing.lock());
+        let _harvesting = domain.lock_harvesting();
         let harvest = |part: Range, is_marked: bool| {
             // SAFETY: `raw` is valid, its bitmap covers the range and with it `part`, and the
             // caller has it for itself (contract). The object of the last part is gone.
@@ -146,6 +153,10 @@ where
             } else {
                 domain.data.read_and_clear_dirty(&walk, clear, &mut dirty)
             };
+            if harvested == Err(EINTR) {
+                // The task is killed. What was not reported stays dirty.
+                return harvested;
+            }
             if harvested.is_err() {
                 // iommufd ignores the error of a query. Report too much, so that no page is lost.
                 dirty.record(part);
@@ -154,7 +165,7 @@ where
             if is_marked && clear {
                 // The flush that failed may have been that of a leaf that was split.
                 if can_split {
-                    dirty.flush_links(part);
+                    dirty.split(part);
                 } else {
                     dirty.cleared(part);
                 }

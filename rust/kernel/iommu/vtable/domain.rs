@@ -246,6 +246,7 @@ where
         let Some(range) = range else {
             return EINVAL.to_errno();
         };
+        let _mapping = domain.lock_mapping();
         // SAFETY: No other caller works on the range, or on a leaf that begins in it (contract):
         // the IOMMU API gives both to the caller of `iommu_map()`.
         let mut claim = unsafe { Exclusive::new(range, &domain.data) };
@@ -292,6 +293,7 @@ where
         let (Some(range), Some(gather)) = (range, NonNull::new(gather)) else {
             return 0;
         };
+        let _mapping = domain.lock_mapping();
         // SAFETY: No other caller works on the range, or on a leaf that begins in it (contract):
         // the IOMMU API gives both to the caller of `iommu_unmap()`.
         let mut claim = unsafe { Exclusive::new(range, &domain.data) };
@@ -461,6 +463,7 @@ where
     ) -> bindings::phys_addr_t {
         // SAFETY: `domain` is a live domain of type `P` (contract).
         let domain = unsafe { Domain::<P>::from_raw(domain) };
+        let _mapping = domain.lock_mapping();
         // SAFETY: No caller maps or unmaps the address during the call (contract): the IOMMU API
         // requires it.
         let claim = unsafe { Stable::at(ffi::from_dma(iova), &domain.data) };

@@ -5,6 +5,8 @@
 //! Only an estimate: it does not include the kernel's bitmap and the cost of its calls. Run
 //! with `cargo bench`; `MIB=1024 cargo bench` for another size.
 
+mod timing;
+
 use iommu_pt_host::pt::{
     tests::{
         hardware,
@@ -15,19 +17,19 @@ use iommu_pt_host::pt::{
         }, //
     },
     Config,
-    DetachedTable,
     DirtySink,
     Exclusive,
     Format,
-    Gather,
     PageTable,
     Prot,
     Range,
     Stable, //
 };
-use std::{
-    hint::black_box,
-    time::Instant, //
+use std::hint::black_box;
+use timing::{
+    best_and_median,
+    time,
+    Drain, //
 };
 
 const K4: u64 = 4096;
@@ -61,44 +63,18 @@ impl DirtySink for Bitmap {
         self.hull.0 = self.hull.0.min(range.first());
         self.hull.1 = self.hull.1.max(range.last());
     }
-}
 
-struct Drain<'m>(&'m TestMem, Vec<DetachedTable<&'m TestMem>>);
-
-impl<'m> Gather<&'m TestMem> for Drain<'m> {
-    fn add_range(&mut self, _range: Range) {}
-
-    fn queue_free(&mut self, table: DetachedTable<&'m TestMem>) {
-        self.1.push(table);
-    }
-}
-
-impl Drain<'_> {
-    fn flush(&mut self) {
-        for table in self.1.drain(..) {
-            // SAFETY: There is no hardware.
-            unsafe { table.free(&self.0) }
-        }
-    }
+    fn split(&mut self, _range: Range) {}
 }
 
 /// Whether a page, of as many as there are, is dirty.
 type Pattern = fn(u64, u64) -> bool;
 
-fn report(work: &str, entries: u64, mut times: Vec<f64>) {
-    times.sort_by(f64::total_cmp);
-
-    let per = |time: f64| time / entries as f64;
-    let (best, median) = (per(times[0]), per(times[times.len() / 2]));
+fn report(work: &str, entries: u64, times: Vec<f64>) {
+    let (best, median) = best_and_median(times);
+    let (best, median) = (best / entries as f64, median / entries as f64);
 
     println!("{work:<22} {median:7.2} ns an entry (best {best:.2})");
-}
-
-fn time(mut work: impl FnMut()) -> f64 {
-    let start = Instant::now();
-
-    work();
-    start.elapsed().as_nanos() as f64
 }
 
 fn bench<S: Spec>(mib: u64) {

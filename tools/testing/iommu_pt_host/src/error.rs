@@ -44,6 +44,7 @@ pub mod code {
 
     errors! {
         ENOENT = 2,
+        EINTR = 4,
         EIO = 5,
         EAGAIN = 11,
         ENOMEM = 12,

@@ -143,4 +143,6 @@ impl DirtySink for Runs {
     }
 
     fn cleared(&mut self, _range: Range) {}
+
+    fn split(&mut self, _range: Range) {}
 }

@@ -157,6 +157,8 @@ impl DirtySink for Report {
     }
 
     fn cleared(&mut self, _range: Range) {}
+
+    fn split(&mut self, _range: Range) {}
 }
 
 /// Ends the harvests, also after a failure: otherwise a thread would wait for them for ever.

@@ -63,6 +63,8 @@ impl DirtySink for Report {
     }
 
     fn cleared(&mut self, _range: Range) {}
+
+    fn split(&mut self, _range: Range) {}
 }
 
 fn race<S: Spec>() {

@@ -71,6 +71,7 @@ fn hot(extent: (Iova, u64), number: u64) -> Iova {
 struct Report {
     runs: Vec<Range>,
     cleared: Option<Range>,
+    split: Option<Range>,
 }
 
 impl DirtySink for Report {
@@ -84,6 +85,10 @@ impl DirtySink for Report {
 
     fn cleared(&mut self, range: Range) {
         assert!(self.cleared.replace(range).is_none());
+    }
+
+    fn split(&mut self, range: Range) {
+        assert!(self.split.replace(range).is_none());
     }
 }
 
@@ -209,16 +214,14 @@ impl<'m, S: Spec> Run<'m, S> {
         // SAFETY: One thread.
         let claim = unsafe { Stable::new(range, &self.table) };
         let mut report = Report::default();
-        let split = if splits {
-            self.table
-                .read_and_split_dirty(&claim, (), &mut report)
-                .unwrap()
+        let harvested = if splits {
+            self.table.read_and_split_dirty(&claim, (), &mut report)
         } else {
-            self.table
-                .read_and_clear_dirty(&claim, true, &mut report)
-                .unwrap();
-            None
+            self.table.read_and_clear_dirty(&claim, true, &mut report)
         };
+
+        assert_eq!(harvested, Ok(()));
+        assert!(splits || report.split.is_none());
 
         assert!(report.runs.iter().all(|run| range.covers(run)));
         assert!(report.cleared.is_none_or(|cleared| range.covers(&cleared)));
@@ -226,7 +229,7 @@ impl<'m, S: Spec> Run<'m, S> {
         if let Some(cleared) = report.cleared {
             self.device.flush(cleared, false);
         }
-        if let Some(split) = split {
+        if let Some(split) = report.split {
             self.shaped[0] += 1;
             self.device.flush(split, true);
         }
@@ -275,7 +278,7 @@ impl<'m, S: Spec> Run<'m, S> {
 
         self.mem.fail_after(tables);
 
-        let (split, result) = self.table.split(&claim, to, ());
+        let (split, result) = self.table.split(&claim, to, (), || true);
 
         self.mem.fail_after(u64::MAX);
         assert!(result == Ok(()) || result == Err(ENOMEM));

@@ -72,6 +72,8 @@ impl DirtySink for Report {
     fn cleared(&mut self, range: Range) {
         self.cleared = Some(range);
     }
+
+    fn split(&mut self, _range: Range) {}
 }
 
 impl<F: Format> Machine<F> {

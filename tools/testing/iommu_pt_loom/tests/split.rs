@@ -61,7 +61,8 @@ struct Machine<F: Format> {
 #[derive(Default)]
 struct Report {
     dirty: [bool; PAGES],
-    cleared: bool,
+    /// Whether there is something to flush.
+    changed: bool,
 }
 
 impl DirtySink for Report {
@@ -72,7 +73,11 @@ impl DirtySink for Report {
     }
 
     fn cleared(&mut self, _range: Range) {
-        self.cleared = true;
+        self.changed = true;
+    }
+
+    fn split(&mut self, _range: Range) {
+        self.changed = true;
     }
 }
 
@@ -232,13 +237,12 @@ impl<F: Format> Machine<F> {
         // SAFETY: Tables are freed by `join()` and `unmap()`, which ask `walks`.
         let walk = unsafe { self.walks.enter(range, &self.table) }.unwrap();
         let mut report = Report::default();
-        let split = self
-            .table
+
+        self.table
             .read_and_split_dirty(&walk, (), &mut report)
             .unwrap();
-
         drop(walk);
-        if split.is_some() || report.cleared {
+        if report.changed {
             self.flush();
         }
 
@@ -255,7 +259,7 @@ impl<F: Format> Machine<F> {
         let range = Range::new(0, M2).unwrap();
         // SAFETY: As in `round()`.
         let walk = unsafe { self.walks.enter(range, &self.table) }.unwrap();
-        let (split, result) = self.table.split(&walk, 12, ());
+        let (split, result) = self.table.split(&walk, 12, (), || true);
 
         assert_eq!(result, Ok(()));
         if split.is_some() {

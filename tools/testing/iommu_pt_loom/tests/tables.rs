@@ -232,6 +232,8 @@ impl DirtySink for Pages {
     }
 
     fn cleared(&mut self, _range: Range) {}
+
+    fn split(&mut self, _range: Range) {}
 }
 
 impl<F: Format> Tree<F> {

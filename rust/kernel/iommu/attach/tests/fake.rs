@@ -39,7 +39,8 @@ use super::super::{
         resv::ReservedRegions,
         values::{
             AllocFlags,
-            Flush, //
+            Flush,
+            Splits, //
         }, //
     },
     *,
@@ -146,7 +147,8 @@ impl FakeEndpoint {
 pub(super) struct FakeDomain {
     id: u32,
     log: Arc<Log>,
-    table: PageTable<VtdSs, KernelTables>,
+    pub(super) table: PageTable<VtdSs, KernelTables>,
+    splits: Splits,
     /// Fails flushes.
     pub(super) fails: AtomicFlag,
     /// Unmaps all that it is asked for, and detaches a table with it.
@@ -237,19 +239,25 @@ impl Drop for FakeDomain {
 
 impl FakeDomain {
     pub(super) fn new(id: u32, log: Arc<Log>) -> Result<Self> {
+        Self::splitting(id, log, Splits::Off)
+    }
+
+    /// A domain with leaves of two sizes, of which the larger ones are split.
+    pub(super) fn splitting(id: u32, log: Arc<Log>, splits: Splits) -> Result<Self> {
         let config = Config {
             levels: 4,
             max_levels: 4,
-            page_sizes: 1 << 12,
+            page_sizes: 1 << 12 | 1 << 21,
             input_lg2: 48,
             output_lg2: 52,
             coherent: true,
             marks: true,
-            splits: false,
+            splits: splits != Splits::Off,
         };
         Ok(Self {
             id,
             log,
+            splits,
             table: PageTable::new(KernelTables::new(None), config, Gfp::KERNEL)?,
             fails: AtomicFlag::new(false),
             detaches: AtomicFlag::new(false),
@@ -274,6 +282,10 @@ impl PagingDomain for FakeDomain {
 
     fn tables(&self) -> &Self::Tables {
         &self.table
+    }
+
+    fn splits(&self) -> Splits {
+        self.splits
     }
 
     fn prepare(

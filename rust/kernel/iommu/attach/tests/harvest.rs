@@ -9,10 +9,17 @@ use super::{
             IotlbGather,
             LocalGather, //
         },
-        pt::Range,
+        hw::pages::Gfp,
+        pt::{
+            DirtySink,
+            Exclusive,
+            Prot,
+            Range, //
+        },
         values::{
             AllocFlags,
-            Flush, //
+            Flush,
+            Splits, //
         },
         vtable::{
             dirty::DirtyTable,
@@ -38,14 +45,46 @@ struct Tracked {
 
 impl Tracked {
     fn new(dirty_tracking: bool) -> Result<Self> {
+        Self::with(dirty_tracking, Splits::Off)
+    }
+
+    fn with(dirty_tracking: bool, splits: Splits) -> Result<Self> {
         let log = Log::new()?;
         let flags = AllocFlags {
             dirty_tracking,
             ..AllocFlags::default()
         };
-        let fake = FakeDomain::new(1, log.clone());
+        let fake = FakeDomain::splitting(1, log.clone(), splits);
         let domain = new_domain(fake, flags)?;
         Ok(Self { domain, log })
+    }
+
+    fn map(&self, range: Range) -> Result {
+        // SAFETY: One thread.
+        let mut claim = unsafe { Exclusive::new(range, &self.domain.data) };
+        pin_init::stack_pin_init!(let local = LocalGather::new());
+        let prot = Prot::READ | Prot::WRITE;
+        let table = &self.domain.data.table;
+
+        table
+            .map(&mut claim, 0, prot, Gfp::KERNEL, &mut local.borrow())
+            .1
+    }
+
+    /// The size of the leaf at the begin of `range`, which is mapped: as much as one write makes
+    /// dirty.
+    fn leaf_size(&self, range: Range) -> Result<u64> {
+        let table = &self.domain.data.table;
+        let walk = |range| self.domain.walk(range).ok_or(EIO);
+        let mut sink = Sum::default();
+
+        table.read_and_clear_dirty(&walk(range)?, true, &mut sink)?;
+        sink.bytes = 0;
+        table
+            .tree()
+            .set_dirty(&walk(Range::new(range.first(), 1)?)?)?;
+        table.read_and_clear_dirty(&walk(range)?, false, &mut sink)?;
+        Ok(sink.bytes)
     }
 
     /// Queries a range, and returns the calls to the driver and what has to be flushed after that.
@@ -83,6 +122,22 @@ impl Tracked {
         self.domain.data.fails.store(fails, Relaxed);
         self.domain.flush(flush)
     }
+}
+
+/// How many bytes a query of the tables alone reports.
+#[derive(Default)]
+struct Sum {
+    bytes: u64,
+}
+
+impl DirtySink for Sum {
+    fn record(&mut self, range: Range) {
+        self.bytes += range.size();
+    }
+
+    fn cleared(&mut self, _range: Range) {}
+
+    fn split(&mut self, _range: Range) {}
 }
 
 fn pages(first: u64, count: u64) -> Result<Range> {
@@ -267,6 +322,59 @@ mod suite {
         let range = pages(0, 6)?;
         let tables = true;
         assert_eq!(gather.flush(), Some(Flush::Range { range, tables }));
+        Ok(())
+    }
+
+    #[test]
+    fn leaves_are_split_and_joined() -> Result {
+        let domain = Tracked::with(true, Splits::Eager { lg2: 12 })?;
+        let range = pages(512, 512)?;
+        let tables = true;
+        let flushed = [Event::Flush(Flush::Range { range, tables })];
+
+        domain.map(range)?;
+        assert_eq!(domain.leaf_size(range)?, 512 << 12);
+        domain.domain.split();
+        assert_eq!(&domain.log.take()[..], &flushed[..]);
+        assert_eq!(domain.leaf_size(range)?, 1 << 12);
+        domain.domain.join();
+        assert_eq!(&domain.log.take()[..], &flushed[..]);
+        assert_eq!(domain.leaf_size(range)?, 512 << 12);
+        // There is nothing left to join, or to flush.
+        domain.domain.join();
+        assert!(domain.log.take().is_empty());
+        Ok(())
+    }
+
+    #[test]
+    fn leaves_stay_unless_they_are_to_be_split() -> Result {
+        for splits in [Splits::Off, Splits::Lazy] {
+            let domain = Tracked::with(true, splits)?;
+            let range = pages(512, 512)?;
+
+            domain.map(range)?;
+            domain.domain.split();
+            domain.domain.join();
+            assert!(domain.log.take().is_empty());
+            assert_eq!(domain.leaf_size(range)?, 512 << 12);
+        }
+        Ok(())
+    }
+
+    /// A walk keeps a join out, which leaves all as it is.
+    #[test]
+    fn a_join_gives_way_to_a_walk() -> Result {
+        let domain = Tracked::with(true, Splits::Eager { lg2: 12 })?;
+        let range = pages(512, 512)?;
+
+        domain.map(range)?;
+        domain.domain.split();
+        let _ = domain.log.take();
+        let walk = domain.domain.walk(range).ok_or(EIO)?;
+        domain.domain.join();
+        assert!(domain.log.take().is_empty());
+        drop(walk);
+        assert_eq!(domain.leaf_size(range)?, 1 << 12);
         Ok(())
     }
 

@@ -11,10 +11,7 @@
 
 use super::{
     super::{
-        addr::{
-            Range,
-            TABLE_ENTRIES, //
-        },
+        addr::TABLE_ENTRIES,
         claim::Claim,
         format::{
             Entry,
@@ -43,9 +40,8 @@ impl<F: Format, M: TableMem> Tree<'_, F, M> {
     /// As [`Tree::read_and_clear_dirty`], clearing; and splits the leaves that it finds dirty, by
     /// one level. Those that the range cuts are split down to the smallest size there.
     ///
-    /// Returns the addresses of leaves that were split, if there are any. They may reach beyond the
-    /// range. The caller flushes them, together with the hardware's copies of links, beside what
-    /// the sink was told by [`DirtySink::cleared`], before it copies the pages.
+    /// The caller flushes what the sink was told by [`DirtySink::split`], beside what it was told
+    /// by [`DirtySink::cleared`], before it copies the pages.
     ///
     /// Where there is no memory for a table, the leaf is made clean as ever.
     ///
@@ -64,7 +60,7 @@ impl<F: Format, M: TableMem> Tree<'_, F, M> {
         claim: &impl Claim,
         flags: M::Flags,
         sink: &mut impl DirtySink,
-    ) -> Result<Option<Range>> {
+    ) -> Result {
         if !self.can_split() {
             return Err(EOPNOTSUPP);
         }

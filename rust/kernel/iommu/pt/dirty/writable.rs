@@ -31,7 +31,7 @@ impl<F: Format, M: TableMem> Tree<'_, F, M> {
     /// # Errors
     ///
     /// `EINVAL` if the claim is about another tree, `ERANGE` if the range reaches beyond the
-    /// aperture. Nothing was reported then.
+    /// aperture. Nothing was reported then. `EINTR` if the sink [gives up](DirtySink::gives_up).
     pub fn report_writable(&self, claim: &impl Claim, sink: &mut impl DirtySink) -> Result {
         let mut harvest = Harvest::<_, M::Flags>::new(claim.range(), false, sink);
 
@@ -39,8 +39,7 @@ impl<F: Format, M: TableMem> Tree<'_, F, M> {
             root.narrow().report_writable(&mut harvest);
             true
         })?;
-        harvest.finish();
-        Ok(())
+        harvest.finish()
     }
 }
 
@@ -54,6 +53,7 @@ impl<F: Format, M: TableMem> Node<'_, F, M> {
 
             match self.read(slot, word) {
                 Slot::Empty => slot += 1,
+                Slot::Table(_) if harvest.ends(self.level()) => slot += 1,
                 Slot::Table(child) => {
                     child.report_writable(harvest);
                     slot += 1;

@@ -5,11 +5,14 @@
 use super::{
     super::{
         Config,
-        Prot, //
+        Prot,
+        Range,
+        Stable, //
     },
     memory::{
         TestGather,
         TestMem,
+        TestSink,
         TestTable, //
     },
     Spec, //
@@ -100,6 +103,30 @@ pub fn reads_are_not_reported<S: Spec>() -> Result {
     }
     check!(table.access(4 * K4, true) == Err(EACCES));
     check!(table.harvest(0, M2, true)?.is(&[]));
+    Ok(())
+}
+
+/// What a sink that gives up was not told of stays dirty.
+pub fn a_sink_gives_up<S: Spec>() -> Result {
+    let mem = TestMem::new();
+    let table = TestTable::<S>::new(&mem, S::MIN_LEVELS)?;
+    let mut sink = TestSink::new();
+
+    for iova in [0, G1, 2 * G1, 3 * G1] {
+        table.map(iova, iova, K4)?;
+        table.access(iova, true)?;
+    }
+    // One question for each GiB, since the walk begins at the table of them.
+    sink.patience = Some(3);
+    // SAFETY: The tests use a table from one thread.
+    let claim = unsafe { Stable::new(Range::new(0, 4 * G1)?, &table.table) };
+
+    check!(table.table.read_and_clear_dirty(&claim, true, &mut sink) == Err(EINTR));
+    check!(sink.is(&[(0, K4 - 1), (G1, G1 + K4 - 1)]));
+    check!(sink.has_cleared(0, G1 + K4 - 1));
+    check!(table
+        .harvest(0, 4 * G1, true)?
+        .is(&[(2 * G1, 2 * G1 + K4 - 1), (3 * G1, 3 * G1 + K4 - 1)]));
     Ok(())
 }
 

@@ -300,6 +300,10 @@ pub struct TestSink {
     pub count: usize,
     /// From the first to the last leaf that was made clean.
     pub cleared: Option<Range>,
+    /// From the first to the last leaf that was split.
+    pub split: Option<Range>,
+    /// After how many questions it gives up.
+    pub patience: Option<u32>,
     /// Whether something came out of order.
     pub broken: bool,
 }
@@ -311,6 +315,8 @@ impl TestSink {
             runs: [None; ROOM],
             count: 0,
             cleared: None,
+            split: None,
+            patience: None,
             broken: false,
         }
     }
@@ -359,6 +365,16 @@ impl DirtySink for TestSink {
         // Once, and after the runs.
         self.broken |= self.cleared.is_some() || self.count == 0;
         self.cleared = Some(range);
+    }
+
+    fn split(&mut self, range: Range) {
+        self.broken |= self.split.is_some();
+        self.split = Some(range);
+    }
+
+    fn gives_up(&mut self) -> bool {
+        self.patience = self.patience.map(|left| left.saturating_sub(1));
+        self.patience == Some(0)
     }
 }
 

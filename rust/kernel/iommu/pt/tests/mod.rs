@@ -128,6 +128,7 @@ macro_rules! iommu_pt_for_each_test {
             split::without_memory_leaves_stay
             split::sizes_that_the_hardware_lacks
             split::eager_keeps_what_is_dirty
+            split::eager_may_end_early
             split::a_late_write_is_all_below
             split::a_removed_leaf_stays_removed
             split::unmap_frees_the_parts
@@ -190,6 +191,7 @@ macro_rules! iommu_pt_for_each_test {
             dirty::neighbours_are_untouched
             dirty::pages_beside_large_leaves
             dirty::runs_are_joined
+            dirty::a_sink_gives_up
             dirty::every_position_in_a_line
             dirty::holes_are_passed
             dirty::refused_if_incoherent

@@ -71,6 +71,10 @@ impl DirtySink for Meddling<'_> {
     fn cleared(&mut self, range: Range) {
         self.sink.cleared(range);
     }
+
+    fn split(&mut self, range: Range) {
+        self.sink.split(range);
+    }
 }
 
 /// Hardware that has all sizes of the format.

@@ -59,7 +59,10 @@ pub(super) fn harvest<S: Spec>(
     // SAFETY: The tests use a table from one thread.
     let claim = unsafe { Stable::new(Range::new(iova, len)?, &table.table) };
     let mut sink = TestSink::new();
-    let split = table.table.read_and_split_dirty(&claim, (), &mut sink)?;
+
+    table.table.read_and_split_dirty(&claim, (), &mut sink)?;
+
+    let split = sink.split;
 
     Ok((sink, split))
 }
@@ -73,7 +76,7 @@ pub(super) fn split<S: Spec>(
 ) -> Result<Option<Range>> {
     // SAFETY: The tests use a table from one thread.
     let claim = unsafe { Stable::new(Range::new(iova, len)?, &table.table) };
-    let (range, result) = table.table.split(&claim, lg2, ());
+    let (range, result) = table.table.split(&claim, lg2, (), || true);
 
     result.map(|()| range)
 }
@@ -417,6 +420,10 @@ impl DirtySink for Removing<'_> {
     fn cleared(&mut self, range: Range) {
         self.sink.cleared(range);
     }
+
+    fn split(&mut self, range: Range) {
+        self.sink.split(range);
+    }
 }
 
 /// A leaf that is unmapped when the harvest is about to split it does not come back, and no table
@@ -446,9 +453,9 @@ pub fn a_removed_leaf_stays_removed<S: Spec>() -> Result {
     {
         // SAFETY: No table is detached; one thread.
         let walk = unsafe { walks.enter(Range::new(page, G1)?, &table.table) }.ok_or(EIO)?;
-        let split_range = table.table.read_and_split_dirty(&walk, (), &mut sink)?;
 
-        check!(split_range.is_none());
+        table.table.read_and_split_dirty(&walk, (), &mut sink)?;
+        check!(sink.sink.split.is_none());
     }
     sink.result?;
     check!(table.translate(G1).is_none());
@@ -485,6 +492,32 @@ pub fn unmap_frees_the_parts<S: Spec>() -> Result {
     Ok(())
 }
 
+/// A split that is not to go on leaves the rest as it is, and says what is to be flushed.
+pub fn eager_may_end_early<S: Spec>() -> Result {
+    let mem = TestMem::new();
+    let table = TestTable::<S>::with(&mem, config::<S>())?;
+    let range = Range::new(0, 4 * G1)?;
+    // One question for each link of a higher level, and one for each GiB.
+    let mut questions = S::MIN_LEVELS - 3 + 2;
+
+    for iova in [0, G1, 2 * G1] {
+        table.map(iova, iova, M2)?;
+    }
+    // SAFETY: The tests use a table from one thread.
+    let claim = unsafe { Stable::new(range, &table.table) };
+    let (flush, result) = table.table.split(&claim, 12, (), || {
+        questions -= 1;
+        questions > 0
+    });
+
+    check!(result == Err(EINTR));
+    check!(flush == Some(Range::new(0, M2)?));
+    for (iova, lg2) in [(0, 12), (G1, 21), (2 * G1, 21)] {
+        check_eq!(table.leaf_lg2(iova)?, lg2);
+    }
+    Ok(())
+}
+
 /// A claim about another tree splits and joins nothing.
 pub fn another_tree<S: Spec>() -> Result {
     let mem = TestMem::new();
@@ -517,7 +550,7 @@ pub fn another_tree<S: Spec>() -> Result {
             let harvested = tree.read_and_split_dirty(&claim, (), &mut sink);
 
             check!(harvested.err() == Some(EINVAL));
-            check!(tree.split(&claim, 12, ()) == (None, Err(EINVAL)));
+            check!(tree.split(&claim, 12, (), || true) == (None, Err(EINVAL)));
         }
         check!(sink.is(&[]) && gather.hull.is_none());
     }

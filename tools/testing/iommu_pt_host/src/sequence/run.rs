@@ -156,6 +156,8 @@ impl DirtySink for Report {
     fn cleared(&mut self, range: Range) {
         self.cleared.push((range.first(), range.last()));
     }
+
+    fn split(&mut self, _range: Range) {}
 }
 
 /// The owner of the tree: a page table, or a test that needs more than a page table offers.
