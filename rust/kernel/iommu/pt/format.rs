@@ -27,6 +27,7 @@
 use super::addr::{
     Level,
     PhysAddr,
+    TABLE_ENTRIES,
     TABLE_LG2, //
 };
 use kernel::error::Result;
@@ -286,6 +287,43 @@ pub(super) fn part_lg2<F: Format>(word: u64) -> u32 {
         part if part == F::PART => TABLE_LG2,
         // CAST: Four bits.
         part => (part >> F::PART.trailing_zeros()) as u32,
+    }
+}
+
+/// The words that `make` makes for the entries of a table: faster than that, where the number of
+/// the entry comes to one field of the word.
+pub(super) struct Words<M> {
+    make: M,
+    first: u64,
+    step: Option<u64>,
+}
+
+impl<M: Fn(usize) -> u64> Words<M> {
+    /// `make` puts the bits of a number anywhere in the word, and otherwise makes the same.
+    #[inline]
+    pub(super) fn new(make: M) -> Self {
+        const LAST: usize = TABLE_ENTRIES - 1;
+        let first = make(0);
+        let step = make(1).wrapping_sub(first);
+        // CAST: A number of entries fits any width.
+        let last = first.wrapping_add(step.wrapping_mul(LAST as u64));
+        let is_field = make(LAST) == last;
+
+        Self {
+            make,
+            first,
+            step: is_field.then_some(step),
+        }
+    }
+
+    /// The word for the entry with that number.
+    #[inline]
+    pub(super) fn word(&self, number: usize) -> u64 {
+        match self.step {
+            // CAST: A number of entries fits any width.
+            Some(step) => self.first.wrapping_add(step.wrapping_mul(number as u64)),
+            None => (self.make)(number),
+        }
     }
 }
 

@@ -28,8 +28,10 @@ use super::{
     format::{
         part_bits,
         part_lg2,
+        Attrs,
         Entry,
-        Format, //
+        Format,
+        Words, //
     },
     gather::Gather,
     node::{
@@ -37,7 +39,11 @@ use super::{
         Slot,
         TRIES, //
     },
-    table::TableMem,
+    table::{
+        Line,
+        TableMem,
+        LINE_ENTRIES, //
+    },
     tree::Tree,
     walks::Pause, //
 };
@@ -50,7 +56,7 @@ use kernel::error::{
 /// Leaves in a row that may have been one, by the first of them.
 struct Parts<F> {
     phys: PhysAddr,
-    word: u64,
+    attrs: Attrs,
     lg2: u32,
     level: Level,
     format: PhantomData<F>,
@@ -69,7 +75,7 @@ impl<F: Format> Parts<F> {
             {
                 Some(Self {
                     phys,
-                    word,
+                    attrs: F::leaf_attrs(word, level),
                     lg2,
                     level,
                     format: PhantomData,
@@ -79,14 +85,19 @@ impl<F: Format> Parts<F> {
         }
     }
 
-    /// Whether `word` is the part with that number: its address follows, and all but the accessed
-    /// and dirty flags is the same.
-    fn has(&self, number: usize, word: u64) -> bool {
+    /// The part with that number, as accessed and dirty as the first one.
+    fn word(&self, number: usize) -> u64 {
         let item_lg2 = self.level.item_lg2(F::PAGE_LG2);
         // CAST: A number of entries fits any width.
         let phys = self.phys | (number as u64) << item_lg2;
-        let attrs = F::leaf_attrs(self.word, self.level);
-        let part = F::leaf(phys, item_lg2, self.level, attrs) | part_bits::<F>(self.lg2);
+
+        F::leaf(phys, item_lg2, self.level, self.attrs) | part_bits::<F>(self.lg2)
+    }
+
+    /// Whether `word` is the part with that number: its address follows, and all but the accessed
+    /// and dirty flags is the same.
+    fn has(&self, number: usize, word: u64) -> bool {
+        let part = self.word(number);
 
         // One direction alone allows for a permission that has come.
         F::may_replace_live(part, word, self.level) && F::may_replace_live(word, part, self.level)
@@ -132,20 +143,41 @@ impl<F: Format, M: TableMem> Tree<'_, F, M> {
 impl<F: Format, M: TableMem> Node<'_, F, M> {
     /// Joins what can be in the claimed part of what the table covers, from below.
     fn join(self, claim: &Exclusive, gather: &mut impl Gather<M>) -> u64 {
-        let slots = self.first_slot()..=self.last_slot();
         let mut joined = 0;
 
-        for slot in slots.clone().filter(|_| self.level() != Level::LEAF) {
-            if let Slot::Table(child) = self.get(slot) {
-                joined += child.join(claim, gather);
-                joined += u64::from(self.join_table(slot, child, claim, gather));
-            }
+        if self.level() != Level::LEAF {
+            let has_table = |line: Line| !F::has_no_table(line.any, line.all, self.level());
+
+            self.each_slot(has_table, |slot| {
+                if let Slot::Table(child) = self.get(slot) {
+                    joined += child.join(claim, gather);
+                    joined += u64::from(self.join_table(slot, child, claim, gather));
+                }
+            });
         }
         // Parts of a row may have been tables until now.
-        for slot in slots.filter(|_| F::CONTIGUOUS != 0) {
-            joined += u64::from(self.join_row(slot, claim, gather));
+        if F::CONTIGUOUS != 0 {
+            let has_row = |line: Line| line.any & F::PART != 0 && line.all & F::PART != F::PART;
+
+            self.each_slot(has_row, |slot| {
+                joined += u64::from(self.join_row(slot, claim, gather));
+            });
         }
         joined
+    }
+
+    /// Calls `work` for each claimed entry in a cache line that `matters`, in ascending order.
+    fn each_slot(self, matters: impl Fn(Line) -> bool, mut work: impl FnMut(usize)) {
+        let (mut slot, last) = (self.first_slot(), self.last_slot());
+
+        while slot <= last {
+            let next = (slot / LINE_ENTRIES + 1) * LINE_ENTRIES;
+
+            if matters(self.line(slot / LINE_ENTRIES)) {
+                (slot..next.min(last + 1)).for_each(&mut work);
+            }
+            slot = next;
+        }
     }
 
     /// Puts a leaf in the place of the table `child` in the entry `slot`, if that has its parts.
@@ -160,12 +192,18 @@ impl<F: Format, M: TableMem> Node<'_, F, M> {
             return false;
         };
 
-        if !(0..TABLE_ENTRIES).all(|part| parts.has(part, child.word(part))) {
+        let words = Words::new(|part| parts.word(part));
+        let has = |part| {
+            let word = child.word(part);
+
+            words.word(part) == word || parts.has(part, word)
+        };
+
+        if !(0..TABLE_ENTRIES).all(has) {
             return false;
         }
 
-        let attrs = F::leaf_attrs(parts.word, child.level());
-        let leaf = F::leaf(parts.phys, self.item_lg2(), self.level(), attrs);
+        let leaf = F::leaf(parts.phys, self.item_lg2(), self.level(), parts.attrs);
         let leaf = if leaf & F::WRITABLE != 0 {
             F::mark(leaf)
         } else {

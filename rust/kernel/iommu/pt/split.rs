@@ -30,7 +30,8 @@ use super::{
     format::{
         part_bits,
         Entry,
-        Format, //
+        Format,
+        Words, //
     },
     limits::Limits,
     node::{
@@ -163,6 +164,9 @@ impl<F: Format, M: TableMem> Node<'_, F, M> {
         go_on: &mut impl FnMut() -> bool,
     ) -> Result {
         for slot in self.first_slot()..=self.last_slot() {
+            // Whether the parts of a leaf are here, and no rows.
+            let mut has_parts = false;
+
             // First a row, if there is one, then what is in its place.
             for _ in 0..2 {
                 if let Slot::Leaf { lg2, .. } = self.get(slot) {
@@ -170,7 +174,7 @@ impl<F: Format, M: TableMem> Node<'_, F, M> {
                         break;
                     }
                     match self.split(slot, lg2, Writes::Kept, splitting) {
-                        Ok(()) => (),
+                        Ok(()) => has_parts = lg2 == self.item_lg2(),
                         Err(error) if error == ENOMEM => return Err(error),
                         // It was unmapped, or has no smaller size: it stays.
                         Err(_) => break,
@@ -178,6 +182,9 @@ impl<F: Format, M: TableMem> Node<'_, F, M> {
                 }
             }
             if let Slot::Table(child) = self.get(slot) {
+                if (has_parts || F::CONTIGUOUS == 0) && child.item_lg2() <= to {
+                    continue;
+                }
                 if self.level().number() >= 2 && !go_on() {
                     return Err(EINTR);
                 }
@@ -232,12 +239,14 @@ impl<F: Format, M: TableMem> Node<'_, F, M> {
             };
             let attrs = F::leaf_attrs(word, level);
 
-            table.fill(|part| {
+            let words = Words::new(|part| {
                 // CAST: A number of entries fits any width. OVERFLOW: It lies in the leaf.
                 let phys = phys | (part as u64) << lg2;
 
                 writes.of::<F>(F::leaf(phys, lg2, below, attrs)) | part_bits::<F>(TABLE_LG2)
             });
+
+            table.fill(|part| words.word(part));
             match self.link(slot, word, table) {
                 Ok(()) => {
                     splitting.add(self.item(slot));
