@@ -70,11 +70,11 @@ def suites():
         ),
         HostSuite(
             "migrate-host",
-            "the migration program's own tests, on a made-up device",
+            "the migration program and its crate for iommufd, on a made-up device and kernel",
             "host",
-            (CARGO_TEST, "tools/migrate"),
+            (CARGO_TEST, "tools/iommufd-dirty,tools/migrate"),
             output="cargo",
-            made_of=(CARGO_TEST, "tools/migrate"),
+            made_of=(CARGO_TEST, "tools/iommufd-dirty", "tools/migrate"),
         ),
         HostSuite(
             "vm-migrate-host",
