@@ -72,12 +72,25 @@ static_program()
 	done
 }
 
+# crates_below CRATE: the crates of this checkout that it uses, as folders.
+crates_below()
+{
+	sed -n 's|.* path = "\.\./\([^"]*\)".*|\1|p' "$TOP/tools/$1/Cargo.toml" |
+		while read -r used; do
+			printf '%s\n' "$TOP/tools/$used"
+		done
+}
+
 program_key()
 {
+	local used
 	{
 		printf '%s\n' "$CACHE/programs"
 		rustc --version
 		digest_of "$TOP/tools/$1"
+		for used in $(crates_below "$1"); do
+			digest_of "$used"
+		done
 	} | digest
 }
 

@@ -6,16 +6,22 @@
 //! pages, allocate a page table that does, attach, map.
 
 use std::{
-    fs::OpenOptions,
+    fs::File,
     io,
+    path::Path,
     sync::Arc, //
 };
 
 use anyhow::{
     anyhow,
-    bail,
     ensure,
+    Context,
     Result, //
+};
+use iommufd_dirty::{
+    can_track,
+    Bitmap,
+    Hwpt, //
 };
 use iommufd_ioctls::IommuFd;
 use vfio_bindings::bindings::vfio::{
@@ -29,7 +35,6 @@ use vfio_ioctls::{
 };
 
 use crate::{
-    bitmap::Bitmap,
     cli::PageSize,
     function::Function,
     rounds::Tracker,
@@ -37,7 +42,6 @@ use crate::{
         ioctl,
         Mapping, //
     },
-    PAGE_SIZE, //
 };
 
 /// Offset and bits of the command register in PCI configuration space.
@@ -45,13 +49,13 @@ const PCI_COMMAND: u64 = 0x04;
 const PCI_COMMAND_MEMORY: u16 = 1 << 1;
 const PCI_COMMAND_MASTER: u16 = 1 << 2;
 
-/// An object of iommufd, by its number; destroyed with this value.
-struct Object {
+/// An I/O address space, by its number; destroyed with this value.
+struct Ioas {
     iommufd: Arc<IommuFd>,
     id: u32,
 }
 
-impl Drop for Object {
+impl Drop for Ioas {
     fn drop(&mut self) {
         // Closing the file would do it too; there is nothing to be done about a failure here.
         let _ = self.iommufd.destroy_iommu_object(self.id);
@@ -62,9 +66,9 @@ impl Drop for Object {
 pub(crate) struct Attached {
     // Dropped in this order: a page table in use cannot be destroyed, nor its address space.
     device: VfioDevice,
-    hwpt: Arc<Object>,
+    hwpt: Arc<Hwpt<File>>,
     address_space: VfioIommufd,
-    _ioas: Object,
+    _ioas: Ioas,
 }
 
 /// Makes a sentence of a failed call: what failed, and what the error number means for the user.
@@ -84,7 +88,6 @@ fn explain(what: &str, error: &(dyn std::error::Error + 'static)) -> anyhow::Err
         libc::ENOMEM => "free some memory, use a smaller --size or raise the limit on locked memory \
              (ulimit -l)",
         libc::EINVAL => "the IOMMU driver refuses this function or this range; see the kernel's log",
-        libc::EOPNOTSUPP => "use an IOMMU, and a driver for it, that tracks dirty pages",
         libc::ENOTTY => "use a kernel that has this call (6.7 or later, CONFIG_IOMMUFD_DRIVER)",
         _ => "see the kernel's log",
     };
@@ -101,14 +104,19 @@ impl Attached {
     /// A call failed or the IOMMU cannot track; the message says what to change.
     pub(crate) fn new(function: &Function, page_size: PageSize) -> Result<Self> {
         let name = &function.name;
-        let iommufd = Arc::new(IommuFd::new().map_err(|e| explain("cannot open /dev/iommu", &e))?);
-        let object = |id| Object {
-            iommufd: Arc::clone(&iommufd),
-            id,
+        let open = |path: &Path| {
+            let file = File::options().read(true).write(true).open(path);
+            file.map_err(|e| explain(&format!("cannot open {}", path.display()), &e))
         };
-        let ioas = ioctl::alloc_ioas(&iommufd)
-            .map(object)
-            .map_err(|e| explain("cannot allocate an I/O address space", &e))?;
+        let iommu = open("/dev/iommu".as_ref())?;
+        // The same iommufd once more: each of the crates owns a descriptor.
+        let same = iommu.try_clone().context("cannot use /dev/iommu")?;
+        let iommufd = Arc::new(IommuFd::new_from_fd(same));
+        let ioas = Ioas {
+            id: ioctl::alloc_ioas(&iommufd)
+                .map_err(|e| explain("cannot allocate an I/O address space", &e))?,
+            iommufd: Arc::clone(&iommufd),
+        };
         if page_size == PageSize::Small {
             ioctl::forbid_large_pages(&iommufd, ioas.id)
                 .map_err(|e| explain("cannot restrict mappings to 4K leaves", &e))?;
@@ -116,28 +124,20 @@ impl Attached {
         let address_space = VfioIommufd::new(Arc::clone(&iommufd), Some(ioas.id), None)
             .map_err(|e| explain("cannot use the I/O address space", &e))?;
 
-        let path = function.device_file()?;
-        let file = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .open(&path)
-            .map_err(|e| explain(&format!("cannot open {} of {name}", path.display()), &e))?;
+        let file = open(&function.device_file()?).with_context(|| format!("cannot use {name}"))?;
         let dev_id = ioctl::bind(&file, &iommufd)
             .map_err(|e| explain(&format!("cannot bind {name} to iommufd"), &e))?;
-        let can_track = ioctl::can_track(&iommufd, dev_id)
-            .map_err(|e| explain("cannot ask what the IOMMU can do", &e))?;
         ensure!(
-            can_track,
+            can_track(&iommu, dev_id).context("cannot ask what the IOMMU can do")?,
             "the IOMMU of {name} does not track dirty pages; use one that does (VT-d with SSADS or \
              first stage, AMD-Vi with HDSUP, SMMUv3 with HTTU) and a driver that supports it"
         );
-        let hwpt = ioctl::alloc_tracking_hwpt(&iommufd, dev_id, ioas.id)
-            .map(object)
-            .map_err(|e| explain("cannot allocate a page table that tracks dirty pages", &e))?;
+        let hwpt = Hwpt::alloc(iommu, dev_id, ioas.id)
+            .context("cannot allocate a page table that tracks dirty pages")?;
 
         // The crate attaches to whatever the number given here names: an address space, for which the
         // kernel would choose a page table itself, or a page table.
-        let table = VfioIommufd::new(Arc::clone(&iommufd), Some(hwpt.id), None)
+        let table = VfioIommufd::new(Arc::clone(&iommufd), Some(hwpt.id()), None)
             .map_err(|e| explain("cannot use the page table", &e))?;
         let device = VfioDevice::new_from_bound_fd(file, Arc::new(table))
             .map_err(|e| explain(&format!("cannot attach {name} to its page table"), &e))?;
@@ -203,51 +203,40 @@ impl Attached {
         Ok(())
     }
 
-    /// The tracker of `pages` pages that are mapped from each of `places` on.
-    pub(crate) fn tracker(&self, places: &[u64], pages: usize) -> HwptTracker {
+    /// The tracker of a memory that is mapped from each of `places` on.
+    pub(crate) fn tracker(&self, places: &[u64]) -> HwptTracker {
         HwptTracker {
             hwpt: Arc::clone(&self.hwpt),
             places: places.to_vec(),
-            pages,
         }
     }
 }
 
 /// The kernel's dirty bitmap of a memory.
 pub(crate) struct HwptTracker {
-    hwpt: Arc<Object>,
+    hwpt: Arc<Hwpt<File>>,
     places: Vec<u64>,
-    pages: usize,
 }
 
 impl Tracker for HwptTracker {
     fn track(&mut self, on: bool) -> Result<()> {
-        ioctl::set_dirty_tracking(&self.hwpt.iommufd, self.hwpt.id, on).map_err(|e| {
-            let what = if on { "on" } else { "off" };
-            explain(&format!("cannot turn dirty tracking {what}"), &e)
+        self.hwpt.set_dirty_tracking(on).with_context(|| {
+            format!(
+                "cannot turn dirty tracking {}",
+                if on { "on" } else { "off" }
+            )
         })
     }
 
     fn collect(&mut self, report: &mut Bitmap) -> Result<()> {
+        let first = report.iova();
         // Each call adds to what is there.
         for &iova in &self.places {
-            ioctl::get_dirty_bitmap(
-                &self.hwpt.iommufd,
-                self.hwpt.id,
-                iova,
-                (self.pages * PAGE_SIZE) as u64,
-                PAGE_SIZE as u64,
-                report.words_mut(),
-            )
-            .map_err(|e| explain("cannot read the dirty bitmap", &e))?;
+            report.move_to(iova)?;
+            self.hwpt
+                .read_and_clear(report)
+                .context("cannot read the dirty bitmap")?;
         }
-        if report.has_stray_bits() {
-            bail!(
-                "the IOMMU driver set bits of the dirty bitmap behind the {} pages asked about; this \
-                 is a bug of the driver",
-                self.pages
-            );
-        }
-        Ok(())
+        Ok(report.move_to(first)?)
     }
 }

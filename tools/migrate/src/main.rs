@@ -6,7 +6,7 @@
 //! |------------|---------------------------------------------------------------------|
 //! | `cli`      | the command line                                                    |
 //! | `function` | the PCI function, in sysfs                                          |
-//! | `iommu`    | vfio, iommufd, the dirty bitmap                                     |
+//! | `iommu`    | vfio, iommufd, the tracker of dirty pages                           |
 //! | `device`   | devices that can be told what to write                              |
 //! | `pattern`  | what they are told                                                  |
 //! | `place`    | where they see the memory                                           |
@@ -16,7 +16,6 @@
 //! | `report`   | what is shown of it, with `strip`                                   |
 //! | `sys`      | the only `unsafe` code                                              |
 
-mod bitmap;
 mod cli;
 mod device;
 mod function;
@@ -43,6 +42,7 @@ use anyhow::{
     Result, //
 };
 use clap::Parser;
+use iommufd_dirty::Bitmap;
 
 use crate::{
     cli::{
@@ -126,7 +126,7 @@ fn run(options: &Options) -> Result<bool> {
     attached.map(iova, &memory)?;
     attached.map(window.iova, &window.memory)?;
     attached.set_bus_master(true)?;
-    let truth = Arc::new(Truth::new(pages));
+    let truth = Arc::new(Truth::new(none_of(pages)?));
     let engine = (model.start)(attached.bar0(model.bar_size)?, window)?;
     let mut worker = Worker::start(
         Job {
@@ -159,7 +159,7 @@ fn run(options: &Options) -> Result<bool> {
     let outcome = rounds::migrate(
         pages,
         &Memory(memory),
-        &mut attached.tracker(&places, pages),
+        &mut attached.tracker(&places),
         &mut worker,
         &Limits {
             // CAST: A `u32` fits into a `usize` of the supported targets.
@@ -173,6 +173,25 @@ fn run(options: &Options) -> Result<bool> {
     attached.set_bus_master(false)?;
     report.verdict(options, &subject, &outcome);
     Ok(outcome.is_good())
+}
+
+/// A bitmap of the memory, whose first page is number 0.
+///
+/// # Errors
+///
+/// There is no page, or there are too many.
+fn none_of(pages: usize) -> Result<Bitmap> {
+    let length = pages.saturating_mul(PAGE_SIZE);
+    Ok(Bitmap::new(0, length as u64, PAGE_SIZE as u64)?)
+}
+
+/// A bitmap of a memory of so many pages, some of them dirty.
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "tests have memories that there can be")]
+fn bitmap_of(pages: usize, dirty: impl IntoIterator<Item = usize>) -> Bitmap {
+    let mut bitmap = none_of(pages).unwrap();
+    dirty.into_iter().for_each(|page| bitmap.set(page));
+    bitmap
 }
 
 /// The memory to migrate, on the pages asked for.

@@ -276,7 +276,7 @@ fn document(options: &Options, subject: &Subject<'_>, outcome: &Outcome) -> Valu
 mod tests {
     use super::*;
     use crate::{
-        bitmap::Bitmap,
+        bitmap_of,
         rounds::Difference, //
     };
 
@@ -284,7 +284,7 @@ mod tests {
         let round = |number, reported, copied| Round {
             number,
             last: number == 1,
-            dirty: Bitmap::new(64),
+            dirty: bitmap_of(64, []),
             reported,
             written: reported,
             extra: 0,

@@ -24,9 +24,10 @@ use anyhow::{
     Context,
     Result, //
 };
+use iommufd_dirty::Bitmap;
 
 use crate::{
-    bitmap::Bitmap,
+    none_of,
     truth::Truth,
     PAGE_SIZE, //
 };
@@ -259,7 +260,8 @@ pub(crate) fn migrate(
     let mut rounds: Vec<Round> = Vec::new();
     let mut lost = Vec::new();
     // Pages that the copy does not have yet.
-    let mut rest = Bitmap::full(pages);
+    let mut rest = none_of(pages)?;
+    rest.set_all();
     let mut stopped = None;
     let mut waited = Duration::ZERO;
 
@@ -268,7 +270,7 @@ pub(crate) fn migrate(
     loop {
         let begin = Instant::now();
         let number = rounds.len();
-        let mut dirty = Bitmap::new(pages);
+        let mut dirty = none_of(pages)?;
         let mut audit = Default::default();
         let mut query = Duration::ZERO;
         if number == 1 {
@@ -276,15 +278,15 @@ pub(crate) fn migrate(
         }
         if number > 0 {
             (audit, query) = collect(tracker, device, &mut dirty)?;
-            rest.union(&dirty);
+            rest.merge(&dirty)?;
             if stopped.is_none() && (rest.count() <= limits.threshold || number >= limits.rounds) {
                 stopped = Some(Instant::now());
                 device.stop()?;
                 // What it wrote since the reading above.
-                let mut late = Bitmap::new(pages);
+                let mut late = none_of(pages)?;
                 let (more, more_query) = collect(tracker, device, &mut late)?;
-                rest.union(&late);
-                dirty.union(&late);
+                rest.merge(&late)?;
+                dirty.merge(&late)?;
                 query += more_query;
                 audit.written += more.written;
                 audit.extra += more.extra;

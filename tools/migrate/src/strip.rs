@@ -2,7 +2,7 @@
 
 //! A picture of a bitmap that fits into a line.
 
-use crate::bitmap::Bitmap;
+use iommufd_dirty::Bitmap;
 
 /// From no page of a cell to all of them.
 const BLOCKS: [char; 9] = ['·', '▁', '▂', '▃', '▄', '▅', '▆', '▇', '█'];
@@ -17,7 +17,7 @@ pub(crate) fn strip(bitmap: &Bitmap, cells: usize) -> String {
         .map(|cell| {
             let range = cell * pages / cells..(cell + 1) * pages / cells;
             let all = range.len();
-            height(bitmap.count_in(range), all)
+            height(range.filter(|&page| bitmap.contains(page)).count(), all)
         })
         .map(|height| BLOCKS.get(height).copied().unwrap_or(' '))
         .collect()
@@ -35,17 +35,19 @@ fn height(count: usize, all: usize) -> usize {
 
 #[cfg(test)]
 mod tests {
+    use std::iter;
+
     use super::*;
+    use crate::bitmap_of;
 
     #[test]
     fn shows_where_pages_are() {
-        let mut b = Bitmap::new(64);
-        b.set(0);
-        (16..32).for_each(|page| b.set(page));
-        (32..36).for_each(|page| b.set(page));
-        assert_eq!(strip(&b, 4), "▁█▄·");
-        assert_eq!(strip(&Bitmap::full(3), 10), "███");
-        assert_eq!(strip(&Bitmap::new(1000), 7), "·······");
+        assert_eq!(
+            strip(&bitmap_of(64, iter::once(0).chain(16..36)), 4),
+            "▁█▄·"
+        );
+        assert_eq!(strip(&bitmap_of(3, 0..3), 10), "███");
+        assert_eq!(strip(&bitmap_of(1000, []), 7), "·······");
     }
 
     #[test]

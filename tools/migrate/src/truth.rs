@@ -21,7 +21,7 @@ use std::sync::{
     PoisonError, //
 };
 
-use crate::bitmap::Bitmap;
+use iommufd_dirty::Bitmap;
 
 /// One page of one write.
 struct Entry {
@@ -63,13 +63,13 @@ pub(crate) struct Truth {
 }
 
 impl Truth {
-    /// An empty record for a memory of `pages` pages, with tracking off.
-    pub(crate) fn new(pages: usize) -> Self {
+    /// An empty record for a memory, of whose pages `written` has none, with tracking off.
+    pub(crate) fn new(written: Bitmap) -> Self {
         Self {
             state: Mutex::new(State {
                 epoch: 0,
                 entries: Vec::new(),
-                written: Bitmap::new(pages),
+                written,
                 writes: 0,
                 writes_tracked: 0,
             }),
@@ -130,14 +130,15 @@ impl Truth {
         let mut state = self.lock();
         let reading = state.epoch / 2;
         state.epoch += 1;
-        let mut known = Bitmap::new(report.pages());
+        let mut known = report.clone();
+        known.clear();
         let mut lost = Vec::new();
         state.entries.retain_mut(|e| {
             if e.first > reading {
                 return true;
             }
             known.set(e.page);
-            e.seen |= report.get(e.page);
+            e.seen |= report.contains(e.page);
             let over = e.last.is_some_and(|last| last <= reading);
             if over && !e.seen && e.first > 0 {
                 lost.push(e.page);
@@ -150,7 +151,7 @@ impl Truth {
         state.written.clear();
         Audit {
             written,
-            extra: report.count_without(&known),
+            extra: report.iter().filter(|&page| !known.contains(page)).count(),
             lost,
         }
     }
@@ -165,13 +166,12 @@ impl Truth {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::bitmap_of;
 
     const NONE: [usize; 0] = [];
 
     fn report(pages: &[usize]) -> Bitmap {
-        let mut b = Bitmap::new(64);
-        pages.iter().for_each(|&page| b.set(page));
-        b
+        bitmap_of(64, pages.iter().copied())
     }
 
     fn read(truth: &Truth, pages: &[usize]) -> Audit {
@@ -185,7 +185,7 @@ mod tests {
     }
 
     fn started() -> Truth {
-        let truth = Truth::new(64);
+        let truth = Truth::new(report(&[]));
         truth.tracking_on();
         truth
     }
@@ -243,7 +243,7 @@ mod tests {
 
     #[test]
     fn nothing_has_to_be_reported_while_tracking_is_off() {
-        let truth = Truth::new(64);
+        let truth = Truth::new(report(&[]));
         write(&truth, 1);
         truth.begin([2]);
         truth.tracking_on();

@@ -217,7 +217,10 @@ mod tests {
     use std::ops::RangeInclusive;
 
     use super::*;
-    use crate::PAGE_SIZE;
+    use crate::{
+        bitmap_of,
+        PAGE_SIZE, //
+    };
 
     const SIZE: usize = 64 * PAGE_SIZE;
 
@@ -265,7 +268,7 @@ mod tests {
                 memory,
                 places: Arc::new(Places::new(0)),
                 pattern: Pattern::new(1, SIZE),
-                truth: Arc::new(Truth::new(SIZE / PAGE_SIZE)),
+                truth: Arc::new(Truth::new(bitmap_of(SIZE / PAGE_SIZE, []))),
                 rate: None,
             },
             warm_up,

@@ -8,9 +8,12 @@ use std::cell::RefCell;
 use anyhow::bail;
 
 use super::*;
-use crate::pattern::{
-    Pattern,
-    Write, //
+use crate::{
+    bitmap_of,
+    pattern::{
+        Pattern,
+        Write, //
+    },
 };
 
 const PAGES: usize = 256;
@@ -68,8 +71,8 @@ impl Fake {
         Self {
             world: RefCell::new(World {
                 memory: vec![0x55; PAGES * PAGE_SIZE],
-                dirty: Bitmap::new(PAGES),
-                cached: Bitmap::new(PAGES),
+                dirty: bitmap_of(PAGES, []),
+                cached: bitmap_of(PAGES, []),
                 tracking: false,
                 fault,
                 readings: 0,
@@ -79,7 +82,7 @@ impl Fake {
                 late: 0,
                 pattern: Pattern::new(7, PAGES * PAGE_SIZE),
             }),
-            truth: Truth::new(PAGES),
+            truth: Truth::new(bitmap_of(PAGES, [])),
         }
     }
 
@@ -128,7 +131,7 @@ impl World {
         }
         for page in write.pages() {
             // Hardware sets the bit only on the first write through a translation.
-            if !self.cached.get(page) {
+            if !self.cached.contains(page) {
                 self.cached.set(page);
                 self.dirty.set(page);
             }
@@ -178,8 +181,7 @@ impl Tracker for &Fake {
             Fault::Fails if world.readings == 2 => bail!("no"),
             _ => {}
         }
-        report.union(&found);
-        Ok(())
+        Ok(report.merge(&found)?)
     }
 }
 

@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The calls of vfio and iommufd that the `vfio-ioctls` and `iommufd-ioctls` crates do not wrap, and
-//! DMA mapping.
+//! The calls of vfio and iommufd that the crates do not wrap, and DMA mapping.
 //!
 //! Layouts and numbers are those of `include/uapi/linux/{iommufd,vfio}.h`, taken from the `bindings`
 //! crates. The functions fail with the kernel's error unless stated otherwise.
@@ -107,107 +106,6 @@ pub(crate) fn forbid_large_pages(iommufd: &IommuFd, ioas_id: u32) -> io::Result<
     };
     // SAFETY: `IommuFd` holds an open `/dev/iommu`; the structure is the call's and has no addresses.
     unsafe { call(iommufd, IOMMUFD_TYPE.into(), IOMMUFD_CMD_OPTION, &mut arg) }
-}
-
-/// Asks whether the IOMMU of a bound device tracks dirty pages.
-pub(crate) fn can_track(iommufd: &IommuFd, dev_id: u32) -> io::Result<bool> {
-    let mut arg = iommu_hw_info {
-        size: size_of_u32::<iommu_hw_info>(),
-        dev_id,
-        // No memory for the details that differ from IOMMU to IOMMU.
-        data_len: 0,
-        data_uptr: 0,
-        ..Default::default()
-    };
-    // SAFETY:
-    // - `IommuFd` holds an open `/dev/iommu`, and the structure is the call's.
-    // - It has one address, for `data_len` bytes, of which there are none.
-    unsafe {
-        call(
-            iommufd,
-            IOMMUFD_TYPE.into(),
-            IOMMUFD_CMD_GET_HW_INFO,
-            &mut arg,
-        )?
-    };
-    let tracks = u64::from(iommufd_hw_capabilities_IOMMU_HW_CAP_DIRTY_TRACKING);
-    Ok(arg.out_capabilities & tracks != 0)
-}
-
-/// Allocates a page table of an I/O address space that tracks dirty pages; returns its number.
-pub(crate) fn alloc_tracking_hwpt(iommufd: &IommuFd, dev_id: u32, ioas_id: u32) -> io::Result<u32> {
-    let mut arg = iommu_hwpt_alloc {
-        size: size_of_u32::<iommu_hwpt_alloc>(),
-        flags: iommufd_hwpt_alloc_flags_IOMMU_HWPT_ALLOC_DIRTY_TRACKING,
-        dev_id,
-        pt_id: ioas_id,
-        data_type: iommu_hwpt_data_type_IOMMU_HWPT_DATA_NONE,
-        ..Default::default()
-    };
-    // SAFETY:
-    // - `IommuFd` holds an open `/dev/iommu`, and the structure is the call's.
-    // - It has one address, for `data_len` bytes, which is 0.
-    unsafe {
-        call(
-            iommufd,
-            IOMMUFD_TYPE.into(),
-            IOMMUFD_CMD_HWPT_ALLOC,
-            &mut arg,
-        )?
-    };
-    Ok(arg.out_hwpt_id)
-}
-
-/// Turns dirty tracking of a page table on or off.
-pub(crate) fn set_dirty_tracking(iommufd: &IommuFd, hwpt_id: u32, on: bool) -> io::Result<()> {
-    let mut arg = iommu_hwpt_set_dirty_tracking {
-        size: size_of_u32::<iommu_hwpt_set_dirty_tracking>(),
-        flags: match on {
-            true => iommufd_hwpt_set_dirty_tracking_flags_IOMMU_HWPT_DIRTY_TRACKING_ENABLE,
-            false => 0,
-        },
-        hwpt_id,
-        __reserved: 0,
-    };
-    let number = IOMMUFD_CMD_HWPT_SET_DIRTY_TRACKING;
-    // SAFETY: `IommuFd` holds an open `/dev/iommu`; the structure is the call's and has no addresses.
-    unsafe { call(iommufd, IOMMUFD_TYPE.into(), number, &mut arg) }
-}
-
-/// ORs into `bitmap` one bit for each page of `iova..iova + length` that was written since the last
-/// call, and makes those pages clean again.
-///
-/// # Errors
-///
-/// `EINVAL` when `bitmap` is too short for the range; otherwise the kernel's.
-pub(crate) fn get_dirty_bitmap(
-    iommufd: &IommuFd,
-    hwpt_id: u32,
-    iova: u64,
-    length: u64,
-    page_size: u64,
-    bitmap: &mut [u64],
-) -> io::Result<()> {
-    let bits = length.div_ceil(page_size);
-    if (bitmap.len() as u64).saturating_mul(64) < bits {
-        return Err(io::Error::from_raw_os_error(libc::EINVAL));
-    }
-    let mut arg = iommu_hwpt_get_dirty_bitmap {
-        size: size_of_u32::<iommu_hwpt_get_dirty_bitmap>(),
-        hwpt_id,
-        flags: 0,
-        __reserved: 0,
-        iova,
-        length,
-        page_size,
-        data: bitmap.as_mut_ptr() as u64,
-    };
-    let number = IOMMUFD_CMD_HWPT_GET_DIRTY_BITMAP;
-    // SAFETY:
-    // - `IommuFd` holds an open `/dev/iommu`, and the structure is the call's.
-    // - Its one address is that of `bitmap`, which is exclusively borrowed for the whole call, and
-    //   has the one bit for each page of the range that the kernel writes (checked above).
-    unsafe { call(iommufd, IOMMUFD_TYPE.into(), number, &mut arg) }
 }
 
 /// Maps `memory` at `iova` for reading and writing by the device.
