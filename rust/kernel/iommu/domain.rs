@@ -37,10 +37,11 @@ use super::{
     }, //
 };
 
+mod locks;
 mod reshape;
 pub(super) mod unflushed;
 
-use reshape::Reshaping;
+use locks::Reshaping;
 use unflushed::Unflushed;
 
 /// The tables of callbacks that C calls for a kind of paging domains.

@@ -24,10 +24,7 @@
 
 use kernel::{
     prelude::*,
-    sync::{
-        Mutex,
-        MutexGuard, //
-    }, //
+    sync::MutexGuard, //
 };
 
 use super::{
@@ -41,7 +38,6 @@ use super::{
             Gfp,
             KernelTables, //
         },
-        lock_class,
         ops::PagingDomain,
         pt::{
             DetachedTable,
@@ -57,31 +53,6 @@ use super::{
     },
     Domain, //
 };
-
-/// The locks of a domain that splits leaves.
-#[pin_data]
-pub(super) struct Reshaping {
-    /// Held by each query, since the entries of a row are split one by one: another query must make
-    /// no part of the row clean before all are.
-    #[pin]
-    harvesting: Mutex<()>,
-    /// Held by each map, unmap and translation, and by a join until its flush has come.
-    #[pin]
-    mapping: Mutex<()>,
-}
-
-impl Reshaping {
-    pub(super) fn new() -> impl PinInit<Self> {
-        let (harvesting, mapping) = (
-            lock_class::domain_harvesting(),
-            lock_class::domain_mapping(),
-        );
-        pin_init!(Self {
-            harvesting <- Mutex::new((), harvesting.0, harvesting.1),
-            mapping <- Mutex::new((), mapping.0, mapping.1),
-        })
-    }
-}
 
 /// A gather whose flush includes the hardware's copies of links, also if no table was removed.
 struct WithLinks<'g, 'a>(&'g mut IotlbGather<'a>);
