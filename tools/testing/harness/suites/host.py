@@ -85,6 +85,14 @@ def suites():
             made_of=(CARGO_TEST, "tools/vm-migrate"),
         ),
         HostSuite(
+            "soak-host",
+            "the own tests of the soak: its model, on an IOMMU that is right and on wrong ones",
+            "host",
+            (CARGO_TEST, "tools/soak"),
+            output="cargo",
+            made_of=(CARGO_TEST, "tools/soak"),
+        ),
+        HostSuite(
             "cross",
             "the kernel crate for arm64 and riscv64, and a 32-bit one without ours",
             "host",

@@ -1,0 +1,53 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The command line.
+
+use clap::Parser;
+
+/// Use an IOMMU at random and from several sides at once, and hold every report of dirty pages
+/// against a model.
+///
+/// Two functions write by themselves (page-writer of this project's QEMU, 1234:11f1), a third one
+/// by PASID where it has PASIDs (pasid-dma, 1234:11ef). Meanwhile threads move them between page
+/// tables, reset them, switch tracking on and off, query it in any shape, map and unmap, and move
+/// interrupts; allocations fail and signals interrupt calls. All of it follows from a seed, in
+/// episodes after each of which nothing may be left.
+///
+/// Ends with one line, "soak passed: ...", and exit code 0. What fails is made shorter and printed,
+/// with the options that repeat it; anything but success is exit code 1.
+#[derive(Clone, Debug, Parser)]
+#[command(name = "iommu-soak", version)]
+pub(crate) struct Options {
+    /// What everything follows from.
+    #[arg(long, default_value_t = 1)]
+    pub(crate) seed: u64,
+
+    /// How long, by the machine's clock.
+    #[arg(long, default_value_t = 10)]
+    pub(crate) seconds: u64,
+
+    /// How long at most, by its real-time clock, which in an emulated machine may be the host's
+    /// [default: no limit].
+    #[arg(long)]
+    pub(crate) wall: Option<u64>,
+
+    /// Multiply all pauses between steps, and have devices write so much slower.
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..=1000))]
+    pub(crate) pace: u64,
+
+    /// Play only this episode, once.
+    #[arg(long)]
+    pub(crate) episode: Option<u64>,
+
+    /// Of that episode, play only the steps of these numbers: 3,17,22.
+    #[arg(long, value_delimiter = ',', requires = "episode")]
+    pub(crate) keep: Vec<usize>,
+
+    /// Seconds by the machine's clock in which to shorten what fails.
+    #[arg(long, default_value_t = 120)]
+    pub(crate) shorten: u64,
+
+    /// Print progress and result as JSON, an object in each line.
+    #[arg(long)]
+    pub(crate) json: bool,
+}
