@@ -4,9 +4,9 @@
 # needs by itself.
 
 export CACHE KSRC QEMU LLVM JOBS SUITE IOMMU DEBUG FRESH ARGS V
-export FUZZ_TIME FORMAT INPUT
+export FUZZ_TIME FORMAT INPUT TIME
 
-.PHONY: help setup run vm check bench list lint fuzz sanitize coverage tree series clean distclean
+.PHONY: help setup run vm check soak bench list lint fuzz sanitize coverage tree series clean distclean
 
 help:
 	@cat tools/setup/help.txt
@@ -22,6 +22,9 @@ vm:
 
 check:
 	@tools/testing/harness/run harness.check check
+
+soak:
+	@tools/testing/harness/run harness.soak $(ARGS)
 
 bench:
 	@tools/testing/harness/run iommu_pt_bench $(ARGS)

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0
 # shellcheck shell=bash
 #
-# What the guest runs: the kernel's own tests and this project's, the migration program, and
-# the image that holds them.
+# What the guest runs: the kernel's own tests and this project's, the programs that migrate and
+# soak, and the image that holds them.
 
 UPSTREAM_TESTS="vfio/vfio_pci_driver_test vfio/vfio_dma_mapping_test
 		vfio/vfio_iommufd_setup_test vfio/vfio_pci_device_test
@@ -100,6 +100,12 @@ provide_migrate()
 		static_program migrate iommu-migrate
 }
 
+provide_soak()
+{
+	run_step soak "program of random and concurrent use" "$(program_key soak)" \
+		static_program soak iommu-soak
+}
+
 # image_list TREE STAGING: the files that the kernel's gen_init_cpio makes an archive of.
 image_list()
 {
@@ -124,6 +130,7 @@ image_list()
 		[ "$applet" = busybox ] || printf 'slink /bin/%s busybox 777 0 0\n' "$applet"
 	done
 	printf 'file /bin/iommu-migrate %s 755 0 0\n' "$CACHE/programs/iommu-migrate"
+	printf 'file /bin/iommu-soak %s 755 0 0\n' "$CACHE/programs/iommu-soak"
 	find "$staging" -mindepth 1 -printf '%y %P\n' | LC_ALL=C sort -k2 |
 		while read -r applet path; do
 			case $applet in
@@ -165,6 +172,7 @@ image_inputs()
 	kernel_key "$@"
 	selftests_key "$1"
 	program_key migrate
+	program_key soak
 	digest_of "$TOP/tools/testing/vm/guest"
 	digest_of "$HERE/guest.sh"
 }
@@ -179,7 +187,7 @@ image_of()
 provide_image()
 {
 	if [ ! -f "$2/image.cpio" ]; then
-		run_step image "initramfs with tests and migration program" always \
+		run_step image "initramfs with tests and programs" always \
 			step_image "$1" "$2"
 	fi
 }

@@ -288,6 +288,8 @@ REMAPPED = tuple(
     for machine in machines()
     if machine.name in TRACKING and machine.config.remapped
 )
+# Of these, those of the Rust drivers.
+REMAPPED_RUST = tuple(name for name in REMAPPED if name in RUST_MACHINES)
 OPEN = ("vtd-ss-open/nopt", "amd-v1-open/pt")
 # Machines whose functions do DMA with PASIDs, and one of these that remaps no interrupts.
 PASIDS = ("amd-v1/pt", "amd-v2/nopt")

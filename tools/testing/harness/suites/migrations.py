@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0
-"""The suites that migrate: a virtual machine, or a memory that a device writes."""
+"""The suites of programs that migrate, a virtual machine or a memory, and of the one that soaks."""
 
 from .. import configs
 from .kinds import GuestSuite, GuestTest, VmSuite
@@ -59,6 +59,12 @@ def suites():
             "a memory migrated while a device writes to it",
             (GuestTest("migrate", 'iommu-migrate --device "$VFIO_SELFTESTS_BDF"'),),
             machines=configs.TRACKING,
+        ),
+        GuestSuite(
+            "soak",
+            "ten seconds of random and concurrent use, held against a model",
+            (GuestTest("soak", "iommu-soak --seconds 10"),),
+            machines=configs.REMAPPED_RUST,
         ),
         GuestSuite(
             "slow",

@@ -1,0 +1,221 @@
+# SPDX-License-Identifier: GPL-2.0
+"""Use the IOMMUs at random and from several sides at once, for 'make soak'.
+
+Boots each Rust configuration that tracks writes, two machines at a time, and runs iommu-soak in
+it (tools/soak) for TIME seconds. A machine's clock stands still while the machine waits, so TIME
+is measured by its real-time clock, which is the host's.
+"""
+
+import argparse
+import concurrent.futures
+import dataclasses
+import json
+import os
+import secrets
+import shlex
+import subprocess
+import sys
+import threading
+
+from . import CHECKOUT, configs
+from . import machine as vm
+from .errors import MachineError, UnknownName
+from .products import Products
+
+OUTPUT = CHECKOUT / "build" / "soak"
+AT_ONCE = 2
+# Of the machine's own time: far more than a machine has in any TIME.
+ENDLESS = 10**9
+# For a boot, for the end of an episode, and for what fails to be made shorter, in seconds.
+MARGIN = 600
+COLUMNS = (
+    ("episodes", "episodes"),
+    ("seconds", "virtual s"),
+    ("wall_seconds", "real s"),
+    ("writes", "writes"),
+    ("tracked", "tracked"),
+    ("lost", "lost"),
+    ("queries", "queries"),
+    ("moves", "moves"),
+    ("mappings", "maps"),
+    ("resets", "resets"),
+    ("interrupts", "interrupts"),
+    ("failures", "failed calls"),
+)
+
+
+def parse_arguments():
+    parser = argparse.ArgumentParser(description=__doc__.split("\n", maxsplit=1)[0])
+    parser.add_argument("--seed", type=int, help="what everything follows from (random)")
+    parser.add_argument("--virtual", type=int, metavar="SECONDS", help="by the machine's own clock")
+    parser.add_argument("--pace", type=int, default=1, help="multiplies the pauses between steps")
+    parser.add_argument("--json", action="store_true", help="the result as JSON, and nothing else")
+    return parser.parse_args()
+
+
+@dataclasses.dataclass
+class Soak:
+    """One machine's."""
+
+    machine: configs.Machine
+    options: argparse.Namespace
+    seconds: int
+    say: object
+    figures: dict = dataclasses.field(default_factory=dict)
+    failures: list = dataclasses.field(default_factory=list)
+    rest: bytes = b""
+
+    def job(self):
+        words = ["iommu-soak", "--json", "--seed", str(self.options.seed)]
+        words += ["--pace", str(self.options.pace)]
+        words += ["--seconds", str(self.options.virtual or ENDLESS)]
+        if not self.options.virtual:
+            words += ["--wall", str(self.seconds)]
+        return "\n".join([*self.machine.config.job_head(), f"exec {shlex.join(words)}"]) + "\n"
+
+    def hear(self, piece):
+        """Take what the job says, line by line."""
+        *lines, self.rest = (self.rest + piece).split(b"\n")
+        for line in lines:
+            text = line.decode(errors="replace").strip()
+            if text.startswith("{"):
+                self.figures = json.loads(text)
+                if self.figures["result"] == "running":
+                    self.say(f"{self.machine.name:<14} {shown(self.figures)}")
+            elif text and not text.startswith("#"):
+                self.failures.append(text)
+
+    def run(self, products):
+        log = OUTPUT / f"{self.machine.name.replace('/', '-')}.console"
+        outcome = vm.run(
+            products,
+            self.machine,
+            self.job(),
+            log=log,
+            # Virtual time may be slower than real time.
+            limit=MARGIN + (8 * self.options.virtual if self.options.virtual else self.seconds),
+            on_output=self.hear,
+            extra_parameters="kunit.enable=0",
+        )
+        self.failures += [f"{sentence} ({log})" for sentence in outcome.failures()]
+        if self.figures.get("result") == "failed":
+            steps = "".join(f"\n        {step}" for step in self.figures["steps"])
+            self.failures.append(
+                f"{self.figures['error']}\n    seed {self.figures['seed']}, after these steps:"
+                f"{steps}\n    again: {self.figures['again']}"
+            )
+        elif self.figures.get("result") != "passed" and not self.failures:
+            self.failures.append(f"it did not come to its end ({log})")
+        return self
+
+
+def shown(figures):
+    """Return a line of progress."""
+    return (
+        f"{figures['seconds']:8.0f} s virtual, {figures['wall_seconds'] or 0:5} s real, "
+        f"{figures['writes']:9} writes, {figures['queries']:7} queries, "
+        f"{figures['episodes']:6} episodes"
+    )
+
+
+def table(soaks):
+    """Return the lines of the table of all figures."""
+    rows = [("configuration", *(title for _, title in COLUMNS))]
+    for soak in soaks:
+        cells = [soak.figures.get(name) for name, _ in COLUMNS]
+        rows.append(
+            (
+                soak.machine.name,
+                *("-" if cell is None else f"{cell:.0f}" for cell in cells),
+            )
+        )
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+
+    def line(row):
+        first, *rest = zip(row, widths)
+        cells = [first[0].ljust(first[1]), *(cell.rjust(width) for cell, width in rest)]
+        return "  ".join(cells)
+
+    return [line(row) for row in rows]
+
+
+def soak_all(options, machines, products):
+    """Soak them, and return the results in the order of the machines."""
+    lock = threading.Lock()
+
+    def say(text):
+        if not options.json:
+            with lock:
+                print(text, flush=True)
+
+    seconds = int(os.environ.get("TIME") or 600)
+    say(
+        f"seed {options.seed}, {len(machines)} configurations, {AT_ONCE} at a time, {seconds} s each; "
+        f"logs in {OUTPUT}"
+    )
+
+    def one(machine):
+        soak = Soak(machine, options, seconds, say)
+        try:
+            return soak.run(products)
+        except (MachineError, OSError) as error:
+            soak.failures.append(str(error))
+            return soak
+
+    with concurrent.futures.ThreadPoolExecutor(AT_ONCE) as pool:
+        return list(pool.map(one, machines))
+
+
+def report(options, soaks):
+    """Print all figures and failures; return the exit status."""
+    failed = [soak for soak in soaks if soak.failures]
+    if options.json:
+        results = {
+            soak.machine.name: {**soak.figures, "failures": soak.failures} for soak in soaks
+        }
+        print(json.dumps({"seed": options.seed, "passed": not failed, "machines": results}))
+        return 1 if failed else 0
+    print()
+    for soak in failed:
+        for failure in soak.failures:
+            print(f"FAILED: {soak.machine.name}: {failure}")
+    print("\n".join(table(soaks)))
+    writes = sum(soak.figures.get("writes", 0) for soak in soaks)
+    queries = sum(soak.figures.get("queries", 0) for soak in soaks)
+    print(
+        f"soak: {len(soaks) - len(failed)} configurations passed, {len(failed)} failed; "
+        f"{writes} writes of devices, {queries} queries"
+    )
+    return 1 if failed else 0
+
+
+def main():
+    options = parse_arguments()
+    options.seed = options.seed if options.seed is not None else secrets.randbits(32)
+    try:
+        selection = os.environ.get("IOMMU", "")
+        machines = [
+            machine
+            for machine in configs.machines(selection)
+            if machine.name in configs.REMAPPED_RUST
+        ]
+        if not machines:
+            raise UnknownName(
+                f"{selection} is none of the Rust configurations that track writes: "
+                f"{', '.join(configs.REMAPPED_RUST)}"
+            )
+        setup = [str(CHECKOUT / "tools/setup/setup"), "vm"]
+        quiet = {"stdout": subprocess.DEVNULL} if options.json else {}
+        if subprocess.run(setup, check=False, **quiet).returncode != 0:
+            return 1
+        OUTPUT.mkdir(parents=True, exist_ok=True)
+        return report(options, soak_all(options, machines, Products.load()))
+    except (MachineError, UnknownName, ValueError) as error:
+        print(f"soak: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        return 130
+
+
+if __name__ == "__main__":
+    sys.exit(main())
