@@ -14,6 +14,7 @@ sys.dont_write_bytecode = True
 # pylint: disable=wrong-import-position
 import domains
 import matrix
+import resized
 import stalls
 import two_units
 import widths
@@ -25,11 +26,12 @@ from machine import Machine, MachineError
 from page_writer import state, writes
 from rig import Failed
 from vtd import incoherent
+from vtd import link_cache as vtd_link_cache
 from vtd import rules as vtd_rules
 from vtd.unit import Unit as VtdUnit
 
 MODULES = (matrix, vtd_rules, amdvi_rules, pasids, commands, stalls, domains, widths,
-           incoherent, two_units, writes, state)
+           incoherent, vtd_link_cache, resized, two_units, writes, state)
 
 
 class Units:

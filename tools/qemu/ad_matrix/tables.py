@@ -163,6 +163,21 @@ class PageTable:
                    | self.stage.accessed | self.stage.dirty)
         return self.IOVA & -1 << 30 | level_1_index << 21
 
+    def split(self, base):
+        """Put a table in the place of the leaf. Its parts are leaves of the level below, clean,
+        and lead to `base`: pages to one after the other, larger ones to the same 2 MiB."""
+        link = self.leaf
+        level = self.leaf_level - 1
+        table = self._new_table()
+        for part in range(ENTRIES):
+            target = base + (0 if level else part << 12)
+            self.store(table + 8 * part,
+                       target | self.stage.leaf | (self.stage.large if level else 0))
+        self.store(link, table | self.stage.table_bits(self.leaf_level))
+        self.slots[level] = table + 8 * index(self.IOVA, level)
+        self.leaf_level = level
+        self.order = 9 * level
+
     @property
     def leaf(self):
         """Where the leaf lies."""

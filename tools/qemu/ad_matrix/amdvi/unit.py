@@ -233,6 +233,10 @@ class Unit:
     def flush_translation(self, stage, domain, address, order=0):
         self.flush_pages(domain, address, order, guest=stage.live)
 
+    def flush_leaves(self, stage, domain, address):
+        """Flush the leaf of an address, but no link."""
+        self.flush_pages(domain, address, guest=stage.live, tables=False)
+
     def flush_all(self):
         self.submit(INV_ALL, 0)
 

@@ -27,6 +27,8 @@ OTHER_CONTEXT, OTHER_PASIDS = 0x0011_0000, 0x0012_0000
 PGTT_PASS_THROUGH = 4
 AW_48 = 2
 SSADE = 1 << 9
+# Of an invalidation of pages: hint that no links have changed.
+IH = 1 << 6
 
 WAIT_DONE = 0x600D_0000
 
@@ -197,14 +199,16 @@ class Unit:
     def flush_domain(self, domain):
         self.submit(2 | 2 << 4 | domain << 16)
 
-    def flush_pages(self, domain, address, order=0):
-        self.submit(2 | 3 << 4 | domain << 16, address | order)
+    def flush_pages(self, domain, address, order=0, leaves=False):
+        """With `leaves` (IH) what is cached of links stays."""
+        self.submit(2 | 3 << 4 | domain << 16, address | order | (IH if leaves else 0))
 
     def flush_first_stage(self, domain, pasid=0):
         self.submit(6 | 2 << 4 | domain << 16 | pasid << 32)
 
-    def flush_first_stage_pages(self, domain, address, order=0, pasid=0):
-        self.submit(6 | 3 << 4 | domain << 16 | pasid << 32, address | order)
+    def flush_first_stage_pages(self, domain, address, order=0, pasid=0, leaves=False):
+        self.submit(6 | 3 << 4 | domain << 16 | pasid << 32,
+                    address | order | (IH if leaves else 0))
 
     def flush_translation(self, stage, domain, address, order=0):
         """Flush one leaf the way a driver of this stage does."""
@@ -212,6 +216,13 @@ class Unit:
             self.flush_first_stage_pages(domain, address, order)
         else:
             self.flush_pages(domain, address, order)
+
+    def flush_leaves(self, stage, domain, address):
+        """Flush the leaf of an address, but no link."""
+        if stage.pgtt == 1:
+            self.flush_first_stage_pages(domain, address & -1 << 12, leaves=True)
+        else:
+            self.flush_pages(domain, address & -1 << 12, leaves=True)
 
     def flush_all(self):
         self.flush_contexts()
