@@ -51,6 +51,8 @@ class Config:
     unit: str = VTD
     # Differs from another machine in one property: only for the suites that name it.
     variant: bool = False
+    # Only where the user names it.
+    named: bool = False
     # Whether the unit remaps interrupts. Where it does not, vfio refuses devices unless it is told
     # that a device may forge interrupts. The C driver for AMD's does not: it wants a southbridge at
     # the address that QEMU's IVRS gives the IOAPIC, and QEMU's machine has none there.
@@ -100,6 +102,8 @@ C_DRIVER = "intel_iommu=on,sm_on"
 NO_C_DRIVER = "intel_iommu=off"
 # A module cannot read iommu=nopt: 2 keeps the kernel's own choice.
 RUST_VTD = "rust_vtd default_domain=2"
+# Large leaves of domains that track are split where a device writes.
+SPLITS = "split=1"
 
 UNSAFE_INTERRUPTS = (
     "iommufd.allow_unsafe_interrupts=1 vfio_iommu_type1.allow_unsafe_interrupts=1"
@@ -107,6 +111,9 @@ UNSAFE_INTERRUPTS = (
 
 # It caches links to page tables, and does not ask for invalidations of absent entries.
 AS_SILICON = "walk-cache=on,np-cache=off"
+
+# It uses what it has cached of a leaf and of a table until it is told otherwise.
+STALE = "walk-cache=on,late-flags=on"
 
 NO_C_AMD_DRIVER = "amd_iommu=off"
 RUST_AMDVI = "rust_amdvi default_domain=2"
@@ -132,19 +139,19 @@ CONFIGS = (
     ),
     Config(
         "vtd-ss-39",
-        "VT-d second stage of three levels instead of four, rust_vtd.ko",
-        "x-scalable-mode=on,ssads=on,aw-bits=39",
+        "VT-d second stage of three levels instead of four, leaves split, rust_vtd.ko",
+        f"x-scalable-mode=on,ssads=on,aw-bits=39,{STALE}",
         NO_C_DRIVER,
-        module=RUST_VTD,
+        module=f"{RUST_VTD} {SPLITS}",
         dirty=True,
         variant=True,
     ),
     Config(
         "vtd-ss-cm",
-        "VT-d second stage, caching mode: what is not present is cached, rust_vtd.ko",
-        "x-scalable-mode=on,ssads=on,caching-mode=on",
+        "VT-d second stage, caching mode: what is not present is cached; leaves split, rust_vtd.ko",
+        f"x-scalable-mode=on,ssads=on,caching-mode=on,{STALE}",
         NO_C_DRIVER,
-        module=RUST_VTD,
+        module=f"{RUST_VTD} {SPLITS}",
         dirty=True,
         variant=True,
     ),
@@ -156,6 +163,16 @@ CONFIGS = (
         module=RUST_VTD,
         dirty=True,
         variant=True,
+    ),
+    Config(
+        "vtd-fs-split",
+        "VT-d first stage, leaves split, rust_vtd.ko",
+        f"x-scalable-mode=on,x-flts=on,coherent=on,{STALE}",
+        NO_C_DRIVER,
+        module=f"{RUST_VTD} {SPLITS}",
+        dirty=True,
+        variant=True,
+        remapped=True,
     ),
     Config(
         "vtd-ss-c",
@@ -210,6 +227,29 @@ CONFIGS = (
         remapped=True,
     ),
     Config(
+        "amd-v1-split",
+        "AMD-Vi host tables (v1), leaves split, rust_amdvi.ko",
+        f"hd=on,gt=on,{AS_SILICON},late-flags=on",
+        NO_C_AMD_DRIVER,
+        module=f"{RUST_AMDVI} {SPLITS}",
+        dirty=True,
+        unit=AMDVI,
+        variant=True,
+        remapped=True,
+    ),
+    Config(
+        "amd-v2-split",
+        "AMD-Vi guest tables (v2), leaves split, rust_amdvi.ko; only if named",
+        f"gt=on,{AS_SILICON},late-flags=on",
+        NO_C_AMD_DRIVER,
+        module=f"{RUST_AMDVI} tables=2 {SPLITS}",
+        dirty=True,
+        unit=AMDVI,
+        variant=True,
+        named=True,
+        remapped=True,
+    ),
+    Config(
         "amd-v1-c",
         "AMD-Vi host tables (v1), the kernel's C driver",
         f"hd=on,{AS_SILICON}",
@@ -237,10 +277,11 @@ def debug_kernels():
 
 
 def machines(selection=None):
-    """Return the machines that `selection` names: all, CONFIG or CONFIG/DOMAIN."""
+    """Return the machines that `selection` names, CONFIG or CONFIG/DOMAIN; without one all, but
+    those that have to be named."""
     everything = [Machine(config, domain) for config in CONFIGS for domain in DOMAINS]
     if not selection:
-        return everything
+        return [machine for machine in everything if not machine.config.named]
     chosen = [
         machine
         for machine in everything
@@ -282,6 +323,8 @@ C_MACHINES = (
 )
 # Machines with one different property of the unit.
 VARIANTS = ("vtd-ss-39/pt", "vtd-ss-cm/pt", "vtd-ss-open/nopt")
+# Machines whose driver splits leaves, like two of these: the other kinds of tables.
+SPLIT = ("vtd-fs-split/nopt", "amd-v1-split/pt", "amd-v2-split/nopt")
 # Machines of which each tracks writes and remaps interrupts, and those that remap none.
 REMAPPED = tuple(
     machine.name

@@ -105,7 +105,7 @@ def suites():
             "dirty",
             "dirty tracking held against what a device wrote",
             selftests("dirty_*"),
-            machines=configs.TRACKING + configs.VARIANTS,
+            machines=configs.TRACKING + configs.VARIANTS + configs.SPLIT,
         ),
         SleepSuite(
             "suspend",
@@ -131,7 +131,7 @@ def suites():
             "rows",
             "leaves that are a row of entries, one of which is written",
             selftests("leaf_rows"),
-            machines=("amd-v1/pt", "amd-v1-c/pt"),
+            machines=("amd-v1/pt", "amd-v1-split/pt", "amd-v1-c/pt"),
         ),
         GuestSuite(
             "untracked",

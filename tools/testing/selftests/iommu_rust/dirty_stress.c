@@ -2,13 +2,14 @@
 /*
  * A device that keeps writing while its dirty bits are harvested.
  *
- * Two counts per page make each answer checkable, without a lock: @started goes
+ * Two counts per leaf, or per page where leaves are split, make each answer
+ * checkable, without a lock: @started goes
  * up before the device is told to write, @done after the write has landed.
  *
  *  - A write that started after the last answer and was done before this query
  *    must be in this answer.
- *  - A bit in this answer needs a write that overlaps the time between the start
- *    of the last query and the end of this one.
+ *  - A bit in this answer needs a write to the leaf that overlaps the time between
+ *    the start of the last query and the end of this one.
  *
  * And the goal: a copy made only of reported pages ends up identical.
  */
@@ -21,6 +22,7 @@
 #include <linux/align.h>
 
 #include "lib/harness.h"
+#include "lib/split.h"
 
 #define RUN_SECONDS 4
 
@@ -29,18 +31,20 @@ static const char *device_bdf;
 /**
  * struct stress - The state shared by writer and harvester
  * @env: environment
- * @nr_leaves: leaves of the area; counts are of leaves, as D is
- * @pages_per_leaf: pages of one
- * @started: of each leaf, writes begun
- * @done: of each leaf, writes landed
+ * @nr_units: what counts are of: leaves, as D is; pages where leaves are split
+ * @pages_per_unit: pages of one
+ * @units_per_leaf: how many of them a leaf has that the area is mapped with
+ * @started: of each unit, writes begun
+ * @done: of each unit, writes landed
  * @stop: when to end
  * @error: of the write that failed
  * @writes: how many there were
  */
 struct stress {
 	struct dirty_env env;
-	u64 nr_leaves;
-	u64 pages_per_leaf;
+	u64 nr_units;
+	u64 pages_per_unit;
+	u64 units_per_leaf;
 	atomic_uint *started;
 	atomic_uint *done;
 	atomic_bool stop;
@@ -68,10 +72,11 @@ FIXTURE_SETUP(dirty_stress)
 	if (skip)
 		SKIP(return, "%s", skip);
 
-	s->pages_per_leaf = variant->leaf / PAGE_4K;
-	s->nr_leaves = s->env.area.nr_pages / s->pages_per_leaf;
-	s->started = calloc_assert(s->nr_leaves, sizeof(*s->started));
-	s->done = calloc_assert(s->nr_leaves, sizeof(*s->done));
+	s->pages_per_unit = split_parameter() ? 1 : variant->leaf / PAGE_4K;
+	s->nr_units = s->env.area.nr_pages / s->pages_per_unit;
+	s->units_per_leaf = variant->leaf / PAGE_4K / s->pages_per_unit;
+	s->started = calloc_assert(s->nr_units, sizeof(*s->started));
+	s->done = calloc_assert(s->nr_units, sizeof(*s->done));
 }
 
 FIXTURE_TEARDOWN(dirty_stress)
@@ -90,13 +95,13 @@ static void *writer(void *data)
 	while (!atomic_load(&s->stop)) {
 		u64 nr = dirty_random(&seed) % 2 ? 16 : s->env.area.nr_pages;
 		u64 page = dirty_random(&seed) % nr * (s->env.area.nr_pages / nr);
-		u64 leaf = page / s->pages_per_leaf;
+		u64 unit = page / s->pages_per_unit;
 
-		atomic_fetch_add(&s->started[leaf], 1);
+		atomic_fetch_add(&s->started[unit], 1);
 		s->error = __dirty_write(&s->env.dev, &s->env.area, page);
 		if (s->error)
 			break;
-		atomic_fetch_add(&s->done[leaf], 1);
+		atomic_fetch_add(&s->done[unit], 1);
 		s->writes++;
 	}
 
@@ -113,15 +118,15 @@ static double now(void)
 
 /**
  * struct harvest - The accounting of one query after the other
- * @started: of each leaf, when the last answer had come
- * @done: of each leaf, when the last query was made
+ * @started: of each unit, when the last answer had come
+ * @done: of each unit, when the last query was made
  * @copy: copy of the area, of reported pages only
  * @bitmap: the last answer
- * @reported: leaves reported so far
- * @lost: leaves written and not reported
- * @spurious: leaves reported and not written
+ * @reported: units reported so far
+ * @lost: units written and not reported
+ * @spurious: units reported of a leaf that was not written
  * @differs: whether the copy differs from the area in the end
- * @torn: pages that differ from the first page of their leaf in the report
+ * @torn: pages that differ from the first page of their unit in the report
  */
 struct harvest {
 	u32 *started;
@@ -135,7 +140,27 @@ struct harvest {
 	bool differs;
 };
 
-static void harvest(struct stress *s, struct harvest *h)
+static void load_counts(struct stress *s, atomic_uint *from, u32 *to)
+{
+	for (u64 i = 0; i < s->nr_units; i++)
+		to[i] = atomic_load(&from[i]);
+}
+
+/* Whether a write to the leaf of @unit overlaps the time since the last query. */
+static bool is_written(struct stress *s, struct harvest *h, u32 *started, u64 unit)
+{
+	u64 first = unit - unit % s->units_per_leaf;
+
+	for (u64 i = first; i < first + s->units_per_leaf; i++) {
+		if (started[i] != h->done[i])
+			return true;
+	}
+
+	return false;
+}
+
+/* Queries, and checks the answer; @done is of a time before it. */
+static void check_answer(struct stress *s, struct harvest *h, u32 *done)
 {
 	struct dirty_area *area = &s->env.area;
 	struct iommu_hwpt_get_dirty_bitmap cmd = {
@@ -145,50 +170,75 @@ static void harvest(struct stress *s, struct harvest *h)
 		.page_size = PAGE_4K,
 		.data = (uintptr_t)h->bitmap,
 	};
-	u32 *done = malloc_assert(s->nr_leaves * sizeof(*done));
+	u64 size = s->pages_per_unit * PAGE_4K;
+	u32 *started = malloc_assert(s->nr_units * sizeof(*started));
 
 	memset(h->bitmap, 0, area->nr_pages / 8);
-	for (u64 i = 0; i < s->nr_leaves; i++)
-		done[i] = atomic_load(&s->done[i]);
 	VFIO_ASSERT_EQ(__hwpt_get_dirty(s->env.iommu->iommufd, &cmd), 0);
+	load_counts(s, s->started, started);
 
-	for (u64 i = 0; i < s->nr_leaves; i++) {
-		u32 started = atomic_load(&s->started[i]);
-		u64 first = i * s->pages_per_leaf;
+	for (u64 i = 0; i < s->nr_units; i++) {
+		u64 first = i * s->pages_per_unit;
 		bool dirty = h->bitmap[first / 8] & 1 << first % 8;
 
-		for (u64 n = 1; n < s->pages_per_leaf; n++) {
+		for (u64 n = 1; n < s->pages_per_unit; n++) {
 			u64 page = first + n;
 
 			h->torn += dirty != !!(h->bitmap[page / 8] & 1 << page % 8);
 		}
 
 		h->lost += !dirty && done[i] > h->started[i];
-		h->spurious += dirty && started == h->done[i];
-		h->started[i] = started;
-		h->done[i] = done[i];
+		h->spurious += dirty && !is_written(s, h, started, i);
 
 		if (dirty) {
 			h->reported++;
-			memcpy(h->copy + first * PAGE_4K,
-			       area->region.vaddr + first * PAGE_4K, area->leaf);
+			memcpy(h->copy + i * size, area->region.vaddr + i * size, size);
 		}
 	}
 
+	memcpy(h->started, started, s->nr_units * sizeof(*started));
+	memcpy(h->done, done, s->nr_units * sizeof(*done));
+	free(started);
+}
+
+static void harvest(struct stress *s, struct harvest *h)
+{
+	u32 *done = malloc_assert(s->nr_units * sizeof(*done));
+
+	load_counts(s, s->done, done);
+	check_answer(s, h, done);
 	free(done);
 }
 
+/* Switches tracking off, after which everything is reported that was done before. */
+static void harvest_last(struct stress *s, struct harvest *h)
+{
+	u32 *done = malloc_assert(s->nr_units * sizeof(*done));
+	u64 spurious = h->spurious;
+
+	load_counts(s, s->done, done);
+	hwpt_set_dirty(&s->env, s->env.hwpt, false);
+	check_answer(s, h, done);
+	/* A leaf that has been split and is joined is dirty. */
+	if (split_parameter())
+		h->spurious = spurious;
+	free(done);
+}
+
+/* Switches tracking on. The copy starts after that: every later write is reported. */
 static void harvest_init(struct stress *s, struct harvest *h)
 {
 	u64 size = s->env.area.region.size;
 
 	*h = (struct harvest){
-		.started = calloc_assert(s->nr_leaves, sizeof(u32)),
-		.done = calloc_assert(s->nr_leaves, sizeof(u32)),
+		.started = malloc_assert(s->nr_units * sizeof(u32)),
+		.done = malloc_assert(s->nr_units * sizeof(u32)),
 		.copy = malloc_assert(size),
 		.bitmap = malloc_assert(s->env.area.nr_pages / 8),
 	};
+	load_counts(s, s->done, h->done);
 	hwpt_set_dirty(&s->env, s->env.hwpt, true);
+	load_counts(s, s->started, h->started);
 	memcpy(h->copy, s->env.area.region.vaddr, size);
 }
 
@@ -215,7 +265,7 @@ static void finish(struct stress *s, struct harvest *h, pthread_t writer)
 	struct stress *__s = (_stress);					\
 	struct harvest *__h = (_harvest);				\
 									\
-	TH_LOG("%lu writes, %lu leaves reported", __s->writes,		\
+	TH_LOG("%lu writes, %lu units reported", __s->writes,		\
 	       __h->reported);						\
 	EXPECT_EQ(0, __s->error);					\
 	EXPECT_LT(0, __s->writes);					\
@@ -311,12 +361,38 @@ TEST_F(dirty_stress, toggle_while_writing)
 	for (int i = 0; i < 200; i++)
 		hwpt_set_dirty(&s->env, s->env.hwpt, i % 2);
 
-	/* The copy starts after the switch: every later write is reported. */
 	harvest_init(s, &h);
-	for (u64 i = 0; i < s->nr_leaves; i++)
-		h.started[i] = atomic_load(&s->started[i]);
 	for (double end = now() + RUN_SECONDS / 2; now() < end;)
 		harvest(s, &h);
+
+	finish(s, &h, thread);
+	EXPECT_MIGRATED(s, &h);
+	harvest_free(&h);
+}
+
+/* Each time that tracking is on, every write is accounted for until it is off. */
+TEST_F(dirty_stress, on_off_on_while_writing)
+{
+	struct stress *s = &self->stress;
+	struct harvest h;
+	pthread_t thread;
+
+	ASSERT_EQ(0, pthread_create(&thread, NULL, writer, s));
+	for (int round = 0; round < 4; round++) {
+		harvest_init(s, &h);
+		for (double end = now() + RUN_SECONDS / 4.0; now() < end;)
+			harvest(s, &h);
+		if (round == 3)
+			break;
+		harvest_last(s, &h);
+		TH_LOG("%lu units reported", h.reported);
+		EXPECT_EQ(0, h.lost);
+		EXPECT_EQ(0, h.spurious);
+		EXPECT_EQ(0, h.torn);
+		harvest_free(&h);
+		for (double end = now() + RUN_SECONDS / 16.0; now() < end;)
+			;
+	}
 
 	finish(s, &h, thread);
 	EXPECT_MIGRATED(s, &h);

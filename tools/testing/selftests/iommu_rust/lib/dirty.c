@@ -17,6 +17,7 @@
 
 #include "dirty.h"
 #include "edu.h"
+#include "split.h"
 
 /* Far above the number of objects that a test makes. */
 #define MAX_OBJECT_ID 256
@@ -74,6 +75,7 @@ static void region_map(struct dirty_env *env, struct dma_region *region,
 static void region_unmap(struct dirty_env *env, struct dma_region *region)
 {
 	iommu_unmap(env->iommu, region);
+	split_forget(region->iova, region->size);
 	VFIO_ASSERT_EQ(munmap(region->vaddr, region->size), 0);
 }
 

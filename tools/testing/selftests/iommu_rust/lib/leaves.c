@@ -12,6 +12,7 @@
 #include <linux/mman.h>
 
 #include "leaves.h"
+#include "split.h"
 
 void *leaves_alloc(u64 leaf, u64 size)
 {
@@ -61,6 +62,7 @@ void leaves_map_pages(struct dirty_env *env, struct dirty_area *area)
 void leaves_unmap(struct dirty_env *env, struct dirty_area *area)
 {
 	iommu_unmap(env->iommu, &area->region);
+	split_forget(area->region.iova, area->region.size);
 }
 
 bool leaves_may_be_at(struct dirty_env *env, u64 iova, u64 size)

@@ -14,6 +14,7 @@
 #include <linux/kernel.h>
 
 #include "report.h"
+#include "split.h"
 
 /* The number of differences printed in full; a test that loops has many of one kind. */
 #define MAX_NOTES 12
@@ -122,19 +123,6 @@ static void set_bits(u8 *bits, u64 first, u64 last)
 	}
 }
 
-/* The hardware sets D per leaf: one write makes all its pages dirty. */
-static u8 *dirty_leaves(struct dirty_area *area, struct page_set *written)
-{
-	u64 pages = area->leaf / PAGE_4K;
-	u64 nr = area->nr_pages / pages;
-	u8 *leaves = calloc_assert(nr, 1);
-
-	for (u64 i = 0; i < nr; i++)
-		leaves[i] = !!memchr(written->in + i * pages, 1, pages);
-
-	return leaves;
-}
-
 static void note(const char *what, u64 count, u64 first_bit,
 		 struct dirty_query *query)
 {
@@ -156,33 +144,41 @@ static void note(const char *what, u64 count, u64 first_bit,
 		(unsigned long long)query->unit);
 }
 
-/* The expected answer: the bits of each unit that a dirty leaf touches. */
-static u8 *expected_bits(struct dirty_area *area, struct dirty_query *query,
+/*
+ * The expected answer: the bits of each unit that a dirty leaf touches. The hardware sets D per
+ * leaf: one write makes all its pages dirty.
+ */
+static u8 *expected_bits(struct dirty_area *area, u32 hwpt, struct dirty_query *query,
 			 struct page_set *written, u64 nr_bits)
 {
+	bool clears = !(query->flags & IOMMU_HWPT_GET_DIRTY_BITMAP_NO_CLEAR);
 	u8 *bits = calloc_assert(DIV_ROUND_UP(nr_bits, 8) + sizeof(u64), 1);
-	u64 start = query->first * PAGE_4K;
-	u64 end = start + nr_bits * query->unit;
-	u8 *leaves = dirty_leaves(area, written);
+	u64 pages_per_bit = query->unit / PAGE_4K;
+	u64 nr = nr_bits * pages_per_bit;
+	u8 *reported, *run, *behind;
 
-	for (u64 leaf = start / area->leaf; leaf * area->leaf < end; leaf++) {
-		u64 first = max_t(u64, leaf * area->leaf, start) - start;
-		u64 last = min_t(u64, (leaf + 1) * area->leaf, end) - 1 - start;
-
-		if (leaves[leaf])
-			set_bits(bits, first / query->unit, last / query->unit);
+	reported = split_report(area, hwpt, written, query->first, query->nr, clears);
+	for (u64 page = 0; page < nr; page = behind - reported) {
+		run = memchr(reported + page, 1, nr - page);
+		if (!run)
+			break;
+		behind = memchr(run, 0, reported + nr - run);
+		if (!behind)
+			behind = reported + nr;
+		set_bits(bits, (run - reported) / pages_per_bit,
+			 (behind - 1 - reported) / pages_per_bit);
 	}
 
-	free(leaves);
+	free(reported);
 	return bits;
 }
 
-static struct dirty_report compare(struct dirty_area *area,
+static struct dirty_report compare(struct dirty_area *area, u32 hwpt,
 				   struct dirty_query *query,
 				   struct page_set *written, const u8 *bits,
 				   u64 nr_bits)
 {
-	u8 *expected = expected_bits(area, query, written, nr_bits);
+	u8 *expected = expected_bits(area, hwpt, query, written, nr_bits);
 	u8 *none = calloc_assert(DIV_ROUND_UP(nr_bits, 8) + sizeof(u64), 1);
 	u64 first_missing = 0, first_extra = 0, first = 0;
 	struct dirty_report report = {};
@@ -226,7 +222,7 @@ struct dirty_report dirty_query(struct dirty_env *env, u32 hwpt,
 	};
 	VFIO_ASSERT_EQ(__hwpt_get_dirty(env->iommu->iommufd, &cmd), 0);
 
-	report = compare(area, &query, written, bits, nr_bits);
+	report = compare(area, hwpt, &query, written, bits, nr_bits);
 	report.stray = count_bits(memory, size) - report.set;
 	note("outside the bitmap", report.stray, nr_bits, &query);
 
@@ -240,11 +236,14 @@ struct dirty_report dirty_ask(struct dirty_env *env, u32 hwpt,
 	return dirty_query(env, hwpt, &env->area, query_all(&env->area), expected);
 }
 
-/* A leaf is cleared only by a query that covers all of it. */
+/*
+ * A leaf is cleared only by a query that covers all of it. Where leaves are split, each page of
+ * the query is in such a leaf.
+ */
 static void page_set_forget(struct page_set *set, struct dirty_area *area,
 			    struct dirty_query *query)
 {
-	u64 pages = area->leaf / PAGE_4K;
+	u64 pages = split_parameter() ? 1 : area->leaf / PAGE_4K;
 	u64 end = query->first + query->nr;
 
 	if (query->flags & IOMMU_HWPT_GET_DIRTY_BITMAP_NO_CLEAR)

@@ -43,6 +43,7 @@ struct dirty_query query_part(u64 first, u64 nr);
 /*
  * Queries @hwpt, and compares the answer with what the leaves of @area
  * must report if the device wrote @written since they were last cleared.
+ * Each query that clears has to come by here where leaves are split (split.h).
  */
 struct dirty_report dirty_query(struct dirty_env *env, u32 hwpt,
 				struct dirty_area *area,

@@ -1,0 +1,362 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * Large leaves that the driver splits where a device writes (its parameter `split`): a
+ * report shrinks from the leaf to a page, whatever the size of the queries is, and what is
+ * unmapped, or mapped instead, is the whole leaf.
+ *
+ * Where the driver does not split, the same tests expect whole leaves.
+ */
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdio.h>
+
+#include "lib/harness.h"
+#include "lib/split.h"
+#include "lib/stall.h"
+
+#define TABLE_PAGES 512ULL
+
+/* Well below the bound after which a driver treats the unit as dead. */
+#define LATE_MS 30
+
+static const char *device_bdf;
+
+FIXTURE(dirty_split) {
+	struct dirty_env env;
+	/* Pages of a leaf. */
+	u64 pages;
+};
+
+FIXTURE_VARIANT(dirty_split) {
+	u64 leaf;
+};
+
+FIXTURE_VARIANT_ADD(dirty_split, leaf_2m) { .leaf = SZ_2M, };
+FIXTURE_VARIANT_ADD(dirty_split, leaf_1g) { .leaf = SZ_1G, };
+
+FIXTURE_SETUP(dirty_split)
+{
+	const char *skip = dirty_env_open(&self->env, device_bdf, variant->leaf);
+
+	if (skip)
+		SKIP(return, "%s", skip);
+
+	self->pages = variant->leaf / PAGE_4K;
+	hwpt_set_dirty(&self->env, self->env.hwpt, true);
+}
+
+FIXTURE_TEARDOWN(dirty_split)
+{
+	dirty_env_close(&self->env);
+}
+
+static struct dirty_report ask_all(struct dirty_env *env)
+{
+	return dirty_harvest(env, query_all(&env->area));
+}
+
+/* The size of what is reported of a leaf of so many pages that was reported once. */
+static u64 smaller(u64 pages)
+{
+	return split_parameter() ? split_pages(pages) : pages;
+}
+
+/* The device writes the page, which is reported with what its leaf has now. */
+#define EXPECT_REPORTED(_env, _page, _pages) do {				\
+	struct dirty_env *__env = (_env);					\
+	struct dirty_report __p;						\
+										\
+	dirty_write_page(__env, _page);						\
+	__p = ask_all(__env);							\
+	EXPECT_EXACT(__p);							\
+	EXPECT_EQ(_pages, __p.set);						\
+} while (0)
+
+/* From the leaf to a page, if the driver splits. */
+#define EXPECT_SHRINKS(_env, _page, _pages) do {				\
+	u64 __size = (_pages);							\
+										\
+	for (int __round = 0; __round < 4; __round++) {				\
+		EXPECT_REPORTED(_env, _page, __size);				\
+		__size = smaller(__size);					\
+	}									\
+} while (0)
+
+/* Tables appear only where the device writes: one below another. */
+TEST_F(dirty_split, shrinks)
+{
+	struct dirty_env *env = &self->env;
+	u64 part = smaller(self->pages);
+	u64 last = self->pages - 1;
+
+	EXPECT_SHRINKS(env, last - 4, self->pages);
+	EXPECT_EXACT(ask_all(env));
+
+	/* Its neighbour is in the same table, the first page in one that is not split yet. */
+	EXPECT_REPORTED(env, last, smaller(part));
+	EXPECT_SHRINKS(env, 0, part);
+
+	/* All that is left of the leaf is clean, and still tracked. */
+	EXPECT_REPORTED(env, last - 4, smaller(part));
+	EXPECT_EXACT(ask_all(env));
+}
+
+/* Queries of pieces of the leaf, some with both sides of where a part ends. */
+static u64 sweep(FIXTURE_DATA(dirty_split) *self, struct __test_metadata *_metadata)
+{
+	u64 piece = self->pages == TABLE_PAGES ? 48 : 1200;
+	struct dirty_env *env = &self->env;
+	u64 set = 0;
+
+	for (u64 first = 0; first < self->pages; first += piece) {
+		struct dirty_report report;
+
+		report = dirty_harvest(env, query_part(first, min_t(u64, piece,
+								    self->pages - first)));
+		EXPECT_EXACT(report);
+		set += report.set;
+	}
+
+	return set;
+}
+
+/*
+ * No query covers the leaf. Whole, it would never be clean; split, what is asked about
+ * once is clean.
+ */
+TEST_F(dirty_split, pieces)
+{
+	bool splits = split_parameter();
+	struct dirty_env *env = &self->env;
+
+	if (dirty_walker_is_generic_pt(device_bdf))
+		SKIP(return, "generic_pt of Linux 7.3.4 loses pages of a leaf that is cut");
+
+	dirty_write_page(env, self->pages / 2 + 3);
+	EXPECT_EQ(self->pages, sweep(self, _metadata));
+	EXPECT_EQ(splits ? 0 : self->pages, sweep(self, _metadata));
+
+	dirty_write_page(env, self->pages / 2 + 3);
+	dirty_write_page(env, self->pages - 1);
+	if (splits)
+		EXPECT_GT(self->pages / 8, sweep(self, _metadata));
+	for (int round = 0; round < 2; round++) {
+		dirty_write_page(env, self->pages / 2 + 3);
+		dirty_write_page(env, self->pages - 1);
+		EXPECT_EQ(splits ? 2 : self->pages, sweep(self, _metadata));
+	}
+}
+
+/* A query that leaves pages dirty splits nothing. */
+TEST_F(dirty_split, look)
+{
+	struct dirty_env *env = &self->env;
+	struct dirty_query look = query_all(&env->area);
+
+	look.flags = IOMMU_HWPT_GET_DIRTY_BITMAP_NO_CLEAR;
+	dirty_write_page(env, 7);
+	for (int round = 0; round < 3; round++) {
+		struct dirty_report report = dirty_harvest(env, look);
+
+		EXPECT_EXACT(report);
+		EXPECT_EQ(self->pages, report.set);
+	}
+	EXPECT_SHRINKS(env, 7, self->pages);
+}
+
+/* Pages of all page tables and units; the counts of all processors are added first. */
+static u64 iommu_pages(void)
+{
+	FILE *refresh = fopen("/proc/sys/vm/stat_refresh", "w");
+	unsigned long long count = 0;
+	char line[128];
+	FILE *file;
+
+	VFIO_ASSERT_NOT_NULL(refresh);
+	VFIO_ASSERT_LE(0, fputs("1", refresh));
+	VFIO_ASSERT_EQ(fclose(refresh), 0);
+
+	file = fopen("/proc/vmstat", "r");
+	VFIO_ASSERT_NOT_NULL(file);
+	while (fgets(line, sizeof(line), file) && !count)
+		sscanf(line, "nr_iommu_pages %llu", &count);
+	VFIO_ASSERT_EQ(fclose(file), 0);
+	VFIO_ASSERT_NE(count, 0);
+
+	return count;
+}
+
+/* One table for each level that a page is below the leaf. */
+TEST_F(dirty_split, tables_come_and_go)
+{
+	u64 levels = self->pages > TABLE_PAGES ? 2 : 1;
+	struct dirty_env *env = &self->env;
+	u64 before = iommu_pages();
+
+	EXPECT_SHRINKS(env, 11, self->pages);
+	EXPECT_EQ(before + (split_parameter() ? levels : 0), iommu_pages());
+
+	/* None is left when the leaf is replaced. */
+	dirty_area_remap(env, &env->area);
+	page_set_clear(&env->written);
+	EXPECT_EQ(before, iommu_pages());
+	EXPECT_SHRINKS(env, 11, self->pages);
+}
+
+/* The parts are unmapped as the leaf that was mapped: all of it, and nothing stays. */
+TEST_F(dirty_split, unmapped_at_once)
+{
+	u64 places[] = { 0, 11, self->pages - 1 };
+	struct dirty_env *env = &self->env;
+	struct dirty_area *area = &env->area;
+	u64 unmapped = 0;
+
+	EXPECT_SHRINKS(env, 11, self->pages);
+	/* One that is dirty, and cached by the unit. */
+	dirty_write_page(env, 11);
+	ASSERT_EQ(0, __iommu_unmap(env->iommu, &area->region, &unmapped));
+	EXPECT_EQ(area->region.size, unmapped);
+	split_forget(area->region.iova, area->region.size);
+	for (size_t i = 0; i < ARRAY_SIZE(places); i++)
+		EXPECT_NE(0, __dirty_write(&env->dev, area, places[i]));
+
+	/* Whole and clean again, and it leads to memory. */
+	iommu_map(env->iommu, &area->region);
+	page_set_clear(&env->written);
+	EXPECT_EXACT(ask_all(env));
+	EXPECT_SHRINKS(env, self->pages - 1, self->pages);
+}
+
+/* Tracking was off in between: it begins clean, with the leaves that there are. */
+TEST_F(dirty_split, off_and_on)
+{
+	struct dirty_env *env = &self->env;
+
+	EXPECT_SHRINKS(env, 5, self->pages);
+	dirty_write_page(env, 5);
+	for (int round = 0; round < 2; round++) {
+		u64 now = smaller(smaller(self->pages));
+
+		hwpt_set_dirty(env, env->hwpt, false);
+		dirty_write(&env->dev, &env->area, 9);
+		hwpt_set_dirty(env, env->hwpt, true);
+		page_set_clear(&env->written);
+		EXPECT_EXACT(ask_all(env));
+		EXPECT_SHRINKS(env, 5, now);
+	}
+}
+
+/**
+ * struct asking - A query by another thread
+ * @env: of what
+ * @report: the answer
+ * @done: whether it has come
+ */
+struct asking {
+	struct dirty_env *env;
+	struct dirty_report report;
+	atomic_bool done;
+};
+
+static void *ask_once(void *data)
+{
+	struct asking *asking = data;
+
+	asking->report = ask_all(asking->env);
+	atomic_store(&asking->done, true);
+
+	return NULL;
+}
+
+/*
+ * The unit has not done the flush yet that follows the split, and a page is written by the
+ * translation that it has cached of the clean leaf. Hardware may note that in the place of
+ * the leaf, where the link is: no later query may take it for anything else, and it must not
+ * stay for ever.
+ */
+TEST_F(dirty_split, written_before_the_flush)
+{
+	struct dirty_env *env = &self->env;
+	struct stall *stall = stall_open();
+
+	if (!stall)
+		SKIP(return, "this machine's unit cannot be stopped");
+	if (dirty_walker_is_generic_pt(device_bdf))
+		SKIP(return, "generic_pt of Linux 7.3.4 splits no leaf that is tracked");
+
+	for (u64 page = 0; page < 3; page++) {
+		struct asking asking = { .env = env };
+		u64 held = stall_held(stall);
+		struct dirty_report report;
+		pthread_t thread;
+
+		/* Cached as clean, then another page makes the leaf dirty. */
+		dirty_read(&env->dev, &env->area, page);
+		dirty_write_page(env, self->pages - 1);
+		stall_delay(stall, LATE_MS);
+		ASSERT_EQ(0, pthread_create(&thread, NULL, ask_once, &asking));
+		while (stall_held(stall) == held && !atomic_load(&asking.done))
+			;
+		/* This report covers it: its pages are copied after the flush. */
+		dirty_write(&env->dev, &env->area, page);
+		ASSERT_EQ(0, pthread_join(thread, NULL));
+		EXPECT_LT(held, stall_held(stall));
+		EXPECT_EQ(0, asking.report.missing + asking.report.extra + asking.report.stray);
+
+		/* Reported once more, perhaps with all that was the leaf, and then clean. */
+		report = dirty_query(env, env->hwpt, &env->area, query_all(&env->area),
+				     &env->none);
+		EXPECT_EQ(0, report.stray);
+		EXPECT_GE(self->pages, report.extra);
+		EXPECT_EXACT(dirty_query(env, env->hwpt, &env->area, query_all(&env->area),
+					 &env->none));
+
+		/* The page is still tracked, with whatever leaf it has. */
+		dirty_write_page(env, page);
+		report = dirty_query(env, env->hwpt, &env->area, query_part(page, 1),
+				     &env->written);
+		EXPECT_EXACT(report);
+		EXPECT_EQ(1, report.set);
+		dirty_area_remap(env, &env->area);
+		page_set_clear(&env->written);
+	}
+	stall_close(stall);
+}
+
+/* More than one leaf, which would need too much memory with 1G. */
+FIXTURE(dirty_split_two) {
+	struct dirty_env env;
+};
+
+FIXTURE_SETUP(dirty_split_two)
+{
+	const char *skip = dirty_env_open(&self->env, device_bdf, SZ_2M);
+
+	if (skip)
+		SKIP(return, "%s", skip);
+
+	hwpt_set_dirty(&self->env, self->env.hwpt, true);
+}
+
+FIXTURE_TEARDOWN(dirty_split_two)
+{
+	dirty_env_close(&self->env);
+}
+
+/* The other leaves stay whole until they are written, too. */
+TEST_F(dirty_split_two, others_stay)
+{
+	struct dirty_env *env = &self->env;
+
+	EXPECT_SHRINKS(env, 3, TABLE_PAGES);
+	EXPECT_SHRINKS(env, TABLE_PAGES + 3, TABLE_PAGES);
+	dirty_write_page(env, 3);
+	EXPECT_REPORTED(env, 2 * TABLE_PAGES + 3, TABLE_PAGES + smaller(TABLE_PAGES));
+}
+
+int main(int argc, char *argv[])
+{
+	device_bdf = vfio_selftests_get_bdf(&argc, argv);
+
+	return test_harness_run(argc, argv);
+}

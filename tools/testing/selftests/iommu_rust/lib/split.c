@@ -1,0 +1,201 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * A model of the leaves that a page table has. It begins with the leaves that an area is mapped
+ * with. A query that clears splits the leaves that it finds dirty, if the driver does so:
+ *
+ *  - A leaf that lies wholly in the query is reported, and its parts are clean: one level each
+ *    time.
+ *  - A leaf that the query cuts is split down to where it is cut. All parts are dirty, those in
+ *    the query are reported and become clean, and are not split again by this query.
+ */
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <linux/kernel.h>
+#include <linux/log2.h>
+
+#include "split.h"
+
+/* As a power of two, the entries of a table. */
+#define TABLE_ORDER 9
+
+/**
+ * struct leaves - The leaves of an area in one page table
+ * @hwpt: the page table
+ * @iova: where the area is
+ * @nr: its pages
+ * @order: of each page, how many pages the leaf has that maps it, as a power of two
+ * @kept: pages that are dirty because the leaf was that they were part of
+ * @next: of another area, or in another page table
+ */
+struct leaves {
+	u32 hwpt;
+	u64 iova;
+	u64 nr;
+	u8 *order;
+	u8 *kept;
+	struct leaves *next;
+};
+
+static struct leaves *all;
+
+u64 split_parameter(void)
+{
+	const char *word = getenv("MODULE_PARAMETERS");
+
+	word = word ? strstr(word, "split=") : NULL;
+	return word ? strtoull(word + strlen("split="), NULL, 0) : 0;
+}
+
+static u8 part_order(u8 order)
+{
+	return order ? (order - 1) / TABLE_ORDER * TABLE_ORDER : 0;
+}
+
+u64 split_pages(u64 pages)
+{
+	return 1ULL << part_order(ilog2(pages));
+}
+
+static struct leaves *leaves_of(struct dirty_area *area, u32 hwpt)
+{
+	struct leaves *leaves;
+
+	for (leaves = all; leaves; leaves = leaves->next) {
+		if (leaves->hwpt == hwpt && leaves->iova == area->region.iova &&
+		    leaves->nr == area->nr_pages)
+			return leaves;
+	}
+
+	leaves = calloc_assert(1, sizeof(*leaves));
+	leaves->hwpt = hwpt;
+	leaves->iova = area->region.iova;
+	leaves->nr = area->nr_pages;
+	leaves->order = malloc_assert(leaves->nr);
+	memset(leaves->order, ilog2(area->leaf / PAGE_4K), leaves->nr);
+	leaves->kept = calloc_assert(leaves->nr, 1);
+	leaves->next = all;
+	all = leaves;
+
+	return leaves;
+}
+
+static void forget_if(bool (*is_gone)(struct leaves *leaves, u64 first, u64 last), u64 first,
+		      u64 last)
+{
+	struct leaves **link = &all;
+
+	while (*link) {
+		struct leaves *leaves = *link;
+
+		if (!is_gone(leaves, first, last)) {
+			link = &leaves->next;
+			continue;
+		}
+		*link = leaves->next;
+		free(leaves->order);
+		free(leaves->kept);
+		free(leaves);
+	}
+}
+
+static bool overlaps(struct leaves *leaves, u64 first, u64 last)
+{
+	return leaves->iova <= last && first <= leaves->iova + leaves->nr * PAGE_4K - 1;
+}
+
+static bool is_of_table(struct leaves *leaves, u64 hwpt, u64 unused)
+{
+	return leaves->hwpt == hwpt;
+}
+
+void split_forget(u64 iova, u64 size)
+{
+	forget_if(overlaps, iova, iova + size - 1);
+}
+
+void split_forget_table(u32 hwpt)
+{
+	forget_if(is_of_table, hwpt, 0);
+}
+
+void split_tracking(u32 hwpt, bool enable)
+{
+	for (struct leaves *leaves = all; leaves; leaves = leaves->next) {
+		/* iommufd clears before it switches tracking on. */
+		if (leaves->hwpt == hwpt && enable)
+			memset(leaves->kept, 0, leaves->nr);
+	}
+}
+
+/* The first page of the leaf that maps @page. */
+static u64 leaf_first(struct leaves *leaves, u64 page)
+{
+	return page >> leaves->order[page] << leaves->order[page];
+}
+
+static u64 leaf_end(struct leaves *leaves, u64 page)
+{
+	return leaf_first(leaves, page) + (1ULL << leaves->order[page]);
+}
+
+static void split(struct leaves *leaves, u64 first, u64 end)
+{
+	memset(leaves->order + first, part_order(leaves->order[first]), end - first);
+}
+
+/* The next page from @page on, below @end, that makes its leaf dirty; @end if there is none. */
+static u64 next_dirty(struct leaves *leaves, struct page_set *written, u64 page, u64 end)
+{
+	u8 *kept = memchr(leaves->kept + page, 1, end - page);
+	u8 *in = memchr(written->in + page, 1, end - page);
+
+	return min_t(u64, kept ? kept - leaves->kept : end, in ? in - written->in : end);
+}
+
+u8 *split_report(struct dirty_area *area, u32 hwpt, struct page_set *written, u64 first, u64 nr,
+		 bool clears)
+{
+	struct leaves *leaves = leaves_of(area, hwpt);
+	u8 *reported = calloc_assert(nr, 1);
+	bool splits = clears && split_parameter();
+	u64 spared_first = leaves->nr, spared_end = 0;
+	u64 end = first + nr;
+	u64 page = leaf_first(leaves, first);
+
+	while (page < end) {
+		u64 leaf, behind;
+		bool is_cut, is_spared;
+
+		page = next_dirty(leaves, written, page, leaf_end(leaves, end - 1));
+		if (page == leaf_end(leaves, end - 1))
+			break;
+		leaf = leaf_first(leaves, page);
+		behind = leaf_end(leaves, page);
+		is_cut = leaf < first || end < behind;
+		is_spared = spared_first <= leaf && behind <= spared_end;
+
+		if (is_cut && splits) {
+			split(leaves, leaf, behind);
+			memset(leaves->kept + leaf, 1, behind - leaf);
+			if (!is_spared) {
+				spared_first = leaf;
+				spared_end = behind;
+			}
+			/* The parts before the query are not its business. */
+			page = leaf_first(leaves, max_t(u64, leaf, first));
+			continue;
+		}
+
+		memset(reported + max_t(u64, leaf, first) - first, 1,
+		       min_t(u64, behind, end) - max_t(u64, leaf, first));
+		if (clears && !is_cut)
+			memset(leaves->kept + leaf, 0, behind - leaf);
+		if (splits && !is_spared)
+			split(leaves, leaf, behind);
+		page = behind;
+	}
+
+	return reported;
+}

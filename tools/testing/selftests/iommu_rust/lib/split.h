@@ -1,0 +1,36 @@
+/* SPDX-License-Identifier: GPL-2.0 */
+/*
+ * The leaves that a page table has while its driver splits them, and what a query has to
+ * report because of that (Documentation/driver-api/rust-iommu/dirty.rst).
+ */
+#ifndef SELFTESTS_IOMMU_RUST_LIB_SPLIT_H
+#define SELFTESTS_IOMMU_RUST_LIB_SPLIT_H
+
+#include "dirty.h"
+
+/*
+ * The driver's parameter `split`, from the environment variable MODULE_PARAMETERS, which holds
+ * what the driver was loaded with: 0 if leaves stay as they are mapped.
+ */
+u64 split_parameter(void);
+
+/* Pages of the parts that a leaf of so many pages is split into; 1 stays. */
+u64 split_pages(u64 pages);
+
+/*
+ * The pages of a query of @nr pages from @first that it reports, a byte for each. The device has
+ * written @written. If the query @clears, the leaves are split as the driver does it.
+ */
+u8 *split_report(struct dirty_area *area, u32 hwpt, struct page_set *written, u64 first, u64 nr,
+		 bool clears);
+
+/* Tracking was switched: what was dirty before is clean. */
+void split_tracking(u32 hwpt, bool enable);
+
+/* These addresses were mapped, or unmapped: what is mapped there has the leaves of its area. */
+void split_forget(u64 iova, u64 size);
+
+/* The page table is gone. */
+void split_forget_table(u32 hwpt);
+
+#endif /* SELFTESTS_IOMMU_RUST_LIB_SPLIT_H */
