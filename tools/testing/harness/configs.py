@@ -102,8 +102,9 @@ C_DRIVER = "intel_iommu=on,sm_on"
 NO_C_DRIVER = "intel_iommu=off"
 # A module cannot read iommu=nopt: 2 keeps the kernel's own choice.
 RUST_VTD = "rust_vtd default_domain=2"
-# Large leaves of domains that track are split where a device writes.
+# Large leaves of domains that track are split where a device writes, or when tracking begins.
 SPLITS = "split=1"
+SPLITS_ALL = "split=4096"
 
 UNSAFE_INTERRUPTS = (
     "iommufd.allow_unsafe_interrupts=1 vfio_iommu_type1.allow_unsafe_interrupts=1"
@@ -148,10 +149,10 @@ CONFIGS = (
     ),
     Config(
         "vtd-ss-cm",
-        "VT-d second stage, caching mode: what is not present is cached; leaves split, rust_vtd.ko",
+        "VT-d second stage, caching mode (what is absent is cached), all leaves split, rust_vtd.ko",
         f"x-scalable-mode=on,ssads=on,caching-mode=on,{STALE}",
         NO_C_DRIVER,
-        module=f"{RUST_VTD} {SPLITS}",
+        module=f"{RUST_VTD} {SPLITS_ALL}",
         dirty=True,
         variant=True,
     ),
@@ -166,10 +167,10 @@ CONFIGS = (
     ),
     Config(
         "vtd-fs-split",
-        "VT-d first stage, leaves split, rust_vtd.ko",
+        "VT-d first stage, all leaves split, rust_vtd.ko",
         f"x-scalable-mode=on,x-flts=on,coherent=on,{STALE}",
         NO_C_DRIVER,
-        module=f"{RUST_VTD} {SPLITS}",
+        module=f"{RUST_VTD} {SPLITS_ALL}",
         dirty=True,
         variant=True,
         remapped=True,

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * Large leaves that the driver splits where a device writes (its parameter `split`): a
- * report shrinks from the leaf to a page, whatever the size of the queries is, and what is
- * unmapped, or mapped instead, is the whole leaf.
+ * Large leaves that the driver splits where a device writes, or when tracking begins (its
+ * parameter `split`): a report shrinks from the leaf to a page, whatever the size of the
+ * queries is. What is unmapped, mapped instead, or no longer tracked, is the whole leaf.
  *
  * Where the driver does not split, the same tests expect whole leaves.
  */
@@ -23,8 +23,9 @@ static const char *device_bdf;
 
 FIXTURE(dirty_split) {
 	struct dirty_env env;
-	/* Pages of a leaf. */
+	/* Pages of a leaf as it is mapped, and when tracking has begun. */
 	u64 pages;
+	u64 begun;
 };
 
 FIXTURE_VARIANT(dirty_split) {
@@ -42,6 +43,7 @@ FIXTURE_SETUP(dirty_split)
 		SKIP(return, "%s", skip);
 
 	self->pages = variant->leaf / PAGE_4K;
+	self->begun = split_begun(self->pages);
 	hwpt_set_dirty(&self->env, self->env.hwpt, true);
 }
 
@@ -86,10 +88,10 @@ static u64 smaller(u64 pages)
 TEST_F(dirty_split, shrinks)
 {
 	struct dirty_env *env = &self->env;
-	u64 part = smaller(self->pages);
+	u64 part = smaller(self->begun);
 	u64 last = self->pages - 1;
 
-	EXPECT_SHRINKS(env, last - 4, self->pages);
+	EXPECT_SHRINKS(env, last - 4, self->begun);
 	EXPECT_EXACT(ask_all(env));
 
 	/* Its neighbour is in the same table, the first page in one that is not split yet. */
@@ -133,7 +135,7 @@ TEST_F(dirty_split, pieces)
 		SKIP(return, "generic_pt of Linux 7.3.4 loses pages of a leaf that is cut");
 
 	dirty_write_page(env, self->pages / 2 + 3);
-	EXPECT_EQ(self->pages, sweep(self, _metadata));
+	EXPECT_EQ(self->begun, sweep(self, _metadata));
 	EXPECT_EQ(splits ? 0 : self->pages, sweep(self, _metadata));
 
 	dirty_write_page(env, self->pages / 2 + 3);
@@ -159,9 +161,9 @@ TEST_F(dirty_split, look)
 		struct dirty_report report = dirty_harvest(env, look);
 
 		EXPECT_EXACT(report);
-		EXPECT_EQ(self->pages, report.set);
+		EXPECT_EQ(self->begun, report.set);
 	}
-	EXPECT_SHRINKS(env, 7, self->pages);
+	EXPECT_SHRINKS(env, 7, self->begun);
 }
 
 /* Pages of all page tables and units; the counts of all processors are added first. */
@@ -186,17 +188,41 @@ static u64 iommu_pages(void)
 	return count;
 }
 
-/* One table for each level that a page is below the leaf. */
+/* Tables that are needed for all leaves of so many pages as they are when tracking begins. */
+static u64 tables_begun(struct dirty_env *env, u64 pages)
+{
+	u64 tables = 0;
+
+	for (u64 size = pages; size > split_begun(pages); size = split_pages(size))
+		tables += env->area.nr_pages / size;
+
+	return tables;
+}
+
+/* One table for each level that a page is below the leaf; none when tracking has ended. */
 TEST_F(dirty_split, tables_come_and_go)
 {
-	u64 levels = self->pages > TABLE_PAGES ? 2 : 1;
 	struct dirty_env *env = &self->env;
-	u64 before = iommu_pages();
+	u64 begun = tables_begun(env, self->pages);
+	u64 before, more = 0;
 
-	EXPECT_SHRINKS(env, 11, self->pages);
-	EXPECT_EQ(before + (split_parameter() ? levels : 0), iommu_pages());
+	for (u64 size = self->begun; size > smaller(size); size = smaller(size))
+		more++;
 
-	/* None is left when the leaf is replaced. */
+	hwpt_set_dirty(env, env->hwpt, false);
+	before = iommu_pages();
+	for (int round = 0; round < 3; round++) {
+		hwpt_set_dirty(env, env->hwpt, true);
+		EXPECT_EQ(before + begun, iommu_pages());
+		EXPECT_SHRINKS(env, 11, self->begun);
+		EXPECT_EQ(before + begun + more, iommu_pages());
+		hwpt_set_dirty(env, env->hwpt, false);
+		EXPECT_EQ(before, iommu_pages());
+	}
+
+	/* None is left when the leaf is replaced, and what is mapped meanwhile is whole. */
+	hwpt_set_dirty(env, env->hwpt, true);
+	EXPECT_SHRINKS(env, 11, self->begun);
 	dirty_area_remap(env, &env->area);
 	page_set_clear(&env->written);
 	EXPECT_EQ(before, iommu_pages());
@@ -211,7 +237,7 @@ TEST_F(dirty_split, unmapped_at_once)
 	struct dirty_area *area = &env->area;
 	u64 unmapped = 0;
 
-	EXPECT_SHRINKS(env, 11, self->pages);
+	EXPECT_SHRINKS(env, 11, self->begun);
 	/* One that is dirty, and cached by the unit. */
 	dirty_write_page(env, 11);
 	ASSERT_EQ(0, __iommu_unmap(env->iommu, &area->region, &unmapped));
@@ -227,23 +253,42 @@ TEST_F(dirty_split, unmapped_at_once)
 	EXPECT_SHRINKS(env, self->pages - 1, self->pages);
 }
 
-/* Tracking was off in between: it begins clean, with the leaves that there are. */
+/* Tracking was off in between: it begins clean, and as it began the first time. */
 TEST_F(dirty_split, off_and_on)
 {
 	struct dirty_env *env = &self->env;
 
-	EXPECT_SHRINKS(env, 5, self->pages);
+	EXPECT_SHRINKS(env, 5, self->begun);
 	dirty_write_page(env, 5);
 	for (int round = 0; round < 2; round++) {
-		u64 now = smaller(smaller(self->pages));
-
 		hwpt_set_dirty(env, env->hwpt, false);
 		dirty_write(&env->dev, &env->area, 9);
 		hwpt_set_dirty(env, env->hwpt, true);
 		page_set_clear(&env->written);
 		EXPECT_EXACT(ask_all(env));
-		EXPECT_SHRINKS(env, 5, now);
+		EXPECT_SHRINKS(env, 5, self->begun);
 	}
+}
+
+/* What is asked about after tracking has ended: a leaf that is joined is dirty as a whole. */
+TEST_F(dirty_split, off_and_asked)
+{
+	struct dirty_env *env = &self->env;
+	struct dirty_report report;
+
+	EXPECT_SHRINKS(env, 5, self->begun);
+	dirty_write_page(env, 5);
+	hwpt_set_dirty(env, env->hwpt, false);
+	report = ask_all(env);
+	EXPECT_EXACT(report);
+	EXPECT_LE(self->pages, report.set);
+	/* This has split it, and may be done again. */
+	EXPECT_EXACT(ask_all(env));
+	hwpt_set_dirty(env, env->hwpt, false);
+	hwpt_set_dirty(env, env->hwpt, true);
+	page_set_clear(&env->written);
+	EXPECT_EXACT(ask_all(env));
+	EXPECT_SHRINKS(env, 5, self->begun);
 }
 
 /**
@@ -347,11 +392,12 @@ FIXTURE_TEARDOWN(dirty_split_two)
 TEST_F(dirty_split_two, others_stay)
 {
 	struct dirty_env *env = &self->env;
+	u64 begun = split_begun(TABLE_PAGES);
 
-	EXPECT_SHRINKS(env, 3, TABLE_PAGES);
-	EXPECT_SHRINKS(env, TABLE_PAGES + 3, TABLE_PAGES);
+	EXPECT_SHRINKS(env, 3, begun);
+	EXPECT_SHRINKS(env, TABLE_PAGES + 3, begun);
 	dirty_write_page(env, 3);
-	EXPECT_REPORTED(env, 2 * TABLE_PAGES + 3, TABLE_PAGES + smaller(TABLE_PAGES));
+	EXPECT_REPORTED(env, 2 * TABLE_PAGES + 3, begun + smaller(begun));
 }
 
 int main(int argc, char *argv[])

@@ -105,8 +105,8 @@ TEST_F(dirty_toggle, writes_while_off)
 	default:
 		/* Either, but not something in between. */
 		look.flags = IOMMU_HWPT_GET_DIRTY_BITMAP_NO_CLEAR;
-		if (dirty_query(env, env->hwpt, &env->area,
-				look, &env->written).set)
+		if (!dirty_query(env, env->hwpt, &env->area,
+				 look, &env->written).missing)
 			expected = &env->written;
 	}
 	TH_LOG("while off, D is %s",

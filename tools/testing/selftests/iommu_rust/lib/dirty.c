@@ -176,6 +176,7 @@ const char *dirty_area_map(struct dirty_env *env, struct dirty_area *area,
 	area->region.size = size;
 	area->region.iova = iova_allocator_alloc(env->iova, size);
 	iommu_map(env->iommu, &area->region);
+	split_forget(area->region.iova, size);
 
 	return NULL;
 }

@@ -1,12 +1,15 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
  * A model of the leaves that a page table has. It begins with the leaves that an area is mapped
- * with. A query that clears splits the leaves that it finds dirty, if the driver does so:
+ * with. If the driver is to (a leaf size in bytes), all are split when tracking begins. A query
+ * that clears splits the leaves that it finds dirty, if the driver does so at all:
  *
  *  - A leaf that lies wholly in the query is reported, and its parts are clean: one level each
  *    time.
  *  - A leaf that the query cuts is split down to where it is cut. All parts are dirty, those in
  *    the query are reported and become clean, and are not split again by this query.
+ *
+ * When tracking ends, what was split is joined.
  */
 #include <stdint.h>
 #include <stdlib.h>
@@ -25,6 +28,7 @@
  * @hwpt: the page table
  * @iova: where the area is
  * @nr: its pages
+ * @mapped: of each leaf that it is mapped with, how many pages it has, as a power of two
  * @order: of each page, how many pages the leaf has that maps it, as a power of two
  * @kept: pages that are dirty because the leaf was that they were part of
  * @next: of another area, or in another page table
@@ -33,12 +37,34 @@ struct leaves {
 	u32 hwpt;
 	u64 iova;
 	u64 nr;
+	u8 mapped;
 	u8 *order;
 	u8 *kept;
 	struct leaves *next;
 };
 
 static struct leaves *all;
+
+/* What happened to page tables and addresses, in their order. */
+static u64 events;
+
+/* A page table for which tracking began, whether it has ended; addresses that have changed. */
+struct begun {
+	u32 hwpt;
+	bool is_over;
+	u64 event;
+	struct begun *next;
+};
+
+struct changed {
+	u64 first;
+	u64 last;
+	u64 event;
+	struct changed *next;
+};
+
+static struct begun *all_begun;
+static struct changed *all_changed;
 
 u64 split_parameter(void)
 {
@@ -58,6 +84,78 @@ u64 split_pages(u64 pages)
 	return 1ULL << part_order(ilog2(pages));
 }
 
+static void split(struct leaves *leaves, u64 first, u64 end)
+{
+	memset(leaves->order + first, part_order(leaves->order[first]), end - first);
+}
+
+/* Down to leaves of the size that the driver was told. */
+static u8 begun_order(u8 order)
+{
+	u64 bytes = split_parameter();
+
+	while (bytes >= PAGE_4K && order && (PAGE_4K << order) > bytes)
+		order = part_order(order);
+
+	return order;
+}
+
+u64 split_begun(u64 pages)
+{
+	return 1ULL << begun_order(ilog2(pages));
+}
+
+/* The entries of a row are dirty after that: a write may have been noted in any of them. */
+static void split_all(struct leaves *leaves)
+{
+	for (u64 page = 0; page < leaves->nr; page++) {
+		u8 order = begun_order(leaves->order[page]);
+
+		if (order != leaves->order[page] && leaves->order[page] % TABLE_ORDER)
+			leaves->kept[page] = 1;
+		leaves->order[page] = order;
+	}
+}
+
+static void join_all(struct leaves *leaves)
+{
+	u64 pages = 1ULL << leaves->mapped;
+
+	for (u64 page = 0; page < leaves->nr; page += pages) {
+		if (leaves->order[page] == leaves->mapped)
+			continue;
+		memset(leaves->order + page, leaves->mapped, pages);
+		memset(leaves->kept + page, 1, pages);
+	}
+}
+
+static struct begun *begun_of(u32 hwpt)
+{
+	struct begun *begun = all_begun;
+
+	while (begun && begun->hwpt != hwpt)
+		begun = begun->next;
+
+	return begun;
+}
+
+/* Whether it was mapped before tracking began. */
+static bool was_there(struct leaves *leaves)
+{
+	struct begun *begun = begun_of(leaves->hwpt);
+	u64 last = leaves->iova + leaves->nr * PAGE_4K - 1;
+
+	if (!begun)
+		return false;
+	for (struct changed *change = all_changed; change; change = change->next) {
+		if (change->event > begun->event && change->first <= last &&
+		    leaves->iova <= change->last)
+			return false;
+	}
+
+	return true;
+}
+
 static struct leaves *leaves_of(struct dirty_area *area, u32 hwpt)
 {
 	struct leaves *leaves;
@@ -73,8 +171,14 @@ static struct leaves *leaves_of(struct dirty_area *area, u32 hwpt)
 	leaves->iova = area->region.iova;
 	leaves->nr = area->nr_pages;
 	leaves->order = malloc_assert(leaves->nr);
-	memset(leaves->order, ilog2(area->leaf / PAGE_4K), leaves->nr);
+	leaves->mapped = ilog2(area->leaf / PAGE_4K);
+	memset(leaves->order, leaves->mapped, leaves->nr);
 	leaves->kept = calloc_assert(leaves->nr, 1);
+	if (was_there(leaves)) {
+		split_all(leaves);
+		if (begun_of(hwpt)->is_over)
+			join_all(leaves);
+	}
 	leaves->next = all;
 	all = leaves;
 
@@ -112,20 +216,48 @@ static bool is_of_table(struct leaves *leaves, u64 hwpt, u64 unused)
 
 void split_forget(u64 iova, u64 size)
 {
+	struct changed *change = malloc_assert(sizeof(*change));
+
+	*change = (struct changed){ iova, iova + size - 1, ++events, all_changed };
+	all_changed = change;
 	forget_if(overlaps, iova, iova + size - 1);
 }
 
 void split_forget_table(u32 hwpt)
 {
+	struct begun *begun = begun_of(hwpt);
+
+	/* Another page table may get its number; none has this one. */
+	if (begun)
+		begun->hwpt = 0;
 	forget_if(is_of_table, hwpt, 0);
 }
 
 void split_tracking(u32 hwpt, bool enable)
 {
+	struct begun *begun = begun_of(hwpt);
+
+	if (!begun && enable) {
+		begun = calloc_assert(1, sizeof(*begun));
+		begun->hwpt = hwpt;
+		begun->next = all_begun;
+		all_begun = begun;
+	}
+	if (enable)
+		begun->event = ++events;
+	if (begun)
+		begun->is_over = !enable;
+
 	for (struct leaves *leaves = all; leaves; leaves = leaves->next) {
-		/* iommufd clears before it switches tracking on. */
-		if (leaves->hwpt == hwpt && enable)
+		if (leaves->hwpt != hwpt)
+			continue;
+		if (enable) {
+			/* iommufd clears before it switches tracking on. */
 			memset(leaves->kept, 0, leaves->nr);
+			split_all(leaves);
+		} else {
+			join_all(leaves);
+		}
 	}
 }
 
@@ -138,11 +270,6 @@ static u64 leaf_first(struct leaves *leaves, u64 page)
 static u64 leaf_end(struct leaves *leaves, u64 page)
 {
 	return leaf_first(leaves, page) + (1ULL << leaves->order[page]);
-}
-
-static void split(struct leaves *leaves, u64 first, u64 end)
-{
-	memset(leaves->order + first, part_order(leaves->order[first]), end - first);
 }
 
 /* The next page from @page on, below @end, that makes its leaf dirty; @end if there is none. */

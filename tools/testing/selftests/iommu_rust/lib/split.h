@@ -14,6 +14,12 @@
  */
 u64 split_parameter(void);
 
+/*
+ * The size of the leaves, in pages, that a leaf of so many pages consists of when tracking has
+ * begun: the driver may split all of them before that.
+ */
+u64 split_begun(u64 pages);
+
 /* Pages of the parts that a leaf of so many pages is split into; 1 stays. */
 u64 split_pages(u64 pages);
 
@@ -24,10 +30,16 @@ u64 split_pages(u64 pages);
 u8 *split_report(struct dirty_area *area, u32 hwpt, struct page_set *written, u64 first, u64 nr,
 		 bool clears);
 
-/* Tracking was switched: what was dirty before is clean. */
+/*
+ * Tracking was switched. When it begins, everything is clean, and may be split; when it ends, what
+ * was split is joined, and dirty as a whole.
+ */
 void split_tracking(u32 hwpt, bool enable);
 
-/* These addresses were mapped, or unmapped: what is mapped there has the leaves of its area. */
+/*
+ * These addresses were mapped, or unmapped: what is mapped there now has the leaves of its area
+ * until tracking begins again.
+ */
 void split_forget(u64 iova, u64 size);
 
 /* The page table is gone. */
