@@ -15,6 +15,10 @@
 //! interrupt; the command buffer is under it.
 
 use kernel::{
+    bitmap::{
+        Bitmap,
+        BitmapVec, //
+    },
     iommu::{
         hw::pages::{
             Gfp,
@@ -71,45 +75,30 @@ impl Cache for Arc<Unit> {
     }
 }
 
-/// Which indices are in use: one bit each.
-struct Indices([u64; ENTRIES as usize / 64]);
-
-impl Indices {
-    const NONE: Self = Self([0; ENTRIES as usize / 64]);
-
-    fn is_used(&self, index: u32) -> bool {
-        let word = self.0.get(index as usize / 64);
-        // What does not exist is not free.
-        word.is_none_or(|word| word >> (index % 64) & 1 != 0)
+/// Takes `count` free indices in a row, from a multiple of `count` rounded up to a power of two if
+/// `aligned`. `used` has a bit for each index.
+fn take(used: &mut Bitmap, count: u32, aligned: bool) -> Option<u32> {
+    let (len, count) = (used.len(), count as usize);
+    if count == 0 || count > len {
+        return None;
     }
-
-    fn set(&mut self, index: u32, used: bool) {
-        if let Some(word) = self.0.get_mut(index as usize / 64) {
-            let bit = 1 << (index % 64);
-            *word = if used { *word | bit } else { *word & !bit };
-        }
-    }
-
-    /// Takes `count` free indices in a row, from a multiple of `count` rounded up to a power of two
-    /// if `aligned`.
-    fn take(&mut self, count: u32, aligned: bool) -> Option<u32> {
-        if count == 0 || count > ENTRIES {
-            return None;
-        }
-        let step = if aligned {
-            count.next_power_of_two()
-        } else {
-            1
+    let step = if aligned {
+        count.next_power_of_two()
+    } else {
+        1
+    };
+    let mut first = 0;
+    while first + count <= len {
+        let next = match used.next_bit(first) {
+            Some(taken) if taken < first + count => taken + 1,
+            _ => {
+                (first..first + count).for_each(|index| used.set_bit(index));
+                return u32::try_from(first).ok();
+            }
         };
-        let last = ENTRIES - count;
-        let first = (0..=last)
-            .step_by(step as usize)
-            .find(|first| (*first..first + count).all(|index| !self.is_used(index)))?;
-        for index in first..first + count {
-            self.set(index, true);
-        }
-        Some(first)
+        first = next.next_multiple_of(step);
     }
+    None
 }
 
 /// The interrupt remapping table of a device, or of those that a unit cannot tell apart.
@@ -119,8 +108,9 @@ impl Indices {
 pub(crate) struct InterruptTable<C: Cache = Arc<Unit>> {
     cache: C,
     entries: TablePages,
+    /// Those that are in use.
     #[pin]
-    indices: Mutex<Indices>,
+    indices: Mutex<BitmapVec>,
     /// The requester IDs whose device table entries name the table.
     #[pin]
     sources: RawSpinLock<KVec<u16>>,
@@ -135,11 +125,12 @@ impl<C: Cache> InterruptTable<C> {
     pub(crate) fn new(cache: C, node: Option<u32>) -> Result<Arc<Self>> {
         let bytes = ENTRIES as usize * WORDS * size_of::<u64>();
         let entries = TablePages::new(bytes, Gfp::KERNEL, node)?;
+        let indices = BitmapVec::new(ENTRIES as usize, GFP_KERNEL)?;
         Arc::pin_init(
             pin_init!(Self {
                 cache,
                 entries,
-                indices <- new_mutex!(Indices::NONE, "rust_amdvi::InterruptTable::indices"),
+                indices <- new_mutex!(indices, "rust_amdvi::InterruptTable::indices"),
                 sources <- new_raw_spinlock!(KVec::new(), "rust_amdvi::InterruptTable::sources"),
             }),
             GFP_KERNEL,
@@ -202,11 +193,13 @@ impl<C: Cache> InterruptTable<C> {
 
 impl<C: Cache> Table for InterruptTable<C> {
     fn allocate(&self, count: u32, aligned: bool) -> Result<u32> {
-        self.indices.lock().take(count, aligned).ok_or(ENOSPC)
+        take(&mut self.indices.lock(), count, aligned).ok_or(ENOSPC)
     }
 
     fn free(&self, index: u32) {
-        self.indices.lock().set(index, false);
+        if index < ENTRIES {
+            self.indices.lock().clear_bit(index as usize);
+        }
     }
 
     fn set(&self, index: u32, target: Target) -> Result {
