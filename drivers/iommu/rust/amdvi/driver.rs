@@ -208,7 +208,11 @@ impl Driver for AmdVi {
     }
 
     fn withdraw(&self) -> Result {
-        self.interrupts.close()
+        self.interrupts.close()?;
+        for unit in self.units.iter() {
+            unit.table.spare_interrupts();
+        }
+        Ok(())
     }
 
     fn shutdown(&self) {

@@ -10,6 +10,10 @@
 //! name an alias for a device: all functions that use an ID *claim* it, and its entry follows the
 //! first claim. These functions are in one group, so their translation is the same.
 //!
+//! Where the driver remaps interrupts, those with a requester ID that is not claimed are refused,
+//! as by the C driver (`init_device_table()`): a device could forge them, with the ID of a function
+//! that does not exist. Firmware names the IDs of what sends interrupts and is no PCI function.
+//!
 //! Lock order: the table has one spinlock, with interrupts disabled. It is taken under the lock of
 //! a domain's users, and only that of the command buffer is taken under it.
 
@@ -17,6 +21,7 @@ pub(crate) mod entry;
 pub(crate) mod writer;
 
 use kernel::{
+    bitmap::BitmapVec,
     iommu::{
         hw::pages::{
             Gfp,
@@ -28,7 +33,10 @@ use kernel::{
     prelude::*,
     sizes::SZ_4K,
     sync::{
-        atomic::Relaxed,
+        atomic::{
+            AtomicFlag,
+            Relaxed, //
+        },
         SpinLockIrq, //
     }, //
 };
@@ -58,6 +66,11 @@ struct SourceClaim {
 #[pin_data]
 pub(crate) struct DeviceTable {
     entries: TablePages,
+    /// The requester IDs whose interrupts are refused while they are not claimed.
+    idle: BitmapVec,
+    /// Whether devices that are released from now on have gone. Else they outlive the driver, with
+    /// their interrupts.
+    refuses: AtomicFlag,
     /// The claims, oldest first. The lock also protects the entries.
     #[pin]
     claims: SpinLockIrq<KVec<SourceClaim>>,
@@ -65,27 +78,37 @@ pub(crate) struct DeviceTable {
 
 impl DeviceTable {
     /// The table of the unit that firmware describes by `info`, near the NUMA node `node`. Devices
-    /// that are no PCI functions are passed through, with the domain id `acpi_domain`.
+    /// that are no PCI functions are passed through, with the domain id `acpi_domain`. `refuses`
+    /// says whether interrupts with a requester ID that is not claimed are refused, unless firmware
+    /// says that they must pass.
     ///
     /// May sleep.
-    pub(crate) fn new(
-        info: &Ivhd,
+    pub(crate) fn new<'a>(
+        info: &'a Ivhd,
         node: Option<u32>,
         acpi_domain: u16,
-    ) -> impl PinInit<Self, Error> + '_ {
+        refuses: impl Fn(u16) -> bool + 'a,
+    ) -> impl PinInit<Self, Error> + 'a {
         pin_init::pin_init_scope(move || {
             let last = info.last_source();
             let bytes = (usize::from(last) + 1) * ENTRY_BYTES;
             let entries = TablePages::new(bytes.max(SZ_4K), Gfp::KERNEL, node)?;
-            for (source, words) in entries.words().chunks_exact(WORDS).enumerate() {
+            let mut idle = BitmapVec::new(entries.size() / ENTRY_BYTES, GFP_KERNEL)?;
+            for (index, words) in entries.words().chunks_exact(WORDS).enumerate() {
+                // CAST: The table has at most 2^16 entries.
+                let source = index as u16;
                 let mut entry = Entry::BLOCKED;
                 // The table has whole pages, beyond the last that firmware names.
-                if let Some(source) = u16::try_from(source).ok().filter(|source| *source <= last) {
+                if source <= last {
                     entry = Entry::with_settings(info.settings(source));
                     if info.is_acpi(source) {
                         // The core does not know the device: blocked, it would stop working.
                         entry = Entry::pass_through(acpi_domain).over(&entry);
                     }
+                }
+                if refuses(source) && !info.passes_interrupts(source) {
+                    idle.set_bit(index);
+                    entry = entry.with_refused_interrupts(true);
                 }
                 for (word, value) in words.iter().zip(entry.0) {
                     word.store(value, Relaxed);
@@ -93,6 +116,8 @@ impl DeviceTable {
             }
             Ok(try_pin_init!(Self {
                 entries,
+                idle,
+                refuses: AtomicFlag::new(true),
                 claims <- new_spinlock_irq!(KVec::new(), "rust_amdvi::dte::DeviceTable::claims"),
             }? Error))
         })
@@ -109,16 +134,41 @@ impl DeviceTable {
         (self.entries.size() / ENTRY_BYTES) as u32
     }
 
-    /// Claims the requester ID `source` for the function `owner`. May sleep.
+    /// Claims the requester ID `source` for the function `owner`, whose interrupts pass from now on
+    /// or are remapped. May sleep.
     ///
     /// # Errors
     ///
-    /// `ENODEV` for one beyond the table, `ENOMEM`.
-    pub(crate) fn claim(&self, source: u16, owner: u16) -> Result {
+    /// `ENODEV` for one beyond the table, `ENOMEM`, those of `forget`. It may be claimed then.
+    pub(crate) fn claim(
+        &self,
+        source: u16,
+        owner: u16,
+        mut forget: impl FnMut(u16, Entry) -> Result,
+    ) -> Result {
         if u32::from(source) >= self.sources() {
             return Err(ENODEV);
         }
-        locked_vec::push(&self.claims, SourceClaim { source, owner })
+        locked_vec::push(&self.claims, SourceClaim { source, owner })?;
+        let _claims = self.claims.lock();
+        let mut live = self.live(source, &mut forget).ok_or(ENODEV)?;
+        writer::refuse_interrupts(&mut live, false)
+    }
+
+    /// Says that devices which are released from now on outlive the driver: their interrupts stay
+    /// as they are.
+    ///
+    /// Context: any.
+    pub(crate) fn spare_interrupts(&self) {
+        self.refuses.store(false, Relaxed);
+    }
+
+    /// Whether the interrupts of a requester ID that nothing claims any more are refused.
+    fn refuses(&self, source: u16) -> bool {
+        let source = usize::from(source);
+        self.refuses.load(Relaxed)
+            && source < self.idle.len()
+            && self.idle.next_bit(source) == Some(source)
     }
 
     /// Another function that claims one of the requester IDs `sources`: the unit cannot tell its
@@ -135,8 +185,8 @@ impl DeviceTable {
         sources.find_map(others)
     }
 
-    /// Releases the claims of `owner`. Each entry that followed it follows the next claim, or does
-    /// not change if no claim is left.
+    /// Releases the claims of `owner`. Each entry that followed it follows the next claim. If no
+    /// claim is left, its translation does not change, and its interrupts are refused.
     ///
     /// May sleep.
     pub(crate) fn release(&self, owner: u16, mut forget: impl FnMut(u16, Entry) -> Result) {
@@ -151,7 +201,14 @@ impl DeviceTable {
             if claims.remove(index).is_err() {
                 return;
             }
-            let (true, Some(next)) = (was_shown, shown(&claims, source)) else {
+            let next = shown(&claims, source);
+            if next.is_none() && self.refuses(source) {
+                if let Some(mut live) = self.live(source, &mut forget) {
+                    // If the unit does not answer, the log says so.
+                    let _ = writer::refuse_interrupts(&mut live, true);
+                }
+            }
+            let (true, Some(next)) = (was_shown, next) else {
                 continue;
             };
             let (Some(own), Some(mut live)) = (
@@ -297,6 +354,10 @@ mod tests {
     /// A unit for the requester IDs up to 0x1ff, with what firmware wants of one of the entries of
     /// each kind.
     fn table() -> Result<Pin<KBox<DeviceTable>>> {
+        table_that_refuses(|_| false)
+    }
+
+    fn table_that_refuses(refuses: fn(u16) -> bool) -> Result<Pin<KBox<DeviceTable>>> {
         let scope = |kind, first, last, settings| Scope {
             kind,
             first,
@@ -312,7 +373,7 @@ mod tests {
         ] {
             info.scopes.push(scope, GFP_KERNEL)?;
         }
-        KBox::pin_init(DeviceTable::new(&info, None, 1), GFP_KERNEL)
+        KBox::pin_init(DeviceTable::new(&info, None, 1, refuses), GFP_KERNEL)
     }
 
     fn entry(table: &DeviceTable, source: u16) -> Entry {
@@ -338,8 +399,8 @@ mod tests {
         assert_eq!(entry(&table, 0x105).translation(), Translation::PassThrough);
         assert_eq!(entry(&table, 0x105).0[2], 1 << 57);
 
-        assert_eq!(table.claim(0x200, 0x200), Err(ENODEV));
-        table.claim(0x108, 0x108)?;
+        assert_eq!(table.claim(0x200, 0x200, NOTHING), Err(ENODEV));
+        table.claim(0x108, 0x108, NOTHING)?;
         let new = Entry::host(0x1000, 4, true, 2);
         let all = [0x108, 0x109].into_iter();
         table.with(0x108, all, NOTHING, |live| writer::replace(live, new))?;
@@ -356,8 +417,8 @@ mod tests {
     fn interrupts_are_those_of_an_id() -> Result {
         let table = table()?;
         for owner in [0x110, 0x118] {
-            table.claim(owner, owner)?;
-            table.claim(0x100, owner)?;
+            table.claim(owner, owner, NOTHING)?;
+            table.claim(0x100, owner, NOTHING)?;
         }
         let remapped = Interrupts::Remapped {
             table: 0x8000,
@@ -386,12 +447,49 @@ mod tests {
         Ok(())
     }
 
+    /// Of two functions with an alias, of which either may go first.
+    #[test]
+    fn interrupts_of_no_device_are_refused() -> Result {
+        const UNIT: u16 = 0x108;
+        let table = table_that_refuses(|source| source != UNIT)?;
+        let refused = |source| entry(&table, source).0[2] & 1 != 0;
+        // The ACPI device, and what the caller says.
+        assert!(!refused(0x105) && !refused(UNIT));
+        assert!(refused(0x106) && refused(0x110) && refused(0x1ff));
+        // Firmware's settings, for interrupts without a vector.
+        assert_eq!(entry(&table, 0x110).0[2], 1 << 56 | 1 << 62 | 1);
+
+        let mut forgotten = KVec::new();
+        let mut forget = |source, _: Entry| Ok(forgotten.push(source, GFP_ATOMIC)?);
+        for owner in [0x110, 0x118] {
+            table.claim(owner, owner, &mut forget)?;
+            table.claim(0x100, owner, &mut forget)?;
+        }
+        assert!(!refused(0x110) && !refused(0x118) && !refused(0x100));
+        table.release(0x118, &mut forget);
+        assert!(refused(0x118) && !refused(0x100));
+        table.release(0x110, &mut forget);
+        assert!(refused(0x110) && refused(0x100));
+        assert_eq!(forgotten[..], [0x110, 0x100, 0x118, 0x118, 0x110, 0x100]);
+
+        // What firmware lets pass, before a claim and after it.
+        table.claim(0x105, 0x105, NOTHING)?;
+        table.release(0x105, NOTHING);
+        assert!(!refused(0x105));
+        // A device that outlives the driver.
+        table.claim(0x110, 0x110, NOTHING)?;
+        table.spare_interrupts();
+        table.release(0x110, NOTHING);
+        assert!(!refused(0x110));
+        Ok(())
+    }
+
     #[test]
     fn an_alias_follows_its_first_owner() -> Result {
         let table = table()?;
         for owner in [0x110, 0x118] {
-            table.claim(owner, owner)?;
-            table.claim(0x100, owner)?;
+            table.claim(owner, owner, NOTHING)?;
+            table.claim(0x100, owner, NOTHING)?;
         }
         let of = |domain| Entry::host(0x1000, 4, false, domain);
         for owner in [0x110, 0x118] {
@@ -414,7 +512,7 @@ mod tests {
     fn who_shares_an_id_is_found() -> Result {
         let table = table()?;
         for (source, owner) in [(0x110, 0x110), (0x100, 0x110), (0x118, 0x118)] {
-            table.claim(source, owner)?;
+            table.claim(source, owner, NOTHING)?;
         }
         let sharer = |owner, sources: &[u16]| table.sharer(owner, sources.iter().copied());
         assert_eq!(sharer(0x118, &[0x118]), None);

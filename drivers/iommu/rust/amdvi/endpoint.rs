@@ -67,7 +67,8 @@ impl Endpoint {
         // An error drops `endpoint`, which releases its claims.
         for source in endpoint.ids.sources() {
             let owner = endpoint.ids.source();
-            endpoint.unit.table.claim(source, owner)?;
+            let forget = |source, old: Entry| endpoint.unit.forget(source, &old);
+            endpoint.unit.table.claim(source, owner, forget)?;
         }
         if most > 0 {
             let pasids = Pasids::new(dev, &endpoint.unit, most);
@@ -206,7 +207,7 @@ mod tests {
             ids: SourceIds::of_requester(0, SOURCE)?,
             pasids: None,
         };
-        endpoint.unit.table.claim(SOURCE, SOURCE)?;
+        endpoint.unit.table.claim(SOURCE, SOURCE, |_, _| Ok(()))?;
         let begun = endpoint.use_pasids(Ok(pasids));
         drop(endpoint);
         Ok((begun, Arc::into_unique_or_drop(id).is_none()))

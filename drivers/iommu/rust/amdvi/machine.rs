@@ -84,10 +84,17 @@ impl AmdVi {
     pub(crate) fn new(ivrs: Ivrs, policy: Policy) -> Result<Arc<Self>> {
         let isolate = |number| Self::registry().isolate(number);
         let unremapped = look_at_interrupts(ivrs.units.iter());
+        // The interrupts of a unit are not remapped, by whichever unit firmware says.
+        let mut functions = KVec::with_capacity(ivrs.units.len(), GFP_KERNEL)?;
+        for unit in &ivrs.units {
+            functions.push((unit.segment, unit.source), GFP_KERNEL)?;
+        }
         let mut units = KVec::with_capacity(ivrs.units.len(), GFP_KERNEL)?;
         // Checks all units before it writes to any.
         for (number, info) in ivrs.units.into_iter().enumerate() {
-            let unit = Unit::take(number, info, ivrs.info, isolate)?;
+            let segment = info.segment;
+            let refuses = |source| unremapped.is_none() && !functions.contains(&(segment, source));
+            let unit = Unit::take(number, info, ivrs.info, isolate, refuses)?;
             units.push(unit, GFP_KERNEL)?;
         }
         for unit in &units {

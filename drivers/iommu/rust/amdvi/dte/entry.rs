@@ -86,6 +86,10 @@ bitfield! {
     }
 }
 
+/// What decides on fixed and arbitrated interrupts: IV and IntCtl. With IV alone they are refused
+/// (IntCtl 00b).
+const DECIDES2: u64 = Word2::INTERRUPTS_MASK | Word2::INTERRUPT_CONTROL_MASK;
+
 /// What of quadword 2 is about the translation of requests. The rest is about interrupts.
 const TRANSLATION2: u64 = Word2::GUEST_LEVELS_MASK;
 
@@ -230,6 +234,20 @@ impl Entry {
             }
         };
         self.0[2] = (self.0[2] & TRANSLATION2) | (word2 & INTERRUPTS2);
+        self
+    }
+
+    /// The same entry, with interrupts refused, or not; of one whose interrupts are remapped
+    /// nothing changes. Those without a vector pass as firmware's settings say in either case.
+    pub(crate) fn with_refused_interrupts(mut self, refused: bool) -> Self {
+        let [now, new] = if refused {
+            [0, Word2::INTERRUPTS_MASK]
+        } else {
+            [Word2::INTERRUPTS_MASK, 0]
+        };
+        if self.0[2] & DECIDES2 == now {
+            self.0[2] ^= now ^ new;
+        }
         self
     }
 
@@ -384,6 +402,24 @@ mod tests {
         // The levels of guest tables are not about interrupts.
         let deep = Entry([1, 0, 1 << 54, 0]);
         assert_eq!(deep.with_interrupts(remapped).0[2], word2 | 1 << 54);
+    }
+
+    #[test]
+    fn refused_interrupts() {
+        let old = Entry::host(TABLE, 4, true, 2).over(&Entry::with_settings(0xff));
+        let refused = old.with_refused_interrupts(true);
+        assert_eq!(refused.0, [old.0[0], old.0[1], old.0[2] | 1, old.0[3]]);
+        assert_eq!(refused.with_refused_interrupts(true), refused);
+        assert_eq!(refused.with_refused_interrupts(false), old);
+        assert_eq!(old.with_refused_interrupts(false), old);
+        // A table stays.
+        let remapped = old.with_interrupts(Interrupts::Remapped {
+            table: TABLE,
+            entries_lg2: 9,
+        });
+        for on in [false, true] {
+            assert_eq!(remapped.with_refused_interrupts(on), remapped);
+        }
     }
 
     #[test]

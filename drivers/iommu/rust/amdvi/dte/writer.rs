@@ -113,6 +113,21 @@ pub(crate) fn set_interrupts(slot: &mut impl EntryWords, interrupts: Interrupts)
     slot.forget(old)
 }
 
+/// Refuses the interrupts of an entry, or lets them pass, unless they are remapped.
+///
+/// # Errors
+///
+/// As for [`set_interrupts`].
+pub(crate) fn refuse_interrupts(slot: &mut impl EntryWords, refused: bool) -> Result {
+    let old = read(slot);
+    let new = old.with_refused_interrupts(refused);
+    if new == old {
+        return Ok(());
+    }
+    store_upper(slot, &new)?;
+    slot.forget(old)
+}
+
 /// Gives an entry another host table that translates all that the old one does, if the entry still
 /// belongs to `domain`.
 ///

@@ -85,7 +85,8 @@ fn claim(number: usize, info: &Ivhd) -> Result<PhysMem<REGISTER_BYTES>> {
 
 impl Unit {
     /// Claims the unit number `number` that firmware describes by `info`; `ivinfo` is what it says
-    /// about all units. `isolate` takes bus mastering from the devices behind the unit.
+    /// about all units. `isolate` takes bus mastering from the devices behind the unit. `refuses`
+    /// says whether interrupts with a requester ID may be refused while no device has it.
     ///
     /// Only reads: an error leaves the hardware unchanged. May sleep.
     ///
@@ -100,6 +101,7 @@ impl Unit {
         info: Ivhd,
         ivinfo: u32,
         isolate: fn(usize) -> Option<usize>,
+        refuses: impl Fn(u16) -> bool,
     ) -> Result<Arc<Self>> {
         if let Some(reason) = unsuited(pages::can_store_pairs(), pages::are_encrypted()) {
             pr_err!("ivhd{}: {}\n", number, reason);
@@ -159,7 +161,10 @@ impl Unit {
             caps.raw_efr(),
             caps.raw_efr2()
         );
-        Self::new(number, info, caps, function.node(), regs, control, isolate)
+        let remaps = caps.remaps_interrupts();
+        let refuses = |source| remaps && refuses(source);
+        let node = function.node();
+        Self::new(number, info, caps, node, regs, control, isolate, refuses)
     }
 
     /// Switches off what was on without an owner when the unit was taken. May sleep.
@@ -196,6 +201,7 @@ impl Unit {
 
     /// The unit behind `regs`, which are neither read nor written; `control` is the value of its
     /// control register. May sleep.
+    #[expect(clippy::too_many_arguments, reason = "what `take()` has found")]
     pub(super) fn new(
         number: usize,
         info: Ivhd,
@@ -204,10 +210,12 @@ impl Unit {
         regs: PhysMem<REGISTER_BYTES>,
         control: CONTROL,
         isolate: fn(usize) -> Option<usize>,
+        refuses: impl Fn(u16) -> bool,
     ) -> Result<Arc<Self>> {
         let (log, commands) = (Log::new(node)?, Queue::new(node));
         let ids = IdSet::new(FIRST_ID, IDS)?;
-        let table = KBox::pin_init(DeviceTable::new(&info, node, PASS_THROUGH), GFP_KERNEL)?;
+        let table = DeviceTable::new(&info, node, PASS_THROUGH, refuses);
+        let table = KBox::pin_init(table, GFP_KERNEL)?;
         Arc::pin_init(
             try_pin_init!(Unit {
                 number,

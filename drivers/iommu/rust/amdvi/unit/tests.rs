@@ -65,7 +65,8 @@ fn unit_with(efr: u64) -> Result<Arc<Unit>> {
     let caps = Caps::new(Header::from_raw(1 << 27), efr, efr2, 0, false);
     let regs = PhysMem::in_memory()?;
     let control = CONTROL::from_raw(OLD_CONTROL);
-    let unit = Unit::new(9, made_up_unit()?, caps, None, regs, control, |_| Some(0))?;
+    let (info, isolate) = (made_up_unit()?, |_: usize| Some(0));
+    let unit = Unit::new(9, info, caps, None, regs, control, isolate, |_| false)?;
     unit.regs.try_write_reg(DEVTAB::from_raw(OLD_TABLE))?;
     unit.regs.try_write_reg(CMDBUF::from_raw(OLD_COMMANDS))?;
     unit.regs.try_write_reg(EVTLOG::from_raw(OLD_EVENTS))?;
