@@ -1,7 +1,21 @@
 # SPDX-License-Identifier: GPL-2.0
-"""A bridge that goes and is found again: what is below it may raise only its own interrupts."""
+"""A bridge that goes and is found again: what is below it may raise only its own interrupts. A
+function that has gone may raise none."""
 
-from .case import FREES_PORT, LETS_GO, LOADED, PLUGGED, Case, migrates, passes
+from .case import (
+    EDU,
+    FREES_PORT,
+    LEFT_MEMORY,
+    LETS_GO,
+    LOADED,
+    PLUGGED,
+    Case,
+    fails,
+    migrates,
+    passes,
+)
+
+MACHINES = VTD, AMDVI = "vtd-ss/pt", "amd-v1/pt"
 
 PORT = "07"
 DEVICES = (
@@ -22,9 +36,29 @@ AGAIN = (RESCANS, *GIVEN)
 CHECKS = (LOADED, *GIVEN, *AGAIN, *AGAIN, FREES_PORT, LETS_GO, RESCANS, LOADED, *GIVEN)
 
 
+# Nothing but an entry that no device has claimed stands between the message and the CPU.
+GONE = (
+    passes("without the driver, what has gone raises an interrupt", "forges_when_gone", EDU),
+    LOADED,
+    fails("with it, it raises none", "forges_when_gone", EDU),
+    passes("the unit says so", "kernel_says", "the interrupt is not allowed"),
+    passes("what was found again works", "copies", EDU),
+    fails("and raises none if it goes again", "forges_when_gone", EDU),
+    LETS_GO,
+    passes("when the driver has gone it raises one", "forges_when_gone", EDU),
+)
+
+
 def groups():
     """Return the cases by machine."""
-    names = ("vtd-ss/pt", "amd-v1/pt")
+    gone = {AMDVI: (Case("gone", GONE, AMDVI, parameters=LEFT_MEMORY, remapped=True),)}
     return tuple(
-        (name, (Case("rescan", CHECKS, name, devices=DEVICES, remapped=True),)) for name in names
+        (
+            name,
+            (
+                Case("rescan", CHECKS, name, devices=DEVICES, remapped=True),
+                *gone.get(name, ()),
+            ),
+        )
+        for name in MACHINES
     )

@@ -45,7 +45,7 @@ def suites():
         CaseSuite("several", "two units in a machine", several.groups()),
         CaseSuite(
             "rescan",
-            "a function behind a bridge that was removed and found again forges no interrupt",
+            "no interrupt is forged below a bridge that was found again, or by what has gone",
             rescan.groups(),
         ),
         GuestSuite(

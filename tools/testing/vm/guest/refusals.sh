@@ -320,6 +320,39 @@ rescans()
 	echo 1 >/sys/bus/pci/rescan && [ -e "$rescans_behind" ]
 }
 
+# There is no such line before the first one.
+spurious_interrupts()
+{
+	spurious_sum=0
+	for spurious_count in $(grep SPU: /proc/interrupts | tr -dc '0-9 '); do
+		spurious_sum=$((spurious_sum + spurious_count))
+	done
+	echo $spurious_sum
+}
+
+# forges_when_gone SLOT: the edu device there raises an interrupt by a write, after the kernel has
+# taken it off the bus. Needs LEFT_MEMORY. The kernel counts one of this vector as spurious.
+forges_when_gone()
+{
+	gone_path=/sys/bus/pci/devices/$(function_of "$1")
+	gone_bar=$(head -n 1 "$gone_path/resource")
+	gone_bar=$((${gone_bar%% *}))
+	enables "$1" && becomes_master "$1" || return
+	# The message goes into the device's buffer, while it reaches memory.
+	registers $LEFT 0 32 0xed || return
+	registers $gone_bar 0x80 64 $LEFT 0x88 64 0x40000 0x90 64 4 0x98 64 1 || return
+	sleep 1
+	echo 1 >"$gone_path/remove" && ! [ -e "$gone_path" ] || return
+	dmesg -c >/dev/null
+	gone_before=$(spurious_interrupts)
+	registers $gone_bar 0x80 64 0x40000 0x88 64 0xfee00000 0x90 64 4 0x98 64 3 || return
+	sleep 1
+	gone_after=$(spurious_interrupts)
+	echo 1 >/sys/bus/pci/rescan && [ -e "$gone_path" ] || return
+	echo "spurious interrupts: $gone_before, then $gone_after"
+	[ "$gone_after" -gt "$gone_before" ]
+}
+
 # forges_nothing SLOT: the interrupts that the function at vfio-pci forges are refused.
 forges_nothing()
 {
