@@ -6,6 +6,11 @@ from .case import IGB, LOADED, OTHER_IGB, Case, fails, passes
 
 # The operation during which a unit stops answering, as the tests of dead_unit name it.
 DEATHS = ("harvest", "unmap", "attach", "detach", "switch")
+# The same, where the driver remaps interrupts.
+BY_INTERRUPT = ("move",)
+# The same, where the kernel remaps interrupts with the unit. It waits without a bound, so none
+# changes before the unit answers again.
+SHARED = ("harvest", "attach")
 
 # A bridge to conventional PCI, and the two functions behind it.
 BRIDGE, BEHIND_BRIDGE, NEIGHBOUR = "0c", "01:01", "01:02"
@@ -14,11 +19,11 @@ BRIDGE, BEHIND_BRIDGE, NEIGHBOUR = "0c", "01:01", "01:02"
 ADVICE = "given up, and"
 
 
-def cases(machine, deaths):
+def cases(machine, deaths, remapped=False, suffix=""):
     """Return the cases of a machine."""
     return tuple(
         Case(
-            death,
+            f"{death}{suffix}",
             (
                 LOADED,
                 passes("vfio takes a device", "takes", IGB),
@@ -30,6 +35,7 @@ def cases(machine, deaths):
                 fails("no device gets tables again", "migrates_again", IGB),
             ),
             machine,
+            remapped=remapped,
         )
         for death in deaths
     )
@@ -62,8 +68,18 @@ def groups():
     """Return the cases by machine: all of one kind of table, one of the other."""
     all_ways, one_way = DEATHS, DEATHS[:1]
     return (
-        ("vtd-ss/pt", cases("vtd-ss/pt", all_ways) + bridged("vtd-ss/pt")),
+        (
+            "vtd-ss/pt",
+            cases("vtd-ss/pt", all_ways)
+            + cases("vtd-ss/pt", SHARED, remapped=True, suffix="-shared")
+            + bridged("vtd-ss/pt"),
+        ),
         ("vtd-fs/pt", cases("vtd-fs/pt", one_way)),
-        ("amd-v1/pt", cases("amd-v1/pt", all_ways) + bridged("amd-v1/pt")),
+        (
+            "amd-v1/pt",
+            cases("amd-v1/pt", all_ways)
+            + cases("amd-v1/pt", BY_INTERRUPT, remapped=True)
+            + bridged("amd-v1/pt"),
+        ),
         ("amd-v2/pt", cases("amd-v2/pt", one_way)),
     )

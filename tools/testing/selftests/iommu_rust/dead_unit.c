@@ -15,10 +15,15 @@
 #include <unistd.h>
 
 #include "lib/harness.h"
+#include "lib/interrupts.h"
 #include "lib/stall.h"
 
 /* Longer than any driver waits for a unit, even several times. */
 #define NO_HANG_MS 20000
+/* While an interrupt moves a CPU waits with interrupts disabled: at most twice what is meant. */
+#define MOVE_MS 2000
+/* A unit that is given up costs no time. */
+#define AT_ONCE_MS 100
 
 static char **device_bdfs;
 static int nr_devices;
@@ -163,6 +168,41 @@ TEST_F(dead_unit, by_switch)
 	dirty_write_page(env, 3);
 	stall_stop(self->stall, true);
 	__hwpt_set_dirty(env->iommu->iommufd, env->hwpt, IOMMU_HWPT_DIRTY_TRACKING_ENABLE);
+	expect_dead(self, _metadata);
+}
+
+/* Returns the error, and how long it took. */
+static int move_to(int irq, const char *cpus, u64 *ms)
+{
+	u64 begun = now_ms();
+	char path[64];
+	int error;
+
+	snprintf_assert(path, sizeof(path), "/proc/irq/%d/smp_affinity", irq);
+	error = __write_file(path, cpus);
+	*ms = now_ms() - begun;
+
+	return error;
+}
+
+/* Under the raw spinlock of the interrupt; a driver that remaps no interrupts is not asked. */
+TEST_F(dead_unit, by_move)
+{
+	int irq, error;
+	u64 ms;
+
+	ASSERT_LE(1, interrupts_of_function(device_bdfs[1], &irq, 1));
+	ASSERT_EQ(0, move_to(irq, "1", &ms));
+	/* The kernel gives the old vector back first. */
+	usleep(100000);
+	stall_stop(self->stall, true);
+	error = move_to(irq, "2", &ms);
+	TH_LOG("moved with %d after %lu ms", error, (unsigned long)ms);
+	EXPECT_EQ(-EIO, error);
+	EXPECT_GT(MOVE_MS, ms);
+	/* The kernel puts another move off: it keeps both vectors. */
+	move_to(irq, "1", &ms);
+	EXPECT_GT(AT_ONCE_MS, ms);
 	expect_dead(self, _metadata);
 }
 
