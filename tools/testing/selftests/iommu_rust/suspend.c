@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
  * The machine sleeps (S3) while a device is tracked. The unit loses its registers: after the
- * sleep it must translate as before, and report what was written before and after.
+ * sleep it must translate as before, and report what was written before and after. Interrupts of
+ * the device arrive before and after.
  *
  *   suspend [hibernate] [options] BDF
  *
@@ -12,14 +13,18 @@
  */
 #include <errno.h>
 #include <fcntl.h>
+#include <poll.h>
 #include <string.h>
 #include <unistd.h>
 
 #include "lib/harness.h"
+#include "lib/interrupts.h"
 #include "lib/leaves.h"
 
 /* Seconds until the clock wakes the machine: longer than it takes to fall asleep. */
 #define SLEEP "+6"
+/* Milliseconds after which an interrupt is lost. */
+#define PATIENCE_MS 3000
 
 static const char *device_bdf;
 static bool to_disk;
@@ -139,6 +144,30 @@ TEST_F(suspend, both_are_reported_at_once)
 	EXPECT_EXACT(dirty_harvest(env, query_all(&env->area)));
 }
 
+/* Has the device raise an interrupt. Returns how many came. */
+static u64 interrupts(struct dirty_env *env)
+{
+	struct vfio_pci_device *pci = env->dev.pci;
+	struct pollfd vector = { .fd = pci->msi_eventfds[pci->driver.msi], .events = POLLIN };
+	u64 count = 0;
+
+	vfio_pci_driver_send_msi(pci);
+	if (poll(&vector, 1, PATIENCE_MS) == 1)
+		VFIO_ASSERT_EQ(read(vector.fd, &count, sizeof(count)), sizeof(count));
+
+	return count;
+}
+
+/* Where units remap interrupts, the unit must know how its tables are written. */
+TEST_F(suspend, interrupts_arrive_after)
+{
+	EXPECT_EQ(1, interrupts(&self->env));
+	for (int round = 0; round < 2; round++) {
+		sleep_and_wake(&self->env);
+		EXPECT_EQ(1, interrupts(&self->env));
+	}
+}
+
 static bool overlaps(struct dma_region *region, u64 address)
 {
 	return address + PAGE_4K > region->iova && address < region->iova + region->size;
@@ -161,7 +190,10 @@ static u64 page_that_is_no_iova(struct dirty_env *env, u64 *physical)
 	VFIO_FAIL("each page is at an address that is also an IOVA\n");
 }
 
-/* With translation off, what a device writes to an IOVA lands at that address of memory. */
+/*
+ * With translation off, what a device writes to an IOVA lands at that address of memory. That it
+ * is refused must be logged: the unit's interrupt, or the driver's poll, came back too.
+ */
 TEST_F(suspend, nothing_reaches_raw_memory_after)
 {
 	struct dirty_env *env = &self->env;
@@ -169,16 +201,22 @@ TEST_F(suspend, nothing_reaches_raw_memory_after)
 	u64 physical, page;
 	u8 before[STAMP_SIZE];
 	void *memory;
+	int kmsg;
 
 	sleep_and_wake(env);
 	page = page_that_is_no_iova(env, &physical);
 	memory = dirty_area_page(&env->area, page);
 	memset(memory, 0x5a, STAMP_SIZE);
 	memcpy(before, memory, STAMP_SIZE);
+	kmsg = kernel_log_open();
 
 	/* The engine may report the write that the unit refuses. */
 	vfio_pci_driver_memcpy(dev->pci, dev->local.iova, physical, STAMP_SIZE);
 	EXPECT_EQ(0, memcmp(memory, before, STAMP_SIZE));
+	/* The driver may poll, and each message names the device. */
+	sleep(1);
+	EXPECT_TRUE(kernel_says(kmsg, "device "));
+	close(kmsg);
 	EXPECT_EXACT(dirty_harvest(env, query_all(&env->area)));
 
 	/* Where it may write, it still does. */
