@@ -34,10 +34,15 @@ IO_APIC = 0x00A0
 
 ENDPOINT = 1
 BRIDGE = 2
+IO_APIC_SCOPE = 3
 # A device that is not on a PCI bus and has a name in ACPI.
 NAMESPACE = 5
 
+# The requester ID of the I/O APIC in QEMU's machine with a VT-d unit.
+VTD_IO_APIC = 0xFF00
+
 # Flags of a DMAR table.
+INTR_REMAP = 1 << 0
 X2APIC_OPT_OUT = 1 << 1
 REMAP_OPT_OUT = 1 << 3
 

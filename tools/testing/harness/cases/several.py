@@ -2,7 +2,7 @@
 """Several units: machines in which a second unit serves the devices behind a port."""
 
 from .. import acpi, configs
-from .case import IGB, LETS_GO, LOADED, OTHER_IGB, Case, fails, migrates, passes
+from .case import FREES_PORT, IGB, LETS_GO, LOADED, OTHER_IGB, Case, fails, migrates, passes
 from .dead import ADVICE
 
 # The port, which comes before the other bridges, and the function behind it.
@@ -28,7 +28,12 @@ def table(unit):
     """Return the firmware table that names both units."""
     if unit == configs.VTD:
         behind = acpi.scope(acpi.bdf(PORT), acpi.BRIDGE)
-        return acpi.dmar(acpi.drhd(BASE[unit], behind, include_all=False), acpi.drhd())
+        io_apic = acpi.scope(acpi.VTD_IO_APIC, acpi.IO_APIC_SCOPE)
+        return acpi.dmar(
+            acpi.drhd(BASE[unit], behind, include_all=False),
+            acpi.drhd(acpi.VTD_BASE, io_apic),
+            flags=acpi.INTR_REMAP,
+        )
     root, behind = (acpi.ivhd_range(bus << 8, bus << 8 | 0xFF) for bus in (0, 1))
     return acpi.ivrs(
         acpi.ivhd(root, acpi.ivhd_io_apic()),
@@ -41,26 +46,34 @@ def cases(machine):
     config = configs.machines(machine)[0].config
     build = {"tables": (table(config.unit),), "devices": devices(config)}
     two = passes("there are two units", "units_are", "2")
+    both_work = (
+        LOADED,
+        two,
+        *migrates(IGB),
+        *migrates(UNDER),
+        passes("vfio takes a device of one", "takes", IGB),
+        passes("and one of the other", "takes", UNDER),
+        passes("both write, in one page table", "shares", IGB, UNDER),
+        passes("the other first", "shares", UNDER, IGB),
+        passes("no address was refused", "no_fault"),
+        passes("vfio gives one back", "gives_back", IGB),
+        passes("and the other", "gives_back", UNDER),
+    )
+    isolated = (
+        *both_work,
+        passes("vfio takes a device of one again", "takes", IGB),
+        passes("it forges no interrupt", "forges_nothing", IGB),
+        passes("vfio takes one of the other again", "takes", UNDER),
+        passes("nor does it", "forges_nothing", UNDER),
+        passes("vfio gives one back again", "gives_back", IGB),
+        passes("and the other again", "gives_back", UNDER),
+        FREES_PORT,
+        LETS_GO,
+    )
     return (
-        Case(
-            "two-units",
-            (
-                LOADED,
-                two,
-                *migrates(IGB),
-                *migrates(UNDER),
-                passes("vfio takes a device of one", "takes", IGB),
-                passes("and one of the other", "takes", UNDER),
-                passes("both write, in one page table", "shares", IGB, UNDER),
-                passes("the other first", "shares", UNDER, IGB),
-                passes("no address was refused", "no_fault"),
-                passes("vfio gives one back", "gives_back", IGB),
-                passes("and the other", "gives_back", UNDER),
-                LETS_GO,
-            ),
-            machine,
-            **build,
-        ),
+        Case("two-units", (*both_work, LETS_GO), machine, **build),
+        # On VT-d the kernel shares both units.
+        Case("two-units-remapped", isolated, machine, remapped=True, **build),
         Case(
             "one-of-two-dies",
             (
