@@ -73,6 +73,7 @@ mod map;
 mod node;
 mod page_table;
 mod split;
+mod survey;
 mod table;
 mod tables;
 #[cfg(CONFIG_RUST_IOMMU_PT_KUNIT_TEST)]
@@ -112,6 +113,11 @@ pub use limits::{
     Limits, //
 };
 pub use page_table::PageTable;
+pub use survey::{
+    Leaves,
+    Step,
+    Survey, //
+};
 pub use table::{
     DetachedTable,
     Table,

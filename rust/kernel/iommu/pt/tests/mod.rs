@@ -24,6 +24,7 @@ pub mod shape;
 pub mod spec;
 pub mod split;
 pub mod split_rows;
+pub mod survey;
 pub mod top;
 pub mod writable;
 
@@ -208,6 +209,9 @@ macro_rules! iommu_pt_for_each_test {
             writable::all_that_may_be_written
             writable::any_part_of_a_leaf
             writable::incoherent_tables_too
+            survey::every_leaf_is_counted
+            survey::pieces_add_up
+            survey::the_way_to_a_page
             contiguous::every_size
             contiguous::sizes_are_mixed
             contiguous::rows_are_joined
