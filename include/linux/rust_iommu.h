@@ -15,6 +15,7 @@
 #include <linux/pci.h>
 #include <linux/pci-ats.h>
 #include <linux/syscore_ops.h>
+#include <trace/events/rust_iommu.h>
 #ifdef CONFIG_X86
 #include <asm/cacheflush.h>
 

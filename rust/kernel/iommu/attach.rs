@@ -69,6 +69,8 @@ struct List<P: PagingDomain> {
 
 #[pin_data]
 struct Shared<P: PagingDomain> {
+    /// The number of the domain.
+    domain: u64,
     #[pin]
     list: Mutex<List<P>>,
     #[pin]
@@ -81,8 +83,8 @@ struct Shared<P: PagingDomain> {
 pub struct Attachments<P: PagingDomain>(Arc<Shared<P>>);
 
 impl<P: PagingDomain> Attachments<P> {
-    /// None yet.
-    pub(super) fn new() -> Result<Self> {
+    /// None yet, of the domain with the number `domain`.
+    pub(super) fn new(domain: u64) -> Result<Self> {
         let (name, key) = lock_class::attachments_list();
         let empty = List {
             nodes: KVec::new(),
@@ -91,6 +93,7 @@ impl<P: PagingDomain> Attachments<P> {
 
         Ok(Self(Arc::pin_init(
             pin_init!(Shared {
+                domain,
                 list <- Mutex::new(empty, name, key),
                 tags <- Tags::new(),
                 lost: AtomicFlag::new(false),
@@ -112,6 +115,24 @@ impl<P: PagingDomain> Attachments<P> {
     #[inline]
     pub fn is_lost(&self) -> bool {
         self.0.lost.load(Relaxed)
+    }
+
+    /// Whether dirty tracking is on.
+    pub(super) fn is_tracking(&self) -> bool {
+        self.0.list.lock().tracking
+    }
+
+    /// Calls `show` for each attachment, until it fails.
+    ///
+    /// It may sleep, and takes none of the locks above that of the list.
+    pub(super) fn each<E>(
+        &self,
+        mut show: impl FnMut(&EndpointOf<P>, DeviceSlot) -> Result<(), E>,
+    ) -> Result<(), E> {
+        let list = self.0.list.lock();
+        list.nodes
+            .iter()
+            .try_for_each(|node| show(&node.endpoint, node.slot))
     }
 
     /// Whether the domain is attached nowhere.
@@ -287,6 +308,11 @@ pub(super) struct Attached<P: PagingDomain> {
 }
 
 impl<P: PagingDomain> Attached<P> {
+    /// The number of the domain.
+    pub(super) fn domain(&self) -> u64 {
+        self.shared.domain
+    }
+
     /// Leaves the attachment in the list of its domain for ever.
     fn lose(self) {
         self.node.lost.store(true, Relaxed);
@@ -401,6 +427,17 @@ impl<P: PagingDomain> Slots<P> {
         let old = index.and_then(|index| held.remove(index).ok());
         drop(held);
         drop(old);
+    }
+
+    /// Calls `show` for each slot, until it fails.
+    ///
+    /// It may sleep, and takes none of the locks above that of the slots.
+    pub(super) fn each<E>(
+        &self,
+        mut show: impl FnMut(DeviceSlot, &Held<P>) -> Result<(), E>,
+    ) -> Result<(), E> {
+        let held = self.held.lock();
+        held.iter().try_for_each(|(slot, held)| show(*slot, held))
     }
 
     /// Finds a PASID that is attached.

@@ -18,6 +18,10 @@ use super::{
     }, //
 };
 
+pub(super) mod query;
+
+use query::Tally;
+
 /// A `struct iommu_dirty_bitmap` of the core, for one query.
 ///
 /// - The bitmap may be absent: the core enables tracking by a query that only clears.
@@ -37,10 +41,11 @@ use super::{
 pub struct DirtyBitmap<'a> {
     raw: NonNull<bindings::iommu_dirty_bitmap>,
     query: Range,
+    tally: Option<&'a Tally>,
     lifetime: PhantomData<&'a mut bindings::iommu_dirty_bitmap>,
 }
 
-impl DirtyBitmap<'_> {
+impl<'a> DirtyBitmap<'a> {
     /// Borrows what the core passed to `read_and_clear_dirty`.
     ///
     /// # Safety
@@ -54,7 +59,16 @@ impl DirtyBitmap<'_> {
         Self {
             raw,
             query,
+            tally: None,
             lifetime: PhantomData,
+        }
+    }
+
+    /// Lets `tally` take note of all that is reported.
+    pub(super) fn with_tally(self, tally: &'a Tally) -> Self {
+        Self {
+            tally: Some(tally),
+            ..self
         }
     }
 
@@ -91,6 +105,9 @@ impl DirtySink for DirtyBitmap<'_> {
         if bitmap.is_null() {
             return;
         }
+        if let Some(tally) = self.tally {
+            tally.add_dirty(range);
+        }
         // SAFETY: By the type invariants, `bitmap` is valid, covers the query, and only this object
         // uses it. The range lies within the query.
         // CAST: The query came in `unsigned long`, and the range lies within.
@@ -99,6 +116,9 @@ impl DirtySink for DirtyBitmap<'_> {
 
     #[inline]
     fn cleared(&mut self, range: Range) {
+        if let Some(tally) = self.tally {
+            tally.add_cleared(range);
+        }
         // SAFETY: By the type invariants, `raw` points to a valid dirty bitmap.
         let gather = unsafe { (*self.raw.as_ptr()).gather };
         if let Some(gather) = NonNull::new(gather) {
@@ -109,6 +129,9 @@ impl DirtySink for DirtyBitmap<'_> {
     }
 
     fn split(&mut self, range: Range) {
+        if let Some(tally) = self.tally {
+            tally.add_cleared(range);
+        }
         // SAFETY: By the type invariants, `raw` points to a valid dirty bitmap.
         let gather = unsafe { (*self.raw.as_ptr()).gather };
         if let Some(gather) = NonNull::new(gather) {

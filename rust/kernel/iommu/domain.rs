@@ -10,16 +10,24 @@ use kernel::{
     error::code::*,
     page::PAGE_SHIFT,
     prelude::*,
-    sync::atomic::{
-        AtomicFlag,
-        Relaxed, //
+    sync::{
+        atomic::{
+            AtomicFlag,
+            Relaxed, //
+        },
+        SetOnce, //
     },
     types::Opaque, //
 };
 
 use super::{
     attach::Attachments,
+    counters::DomainCounters,
     ffi,
+    files::{
+        Directory,
+        Files, //
+    },
     gather::IotlbGather,
     hw::pages::{
         KernelTables,
@@ -31,6 +39,7 @@ use super::{
         Walks, //
     },
     tables::Tables,
+    trace,
     values::{
         AllocFlags,
         Flush, //
@@ -40,6 +49,7 @@ use super::{
 mod locks;
 mod reshape;
 pub(super) mod unflushed;
+mod view;
 
 use locks::Reshaping;
 use unflushed::Unflushed;
@@ -77,6 +87,12 @@ struct Head {
 #[repr(C)]
 pub(super) struct Domain<P: PagingDomain> {
     head: Head,
+    /// What shows the domain. Dropped before the rest.
+    files: SetOnce<Files>,
+    /// What has been counted.
+    pub(super) counters: DomainCounters,
+    /// What events and files call the domain.
+    pub(super) number: u64,
     /// Where the domain is attached.
     pub(super) attachments: Attachments<P>,
     /// The flags that it was allocated with.
@@ -121,10 +137,14 @@ impl<P: PagingDomain> Domain<P> {
             end: Self::end,
             module: core::ptr::null_mut(),
         };
-        let attachments = Attachments::new()?;
+        let number = trace::next_domain();
+        let attachments = Attachments::new(number)?;
         let domain = KBox::try_pin_init(
             try_pin_init!(Self {
                 head,
+                files: SetOnce::new(),
+                counters: DomainCounters::default(),
+                number,
                 attachments,
                 flags,
                 walks: Walks::new(KernelTables::new(None)),
@@ -175,6 +195,7 @@ impl<P: PagingDomain> Domain<P> {
     pub(super) unsafe fn into_raw(
         domain: Pin<KBox<Self>>,
         module: *mut bindings::module,
+        directory: Option<&Directory>,
     ) -> Result<*mut bindings::iommu_domain> {
         // SAFETY: `module` is null, which the function allows, or a module that is not unloaded
         // during the call (contract).
@@ -185,6 +206,14 @@ impl<P: PagingDomain> Domain<P> {
         let domain = KBox::into_raw(unsafe { Pin::into_inner_unchecked(domain) });
         // SAFETY: Only this function has the domain, and this field is not pinned.
         unsafe { (*domain).head.module = module };
+        if let Some(directory) = directory {
+            // SAFETY: The box is there until `end()`.
+            let domain = unsafe { &*domain };
+            // SAFETY: It stays in its box, and `end()` drops the files before anything else.
+            domain
+                .files
+                .populate(unsafe { domain.files_in(&directory.domains) });
+        }
         Ok(domain.cast())
     }
 
@@ -212,7 +241,9 @@ impl<P: PagingDomain> Domain<P> {
     unsafe fn end(raw: *mut bindings::iommu_domain) {
         // SAFETY: `raw` is a pinned box of this type that `into_raw()` gave away, and nothing uses
         // it any more (contract).
-        let domain = unsafe { Pin::new_unchecked(KBox::from_raw(raw.cast::<Self>())) };
+        let mut domain = unsafe { Pin::new_unchecked(KBox::from_raw(raw.cast::<Self>())) };
+        // Now, though it may be leaked: the code that they run is the module's. Waits for readers.
+        *domain.as_mut().project().files = SetOnce::new();
         if domain.attachments.is_lost() {
             pr_err!(
                 "iommu: a unit that does not answer may use a domain: its tables are leaked \
@@ -259,9 +290,11 @@ impl<P: PagingDomain> Domain<P> {
         } else {
             sync()
         };
+        self.counters.flushes.add(1);
         let Err(error) = result else {
             return result;
         };
+        self.counters.failed_flushes.add(1);
         if !self.complained.load(Relaxed) {
             self.complained.store(true, Relaxed);
             pr_err!(

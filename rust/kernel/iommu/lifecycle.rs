@@ -18,10 +18,6 @@
 //! driver holds the registers at that time.
 
 use kernel::{
-    debugfs::{
-        Dir,
-        File, //
-    },
     fmt,
     impl_has_hr_timer,
     prelude::*,
@@ -45,7 +41,6 @@ use kernel::{
         Delta,
         Monotonic, //
     },
-    uaccess::UserSliceReader,
     workqueue,
     ModuleMetadata,
     ThisModule, //
@@ -54,6 +49,12 @@ use kernel::{
 use super::{
     device::UnitInfo,
     ffi,
+    files::{
+        Command,
+        Commanded,
+        Directory,
+        Files, //
+    },
     lock_class,
     ops::Driver,
     registry::{
@@ -139,7 +140,10 @@ pub trait Lifecycle: Registered {
 /// # Errors
 ///
 /// The log names each error. The hardware has its original state then.
-fn start<D: Lifecycle>(module: &'static ThisModule) -> Result<Registration<D>> {
+fn start<D: Lifecycle>(
+    module: &'static ThisModule,
+    directory: &Directory,
+) -> Result<Registration<D>> {
     if ffi::is_crash_kernel() {
         D::log_error(fmt!(
             "devices of the kernel that crashed may still write to memory, and only its page \
@@ -166,9 +170,10 @@ fn start<D: Lifecycle>(module: &'static ThisModule) -> Result<Registration<D>> {
             GFP_KERNEL,
         )?;
     }
-    let registration = Registration::new(module, driver, infos).inspect_err(|error| {
-        D::log_error(fmt!("the IOMMU core refuses the units: {:?}\n", *error));
-    })?;
+    let registration = Registration::new(module, driver, infos, Some(directory.clone()))
+        .inspect_err(|error| {
+            D::log_error(fmt!("the IOMMU core refuses the units: {:?}\n", *error));
+        })?;
     let units = registration.driver().units();
     // Every device in scope has its entries now. An error drops the registration.
     units.enable_translation()?;
@@ -211,56 +216,46 @@ impl<D: Lifecycle> HrTimerCallback for Poll<D> {
 /// What `release` works on.
 struct Control<D: Driver>(Registration<D>);
 
-/// Releases the hardware if user space writes a 1.
-fn release<D: Driver>(control: &Control<D>, reader: &mut UserSliceReader) -> Result {
-    let mut first = [0u8; 1];
-    reader.read_slice(&mut first)?;
-    if first != *b"1" {
-        return Err(EINVAL);
+impl<D: Driver> Commanded for Control<D> {
+    /// Releases the hardware.
+    fn run(&self) -> Result {
+        self.0.release()
     }
-    control.0.release()
 }
 
 /// All that exists while the driver drives units.
 ///
 /// Fields are dropped from the top: nothing polls any more when the units are released.
-#[pin_data]
 struct Running<D: Lifecycle> {
     _poll: Option<ArcHrTimerHandle<Poll<D>>>,
-    _directory: Dir,
-    #[pin]
-    _release: File<Control<D>>,
+    _units: KVec<Files>,
+    _release: Pin<KBox<Command>>,
 }
 
 impl<D: Lifecycle> Running<D> {
     /// Takes the units over and starts the timer. May sleep.
-    fn new(module: &'static ThisModule) -> impl PinInit<Self, Error> {
-        pin_init::pin_init_scope(move || {
-            let registration = start::<D>(module)?;
-            let driver = registration.driver().clone();
-            let poll = if driver.units().need_polling() {
-                let poll = Arc::pin_init(
-                    pin_init!(Poll {
-                        driver,
-                        timer <- HrTimer::new(),
-                    }),
-                    GFP_KERNEL,
-                )?;
-                Some(poll.start(POLL_PERIOD))
-            } else {
-                None
-            };
-            let directory = Dir::new(D::Module::NAME);
-            let parent = directory.clone();
-            Ok(try_pin_init!(Self {
-                _poll: poll,
-                _directory: directory,
-                _release <- parent.write_callback_file(
-                    c"release",
-                    Control(registration),
-                    &release::<D>,
-                ),
-            }? Error))
+    fn new(module: &'static ThisModule) -> Result<Self> {
+        let directory = Directory::new(D::Module::NAME);
+        let registration = start::<D>(module, &directory)?;
+        let driver = registration.driver().clone();
+        let units = driver.units().files_in(&directory)?;
+        let poll = if driver.units().need_polling() {
+            let poll = Arc::pin_init(
+                pin_init!(Poll {
+                    driver,
+                    timer <- HrTimer::new(),
+                }),
+                GFP_KERNEL,
+            )?;
+            Some(poll.start(POLL_PERIOD))
+        } else {
+            None
+        };
+        let control = KBox::new(Control(registration), GFP_KERNEL)?;
+        Ok(Self {
+            _poll: poll,
+            _units: units,
+            _release: Command::new(&directory.root, c"release", control)?,
         })
     }
 }
@@ -269,7 +264,7 @@ impl<D: Lifecycle> Running<D> {
 #[pin_data]
 struct Holder<D: Lifecycle> {
     #[pin]
-    running: Mutex<Option<Pin<KBox<Running<D>>>>>,
+    running: Mutex<Option<Running<D>>>,
 }
 
 /// The state of a module; dropping it releases everything.
@@ -300,7 +295,7 @@ impl<D: Lifecycle> Life<D> {
         let begin = {
             let holder = holder.clone();
             move || -> Result {
-                let running = KBox::pin_init(Running::<D>::new(module), GFP_KERNEL)?;
+                let running = Running::<D>::new(module)?;
                 *holder.running.lock() = Some(running);
                 Ok(())
             }

@@ -48,6 +48,8 @@
 //! | [`block`] | the aligned block that an invalidation names |
 //! | [`locked_vec`], [`raw_lock`] | vectors under a spinlock; spinlocks that never sleep |
 //! | [`ratelimit`] | a limit for messages |
+//! | [`files`], [`counters`] | the files in debugfs, and what is counted |
+//! | [`trace`] | the tracepoints |
 //!
 //! A dirty page on its way: the core calls `read_and_clear_dirty`; the driver's domain hands the
 //! claimed range and the [`dirty::DirtyBitmap`] to [`pt::PageTable::read_and_clear_dirty`]; that
@@ -69,6 +71,8 @@ pub mod attach;
 #[cfg(CONFIG_RUST_IOMMU)]
 pub mod block;
 #[cfg(CONFIG_RUST_IOMMU)]
+pub mod counters;
+#[cfg(CONFIG_RUST_IOMMU)]
 pub mod device;
 #[cfg(CONFIG_RUST_IOMMU)]
 pub mod dirty;
@@ -76,6 +80,8 @@ pub mod dirty;
 mod domain;
 #[cfg(CONFIG_RUST_IOMMU)]
 pub mod domain_id;
+#[cfg(CONFIG_RUST_IOMMU)]
+pub mod files;
 #[cfg(CONFIG_RUST_IOMMU)]
 pub mod firmware;
 #[cfg(CONFIG_RUST_IOMMU)]
@@ -106,6 +112,8 @@ mod syscore;
 pub mod tables;
 #[cfg(CONFIG_RUST_IOMMU)]
 pub mod tags;
+#[cfg(CONFIG_RUST_IOMMU)]
+pub mod trace;
 #[cfg(CONFIG_RUST_IOMMU)]
 pub mod units;
 #[cfg(CONFIG_RUST_IOMMU)]

@@ -26,6 +26,7 @@
 
 use kernel::{
     device::Device,
+    fmt,
     prelude::*,
     sync::{
         aref::ARef,
@@ -189,6 +190,17 @@ pub trait Driver: Confirms + Sized + Send + Sync + 'static {
     /// `EIO` or `ETIMEDOUT` if the unit does not confirm: it may still use what the device had, so
     /// those tables and ids are never freed.
     fn attach_blocked(&self, endpoint: &Arc<Self::Endpoint>, slot: DeviceSlot) -> Result;
+
+    /// Writes the name of the device, for the files in debugfs.
+    ///
+    /// Context: may sleep; takes none of the locks above.
+    fn show_endpoint(endpoint: &Self::Endpoint, f: &mut fmt::Formatter<'_>) -> fmt::Result;
+
+    /// Writes how its unit treats the device, for the files in debugfs: a line for each of the
+    /// entries that decide, with its words.
+    ///
+    /// Context: may sleep; takes none of the locks above.
+    fn show_entries(endpoint: &Self::Endpoint, f: &mut fmt::Formatter<'_>) -> fmt::Result;
 
     /// Takes back what devices have beside a translation, such as interrupts that are remapped: the
     /// driver is about to give them all up. No device is claimed, and none is let in.

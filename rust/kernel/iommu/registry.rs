@@ -42,6 +42,10 @@ use super::{
     },
     device::UnitInfo,
     ffi,
+    files::{
+        Directory,
+        Files, //
+    },
     lock_class,
     ops::{
         Driver,
@@ -55,6 +59,7 @@ pub(super) mod early;
 mod groups;
 pub(super) mod isolate;
 mod owners;
+mod view;
 
 use early::EarlyDriver;
 use isolate::Members;
@@ -98,8 +103,9 @@ impl<D: Driver> Registry<D> {
         driver: Arc<D>,
         units: KVec<UnitInfo>,
         callbacks: DriverCallbacks,
+        directory: Option<Directory>,
     ) -> Result<Registration<D>> {
-        let inner = Inner::new(module, driver, units, callbacks)?;
+        let inner = Inner::new(module, driver, units, callbacks, directory)?;
         let target = Arc::as_ptr(&inner);
 
         if self
@@ -189,6 +195,8 @@ enum Phase {
 pub(super) struct State<D: Driver> {
     phase: Phase,
     endpoints: KVec<Arc<Endpoint<D>>>,
+    /// What shows them, in any order.
+    files: KVec<(Arc<Endpoint<D>>, Files)>,
 }
 
 impl<D: Driver> State<D> {
@@ -200,23 +208,6 @@ impl<D: Driver> State<D> {
     /// Whether it gives them up now.
     pub(super) fn is_leaving(&self) -> bool {
         self.phase == Phase::Leaving
-    }
-
-    /// Enters a device.
-    ///
-    /// # Errors
-    ///
-    /// `ENODEV` if none are taken any more, `ENOMEM`.
-    pub(super) fn add(&mut self, endpoint: Arc<Endpoint<D>>) -> Result {
-        if self.is_closing() {
-            return Err(ENODEV);
-        }
-        Ok(self.endpoints.push(endpoint, GFP_KERNEL)?)
-    }
-
-    /// Removes a device.
-    pub(super) fn remove(&mut self, endpoint: &Arc<Endpoint<D>>) {
-        self.endpoints.retain(|known| !Arc::ptr_eq(known, endpoint));
     }
 }
 
@@ -307,6 +298,8 @@ pub(super) struct Inner<D: Driver> {
     pub(super) state: Mutex<State<D>>,
     #[pin]
     pub(super) members: Members,
+    /// Where domains and devices are shown.
+    pub(super) directory: Option<Directory>,
     units: KVec<Unit>,
     ops: KBox<Opaque<bindings::iommu_ops>>,
     _identity: KBox<Opaque<bindings::iommu_domain>>,
@@ -324,6 +317,7 @@ impl<D: Driver> Inner<D> {
         driver: Arc<D>,
         infos: KVec<UnitInfo>,
         callbacks: DriverCallbacks,
+        directory: Option<Directory>,
     ) -> Result<Arc<Self>> {
         let module = module.as_ptr();
         let identity = KBox::new(Opaque::new(callbacks.identity), GFP_KERNEL)?;
@@ -353,6 +347,7 @@ impl<D: Driver> Inner<D> {
         let live = State {
             phase: Phase::Live,
             endpoints: KVec::new(),
+            files: KVec::new(),
         };
 
         Arc::pin_init(
@@ -361,6 +356,7 @@ impl<D: Driver> Inner<D> {
                 module,
                 state <- Mutex::new(live, name, key),
                 members <- Members::new(),
+                directory,
                 units,
                 ops,
                 _identity: identity,

@@ -15,11 +15,14 @@ use super::{
         Exclusive,
         Format,
         Gather,
+        Iova,
         PageTable,
         PhysAddr,
         Prot,
         Range,
         Stable,
+        Step,
+        Survey,
         Top, //
     },
     values::Geometry, //
@@ -91,6 +94,15 @@ pub trait Tables: Send + Sync + 'static {
 
     /// Records all of the range of `walk` that is mapped and writable.
     fn report_writable(&self, walk: &KernelWalk<'_>, sink: &mut impl DirtySink) -> Result;
+
+    /// The name of the format.
+    fn format(&self) -> &'static str;
+
+    /// The way to the first address of `walk`, entry by entry.
+    fn steps(&self, walk: &KernelWalk<'_>, step: impl FnMut(Step)) -> Result;
+
+    /// Counts leaves in the range of `walk`. Returns where to go on, if there are many.
+    fn survey(&self, walk: &KernelWalk<'_>, survey: &mut Survey) -> Result<Option<Iova>>;
 }
 
 impl<F: Format> Tables for PageTable<F, KernelTables>
@@ -179,6 +191,18 @@ where
     #[inline]
     fn report_writable(&self, walk: &KernelWalk<'_>, sink: &mut impl DirtySink) -> Result {
         self.report_writable(walk, sink)
+    }
+
+    fn format(&self) -> &'static str {
+        F::NAME
+    }
+
+    fn steps(&self, walk: &KernelWalk<'_>, step: impl FnMut(Step)) -> Result {
+        self.tree().steps(walk, step)
+    }
+
+    fn survey(&self, walk: &KernelWalk<'_>, survey: &mut Survey) -> Result<Option<Iova>> {
+        self.tree().survey(walk, survey)
     }
 }
 
@@ -279,5 +303,17 @@ impl<L: Tables, R: Tables> Tables for Either<L, R> {
     #[inline]
     fn report_writable(&self, walk: &KernelWalk<'_>, sink: &mut impl DirtySink) -> Result {
         either!(self, tables => tables.report_writable(walk, sink))
+    }
+
+    fn format(&self) -> &'static str {
+        either!(self, tables => tables.format())
+    }
+
+    fn steps(&self, walk: &KernelWalk<'_>, step: impl FnMut(Step)) -> Result {
+        either!(self, tables => tables.steps(walk, step))
+    }
+
+    fn survey(&self, walk: &KernelWalk<'_>, survey: &mut Survey) -> Result<Option<Iova>> {
+        either!(self, tables => tables.survey(walk, survey))
     }
 }

@@ -5,7 +5,9 @@
 use core::ops::Deref;
 
 use kernel::{
+    debugfs::Dir,
     device::Device,
+    fmt,
     prelude::*,
     sync::{
         aref::ARef,
@@ -15,7 +17,14 @@ use kernel::{
 };
 
 use super::{
+    counters::UnitCounters,
     ffi,
+    files::{
+        Directory,
+        Files,
+        Page,
+        Shows, //
+    },
     lock_class,
     syscore::{
         self,
@@ -48,6 +57,44 @@ pub trait Unit: Send + Sync + 'static {
     ///
     /// Context: any; from a timer, so two calls never run at once.
     fn poll(&self);
+
+    /// Writes what the unit can do, for its file in debugfs.
+    ///
+    /// Context: may sleep.
+    fn show_caps(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result;
+
+    /// Writes in which state the unit is, for its file in debugfs.
+    ///
+    /// Context: may sleep.
+    fn show_state(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result;
+
+    /// What is counted of it.
+    fn counters(&self) -> &UnitCounters;
+}
+
+/// A unit, for its files.
+struct View<U: Unit>(Arc<U>);
+
+impl<U: Unit> Shows for View<U> {
+    fn show(&self, page: Page, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match page {
+            Page::Caps => self.0.show_caps(f),
+            Page::State => self.0.show_state(f),
+            Page::Counters => self.0.counters().show(f),
+            Page::Leaves | Page::Translation(_) => Ok(()),
+        }
+    }
+}
+
+/// Makes the files of a unit in `parent`.
+///
+/// Context: may sleep.
+fn files_of<U: Unit>(unit: &Arc<U>, parent: &Dir) -> Files {
+    let Ok(view) = KBox::new(View(unit.clone()), GFP_KERNEL) else {
+        return Files::none();
+    };
+    let pages = [Page::Caps, Page::State, Page::Counters];
+    Files::new(parent, fmt!("{}{}", U::KIND, unit.number()), view, &pages)
 }
 
 /// A unit that is switched on. Dropping it switches the unit off and restores its registers.
@@ -240,6 +287,21 @@ impl<P: Power> Units<P> {
         Ok(())
     }
 
+    /// Makes the files of the units. Each unit stays at least as long as its files.
+    ///
+    /// Context: may sleep.
+    ///
+    /// # Errors
+    ///
+    /// `ENOMEM`.
+    pub(super) fn files_in(&self, directory: &Directory) -> Result<KVec<Files>> {
+        let mut files = KVec::with_capacity(self.units.len(), GFP_KERNEL)?;
+        for unit in &self.units {
+            files.push(files_of(unit, &directory.units), GFP_KERNEL)?;
+        }
+        Ok(files)
+    }
+
     /// Whether a unit needs polling.
     ///
     /// Context: may sleep.
@@ -282,6 +344,7 @@ mod tests {
         /// What it does not do.
         refuses: &'static str,
         calls: Arc<Calls>,
+        counters: UnitCounters,
     }
 
     impl Unit for FakeUnit {
@@ -296,6 +359,18 @@ mod tests {
         }
 
         fn poll(&self) {}
+
+        fn show_caps(&self, _f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            Ok(())
+        }
+
+        fn show_state(&self, _f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            Ok(())
+        }
+
+        fn counters(&self) -> &UnitCounters {
+            &self.counters
+        }
     }
 
     struct FakePower(Arc<FakeUnit>);
@@ -359,6 +434,7 @@ mod tests {
                 number,
                 refuses,
                 calls: calls.clone(),
+                counters: UnitCounters::default(),
             };
             units.push(Arc::new(unit, GFP_KERNEL)?, GFP_KERNEL)?;
         }

@@ -37,6 +37,7 @@ mod policy;
 mod quirks;
 mod regs;
 mod unit;
+mod view;
 
 kernel::prelude::module! {
     type: module::Module,

@@ -89,6 +89,18 @@ pub(crate) enum Fault {
     Full,
 }
 
+impl Fault {
+    /// What the unit has done, or not done.
+    pub(crate) fn what(&self) -> &'static str {
+        match self {
+            Self::GivenUp => "is dead already",
+            Self::Stopped(_) => "takes a command for illegal and has stopped",
+            Self::Silent(_) => "does not finish a command",
+            Self::Full => "fetches no commands",
+        }
+    }
+}
+
 /// What to wait for until a batch is done.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[must_use = "what the batch is about is forgotten once it is done"]

@@ -6,8 +6,11 @@
 //! the core releases the device, blocking or passing requests through, as the core leaves devices
 //! that outlive the driver. Neither kind names memory of the device.
 
+use core::cell::Cell;
+
 use kernel::{
     device::Device,
+    fmt,
     iommu::pci::source_ids::SourceIds,
     prelude::*,
     sync::Arc, //
@@ -27,7 +30,8 @@ use crate::{
     unit::{
         Unit,
         PASS_THROUGH, //
-    }, //
+    },
+    view, //
 };
 
 /// A device behind a unit.
@@ -159,6 +163,28 @@ impl Endpoint {
         }
         let forget = |source, old: Entry| self.unit.forget(source, &old);
         self.unit.table.release(self.ids.source(), forget);
+    }
+
+    /// Writes the device table entry.
+    ///
+    /// Context: any.
+    pub(crate) fn show(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let source = self.ids.source();
+        let found = Cell::new(None);
+        let take = |live: &mut Live<'_>| {
+            found.set(Some(writer::read(live)));
+            Ok(())
+        };
+        // Without an entry nothing is found.
+        let _ = self
+            .unit
+            .table
+            .with(source, core::iter::once(source), |_, _| Ok(()), take);
+        writeln!(f, "unit: ivhd{}", self.unit.number)?;
+        match found.get() {
+            Some(entry) => view::show_entry(source, &entry, f),
+            None => writeln!(f, "device table entry {source:#06x}: another device has it"),
+        }
     }
 
     /// Prints why a domain is refused.

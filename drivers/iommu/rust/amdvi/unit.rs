@@ -27,10 +27,12 @@ use kernel::{
     fmt,
     io::Io,
     iommu::{
+        counters::UnitCounters,
         domain_id::{
             HasDomainIds,
             IdSet, //
         },
+        files::yes,
         hw::{
             mmio::PhysMem,
             ring, //
@@ -38,7 +40,11 @@ use kernel::{
         pci::unit::UnitFunction,
         ratelimit::RateLimit,
         raw_lock::RawSpinLock,
-        units, //
+        trace,
+        units::{
+            self,
+            Unit as _, //
+        }, //
     },
     prelude::*,
     sync::{
@@ -81,7 +87,8 @@ use crate::{
             CMDHEAD,
             CMDTAIL, //
         }, //
-    }, //
+    },
+    view, //
 };
 
 /// Bytes of the registers that the driver uses: all but the performance counters.
@@ -133,6 +140,7 @@ pub(crate) struct Unit {
     events: SpinLockIrq<()>,
     #[pin]
     domains: Mutex<IdSet>,
+    counters: UnitCounters,
 }
 
 impl Unit {
@@ -163,6 +171,7 @@ impl Unit {
     ///
     /// As for [`Self::submit`].
     pub(crate) fn start(&self, batch: &[Command]) -> Result<Ticket> {
+        self.counters.flushes.add(1);
         let started = self.commands.start(&self, batch);
         started.map_err(|fault| self.give_up(fault))
     }
@@ -221,7 +230,7 @@ impl Unit {
             Fault::Full => pr_err!("ivhd{}: fetches no commands\n", number),
         }
         if self.live.load(Relaxed) {
-            self.isolate();
+            self.isolate(fault.what());
         }
         EIO
     }
@@ -238,13 +247,15 @@ impl Unit {
         // Full, against `Queue::give_up()`: a CPU that marks the unit dead sees this store, or this
         // CPU sees the mark.
         self.live.xchg(true, Full);
-        self.check().inspect_err(|_| self.isolate())
+        self.check()
+            .inspect_err(|_| self.isolate("has died before translation was on"))
     }
 
-    /// Takes bus mastering from the devices behind the dead unit, and prints a message.
+    /// Takes bus mastering from the devices behind the dead unit, and prints a message. `what` is
+    /// what the unit did not do.
     ///
     /// Context: any.
-    fn isolate(&self) {
+    fn isolate(&self, what: &str) {
         let number = self.number;
         // A unit may die just when it goes live.
         let Some(devices) = (self.isolate)(number) else {
@@ -256,6 +267,7 @@ impl Unit {
             number,
             devices
         );
+        trace::unit_dead(Self::KIND, number, what, devices);
     }
 
     /// Invalidates the entry of the requester ID `source`, which was `old`, and its translations of
@@ -354,6 +366,20 @@ impl units::Unit for Unit {
 
     fn poll(&self) {
         self.poll_events();
+    }
+
+    fn show_caps(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        view::show_caps(&self.caps, f)
+    }
+
+    fn show_state(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let translates = if self.live.load(Relaxed) { "on" } else { "off" };
+        writeln!(f, "translation: {translates}")?;
+        writeln!(f, "dead: {}", yes(self.is_dead()))
+    }
+
+    fn counters(&self) -> &UnitCounters {
+        &self.counters
     }
 }
 

@@ -7,6 +7,7 @@ use core::mem::offset_of;
 use kernel::{
     bindings,
     device::Device,
+    fmt,
     iommu::{
         device::{
             Capability,
@@ -196,6 +197,14 @@ impl Driver for Vtd {
 
     fn attach_blocked(&self, endpoint: &Arc<Endpoint>, slot: DeviceSlot) -> Result {
         endpoint.block(slot.pasid())
+    }
+
+    fn show_endpoint(endpoint: &Endpoint, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_fmt(fmt!("{}", endpoint.ids))
+    }
+
+    fn show_entries(endpoint: &Endpoint, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        endpoint.show(f)
     }
 
     fn shutdown(&self) {

@@ -9,6 +9,7 @@
 //! until translation is off ([`Unit::keep_table`]).
 
 use kernel::{
+    fmt,
     iommu::pci::source_ids::SourceIds,
     prelude::*,
     sync::Arc, //
@@ -35,7 +36,8 @@ use crate::{
         pass_through::PassedThrough,
         Unit,
         PASS_THROUGH, //
-    }, //
+    },
+    view, //
 };
 
 /// The PASID of requests without one (`RID_PASID` of the context entry).
@@ -194,6 +196,17 @@ impl Endpoint {
     /// The entry of `pasid`.
     fn entry(&self, pasid: u32) -> Result<Entry> {
         self.table.with(pasid, |_| Ok(()), |live| Ok(live.read()))
+    }
+
+    /// Writes how the unit treats requests without PASID.
+    ///
+    /// May sleep.
+    pub(crate) fn show(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "unit: dmar{}", self.unit.number)?;
+        match self.entry(NO_PASID) {
+            Ok(entry) => view::show_entry(NO_PASID, &entry, f),
+            Err(_) => writeln!(f, "PASID table entry {NO_PASID}: none"),
+        }
     }
 
     /// Releases the context entries, or leaves them to the unit while the device is passed through.

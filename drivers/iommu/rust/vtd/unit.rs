@@ -26,16 +26,23 @@ mod take;
 mod tests;
 
 use kernel::{
+    fmt,
     io::Io,
     iommu::{
+        counters::UnitCounters,
         domain_id::{
             HasDomainIds,
             IdSet, //
         },
+        files::yes,
         hw::mmio::PhysMem,
         pci::source_ids::SourceIds,
         ratelimit::RateLimit,
-        units, //
+        trace,
+        units::{
+            self,
+            Unit as _, //
+        }, //
     },
     prelude::*,
     sizes::SZ_4K,
@@ -75,7 +82,8 @@ use crate::{
         Change,
         Context,
         RootTable, //
-    }, //
+    },
+    view, //
 };
 
 use control::{
@@ -123,6 +131,7 @@ pub(crate) struct Unit {
     domains: Mutex<IdSet>,
     #[pin]
     passed_through: PassedThroughDevices,
+    counters: UnitCounters,
 }
 
 impl Unit {
@@ -161,6 +170,7 @@ impl Unit {
             what,
             devices
         );
+        trace::unit_dead(Self::KIND, self.number, what, devices);
     }
 
     /// Records that a device behind the unit hangs if translation is switched off. As in the C
@@ -202,8 +212,12 @@ impl Unit {
     /// `EIO`: the unit is dead.
     pub(crate) fn submit(&self, batch: &[Descriptor]) -> Result {
         let run = |batch: &[Descriptor]| self.control.submit(&self, batch);
+        self.counters.flushes.add(1);
         let result = match run(batch) {
-            Err(EINVAL) => run(&self.everything()),
+            Err(EINVAL) => {
+                self.counters.retries.add(1);
+                run(&self.everything())
+            }
             other => other,
         };
         let Err(error) = result else {
@@ -350,6 +364,7 @@ impl units::Unit for Unit {
             let Some(fault) = Fault::decode(low, RecordHigh::from_raw(high)) else {
                 break;
             };
+            self.counters.faults.add(1);
             if self.limit.allows() {
                 pr_err!("dmar{}: {}\n", self.number, fault);
             }
@@ -368,6 +383,30 @@ impl units::Unit for Unit {
             }
             self.regs.write_reg(FSTS::acknowledge_overflow());
         }
+    }
+
+    fn show_caps(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        view::show_caps(&self.caps, f)
+    }
+
+    fn show_state(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let translates = if self.translates.load(Relaxed) {
+            "on"
+        } else {
+            "off"
+        };
+        let queue = if self.control.as_own().is_some() {
+            "this driver's"
+        } else {
+            "shared with interrupt remapping, and so are the faults"
+        };
+        writeln!(f, "translation: {translates}")?;
+        writeln!(f, "dead: {}", yes(self.is_dead()))?;
+        writeln!(f, "queue: {queue}")
+    }
+
+    fn counters(&self) -> &UnitCounters {
+        &self.counters
     }
 }
 

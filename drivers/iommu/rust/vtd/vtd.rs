@@ -30,6 +30,7 @@ mod regs;
 mod root;
 mod topology;
 mod unit;
+mod view;
 
 kernel::prelude::module! {
     type: module::Module,

@@ -140,7 +140,8 @@ impl<D: Registered> DeviceTable<D> {
             GFP_KERNEL,
         )?;
         inner.enter(dev, unit)?;
-        if let Err(error) = inner.state.lock().add(endpoint.clone()) {
+        let files = inner.files_of(&endpoint);
+        if let Err(error) = inner.state.lock().add(endpoint.clone(), files) {
             inner.leave(dev);
             return Err(error);
         }
@@ -175,8 +176,10 @@ impl<D: Registered> DeviceTable<D> {
             endpoint.block(&inner.driver, slot);
         }
         endpoint.slots.put(DeviceSlot::Rid, Held::Fresh);
-        state.remove(&endpoint);
+        let files = state.remove(&endpoint);
         drop(state);
+        // Waits for readers.
+        drop(files);
         inner.leave(&endpoint.dev);
 
         inner.driver.release_device(&endpoint.dev, &endpoint.data);
@@ -382,6 +385,6 @@ impl<D: Registered> DeviceTable<D> {
         let domain = new_domain(inner.driver.alloc_paging(&endpoint.data, flags), flags)?;
         // SAFETY: `module` is null or that of the driver, which is not unloaded while it has
         // devices.
-        unsafe { Domain::into_raw(domain, inner.module) }
+        unsafe { Domain::into_raw(domain, inner.module, inner.directory.as_ref()) }
     }
 }

@@ -20,7 +20,13 @@ use kernel::{
 
 use super::{
     super::{
-        dirty::DirtyBitmap,
+        dirty::{
+            query::{
+                Query,
+                Tally, //
+            },
+            DirtyBitmap, //
+        },
         domain::Domain,
         ops::PagingDomain,
         pt::{
@@ -28,7 +34,8 @@ use super::{
             Range, //
         },
         registry::Registered,
-        tables::Tables, //
+        tables::Tables,
+        trace, //
     },
     lookup::{
         inner,
@@ -79,6 +86,8 @@ where
             if !enabled || switched.is_err() {
                 domain.join();
             }
+            domain.counters.switches.add(u64::from(switched.is_ok()));
+            trace::tracking(domain.number, enabled, &switched);
             switched.map(|()| 0)
         })
     }
@@ -108,9 +117,12 @@ where
             let dirty = NonNull::new(dirty).ok_or(EINVAL)?;
             // SAFETY: `domain` is a live domain of type `P` (contract).
             let domain = unsafe { Domain::<P>::from_raw(domain) };
+            let clear = flags & NO_CLEAR == 0;
+            let query = Query::begin(domain.number, range, clear);
             // SAFETY: `dirty` is not null, so it is a valid dirty bitmap for the range (contract).
-            unsafe { Self::harvest(domain, range, flags & NO_CLEAR == 0, dirty) }?;
-            Ok(0)
+            let result = unsafe { Self::harvest(domain, range, clear, dirty, &query.tally) };
+            query.end(&domain.counters, &result);
+            result.map(|()| 0)
         })
     }
 
@@ -128,13 +140,14 @@ where
         range: Range,
         clear: bool,
         raw: NonNull<bindings::iommu_dirty_bitmap>,
+        tally: &Tally,
     ) -> Result {
         let can_split = domain.data.tables().can_split();
         let _harvesting = domain.lock_harvesting();
         let harvest = |part: Range, is_marked: bool| {
             // SAFETY: `raw` is valid, its bitmap covers the range and with it `part`, and the
             // caller has it for itself (contract). The object of the last part is gone.
-            let mut dirty = unsafe { DirtyBitmap::from_raw(raw, part) };
+            let mut dirty = unsafe { DirtyBitmap::from_raw(raw, part) }.with_tally(tally);
             // iommufd holds its lock of the address space for reading, which keeps out its own maps
             // and unmaps, but not the unmaps of a dma-buf that is revoked (`iopt_revoke_notify()`).
             let Some(walk) = domain.walk(part) else {

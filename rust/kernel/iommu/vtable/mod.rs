@@ -19,6 +19,7 @@ use kernel::{
 
 use super::{
     device::UnitInfo,
+    files::Directory,
     registry::{
         DriverCallbacks,
         Registered,
@@ -40,6 +41,7 @@ impl<D: Registered> Registration<D> {
     ///
     /// When this returns, each of them is attached to its default domain. `units` are in the order
     /// of the indices that [`Driver::probe_device`](super::ops::Driver::probe_device) returns.
+    /// `directory` is where domains and devices are shown.
     ///
     /// Context: may sleep; takes the locks of the IOMMU core.
     ///
@@ -48,7 +50,12 @@ impl<D: Registered> Registration<D> {
     /// `EBUSY` if the driver is registered already, otherwise what the core says. The registration
     /// is dropped then (see [`Self`]), except that
     /// [`Driver::shutdown`](super::ops::Driver::shutdown) is not called: nothing was handed over.
-    pub fn new(module: &'static ThisModule, driver: Arc<D>, units: KVec<UnitInfo>) -> Result<Self> {
+    pub fn new(
+        module: &'static ThisModule,
+        driver: Arc<D>,
+        units: KVec<UnitInfo>,
+        directory: Option<Directory>,
+    ) -> Result<Self> {
         let callbacks = DriverCallbacks {
             ops: DeviceTable::<D>::table,
             identity: StaticTable::<D>::identity_domain(),
@@ -56,6 +63,6 @@ impl<D: Registered> Registration<D> {
         };
         // SAFETY: Both tables are those of `D`. Their callbacks look in `D::registry()`, which is
         // this registry at each call (contract of `Registered`).
-        unsafe { D::registry().register_with(module, driver, units, callbacks) }
+        unsafe { D::registry().register_with(module, driver, units, callbacks, directory) }
     }
 }

@@ -46,9 +46,19 @@ is_loaded()
 	modprobe "$MODULE" $MODULE_PARAMETERS && has_units
 }
 
+# unloads: also while a user has files of the driver open, which then say nothing more.
 unloads()
 {
-	rmmod "$MODULE" && is_gone
+	unloads_status=1
+	for unloads_state in "${RELEASE%/release}"/units/*0/state; do
+		[ -r "$unloads_state" ] || return 1
+	done
+	exec 8>>"$RELEASE" 9<"$unloads_state"
+	if rmmod "$MODULE" && is_gone && ! cat <&9; then
+		unloads_status=0
+	fi
+	exec 8>&- 9<&-
+	return $unloads_status
 }
 
 # pasids_are BIT: the switch of the PASID capability, at 0x100, of each pasid-dma.

@@ -93,6 +93,7 @@ impl event::Source for &Unit {
                 // The wait may be as long for the next, and interrupts are disabled.
                 return false;
             };
+            self.counters.faults.add(1);
             if self.limit.allows() {
                 pr_err!("ivhd{}: {}\n", self.number, event);
             }

@@ -184,7 +184,7 @@ impl Powered {
                 *error
             );
             if unit.live.load(Relaxed) {
-                unit.isolate();
+                unit.isolate("does not obey around a sleep of the machine");
             }
         })
     }

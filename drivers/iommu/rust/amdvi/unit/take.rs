@@ -14,6 +14,7 @@
 use kernel::{
     io::Io,
     iommu::{
+        counters::UnitCounters,
         domain_id::IdSet,
         hw::{
             mmio::PhysMem,
@@ -224,6 +225,7 @@ impl Unit {
                 node,
                 regs,
                 log,
+                counters: UnitCounters::default(),
                 limit <- RateLimit::new(),
                 isolate,
                 table,

@@ -9,6 +9,7 @@
 use kernel::{
     io::Io,
     iommu::{
+        counters::UnitCounters,
         domain_id::IdSet,
         hw::{
             dmar::SharedUnit,
@@ -212,6 +213,7 @@ impl Unit {
                 control,
                 domains <- new_mutex!(ids),
                 passed_through <- PassedThroughDevices::new(),
+                counters: UnitCounters::default(),
             }),
             GFP_KERNEL,
         )

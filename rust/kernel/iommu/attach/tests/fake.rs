@@ -47,6 +47,7 @@ use super::super::{
 };
 use kernel::{
     device::Device,
+    fmt,
     new_mutex,
     sync::atomic::{
         AtomicFlag,
@@ -228,6 +229,14 @@ impl Driver for Fake {
         Ok(())
     }
 
+    fn show_endpoint(_endpoint: &FakeEndpoint, _f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        Ok(())
+    }
+
+    fn show_entries(_endpoint: &FakeEndpoint, _f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        Ok(())
+    }
+
     fn shutdown(&self) {}
 }
 
@@ -261,7 +270,7 @@ impl FakeDomain {
             table: PageTable::new(KernelTables::new(None), config, Gfp::KERNEL)?,
             fails: AtomicFlag::new(false),
             detaches: AtomicFlag::new(false),
-            attachments: Attachments::new()?,
+            attachments: Attachments::new(0)?,
         })
     }
 

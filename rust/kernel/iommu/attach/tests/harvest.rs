@@ -4,6 +4,7 @@
 
 use super::{
     super::super::{
+        dirty::query::Tally,
         domain::Domain,
         gather::{
             IotlbGather,
@@ -96,10 +97,17 @@ impl Tracked {
             gather: gather.as_ptr(),
         };
         let _ = self.log.take();
+        let tally = Tally::new();
         // SAFETY: The dirty bitmap is on the stack. Its `bitmap` is null, its gather is
         // initialised, and only this call uses them.
         unsafe {
-            DirtyTable::harvest(&self.domain, range, clear, NonNull::from(&mut dirty))?;
+            DirtyTable::harvest(
+                &self.domain,
+                range,
+                clear,
+                NonNull::from(&mut dirty),
+                &tally,
+            )?;
         }
         Ok((self.log.take(), gather.flush()))
     }
@@ -274,7 +282,7 @@ mod suite {
         let Tracked { domain, log } = tracked;
         let _ = log.take();
         // SAFETY: The tests are built in.
-        let raw = unsafe { Domain::into_raw(domain, core::ptr::null_mut()) }?;
+        let raw = unsafe { Domain::into_raw(domain, core::ptr::null_mut(), None) }?;
         // SAFETY: `into_raw()` returned the domain, which is valid.
         let free = unsafe { (*(*raw).ops).free }.ok_or(EINVAL)?;
         // SAFETY: Nothing uses the domain any more.

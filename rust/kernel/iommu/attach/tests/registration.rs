@@ -60,7 +60,7 @@ fn register() -> Result<Registration<Fake>> {
             GFP_KERNEL,
         )?;
     }
-    Registration::new(&BUILT_IN, Arc::new(Fake, GFP_KERNEL)?, units)
+    Registration::new(&BUILT_IN, Arc::new(Fake, GFP_KERNEL)?, units, None)
 }
 
 /// A device of the driver, which is on no bus.
