@@ -107,6 +107,12 @@ def suites():
             selftests("dirty_*"),
             machines=configs.TRACKING + configs.VARIANTS + configs.SPLIT,
         ),
+        GuestSuite(
+            "observe",
+            "counters, events and files about a domain that a device writes to",
+            selftests("observe"),
+            machines=("vtd-ss/pt", "vtd-fs/nopt", "amd-v1/pt", "amd-v2/nopt"),
+        ),
         SleepSuite(
             "suspend",
             "dirty tracking across a sleep of the machine (S3)",
