@@ -125,6 +125,7 @@ image_list()
 	printf 'file /bin/test-dma-api %s 755 0 0\n' "$guest/dma-api"
 	printf 'file /bin/test-reload %s 755 0 0\n' "$guest/reload"
 	printf 'file /bin/test-hotplug %s 755 0 0\n' "$guest/hotplug"
+	printf 'file /bin/dirty-rate %s 755 0 0\n' "$TOP/tools/observe/dirty-rate"
 	printf 'file /bin/busybox %s 755 0 0\n' "$(command -v busybox)"
 	busybox --list | while read -r applet; do
 		[ "$applet" = busybox ] || printf 'slink /bin/%s busybox 777 0 0\n' "$applet"
@@ -174,6 +175,7 @@ image_inputs()
 	program_key migrate
 	program_key soak
 	digest_of "$TOP/tools/testing/vm/guest"
+	digest_of "$TOP/tools/observe"
 	digest_of "$HERE/guest.sh"
 }
 
