@@ -130,6 +130,12 @@ impl Ivhd {
         self.scopes.iter().any(names)
     }
 
+    /// The requester IDs of which [`Self::passes_interrupts`] is true, by the first and the last.
+    pub(crate) fn passing(&self) -> impl Iterator<Item = (u16, u16)> + '_ {
+        let scopes = self.scopes.iter().filter(|scope| scope.kind != Kind::Pci);
+        scopes.map(|scope| (scope.first, scope.last))
+    }
+
     /// Whether it serves the I/O APIC `id`.
     pub(crate) fn has_io_apic(&self, id: u8) -> bool {
         let is_it = |scope: &Scope| scope.kind == Kind::IoApic(id);

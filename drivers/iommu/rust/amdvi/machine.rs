@@ -84,16 +84,24 @@ impl AmdVi {
     pub(crate) fn new(ivrs: Ivrs, policy: Policy) -> Result<Arc<Self>> {
         let isolate = |number| Self::registry().isolate(number);
         let unremapped = look_at_interrupts(ivrs.units.iter());
-        // The interrupts of a unit are not remapped, by whichever unit firmware says.
-        let mut functions = KVec::with_capacity(ivrs.units.len(), GFP_KERNEL)?;
+        // The interrupts of units, I/O APICs and the like are not remapped, and it does not matter
+        // by which unit of the segment firmware names them.
+        let mut passing = KVec::new();
         for unit in &ivrs.units {
-            functions.push((unit.segment, unit.source), GFP_KERNEL)?;
+            passing.push((unit.segment, unit.source, unit.source), GFP_KERNEL)?;
+            for (first, last) in unit.passing() {
+                passing.push((unit.segment, first, last), GFP_KERNEL)?;
+            }
         }
+        let passes = |segment, source| {
+            let mut passing = passing.iter();
+            passing.any(|&(of, first, last)| of == segment && (first..=last).contains(&source))
+        };
         let mut units = KVec::with_capacity(ivrs.units.len(), GFP_KERNEL)?;
         // Checks all units before it writes to any.
         for (number, info) in ivrs.units.into_iter().enumerate() {
             let segment = info.segment;
-            let refuses = |source| unremapped.is_none() && !functions.contains(&(segment, source));
+            let refuses = |source| unremapped.is_none() && !passes(segment, source);
             let unit = Unit::take(number, info, ivrs.info, isolate, refuses)?;
             units.push(unit, GFP_KERNEL)?;
         }
