@@ -303,6 +303,7 @@ impl Powered {
         // Translation goes off whether or not the rings stop; the memory of rings that do not stop
         // is kept.
         unit.set_control(|control| control.with_enable(false))?;
+        unit.live.store(false, Relaxed);
         stopped?;
         regs.write_reg(CMDHEAD::from_raw(0));
         regs.write_reg(CMDTAIL::at(0));
