@@ -37,6 +37,7 @@ classes! {
     slots_held = "iommu::attach::Slots::held";
     domain_ids_known = "iommu::domain_id::DomainIds::known";
     isolate_members = "iommu::registry::isolate::Members::list";
+    domain_switching = "iommu::domain::Domain::switching";
     domain_harvesting = "iommu::domain::Domain::harvesting";
     domain_mapping = "iommu::domain::Domain::mapping";
     holder_running = "iommu::lifecycle::Holder::running";

@@ -4,10 +4,10 @@
 //! dirty, joined when tracking ends.
 //!
 //! A split runs beside maps, unmaps and translations. A join does not: a page that another CPU
-//! unmaps in a table which has just given way to a leaf would stay mapped. iommufd holds
-//! `iova_rwsem` for writing while it switches tracking. This keeps out queries and new mappings. It
-//! does not keep out maps and unmaps that have begun before, nor the unmap of a dma-buf that is
-//! revoked. So where leaves are split, maps, unmaps and translations take turns with a join.
+//! unmaps in a table which has just given way to a leaf would stay mapped. iommufd does not keep
+//! them apart: it switches tracking, and queries, under `iova_rwsem` held for reading, and empties
+//! areas and revokes dma-bufs without it. So where leaves are split, maps, unmaps and translations
+//! take turns with a join, and so do queries, and the switches of tracking among themselves.
 //!
 //! The turn of a join lasts until its flush has come. An unmap in between would flush no links, and
 //! hardware could still follow one to a table that maps what was unmapped.
@@ -17,10 +17,12 @@
 //! All of this is for domains that split leaves, which only iommufd allocates: all callers may
 //! sleep. Other domains take none of these locks.
 //!
-//! The order is `harvesting`, `mapping`, the lock of [`Unflushed`](super::unflushed::Unflushed).
-//! Under `harvesting`, a query faults in the user's bitmap, which may take the locks of other
-//! exporters of memory. A caller that unmaps a revoked dma-buf holds such locks: it takes `mapping`
-//! only, and under that a map allocates memory, and nothing else waits.
+//! The order is `switching`, `harvesting`, `mapping`, the lock of
+//! [`Unflushed`](super::unflushed::Unflushed). The attach lock comes after `switching`, and the
+//! list of attachments after `harvesting`; neither comes before one of these. Under `harvesting`, a
+//! query faults in the user's bitmap, which may take the locks of exporters of memory. A caller
+//! that unmaps a revoked dma-buf holds such locks: it takes `mapping` only, and under that a map
+//! allocates memory, and nothing else waits.
 
 use kernel::{
     prelude::*,
@@ -68,13 +70,32 @@ impl Gather<KernelTables> for WithLinks<'_, '_> {
 }
 
 impl<P: PagingDomain> Domain<P> {
-    /// Keeps other queries out, in a domain that splits leaves.
+    /// Keeps other switches of tracking out, in a domain that splits leaves.
+    ///
+    /// Context: may sleep; no locks of this domain, and not the attach lock.
+    pub(in super::super) fn lock_switching(&self) -> Option<MutexGuard<'_, ()>> {
+        let splits = self.data.tables().can_split();
+
+        splits.then(|| self.reshaping.switching.lock())
+    }
+
+    /// Keeps other queries and joins out, in a domain that splits leaves.
     ///
     /// Context: may sleep.
     pub(in super::super) fn lock_harvesting(&self) -> Option<MutexGuard<'_, ()>> {
         let splits = self.data.tables().can_split();
 
         splits.then(|| self.reshaping.harvesting.lock())
+    }
+
+    /// The same for a caller that does not wait: `None` if there is a query or a join.
+    ///
+    /// Context: may sleep.
+    pub(super) fn try_lock_harvesting(&self) -> Option<Option<MutexGuard<'_, ()>>> {
+        if !self.data.tables().can_split() {
+            return Some(None);
+        }
+        self.reshaping.harvesting.try_lock().map(Some)
     }
 
     /// Keeps joins, other maps, unmaps and translations out, in a domain that splits leaves.
@@ -117,8 +138,8 @@ impl<P: PagingDomain> Domain<P> {
         }
     }
 
-    /// Joins what was split, so that the mappings are what they were. If there is a query, which
-    /// the core does not let happen, what is split stays so.
+    /// Joins what was split, so that the mappings are what they were. Waits for a query. If there
+    /// is a walk all the same, what is split stays so.
     ///
     /// Context: may sleep; no locks of this domain.
     pub(in super::super) fn join(&self) {

@@ -7,7 +7,11 @@ use core::ptr::NonNull;
 use kernel::{
     debugfs::Dir,
     fmt,
-    prelude::*, //
+    prelude::*,
+    time::{
+        delay::fsleep,
+        Delta, //
+    }, //
 };
 
 use super::{
@@ -208,13 +212,18 @@ impl<P: PagingDomain> Domain<P> {
         if self.is_dma_api() {
             return Err(EOPNOTSUPP);
         }
-        // A join would give up if it met a walk.
-        let _harvesting = self.lock_harvesting();
         for _ in 0..TRIES {
-            if let Some(walk) = self.walk(range) {
-                return Ok(look(&walk));
+            // A join would give up if it met a walk. A query may wait long, for the memory of the
+            // user who has asked.
+            if let Some(_harvesting) = self.try_lock_harvesting() {
+                if let Some(walk) = self.walk(range) {
+                    return Ok(look(&walk));
+                }
             }
-            ffi::cond_resched();
+            if ffi::is_killed() {
+                return Err(EINTR);
+            }
+            fsleep(Delta::from_millis(1));
         }
         Err(EBUSY)
     }
@@ -223,8 +232,8 @@ impl<P: PagingDomain> Domain<P> {
 /// Why the tables are not shown.
 fn no_walk(error: Error) -> &'static str {
     match error {
-        EOPNOTSUPP => "not shown: the DMA API may free tables of this domain at any time",
+        EOPNOTSUPP => "not shown: the core may free tables of a domain of the DMA API by itself",
         ERANGE => "not in the aperture of this domain",
-        _ => "not shown: the tables change, try again",
+        _ => "not shown: a query or a change of the tables is under way, try again",
     }
 }

@@ -76,6 +76,7 @@ where
             let inner = inner::<P::Driver>().ok_or(ENODEV)?;
             // SAFETY: `domain` is a live domain of type `P` (contract).
             let domain = unsafe { Domain::<P>::from_raw(domain) };
+            let _switching = domain.lock_switching();
             if enabled {
                 domain.split();
             }
@@ -157,8 +158,12 @@ where
                 return Ok(());
             };
             // Without a bitmap the core clears before tracking begins, and user space copies
-            // everything after that.
-            let splits = clear && can_split && dirty.records() && dirty.flushes();
+            // everything after that. What is split while tracking is off would stay so.
+            let splits = clear
+                && can_split
+                && dirty.records()
+                && dirty.flushes()
+                && domain.attachments.is_tracking();
             let harvested = if is_marked {
                 domain.data.report_writable(&walk, &mut dirty)
             } else if splits {

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
  * A model of the leaves that a page table has. It begins with the leaves that an area is mapped
- * with. If the driver is to (a leaf size in bytes), all are split when tracking begins. A query
- * that clears splits the leaves that it finds dirty, if the driver does so at all:
+ * with. If the driver is to (a leaf size in bytes), all are split when tracking begins. While it
+ * lasts, a query that clears splits the leaves that it finds dirty, if the driver does so at all:
  *
  *  - A leaf that lies wholly in the query is reported, and its parts are clean: one level each
  *    time.
@@ -137,6 +137,13 @@ static struct begun *begun_of(u32 hwpt)
 		begun = begun->next;
 
 	return begun;
+}
+
+static bool is_tracked(u32 hwpt)
+{
+	struct begun *begun = begun_of(hwpt);
+
+	return begun && !begun->is_over;
 }
 
 /* Whether it was mapped before tracking began. */
@@ -286,7 +293,7 @@ u8 *split_report(struct dirty_area *area, u32 hwpt, struct page_set *written, u6
 {
 	struct leaves *leaves = leaves_of(area, hwpt);
 	u8 *reported = calloc_assert(nr, 1);
-	bool splits = clears && split_parameter();
+	bool splits = clears && split_parameter() && is_tracked(hwpt);
 	u64 spared_first = leaves->nr, spared_end = 0;
 	u64 end = first + nr;
 	u64 page = leaf_first(leaves, first);
