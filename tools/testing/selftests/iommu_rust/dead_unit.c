@@ -16,6 +16,7 @@
 
 #include "lib/harness.h"
 #include "lib/interrupts.h"
+#include "lib/observe.h"
 #include "lib/stall.h"
 
 /* Longer than any driver waits for a unit, even several times. */
@@ -65,6 +66,7 @@ FIXTURE_SETUP(dead_unit)
 	dirty_write_random(env, 4);
 	EXPECT_EXACT(dirty_harvest(env, query_all(&env->area)));
 	dirty_write(&self->other.dev, &self->other.area, 3);
+	trace_begin();
 	self->begun = now_ms();
 }
 
@@ -75,6 +77,7 @@ FIXTURE_TEARDOWN(dead_unit)
 	dirty_env_close(&self->env);
 	stall_close(self->stall);
 	EXPECT_GT(NO_HANG_MS, now_ms() - self->begun);
+	trace_end();
 }
 
 /* Of the function itself, not vfio's view of it. */
@@ -107,6 +110,7 @@ static void expect_dead(FIXTURE_DATA(dead_unit) *self, struct __test_metadata *_
 	}
 	for (int i = 0; i < 2; i++)
 		EXPECT_FALSE(masters_the_bus(device_bdfs[i]));
+	EXPECT_EQ(1, trace_count("iommu_unit_dead"));
 }
 
 /*

@@ -43,6 +43,7 @@ static const char *read_text(const char *path)
 	while ((got = read(fd, text + length, sizeof(text) - 1 - length)) > 0)
 		length += got;
 	VFIO_ASSERT_EQ(got, 0, "%s cannot be read\n", path);
+	VFIO_ASSERT_LT(length, sizeof(text) - 1, "%s is too long\n", path);
 	VFIO_ASSERT_EQ(close(fd), 0);
 	text[length] = '\0';
 
@@ -91,16 +92,26 @@ void observe_write(u64 number, const char *fmt, ...)
 	write_text(path, text);
 }
 
-u64 observe_number(const char *text, const char *name)
+/* What is behind "NAME: " at the start of a line, or NULL. */
+static const char *find_value(const char *text, const char *name)
 {
 	size_t length = strlen(name);
 
 	for (const char *line = text; line; line = strchr(line, '\n')) {
 		line += *line == '\n';
 		if (!strncmp(line, name, length) && !strncmp(line + length, ": ", 2))
-			return strtoull(line + length + 2, NULL, 0);
+			return line + length + 2;
 	}
-	return 0;
+	return NULL;
+}
+
+u64 observe_number(const char *text, const char *name)
+{
+	const char *value = find_value(text, name);
+
+	VFIO_ASSERT_NOT_NULL(value, "no line \"%s\" in:\n%s\n", name, text);
+
+	return strtoull(value, NULL, 0);
 }
 
 u64 observe_last_domain(void)
@@ -126,13 +137,38 @@ u64 observe_last_domain(void)
 	return last;
 }
 
-u64 observe_leaves(u64 domain, const char *size)
+/* There is no line for a size of which there are no leaves: then NULL. */
+static const char *leaves_line(u64 domain, const char *size)
 {
+	const char *text = observe_read("domains/%lu/leaves", domain);
 	char name[64];
 
+	/* The tables were walked. */
+	VFIO_ASSERT_NE(observe_number(text, "tables"), 0);
 	snprintf(name, sizeof(name), "leaves of %s", size);
 
-	return observe_number(observe_read("domains/%lu/leaves", domain), name);
+	return find_value(text, name);
+}
+
+u64 observe_leaves(u64 domain, const char *size)
+{
+	const char *line = leaves_line(domain, size);
+
+	return line ? strtoull(line, NULL, 10) : 0;
+}
+
+u64 observe_dirty_leaves(u64 domain, const char *size)
+{
+	const char *line = leaves_line(domain, size);
+	unsigned long long all, dirty;
+	int found;
+
+	if (!line)
+		return 0;
+	found = sscanf(line, "%llu, %llu of them dirty", &all, &dirty);
+	VFIO_ASSERT_EQ(found, 2, "not understood: %.200s\n", line);
+
+	return dirty;
 }
 
 void trace_begin(void)

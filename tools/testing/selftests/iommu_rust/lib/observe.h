@@ -45,11 +45,12 @@ const char *observe_read(const char *fmt, ...);
 /* Writes a number to it. */
 void observe_write(u64 number, const char *fmt, ...);
 
-/* The number behind "NAME: " at the start of a line, 0 if there is no such line. */
+/* The number behind "NAME: " at the start of a line; ends the test if there is no such line. */
 u64 observe_number(const char *text, const char *name);
 
-/* How many leaves of a size ("4 KiB") a domain has. */
+/* How many leaves of a size ("4 KiB") a domain has, and how many of these are dirty. */
 u64 observe_leaves(u64 domain, const char *size);
+u64 observe_dirty_leaves(u64 domain, const char *size);
 
 /* Forgets all events, and traces those of the drivers from now on, or not. */
 void trace_begin(void);
