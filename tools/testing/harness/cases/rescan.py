@@ -44,6 +44,7 @@ GONE = (
     passes("the unit says so", "kernel_says", "the interrupt is not allowed"),
     passes("what was found again works", "copies", EDU),
     fails("and raises none if it goes again", "forges_when_gone", EDU),
+    passes("the unit says so again", "kernel_says", "the interrupt is not allowed"),
     LETS_GO,
     passes("when the driver has gone it raises one", "forges_when_gone", EDU),
 )

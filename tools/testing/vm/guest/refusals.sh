@@ -332,8 +332,10 @@ spurious_interrupts()
 
 # forges_when_gone SLOT: the edu device there raises an interrupt by a write, after the kernel has
 # taken it off the bus. Needs LEFT_MEMORY. The kernel counts one of this vector as spurious.
+# The log is cleared first, so a message that is in it afterwards is about this.
 forges_when_gone()
 {
+	dmesg -c >/dev/null
 	gone_path=/sys/bus/pci/devices/$(function_of "$1")
 	gone_bar=$(head -n 1 "$gone_path/resource")
 	gone_bar=$((${gone_bar%% *}))
@@ -343,7 +345,6 @@ forges_when_gone()
 	registers $gone_bar 0x80 64 $LEFT 0x88 64 0x40000 0x90 64 4 0x98 64 1 || return
 	sleep 1
 	echo 1 >"$gone_path/remove" && ! [ -e "$gone_path" ] || return
-	dmesg -c >/dev/null
 	gone_before=$(spurious_interrupts)
 	registers $gone_bar 0x80 64 0x40000 0x88 64 0xfee00000 0x90 64 4 0x98 64 3 || return
 	sleep 1
