@@ -127,11 +127,8 @@ impl Failing {
     /// No more allocations fail; whether one has.
     fn disarm(&self) -> io::Result<bool> {
         let mut text = [0; 16];
-        // If the failure hits this read or the write behind it, the call is over.
-        let reached = match self.nth.read_at(&mut text, 0) {
-            Ok(_) => text.starts_with(b"0"),
-            Err(_) => true,
-        };
+        // If the failure hits this read or the write behind it, it did not hit the call.
+        let reached = self.nth.read_at(&mut text, 0).is_ok() && text.starts_with(b"0");
         if self.nth.write_all_at(b"0", 0).is_err() {
             self.nth.write_all_at(b"0", 0)?;
         }
