@@ -36,7 +36,7 @@ use crate::{
     sys::{
         iommufd::Iommufd,
         vfio,
-        Mapping, //
+        Memory, //
     },
     writer::{
         Target,
@@ -62,9 +62,9 @@ pub(crate) struct Stage {
     /// Its page tables.
     hwpts: Vec<AtomicU32>,
     /// The memory that writers write to.
-    pub(crate) area: Mapping,
+    pub(crate) area: Memory,
     /// The memory that is mapped in all places.
-    pub(crate) beside: Mapping,
+    pub(crate) beside: Memory,
     /// The functions that write.
     pub(crate) writers: Vec<Writer>,
     /// What they write to.
@@ -105,7 +105,7 @@ impl Stage {
         };
         let mut stage = Self {
             area: area(episode.leaf)?,
-            beside: Mapping::memory(PLACE_PAGES * PAGE, None)?,
+            beside: Memory::new(PLACE_PAGES * PAGE, None)?,
             piece_pages: (AREA_PAGES / PIECES).max(episode.leaf.pages()),
             hwpts: vec![],
             model: Mutex::new(Model::new(
@@ -241,13 +241,13 @@ impl Stage {
 }
 
 /// The memory that devices write to, in leaves of one size.
-fn area(leaf: Leaf) -> Result<Mapping> {
+fn area(leaf: Leaf) -> Result<Memory> {
     let size = AREA_PAGES * PAGE;
     if leaf == Leaf::Small {
-        return Ok(Mapping::memory(size, None)?);
+        return Ok(Memory::new(size, None)?);
     }
     let huge = || {
-        Mapping::memory(size, Some(LARGE as u64))
+        Memory::new(size, Some(LARGE as u64))
             .context("cannot get huge pages; write 8 to /proc/sys/vm/nr_hugepages")
     };
     // The kernel may allocate adjacent huge pages, which AMD's tables map by one leaf: every other

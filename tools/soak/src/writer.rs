@@ -28,7 +28,7 @@ use crate::{
     sys::{
         signal,
         vfio,
-        Mapping, //
+        Registers, //
     },
 };
 
@@ -87,7 +87,7 @@ pub(crate) struct Writer {
     /// Its number in iommufd.
     pub(crate) id: u32,
     file: File,
-    bar: Mapping,
+    bar: Registers,
     eventfd: File,
     /// Whether it writes. Its registers are read only then: a reset empties them.
     runs: Mutex<bool>,
@@ -106,7 +106,7 @@ impl Writer {
             vfio::bind(&file, iommufd).with_context(|| format!("cannot bind {name} to iommufd"))?;
         let (offset, _) = vfio::region(&file, vfio::REGION_BAR0)?;
         enable(&file)?;
-        let bar = Mapping::region(&file, offset, 4096)
+        let bar = Registers::map(&file, offset, 4096)
             .with_context(|| format!("cannot map BAR 0 of {name}"))?;
         ensure!(bar.read64(ID)? == WRITER_ID, "{name} is no page writer");
         Ok(Self {

@@ -27,6 +27,9 @@ use std::{
 
 /// A shared mapping of memory or of a register window.
 ///
+/// Both kinds of access to the same word, from two threads, would be a data race: [`Self::read32`]
+/// and [`Self::write32`] are for registers only, and memory is accessed by the others only.
+///
 /// # Invariants
 ///
 /// `base` is the start of a readable and writable mapping of `len` bytes, page aligned, which exists
@@ -176,7 +179,7 @@ impl Mapping {
         Ok(unsafe { AtomicU64::from_ptr(from) }.load(Ordering::Acquire))
     }
 
-    /// Reads a 32-bit register.
+    /// Reads a 32-bit register; not for memory.
     ///
     /// # Errors
     ///
@@ -187,7 +190,7 @@ impl Mapping {
         Ok(unsafe { from.read_volatile() })
     }
 
-    /// Writes a 32-bit register; the device sees all memory written before.
+    /// Writes a 32-bit register; the device sees all memory written before. Not for memory.
     ///
     /// # Errors
     ///

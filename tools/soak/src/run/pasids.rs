@@ -35,7 +35,8 @@ use crate::{
     sys::{
         iommufd::Ask,
         vfio,
-        Mapping, //
+        Memory,
+        Registers, //
     },
     writer, //
 };
@@ -65,7 +66,7 @@ const WRITE_REFUSED: u64 = 1 << 0 | 1 << 2;
 struct Lane {
     ioas: u32,
     hwpt: u32,
-    memory: Mapping,
+    memory: Memory,
     tracks: bool,
     dirty: Bits,
     /// The last word written to each page.
@@ -75,7 +76,7 @@ struct Lane {
 /// The device, its lanes, and which of them each PASID has.
 pub(super) struct Pasids {
     file: File,
-    bar: Mapping,
+    bar: Registers,
     numbers: [u32; PASIDS],
     lanes: Vec<Lane>,
     attached: [Option<usize>; PASIDS],
@@ -96,7 +97,7 @@ impl Pasids {
             .with_context(|| format!("cannot bind {name} to iommufd"))?;
         writer::enable(&file)?;
         let (offset, _) = vfio::region(&file, vfio::REGION_BAR0)?;
-        let bar = Mapping::region(&file, offset, BAR_SIZE)?;
+        let bar = Registers::map(&file, offset, BAR_SIZE)?;
         ensure!(bar.read64(ID)? == PASID_DMA_ID, "{name} is no pasid-dma");
         let bits = iommufd.pasid_bits(id)?;
         ensure!(bits > 0, "{name} has no PASIDs");
@@ -104,7 +105,7 @@ impl Pasids {
             .map(|_| {
                 let ioas = iommufd.ioas_alloc()?;
                 iommufd.forbid_large_leaves(ioas)?;
-                let memory = Mapping::memory(LANE_PAGES * PAGE, None)?;
+                let memory = Memory::new(LANE_PAGES * PAGE, None)?;
                 iommufd.map(ioas, AREA_IOVA, &memory, 0, memory.len())?;
                 Ok(Lane {
                     ioas,

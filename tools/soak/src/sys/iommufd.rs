@@ -20,7 +20,7 @@ use super::{
         call,
         size_of_u32, //
     },
-    Mapping, //
+    Memory, //
 };
 
 /// An open `/dev/iommu`.
@@ -83,7 +83,7 @@ impl Iommufd {
         &self,
         ioas: u32,
         iova: u64,
-        memory: &Mapping,
+        memory: &Memory,
         offset: usize,
         length: usize,
     ) -> io::Result<()> {
@@ -106,7 +106,7 @@ impl Iommufd {
         };
         // SAFETY:
         // - `self` is `/dev/iommu`, and the structure is the call's.
-        // - Its address is of memory inside a `Mapping` (checked above), whose pages the kernel
+        // - Its address is of memory inside a `Memory` (checked above), whose pages the kernel
         //   holds as long as it uses them, and to which no Rust reference exists.
         unsafe { call(&self.0, IOMMUFD_TYPE, IOMMUFD_CMD_IOAS_MAP, &mut arg) }
     }

@@ -10,4 +10,7 @@ pub(crate) mod mapping;
 pub(crate) mod signal;
 pub(crate) mod vfio;
 
-pub(crate) use mapping::Mapping;
+pub(crate) use mapping::{
+    Memory,
+    Registers, //
+};
