@@ -14,7 +14,8 @@ use clap::Parser;
 /// episodes after each of which nothing may be left.
 ///
 /// Ends with one line, "soak passed: ...", and exit code 0. What fails is made shorter and printed,
-/// with the options that repeat it; anything but success is exit code 1.
+/// with the options that repeat it; anything but success is exit code 1. So is a run that shows
+/// nothing: no write was tracked, nothing was reported, moved or mapped.
 #[derive(Clone, Debug, Parser)]
 #[command(name = "iommu-soak", version)]
 pub(crate) struct Options {
@@ -47,7 +48,45 @@ pub(crate) struct Options {
     #[arg(long, default_value_t = 120)]
     pub(crate) shorten: u64,
 
+    /// Fail if no function has PASIDs.
+    #[arg(long)]
+    pub(crate) pasids: bool,
+
     /// Print progress and result as JSON, an object in each line.
     #[arg(long)]
     pub(crate) json: bool,
+}
+
+impl Options {
+    /// The options that repeat an episode, or those of its steps.
+    pub(crate) fn repeat(&self, seed: u64, keep: &[usize]) -> String {
+        let mut words = vec![format!("--episode {seed}")];
+        if self.pace != 1 {
+            words.push(format!("--pace {}", self.pace));
+        }
+        if !keep.is_empty() {
+            let numbers: Vec<_> = keep.iter().map(usize::to_string).collect();
+            words.push(format!("--keep {}", numbers.join(",")));
+        }
+        words.join(" ")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_repeats_an_episode_is_understood() -> Result<(), clap::Error> {
+        let plain = Options::try_parse_from(["iommu-soak"])?;
+        assert_eq!(plain.repeat(7, &[]), "--episode 7");
+        let slow = Options::try_parse_from(["iommu-soak", "--pace", "3"])?;
+        let words = slow.repeat(u64::MAX, &[3, 17]);
+        let again = ["iommu-soak"].into_iter().chain(words.split(' '));
+        let again = Options::try_parse_from(again)?;
+        assert_eq!(again.episode, Some(u64::MAX));
+        assert_eq!(again.pace, 3);
+        assert_eq!(again.keep, [3, 17]);
+        Ok(())
+    }
 }

@@ -95,6 +95,13 @@ fn run(options: &Options) -> Result<bool> {
         writers: writers.into_iter().take(WRITERS).collect(),
         pasids: Function::all(PASID_IDS.0, PASID_IDS.1)?.into_iter().next(),
     };
+    ensure!(
+        functions.pasids.is_some() || !options.pasids,
+        "there is no function that has PASIDs (pasid-dma, 1234:11ef), and --pasids was given"
+    );
+    if functions.pasids.is_none() && !options.json {
+        println!("soak: no function has PASIDs (pasid-dma, 1234:11ef): no steps by PASID");
+    }
     failing::set_up()?;
     signal::catch()?;
     let all = || functions.writers.iter().chain(&functions.pasids);
@@ -116,12 +123,12 @@ fn soak(options: &Options, functions: &Functions) -> Result<bool> {
         };
         return match play(&episode, functions) {
             Ok(figures) => {
-                report.episode(&figures);
+                report.episode(&episode, &figures);
                 report.passed();
                 Ok(true)
             }
             Err(e) => {
-                report.found(&episode, &e);
+                report.found(seed, &options.repeat(seed, &options.keep), &e);
                 Ok(false)
             }
         };
@@ -131,33 +138,36 @@ fn soak(options: &Options, functions: &Functions) -> Result<bool> {
         let seed = mix(options.seed.wrapping_add(number));
         let episode = Episode::new(seed, pasids, options.pace);
         match play(&episode, functions) {
-            Ok(figures) => report.episode(&figures),
+            Ok(figures) => report.episode(&episode, &figures),
             Err(e) => {
-                report.found(&episode, &e);
-                explain(&episode, functions, options, &report, e);
+                report.found(seed, &options.repeat(seed, &[]), &e);
+                explain(&episode, functions, options, &report, &e);
                 return Ok(false);
             }
         }
         number += 1;
     }
+    report.ensure_used()?;
     report.passed();
     Ok(true)
 }
 
-/// Makes what fails shorter, and shows it.
+/// Makes what fails shorter, and shows it. A shorter sequence may fail with another error than
+/// `first`.
 fn explain(
     episode: &Episode,
     functions: &Functions,
     options: &Options,
     report: &Report,
-    mut error: Error,
+    first: &Error,
 ) {
     let (begun, limit) = (Instant::now(), Duration::from_secs(options.shorten));
+    let mut last = None;
     let fails = |numbers: &[usize]| {
         (0..TRIES).any(|_| match play(&episode.only(numbers), functions) {
             Ok(_) => false,
             Err(e) => {
-                error = e;
+                last = Some(e);
                 true
             }
         })
@@ -167,9 +177,7 @@ fn explain(
         true => format!("{tries} shorter ones tried, and no more time"),
         false => format!("{tries} shorter ones tried"),
     };
-    let pace = match options.pace {
-        1 => String::new(),
-        pace => format!(" --pace {pace}"),
-    };
-    report.shortened(episode, &pace, &numbers, &error, &how);
+    let errors = (first, last.as_ref().unwrap_or(first));
+    let again = options.repeat(episode.seed, &numbers);
+    report.shortened(episode, &numbers, errors, &how, &again);
 }

@@ -11,6 +11,7 @@ use std::{
 };
 
 use anyhow::{
+    ensure,
     Context,
     Error,
     Result, //
@@ -19,12 +20,18 @@ use serde_json::json;
 
 use crate::{
     op::Episode,
-    run::Figures, //
+    run::{
+        Figures,
+        LAST_QUERIES, //
+    },
 };
 
 /// How often there is a line, by either clock.
 const EVERY: Duration = Duration::from_secs(60);
 const EVERY_WALL: u64 = 10;
+
+/// So many episodes make each kind of step dozens of times: too often for all to have no effect.
+const ENOUGH: u64 = 3;
 
 /// Counts episodes, and time by both clocks.
 pub(crate) struct Report {
@@ -33,6 +40,8 @@ pub(crate) struct Report {
     wall_started: Option<u64>,
     last: (Instant, Option<u64>),
     episodes: u64,
+    /// Of these, those in which allocations were to fail.
+    failing: u64,
     figures: Figures,
 }
 
@@ -51,6 +60,7 @@ impl Report {
             wall_started,
             last: (started, wall_started),
             episodes: 0,
+            failing: 0,
             figures: Figures::default(),
         }
     }
@@ -76,8 +86,9 @@ impl Report {
     }
 
     /// An episode is over.
-    pub(crate) fn episode(&mut self, figures: &Figures) {
+    pub(crate) fn episode(&mut self, episode: &Episode, figures: &Figures) {
         self.episodes += 1;
+        self.failing += u64::from(episode.steps.iter().any(|step| step.fail.is_some()));
         self.figures.add(figures);
         let wall = wall();
         let later = match (wall, self.last.1) {
@@ -88,6 +99,39 @@ impl Report {
             self.last = (Instant::now(), wall);
             self.line("soak");
         }
+    }
+
+    /// Ensures that the run has shown something.
+    ///
+    /// # Errors
+    ///
+    /// Something that episodes consist of has never happened.
+    pub(crate) fn ensure_used(&self) -> Result<()> {
+        let figures = &self.figures;
+        let often = self.episodes >= ENOUGH;
+        let queries = figures.queries.saturating_sub(LAST_QUERIES * self.episodes);
+        let wanted = [
+            (true, figures.tracked, "tracked writes"),
+            (true, queries, "queries but the last ones"),
+            (true, figures.reported, "reported pages"),
+            (true, figures.moves, "moves"),
+            (true, figures.mappings, "maps"),
+            (often, figures.resets, "resets"),
+            (often, figures.interrupts, "interrupts"),
+            (self.failing >= ENOUGH, figures.failures, "failed calls"),
+        ];
+        let missing: Vec<_> = wanted
+            .into_iter()
+            .filter(|&(needed, number, _)| needed && number == 0)
+            .map(|(_, _, what)| what)
+            .collect();
+        ensure!(
+            missing.is_empty(),
+            "nothing was found, but there were no {} in {} episodes: such a run shows nothing",
+            missing.join(", no "),
+            self.episodes
+        );
+        Ok(())
     }
 
     /// The last line of a success.
@@ -138,47 +182,51 @@ impl Report {
         );
     }
 
-    /// What an episode has found.
-    pub(crate) fn found(&self, episode: &Episode, error: &Error) {
-        if !self.json {
-            println!(
-                "FAILED: episode {} after {:.1} s: {error:#}",
-                episode.seed,
-                self.started.elapsed().as_secs_f64()
-            );
+    /// What the episode of a seed has found: shown at once, since the kernel may not survive a
+    /// shorter one. `again` are the options that repeat it.
+    pub(crate) fn found(&self, seed: u64, again: &str, error: &Error) {
+        if self.json {
+            self.failure(seed, (error, error), &[], again);
+            return;
         }
+        println!(
+            "FAILED: episode {seed} after {:.1} s: {error:#}",
+            self.started.elapsed().as_secs_f64()
+        );
+        println!("again: iommu-soak {again}");
     }
 
-    /// The shorter sequence, and how to repeat it.
+    /// A failure as JSON: the first error, and that of the shorter sequence of `steps`.
+    fn failure(&self, seed: u64, errors: (&Error, &Error), steps: &[String], again: &str) {
+        println!(
+            "{}",
+            json!({
+                "result": "failed",
+                "episodes": self.episodes,
+                "writes": self.figures.writes,
+                "episode": seed,
+                "first": format!("{:#}", errors.0),
+                "error": format!("{:#}", errors.1),
+                "steps": steps,
+                "again": again,
+            })
+        );
+    }
+
+    /// The shorter sequence: the first error and that of this sequence, how it was found, and the
+    /// options that repeat it.
     pub(crate) fn shortened(
         &self,
         episode: &Episode,
-        options: &str,
         numbers: &[usize],
-        error: &Error,
+        errors: (&Error, &Error),
         how: &str,
+        again: &str,
     ) {
         let short = episode.only(numbers);
-        let list: Vec<_> = numbers.iter().map(usize::to_string).collect();
-        let again = format!(
-            "iommu-soak --episode {}{options} --keep {}",
-            episode.seed,
-            list.join(",")
-        );
         if self.json {
             let steps: Vec<_> = short.steps.iter().map(ToString::to_string).collect();
-            println!(
-                "{}",
-                json!({
-                    "result": "failed",
-                    "episodes": self.episodes,
-                    "writes": self.figures.writes,
-                    "seed": episode.seed,
-                    "error": format!("{error:#}"),
-                    "steps": steps,
-                    "again": again,
-                })
-            );
+            self.failure(episode.seed, errors, &steps, again);
             return;
         }
         println!(
@@ -198,11 +246,72 @@ impl Report {
         for step in &short.steps {
             println!("  {step}");
         }
-        println!("then: {error:#}");
-        println!("again: {again}");
+        println!("then: {:#}", errors.1);
+        println!("again: iommu-soak {again}");
         println!(
-            "soak failed: seed {}, after {} episodes and {} writes",
-            episode.seed, self.episodes, self.figures.writes
+            "soak failed: episode {}, after {} episodes and {} writes: {:#}",
+            episode.seed, self.episodes, self.figures.writes, errors.0
         );
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Figures of an episode in which everything has happened.
+    const ALL: Figures = Figures {
+        writes: 9,
+        tracked: 8,
+        queries: LAST_QUERIES + 1,
+        reported: 6,
+        moves: 5,
+        mappings: 4,
+        resets: 3,
+        interrupts: 2,
+        failures: 1,
+    };
+
+    fn after(episode: &Episode, count: u64, figures: Figures) -> bool {
+        let mut report = Report::new(true);
+        for _ in 0..count {
+            report.episode(episode, &figures);
+        }
+        report.ensure_used().is_ok()
+    }
+
+    #[test]
+    fn a_run_without_effect_does_not_pass() {
+        let quiet = Episode::first_use();
+        assert!(after(&quiet, 1, ALL) && after(&quiet, ENOUGH, ALL));
+        assert!(!after(&quiet, 0, ALL));
+        assert!(!after(&quiet, 1, Figures { tracked: 0, ..ALL }));
+        assert!(!after(
+            &quiet,
+            1,
+            Figures {
+                queries: LAST_QUERIES,
+                ..ALL
+            }
+        ));
+        assert!(!after(&quiet, 1, Figures { reported: 0, ..ALL }));
+        assert!(!after(&quiet, ENOUGH, Figures { resets: 0, ..ALL }));
+        assert!(!after(
+            &quiet,
+            ENOUGH,
+            Figures {
+                interrupts: 0,
+                ..ALL
+            }
+        ));
+        // No allocation was to fail.
+        assert!(after(&quiet, ENOUGH, Figures { failures: 0, ..ALL }));
+        let none = Figures { failures: 0, ..ALL };
+        let failing = (0..)
+            .map(|seed| Episode::new(seed, false, 1))
+            .find(|episode| episode.steps.iter().any(|step| step.fail.is_some()));
+        assert!(failing.is_some_and(|episode| {
+            after(&episode, ENOUGH - 1, none) && !after(&episode, ENOUGH, none)
+        }));
     }
 }

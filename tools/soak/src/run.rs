@@ -52,6 +52,11 @@ use crate::{
     sys::signal, //
 };
 
+/// Queries at the end of an episode, when nothing writes any more: of each table, the second of
+/// which must report nothing.
+const LAST_ROUNDS: usize = 2;
+pub(crate) const LAST_QUERIES: u64 = (LAST_ROUNDS * SLOTS) as u64;
+
 /// The functions of the machine.
 pub(crate) struct Functions {
     /// Those that write by themselves.
@@ -252,8 +257,7 @@ fn settle(stage: &Stage, figures: &mut Figures) -> Result<()> {
         loose: false,
     };
     for slot in 0..SLOTS {
-        // The second one must report nothing.
-        for _ in 0..2 {
+        for _ in 0..LAST_ROUNDS {
             let mut failing = Failing::new(false)?;
             let count = tracker::query(stage, &mut failing, slot, all.clone(), 0, None)
                 .with_context(|| format!("the last queries of table {slot}"))?;

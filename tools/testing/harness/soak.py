@@ -26,8 +26,12 @@ OUTPUT = CHECKOUT / "build" / "soak"
 AT_ONCE = 2
 # Of the machine's own time: far more than a machine has in any TIME.
 ENDLESS = 10**9
-# For a boot, for the end of an episode, and for what fails to be made shorter, in seconds.
-MARGIN = 600
+# Real seconds for a virtual one, at most.
+SLOWNESS = 8
+# Virtual seconds in which what fails is made shorter.
+SHORTEN = 120
+# For a boot, for the end of an episode, and for what fails to be made shorter, in real seconds.
+MARGIN = 600 + SLOWNESS * SHORTEN
 COLUMNS = (
     ("episodes", "episodes"),
     ("seconds", "virtual s"),
@@ -46,11 +50,24 @@ COLUMNS = (
 
 def parse_arguments():
     parser = argparse.ArgumentParser(description=__doc__.split("\n", maxsplit=1)[0])
-    parser.add_argument("--seed", type=int, help="what everything follows from (random)")
+    what = parser.add_mutually_exclusive_group()
+    what.add_argument("--seed", type=int, help="what everything follows from (random)")
+    what.add_argument("--episode", type=int, help="play only this episode, once")
+    parser.add_argument("--keep", metavar="N,N...", help="of the episode, only these steps")
     parser.add_argument("--virtual", type=int, metavar="SECONDS", help="by the machine's own clock")
     parser.add_argument("--pace", type=int, default=1, help="multiplies the pauses between steps")
     parser.add_argument("--json", action="store_true", help="the result as JSON, and nothing else")
-    return parser.parse_args()
+    options = parser.parse_args()
+    if options.keep and options.episode is None:
+        parser.error("--keep is about one episode: give --episode as well")
+    if options.seed is None:
+        options.seed = secrets.randbits(32)
+    return options
+
+
+def subject(options):
+    """Return what everything follows from, in words."""
+    return f"seed {options.seed}" if options.episode is None else f"episode {options.episode}"
 
 
 @dataclasses.dataclass
@@ -66,11 +83,17 @@ class Soak:
     rest: bytes = b""
 
     def job(self):
-        words = ["iommu-soak", "--json", "--seed", str(self.options.seed)]
-        words += ["--pace", str(self.options.pace)]
-        words += ["--seconds", str(self.options.virtual or ENDLESS)]
-        if not self.options.virtual:
-            words += ["--wall", str(self.seconds)]
+        options = self.options
+        words = ["iommu-soak", "--json", "--pace", str(options.pace)]
+        if self.machine.name in configs.PASIDS:
+            words.append("--pasids")
+        if options.episode is not None:
+            words += ["--episode", str(options.episode)]
+            words += ["--keep", options.keep] if options.keep else []
+        else:
+            words += ["--seed", str(options.seed), "--shorten", str(SHORTEN)]
+            words += ["--seconds", str(options.virtual or ENDLESS)]
+            words += [] if options.virtual else ["--wall", str(self.seconds)]
         return "\n".join([*self.machine.config.job_head(), f"exec {shlex.join(words)}"]) + "\n"
 
     def hear(self, piece):
@@ -93,20 +116,34 @@ class Soak:
             self.job(),
             log=log,
             # Virtual time may be slower than real time.
-            limit=MARGIN + (8 * self.options.virtual if self.options.virtual else self.seconds),
+            limit=MARGIN
+            + (SLOWNESS * self.options.virtual if self.options.virtual else self.seconds),
             on_output=self.hear,
             extra_parameters="kunit.enable=0",
         )
         self.failures += [f"{sentence} ({log})" for sentence in outcome.failures()]
         if self.figures.get("result") == "failed":
-            steps = "".join(f"\n        {step}" for step in self.figures["steps"])
-            self.failures.append(
-                f"{self.figures['error']}\n    seed {self.figures['seed']}, after these steps:"
-                f"{steps}\n    again: {self.figures['again']}"
-            )
+            self.failures.append(self.found())
         elif self.figures.get("result") != "passed" and not self.failures:
             self.failures.append(f"it did not come to its end ({log})")
         return self
+
+    def found(self):
+        """Return what iommu-soak has found, and how to see it again."""
+        figures = self.figures
+        of_run = f" of seed {self.options.seed}" if self.options.episode is None else ""
+        lines = [figures["first"], f"in episode {figures['episode']}{of_run}"]
+        if figures["steps"]:
+            lines.append("after these steps as well:")
+            lines += [f"    {step}" for step in figures["steps"]]
+            if figures["error"] != figures["first"]:
+                lines.append(f"then with another error: {figures['error']}")
+        elif self.options.episode is None:
+            lines.append("nothing shorter was found before the machine ended")
+        kernel = os.environ.get("DEBUG")
+        variables = f"IOMMU={self.machine.name}" + (f" DEBUG={kernel}" if kernel else "")
+        lines.append(f'again: make soak {variables} ARGS="{figures["again"]}"')
+        return "\n    ".join(lines)
 
 
 def shown(figures):
@@ -150,8 +187,9 @@ def soak_all(options, machines, products):
 
     seconds = int(os.environ.get("TIME") or 600)
     say(
-        f"seed {options.seed}, {len(machines)} configurations, {AT_ONCE} at a time, {seconds} s each; "
-        f"logs in {OUTPUT}"
+        f"{subject(options)}, {len(machines)} configurations, {AT_ONCE} at a time, "
+        + (f"{seconds} s each; " if options.episode is None else "")
+        + f"logs in {OUTPUT}"
     )
 
     def one(machine):
@@ -173,7 +211,10 @@ def report(options, soaks):
         results = {
             soak.machine.name: {**soak.figures, "failures": soak.failures} for soak in soaks
         }
-        print(json.dumps({"seed": options.seed, "passed": not failed, "machines": results}))
+        about = {"seed": options.seed}
+        if options.episode is not None:
+            about = {"episode": options.episode}
+        print(json.dumps({**about, "passed": not failed, "machines": results}))
         return 1 if failed else 0
     print()
     for soak in failed:
@@ -191,7 +232,6 @@ def report(options, soaks):
 
 def main():
     options = parse_arguments()
-    options.seed = options.seed if options.seed is not None else secrets.randbits(32)
     try:
         selection = os.environ.get("IOMMU", "")
         machines = [

@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0
 """The suites of programs that migrate, a virtual machine or a memory, and of the one that soaks."""
 
+import dataclasses
+
 from .. import configs
 from .kinds import GuestSuite, GuestTest, VmSuite
 
@@ -33,6 +35,15 @@ VM_ALL_TESTS = (
 )
 
 
+@dataclasses.dataclass(frozen=True)
+class SoakSuite(GuestSuite):
+    """Random use, also by PASID where the machine has a function for that."""
+
+    def job_lines(self, machine, patience):
+        words = "--pasids" if machine.name in configs.PASIDS else ""
+        return [f"soak_words={words}", *super().job_lines(machine, patience)]
+
+
 def suites():
     return (
         VmSuite(
@@ -60,10 +71,10 @@ def suites():
             (GuestTest("migrate", 'iommu-migrate --device "$VFIO_SELFTESTS_BDF"'),),
             machines=configs.TRACKING,
         ),
-        GuestSuite(
+        SoakSuite(
             "soak",
             "ten seconds of random and concurrent use, held against a model",
-            (GuestTest("soak", "iommu-soak --seconds 10"),),
+            (GuestTest("soak", "iommu-soak --seconds 10 $soak_words"),),
             machines=configs.REMAPPED_RUST,
         ),
         GuestSuite(
