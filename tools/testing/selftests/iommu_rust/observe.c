@@ -260,7 +260,7 @@ TEST_F(observe, device_and_unit)
 	unit = strstr(text, "unit: ");
 	ASSERT_NE(NULL, unit);
 	unit += strlen("unit: ");
-	snprintf(name, sizeof(name), "%.*s", (int)strcspn(unit, " \n"), unit);
+	snprintf(name, sizeof(name), "%.*s", (int)strcspn(unit, "\n "), unit);
 	if (dirty_switch(env) == DIRTY_SWITCHED) {
 		EXPECT_NE(NULL, strstr(text, "dirty flags off"));
 		hwpt_set_dirty(env, env->hwpt, true);

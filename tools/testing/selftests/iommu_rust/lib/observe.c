@@ -204,8 +204,7 @@ static void add_harvest(struct trace_sum *sum, u64 domain, const char *event)
 	unsigned long long number, iova, length, dirty, first, cleared, time;
 	int clear, error, found;
 
-	found = sscanf(event, "domain=%llu iova=0x%llx length=%llu bytes clear=%d dirty=%llu bytes "
-		       "cleared=0x%llx+%llu bytes time=%llu ns error=%d",
+	found = sscanf(event, "domain=%llu iova=0x%llx length=%llu bytes clear=%d dirty=%llu bytes cleared=0x%llx+%llu bytes time=%llu ns error=%d",
 		       &number, &iova, &length, &clear, &dirty, &first, &cleared, &time, &error);
 	VFIO_ASSERT_EQ(found, 9, "not understood: %.200s\n", event);
 	if (number != domain)
