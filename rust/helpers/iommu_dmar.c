@@ -208,6 +208,8 @@ static inline bool dmar_refuses(struct dmar_shared *shared, u32 first, u32 count
 		return false;
 	memcpy(iommu->qi->desc + (head << shift), &accepted, sizeof(accepted));
 	writel(DMA_FSTS_IQE, iommu->reg + DMAR_FSTS_REG);
+	/* QEMU's unit looks for descriptors only when the tail is written. */
+	writel(iommu->qi->free_head << shift, iommu->reg + DMAR_IQT_REG);
 	return true;
 }
 
