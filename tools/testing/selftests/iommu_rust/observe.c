@@ -169,6 +169,8 @@ TEST_F(observe, leaves_by_size)
 	void *huge;
 
 	hwpt_set_dirty(env, env->hwpt, true);
+	/* The function writes to its ring as well: that page is dirty from now on. */
+	dirty_write_page(env, 100);
 	dirty = observe_dirty_leaves(domain, "4 KiB");
 	for (u64 page = 0; page < 7; page++)
 		dirty_write_page(env, 5 * page);
@@ -190,6 +192,7 @@ TEST_F(observe, leaves_by_size)
 	ASSERT_NE(MAP_FAILED, huge);
 	leaves_place(&area, huge, iova_allocator_alloc(env->iova, SZ_2M), SZ_2M, SZ_2M);
 	large = observe_leaves(domain, "2 MiB");
+	ASSERT_EQ(0, __ioas_huge_pages(env->iommu->iommufd, env->iommu->ioas_id, true));
 	leaves_map(env, &area);
 	EXPECT_EQ(large + 1, observe_leaves(domain, "2 MiB"));
 	EXPECT_EQ(small, observe_leaves(domain, "4 KiB"));
