@@ -204,12 +204,16 @@ static void add_harvest(struct trace_sum *sum, u64 domain, const char *event)
 	unsigned long long number, iova, length, dirty, first, cleared, time;
 	int clear, error, found, rest;
 
-	found = sscanf(event, "domain=%llu iova=0x%llx length=%llu bytes clear=%d dirty=%llu bytes %n",
-		       &number, &iova, &length, &clear, &dirty, &rest);
-	VFIO_ASSERT_EQ(found, 5, "not understood: %.200s\n", event);
-	found = sscanf(event + rest, "cleared=0x%llx+%llu bytes time=%llu ns error=%d", &first,
-		       &cleared, &time, &error);
+	found = sscanf(event, "domain=%llu iova=0x%llx length=%llu bytes %n", &number, &iova,
+		       &length, &rest);
+	VFIO_ASSERT_EQ(found, 3, "not understood: %.200s\n", event);
+	event += rest;
+	found = sscanf(event, "clear=%d dirty=%llu bytes cleared=0x%llx+%llu bytes %n", &clear,
+		       &dirty, &first, &cleared, &rest);
 	VFIO_ASSERT_EQ(found, 4, "not understood: %.200s\n", event);
+	event += rest;
+	found = sscanf(event, "time=%llu ns error=%d", &time, &error);
+	VFIO_ASSERT_EQ(found, 2, "not understood: %.200s\n", event);
 	if (number != domain)
 		return;
 	sum->queries++;
