@@ -3,6 +3,7 @@
 #
 # The kernel: its source, the tree with this checkout laid over it, its build.
 
+# The series that this is written for and tested with.
 KERNEL_SERIES=7.3
 DEBUG_FRAGMENTS=$TOP/tools/testing/vm/debug
 
@@ -13,30 +14,29 @@ kernel_version()
 		END { print v "." p "." s }' "$1/Makefile"
 }
 
-# The newest linux-source-7.* of the lists, the wanted series before any other.
-pick_source_package()
+# The series of Linux that the lists have the source of, one a line, in any order.
+listed_series()
 {
-	local names
-	names=$(apt_private apt-cache pkgnames linux-source-7. |
-		grep -xE 'linux-source-7\.[0-9]+' || true)
-	if grep -qxF "linux-source-$KERNEL_SERIES" <<<"$names"; then
-		printf 'linux-source-%s\n' "$KERNEL_SERIES"
-	else
-		sort -V <<<"$names" | tail -n1
-	fi
+	apt_private apt-cache pkgnames linux-source- |
+		sed -nE 's/^linux-source-([0-9]+\.[0-9]+)$/\1/p'
 }
 
 step_kernel_source()
 {
-	local into=$1 suite package='' work=$CACHE/source/work
+	local into=$1 suite listed='' found='' work=$CACHE/source/work
+	local package=linux-source-$KERNEL_SERIES
 	need_space 5
-	for suite in trixie-backports sid; do
+	for suite in trixie-backports sid experimental; do
 		private_lists deb "$suite"
-		package=$(pick_source_package)
-		[ "$package" != "linux-source-$KERNEL_SERIES" ] || break
+		listed=$({ printf '%s\n' "$listed"; listed_series; } | grep . | sort -uV)
+		if grep -qxF "$KERNEL_SERIES" <<<"$listed"; then
+			found=$suite
+			break
+		fi
 	done
-	[ -n "$package" ] ||
-		die "no Debian suite has linux-source-7.*: give a kernel tree of your own" \
+	[ -n "$found" ] ||
+		die "Debian has no source of Linux $KERNEL_SERIES any more (it has" \
+			"${listed//$'\n'/, }), and this is for $KERNEL_SERIES only: give such a tree" \
 			"with KSRC="
 	rm -rf "$work" "$into.partial"
 	mkdir -p "$work" "$into.partial"
@@ -63,13 +63,6 @@ provide_source()
 		run_step kernel-source "Linux $KERNEL_SERIES source, from Debian" always \
 			step_kernel_source "$source"
 	fi
-	case $(kernel_version "$source") in
-	"$KERNEL_SERIES".*) ;;
-	*)
-		printf 'setup: Linux %s is gone from the Debian archive, using %s: %s\n' \
-			"$KERNEL_SERIES" "$(kernel_version "$source")" "KSRC= takes another"
-		;;
-	esac
 }
 
 check_ksrc()
