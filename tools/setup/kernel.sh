@@ -36,8 +36,8 @@ step_kernel_source()
 	done
 	[ -n "$found" ] ||
 		die "Debian has no source of Linux $KERNEL_SERIES any more (it has" \
-			"${listed//$'\n'/, }), and this is for $KERNEL_SERIES only: give such a tree" \
-			"with KSRC="
+			"${listed//$'\n'/, }), and this is for $KERNEL_SERIES only:" \
+			"give such a tree with KSRC="
 	rm -rf "$work" "$into.partial"
 	mkdir -p "$work" "$into.partial"
 	fetch_package "$package" "$work"
