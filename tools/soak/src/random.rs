@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Numbers that follow from a seed, and what a page writer makes of its own.
+//! Numbers that follow from a seed, and those that a page writer computes from its seed.
 
 /// The finalizer of SplitMix64, by which `page-writer` chooses its pages.
 pub(crate) fn mix(mut x: u64) -> u64 {
