@@ -14,6 +14,8 @@ XFAIL = re.compile(r"^\s*ok \d+ (?:- )?(?P<name>[^#]*?) # XFAIL ?(?P<reason>.*)$
 # What follows a failure on the same line, which the parser drops.
 NOT_OK = re.compile(r"^\s*not ok \d+ (?:- )?(?P<name>[^#]*?) # (?P<reason>.+)$")
 BAIL_OUT = re.compile(r"^\s*Bail out!\s*(?P<reason>.*)$")
+# What says why a test failed.
+TELLING = re.compile("Expected|Expression|EXPECTATION|ASSERTION|panicked|error|timeout|terminated")
 # The parser stops at such a line; the suites after it would be lost.
 PARSER_END = re.compile(r"\s*(List of all partitions:|reboot: System halted)")
 
@@ -75,11 +77,7 @@ def _collect(test, path, results, status, reasons):
 def _last_words(log):
     """Return the line of a test's log that says most about its failure."""
     words = [line.strip().lstrip("#").strip() for line in log if line.strip(" #")]
-    telling = [
-        word
-        for word in words
-        if re.search(r"Expected|Expression|EXPECTATION|ASSERTION|panicked|error|timeout", word)
-    ]
+    telling = [word for word in words if TELLING.search(word)]
     return (telling or words or ["no reason given"])[-1]
 
 

@@ -93,7 +93,8 @@ TEST_F(dirty_bitmap, adds_to_what_is_there)
 	dirty_write_page(env, area->nr_pages - 2);
 	ASSERT_EQ(0, __hwpt_get_dirty(env->iommu->iommufd, &cmd));
 
-	reported = split_report(area, env->hwpt, &env->written, 0, area->nr_pages, true);
+	reported = split_report(env, env->hwpt, area, &env->written, 0, area->nr_pages,
+				true);
 	for (u64 page = 0; page < area->nr_pages; page++) {
 		bool expected = reported[page] || 0x14 & 1 << page % 8;
 

@@ -242,7 +242,7 @@ TEST_F(dirty_split, unmapped_at_once)
 	dirty_write_page(env, 11);
 	ASSERT_EQ(0, __iommu_unmap(env->iommu, &area->region, &unmapped));
 	EXPECT_EQ(area->region.size, unmapped);
-	split_forget(area->region.iova, area->region.size);
+	split_forget(env, area->region.iova, area->region.size);
 	for (size_t i = 0; i < ARRAY_SIZE(places); i++)
 		EXPECT_NE(0, __dirty_write(&env->dev, area, places[i]));
 

@@ -75,7 +75,7 @@ static void region_map(struct dirty_env *env, struct dma_region *region,
 static void region_unmap(struct dirty_env *env, struct dma_region *region)
 {
 	iommu_unmap(env->iommu, region);
-	split_forget(region->iova, region->size);
+	split_forget(env, region->iova, region->size);
 	VFIO_ASSERT_EQ(munmap(region->vaddr, region->size), 0);
 }
 
@@ -176,7 +176,7 @@ const char *dirty_area_map(struct dirty_env *env, struct dirty_area *area,
 	area->region.size = size;
 	area->region.iova = iova_allocator_alloc(env->iova, size);
 	iommu_map(env->iommu, &area->region);
-	split_forget(area->region.iova, size);
+	split_forget(env, area->region.iova, size);
 
 	return NULL;
 }

@@ -42,7 +42,7 @@ void leaves_place(struct dirty_area *area, void *vaddr, u64 iova, u64 size, u64 
 void leaves_map(struct dirty_env *env, struct dirty_area *area)
 {
 	iommu_map(env->iommu, &area->region);
-	split_forget(area->region.iova, area->region.size);
+	split_forget(env, area->region.iova, area->region.size);
 }
 
 /* libvfio lists only whole regions as mapped: these pieces are not listed. */
@@ -63,7 +63,7 @@ void leaves_map_pages(struct dirty_env *env, struct dirty_area *area)
 void leaves_unmap(struct dirty_env *env, struct dirty_area *area)
 {
 	iommu_unmap(env->iommu, &area->region);
-	split_forget(area->region.iova, area->region.size);
+	split_forget(env, area->region.iova, area->region.size);
 }
 
 bool leaves_may_be_at(struct dirty_env *env, u64 iova, u64 size)

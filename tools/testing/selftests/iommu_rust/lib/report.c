@@ -148,8 +148,8 @@ static void note(const char *what, u64 count, u64 first_bit,
  * The expected answer: the bits of each unit that a dirty leaf touches. The hardware sets D per
  * leaf: one write makes all its pages dirty.
  */
-static u8 *expected_bits(struct dirty_area *area, u32 hwpt, struct dirty_query *query,
-			 struct page_set *written, u64 nr_bits)
+static u8 *expected_bits(struct dirty_env *env, u32 hwpt, struct dirty_area *area,
+			 struct dirty_query *query, struct page_set *written, u64 nr_bits)
 {
 	bool clears = !(query->flags & IOMMU_HWPT_GET_DIRTY_BITMAP_NO_CLEAR);
 	u8 *bits = calloc_assert(DIV_ROUND_UP(nr_bits, 8) + sizeof(u64), 1);
@@ -157,7 +157,7 @@ static u8 *expected_bits(struct dirty_area *area, u32 hwpt, struct dirty_query *
 	u64 nr = nr_bits * pages_per_bit;
 	u8 *reported, *run, *behind;
 
-	reported = split_report(area, hwpt, written, query->first, query->nr, clears);
+	reported = split_report(env, hwpt, area, written, query->first, query->nr, clears);
 	for (u64 page = 0; page < nr; page = behind - reported) {
 		run = memchr(reported + page, 1, nr - page);
 		if (!run)
@@ -173,12 +173,13 @@ static u8 *expected_bits(struct dirty_area *area, u32 hwpt, struct dirty_query *
 	return bits;
 }
 
-static struct dirty_report compare(struct dirty_area *area, u32 hwpt,
+static struct dirty_report compare(struct dirty_env *env, u32 hwpt,
+				   struct dirty_area *area,
 				   struct dirty_query *query,
 				   struct page_set *written, const u8 *bits,
 				   u64 nr_bits)
 {
-	u8 *expected = expected_bits(area, hwpt, query, written, nr_bits);
+	u8 *expected = expected_bits(env, hwpt, area, query, written, nr_bits);
 	u8 *none = calloc_assert(DIV_ROUND_UP(nr_bits, 8) + sizeof(u64), 1);
 	u64 first_missing = 0, first_extra = 0, first = 0;
 	struct dirty_report report = {};
@@ -222,7 +223,7 @@ struct dirty_report dirty_query(struct dirty_env *env, u32 hwpt,
 	};
 	VFIO_ASSERT_EQ(__hwpt_get_dirty(env->iommu->iommufd, &cmd), 0);
 
-	report = compare(area, hwpt, &query, written, bits, nr_bits);
+	report = compare(env, hwpt, area, &query, written, bits, nr_bits);
 	report.stray = count_bits(memory, size) - report.set;
 	note("outside the bitmap", report.stray, nr_bits, &query);
 

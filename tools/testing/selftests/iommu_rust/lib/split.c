@@ -11,6 +11,7 @@
  *
  * When tracking ends, what was split is joined.
  */
+#include <pthread.h>
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
@@ -25,7 +26,8 @@
 
 /**
  * struct leaves - The leaves of an area in one page table
- * @hwpt: the page table
+ * @iommu: the environment of the page table
+ * @hwpt: its number there
  * @iova: where the area is
  * @nr: its pages
  * @mapped: of each leaf that it is mapped with, how many pages it has, as a power of two
@@ -34,6 +36,7 @@
  * @next: of another area, or in another page table
  */
 struct leaves {
+	struct iommu *iommu;
 	u32 hwpt;
 	u64 iova;
 	u64 nr;
@@ -43,6 +46,9 @@ struct leaves {
 	struct leaves *next;
 };
 
+/* Of all that follows. Tests change page tables in several threads. */
+static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
+
 static struct leaves *all;
 
 /* What happened to page tables and addresses, in their order. */
@@ -50,6 +56,7 @@ static u64 events;
 
 /* A page table for which tracking began, whether it has ended; addresses that have changed. */
 struct begun {
+	struct iommu *iommu;
 	u32 hwpt;
 	bool is_over;
 	u64 event;
@@ -57,6 +64,7 @@ struct begun {
 };
 
 struct changed {
+	struct iommu *iommu;
 	u64 first;
 	u64 last;
 	u64 event;
@@ -129,19 +137,19 @@ static void join_all(struct leaves *leaves)
 	}
 }
 
-static struct begun *begun_of(u32 hwpt)
+static struct begun *begun_of(struct iommu *iommu, u32 hwpt)
 {
 	struct begun *begun = all_begun;
 
-	while (begun && begun->hwpt != hwpt)
+	while (begun && (begun->iommu != iommu || begun->hwpt != hwpt))
 		begun = begun->next;
 
 	return begun;
 }
 
-static bool is_tracked(u32 hwpt)
+static bool is_tracked(struct leaves *leaves)
 {
-	struct begun *begun = begun_of(hwpt);
+	struct begun *begun = begun_of(leaves->iommu, leaves->hwpt);
 
 	return begun && !begun->is_over;
 }
@@ -149,31 +157,32 @@ static bool is_tracked(u32 hwpt)
 /* Whether it was mapped before tracking began. */
 static bool was_there(struct leaves *leaves)
 {
-	struct begun *begun = begun_of(leaves->hwpt);
+	struct begun *begun = begun_of(leaves->iommu, leaves->hwpt);
 	u64 last = leaves->iova + leaves->nr * PAGE_4K - 1;
 
 	if (!begun)
 		return false;
 	for (struct changed *change = all_changed; change; change = change->next) {
-		if (change->event > begun->event && change->first <= last &&
-		    leaves->iova <= change->last)
+		if (change->iommu == leaves->iommu && change->event > begun->event &&
+		    change->first <= last && leaves->iova <= change->last)
 			return false;
 	}
 
 	return true;
 }
 
-static struct leaves *leaves_of(struct dirty_area *area, u32 hwpt)
+static struct leaves *leaves_of(struct iommu *iommu, u32 hwpt, struct dirty_area *area)
 {
 	struct leaves *leaves;
 
 	for (leaves = all; leaves; leaves = leaves->next) {
-		if (leaves->hwpt == hwpt && leaves->iova == area->region.iova &&
-		    leaves->nr == area->nr_pages)
+		if (leaves->iommu == iommu && leaves->hwpt == hwpt &&
+		    leaves->iova == area->region.iova && leaves->nr == area->nr_pages)
 			return leaves;
 	}
 
 	leaves = calloc_assert(1, sizeof(*leaves));
+	leaves->iommu = iommu;
 	leaves->hwpt = hwpt;
 	leaves->iova = area->region.iova;
 	leaves->nr = area->nr_pages;
@@ -183,7 +192,7 @@ static struct leaves *leaves_of(struct dirty_area *area, u32 hwpt)
 	leaves->kept = calloc_assert(leaves->nr, 1);
 	if (was_there(leaves)) {
 		split_all(leaves);
-		if (begun_of(hwpt)->is_over)
+		if (begun_of(iommu, hwpt)->is_over)
 			join_all(leaves);
 	}
 	leaves->next = all;
@@ -192,60 +201,67 @@ static struct leaves *leaves_of(struct dirty_area *area, u32 hwpt)
 	return leaves;
 }
 
-static void forget_if(bool (*is_gone)(struct leaves *leaves, u64 first, u64 last), u64 first,
-		      u64 last)
+static void forget(struct leaves **link)
 {
+	struct leaves *leaves = *link;
+
+	*link = leaves->next;
+	free(leaves->order);
+	free(leaves->kept);
+	free(leaves);
+}
+
+void split_forget(struct dirty_env *env, u64 iova, u64 size)
+{
+	struct changed *change = malloc_assert(sizeof(*change));
+	u64 last = iova + size - 1;
 	struct leaves **link = &all;
+
+	pthread_mutex_lock(&lock);
+	*change = (struct changed){ env->iommu, iova, last, ++events, all_changed };
+	all_changed = change;
 
 	while (*link) {
 		struct leaves *leaves = *link;
 
-		if (!is_gone(leaves, first, last)) {
+		if (leaves->iommu == env->iommu && leaves->iova <= last &&
+		    iova <= leaves->iova + leaves->nr * PAGE_4K - 1)
+			forget(link);
+		else
 			link = &leaves->next;
-			continue;
-		}
-		*link = leaves->next;
-		free(leaves->order);
-		free(leaves->kept);
-		free(leaves);
 	}
+	pthread_mutex_unlock(&lock);
 }
 
-static bool overlaps(struct leaves *leaves, u64 first, u64 last)
+void split_forget_table(struct dirty_env *env, u32 hwpt)
 {
-	return leaves->iova <= last && first <= leaves->iova + leaves->nr * PAGE_4K - 1;
-}
+	struct leaves **link = &all;
+	struct begun *begun;
 
-static bool is_of_table(struct leaves *leaves, u64 hwpt, u64 unused)
-{
-	return leaves->hwpt == hwpt;
-}
-
-void split_forget(u64 iova, u64 size)
-{
-	struct changed *change = malloc_assert(sizeof(*change));
-
-	*change = (struct changed){ iova, iova + size - 1, ++events, all_changed };
-	all_changed = change;
-	forget_if(overlaps, iova, iova + size - 1);
-}
-
-void split_forget_table(u32 hwpt)
-{
-	struct begun *begun = begun_of(hwpt);
-
+	pthread_mutex_lock(&lock);
+	begun = begun_of(env->iommu, hwpt);
 	/* Another page table may get its number; none has this one. */
 	if (begun)
 		begun->hwpt = 0;
-	forget_if(is_of_table, hwpt, 0);
+
+	while (*link) {
+		if ((*link)->iommu == env->iommu && (*link)->hwpt == hwpt)
+			forget(link);
+		else
+			link = &(*link)->next;
+	}
+	pthread_mutex_unlock(&lock);
 }
 
-void split_tracking(u32 hwpt, bool enable)
+void split_tracking(struct dirty_env *env, u32 hwpt, bool enable)
 {
-	struct begun *begun = begun_of(hwpt);
+	struct begun *begun;
 
+	pthread_mutex_lock(&lock);
+	begun = begun_of(env->iommu, hwpt);
 	if (!begun && enable) {
 		begun = calloc_assert(1, sizeof(*begun));
+		begun->iommu = env->iommu;
 		begun->hwpt = hwpt;
 		begun->next = all_begun;
 		all_begun = begun;
@@ -256,7 +272,7 @@ void split_tracking(u32 hwpt, bool enable)
 		begun->is_over = !enable;
 
 	for (struct leaves *leaves = all; leaves; leaves = leaves->next) {
-		if (leaves->hwpt != hwpt)
+		if (leaves->iommu != env->iommu || leaves->hwpt != hwpt)
 			continue;
 		if (enable) {
 			/* iommufd clears before it switches tracking on. */
@@ -266,6 +282,7 @@ void split_tracking(u32 hwpt, bool enable)
 			join_all(leaves);
 		}
 	}
+	pthread_mutex_unlock(&lock);
 }
 
 /* The first page of the leaf that maps @page. */
@@ -288,12 +305,10 @@ static u64 next_dirty(struct leaves *leaves, struct page_set *written, u64 page,
 	return min_t(u64, kept ? kept - leaves->kept : end, in ? in - written->in : end);
 }
 
-u8 *split_report(struct dirty_area *area, u32 hwpt, struct page_set *written, u64 first, u64 nr,
-		 bool clears)
+static void query(struct leaves *leaves, struct page_set *written, u64 first, u64 nr, bool clears,
+		  u8 *reported)
 {
-	struct leaves *leaves = leaves_of(area, hwpt);
-	u8 *reported = calloc_assert(nr, 1);
-	bool splits = clears && split_parameter() && is_tracked(hwpt);
+	bool splits = clears && split_parameter() && is_tracked(leaves);
 	u64 spared_first = leaves->nr, spared_end = 0;
 	u64 end = first + nr;
 	u64 page = leaf_first(leaves, first);
@@ -330,6 +345,16 @@ u8 *split_report(struct dirty_area *area, u32 hwpt, struct page_set *written, u6
 			split(leaves, leaf, behind);
 		page = behind;
 	}
+}
+
+u8 *split_report(struct dirty_env *env, u32 hwpt, struct dirty_area *area,
+		 struct page_set *written, u64 first, u64 nr, bool clears)
+{
+	u8 *reported = calloc_assert(nr, 1);
+
+	pthread_mutex_lock(&lock);
+	query(leaves_of(env->iommu, hwpt, area), written, first, nr, clears, reported);
+	pthread_mutex_unlock(&lock);
 
 	return reported;
 }

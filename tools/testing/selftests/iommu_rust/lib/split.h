@@ -2,6 +2,9 @@
 /*
  * The leaves that a page table has while its driver splits them, and what a query has to
  * report because of that (Documentation/driver-api/rust-iommu/dirty.rst).
+ *
+ * Numbers of page tables and addresses are those of the environment. Threads of a test may call
+ * these functions at the same time.
  */
 #ifndef SELFTESTS_IOMMU_RUST_LIB_SPLIT_H
 #define SELFTESTS_IOMMU_RUST_LIB_SPLIT_H
@@ -27,22 +30,22 @@ u64 split_pages(u64 pages);
  * The pages of a query of @nr pages from @first that it reports, a byte for each. The device has
  * written @written. If the query @clears, the leaves are split as the driver does it.
  */
-u8 *split_report(struct dirty_area *area, u32 hwpt, struct page_set *written, u64 first, u64 nr,
-		 bool clears);
+u8 *split_report(struct dirty_env *env, u32 hwpt, struct dirty_area *area,
+		 struct page_set *written, u64 first, u64 nr, bool clears);
 
 /*
  * Tracking was switched. When it begins, everything is clean, and may be split; when it ends, what
  * was split is joined, and dirty as a whole.
  */
-void split_tracking(u32 hwpt, bool enable);
+void split_tracking(struct dirty_env *env, u32 hwpt, bool enable);
 
 /*
  * These addresses were mapped, or unmapped: what is mapped there now has the leaves of its area
  * until tracking begins again.
  */
-void split_forget(u64 iova, u64 size);
+void split_forget(struct dirty_env *env, u64 iova, u64 size);
 
 /* The page table is gone. */
-void split_forget_table(u32 hwpt);
+void split_forget_table(struct dirty_env *env, u32 hwpt);
 
 #endif /* SELFTESTS_IOMMU_RUST_LIB_SPLIT_H */

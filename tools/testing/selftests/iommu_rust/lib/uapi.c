@@ -83,7 +83,7 @@ void hwpt_set_dirty(struct dirty_env *env, u32 hwpt, bool enable)
 	u32 flags = enable ? IOMMU_HWPT_DIRTY_TRACKING_ENABLE : 0;
 
 	VFIO_ASSERT_EQ(__hwpt_set_dirty(env->iommu->iommufd, hwpt, flags), 0);
-	split_tracking(hwpt, enable);
+	split_tracking(env, hwpt, enable);
 }
 
 int __hwpt_get_dirty(int iommufd, struct iommu_hwpt_get_dirty_bitmap *cmd)
@@ -106,7 +106,7 @@ int __iommufd_destroy(int iommufd, u32 id)
 void iommufd_destroy(struct dirty_env *env, u32 id)
 {
 	VFIO_ASSERT_EQ(__iommufd_destroy(env->iommu->iommufd, id), 0);
-	split_forget_table(id);
+	split_forget_table(env, id);
 }
 
 /* A device that is attached already is moved: that is how iommufd replaces. */
