@@ -111,7 +111,7 @@ def suites():
             "observe",
             "counters, events and files about a domain that a device writes to",
             selftests("observe"),
-            machines=("vtd-ss/pt", "vtd-fs/nopt", "amd-v1/pt", "amd-v2/nopt"),
+            machines=("vtd-ss/pt", "vtd-fs/nopt", "vtd-ss-open/nopt", "amd-v1/pt", "amd-v2/nopt"),
         ),
         SleepSuite(
             "suspend",

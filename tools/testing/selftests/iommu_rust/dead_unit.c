@@ -35,6 +35,8 @@ FIXTURE(dead_unit) {
 	struct dirty_env other;
 	struct page_set all;
 	u32 spare;
+	/* Of the first environment, as the driver's files number it. */
+	u64 domain;
 	struct stall *stall;
 	u64 begun;
 };
@@ -55,6 +57,7 @@ FIXTURE_SETUP(dead_unit)
 	self->stall = stall_open();
 	ASSERT_NE(NULL, self->stall);
 	ASSERT_EQ(NULL, dirty_env_open(env, device_bdfs[0], PAGE_4K));
+	self->domain = observe_last_domain();
 	ASSERT_EQ(NULL, dirty_env_open(&self->other, device_bdfs[1], PAGE_4K));
 	self->spare = hwpt_alloc(env, IOMMU_HWPT_ALLOC_DIRTY_TRACKING);
 	self->all = page_set_alloc(&env->area);
@@ -135,6 +138,12 @@ TEST_F(dead_unit, by_harvest)
 	}
 	expect_dead(self, _metadata);
 	EXPECT_EXACT(dirty_ask(env, env->hwpt, &self->all));
+
+	/* What an operator sees of it. */
+	EXPECT_LT(0, observe_number(observe_read("domains/%lu/counters", self->domain),
+				    "failed flushes"));
+	EXPECT_NE(NULL, strstr(observe_read("units/%s/state", observe_unit(device_bdfs[0])),
+			       "dead: yes"));
 }
 
 TEST_F(dead_unit, by_unmap)

@@ -5,6 +5,8 @@
  *
  *   observe BDF
  */
+#include <glob.h>
+#include <stdio.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <unistd.h>
@@ -12,6 +14,9 @@
 #include "lib/harness.h"
 #include "lib/leaves.h"
 #include "lib/observe.h"
+
+/* Where dirty-rate reads events, apart from those that this test traces. */
+#define SCRIPT_TRACES "/sys/kernel/tracing/instances/dirty-rate-*"
 
 static const char *device_bdf;
 
@@ -250,7 +255,7 @@ TEST_F(observe, translate)
 TEST_F(observe, device_and_unit)
 {
 	struct dirty_env *env = &self->env;
-	char want[64], name[64];
+	char want[64];
 	const char *text, *unit;
 	u64 before;
 
@@ -260,30 +265,130 @@ TEST_F(observe, device_and_unit)
 	text = observe_read("devices/%s/state", device_bdf);
 	EXPECT_NE(NULL, strstr(text, want));
 
-	unit = strstr(text, "unit: ");
-	ASSERT_NE(NULL, unit);
-	unit += strlen("unit: ");
-	snprintf(name, sizeof(name), "%.*s", (int)strcspn(unit, "\n "), unit);
+	unit = observe_unit(device_bdf);
 	if (dirty_switch(env) == DIRTY_SWITCHED) {
 		EXPECT_NE(NULL, strstr(text, "dirty flags off"));
 		hwpt_set_dirty(env, env->hwpt, true);
 		text = observe_read("devices/%s/state", device_bdf);
 		EXPECT_NE(NULL, strstr(text, "dirty flags on"));
 	}
-	text = observe_read("units/%s/state", name);
+	text = observe_read("units/%s/state", unit);
 	EXPECT_NE(NULL, strstr(text, "translation: on\n"));
 	EXPECT_NE(NULL, strstr(text, "dead: no\n"));
-	EXPECT_NE(NULL, strstr(observe_read("units/%s/caps", name), ", tracks dirty pages\n"));
+	EXPECT_NE(NULL, strstr(observe_read("units/%s/caps", unit), ", tracks dirty pages\n"));
 
-	before = observe_number(observe_read("units/%s/counters", name),
+	before = observe_number(observe_read("units/%s/counters", unit),
 				"batches of invalidations");
 	device_detach(&env->dev);
 	text = observe_read("devices/%s/state", device_bdf);
 	EXPECT_NE(NULL, strstr(text, "attached: nothing, requests are refused\n"));
 	device_attach(&env->dev, env->hwpt);
-	text = observe_read("units/%s/counters", name);
+	text = observe_read("units/%s/counters", unit);
 	EXPECT_LT(before, observe_number(text, "batches of invalidations"));
 	EXPECT_EQ(0, observe_number(text, "batches refused and run again"));
+}
+
+/* A write to where nothing is mapped is refused, and counted by the driver that hears of it. */
+TEST_F(observe, faults)
+{
+	struct dirty_env *env = &self->env;
+	struct dirty_area nowhere = env->area;
+	u64 before, after;
+	const char *unit;
+	bool is_shared;
+
+	unit = observe_unit(device_bdf);
+	is_shared = strstr(observe_read("units/%s/state", unit), "queue: shared");
+	before = observe_number(observe_read("units/%s/counters", unit), "faults");
+	nowhere.region.iova += nowhere.region.size;
+	EXPECT_NE(0, __dirty_write(&env->dev, &nowhere, 3));
+
+	/* The unit's interrupt may come later. */
+	for (int wait = 0; wait < 200; wait++) {
+		after = observe_number(observe_read("units/%s/counters", unit), "faults");
+		if (after != before)
+			break;
+		usleep(10000);
+	}
+	EXPECT_EQ(!is_shared, before < after);
+	EXPECT_EXACT(dirty_harvest(env, query_all(&env->area)));
+}
+
+/* What the script says of a domain, over all seconds. */
+struct rate {
+	u64 queries;
+	double dirty_mib;
+};
+
+static struct rate rate_of(FILE *output, u64 domain)
+{
+	struct rate rate = {};
+	char line[128];
+
+	while (fgets(line, sizeof(line), output)) {
+		unsigned long long number, queries;
+		double dirty, time;
+
+		/* The header has no number. */
+		if (sscanf(line, "%llu %llu %lf %lf", &number, &queries, &dirty, &time) != 4)
+			continue;
+		if (number != domain)
+			continue;
+		rate.queries += queries;
+		rate.dirty_mib += dirty;
+	}
+	return rate;
+}
+
+static bool script_listens(void)
+{
+	bool listens = false;
+	glob_t found;
+
+	if (!glob(SCRIPT_TRACES "/events/rust_iommu/iommu_harvest/enable", 0, NULL, &found)) {
+		FILE *file = fopen(found.gl_pathv[0], "r");
+
+		listens = file && fgetc(file) == '1';
+		if (file)
+			fclose(file);
+	}
+	globfree(&found);
+
+	return listens;
+}
+
+/* dirty-rate shows what the device has written between the queries, no more and no less. */
+TEST_F(observe, dirty_rate)
+{
+	const u64 rounds = 5, pages_each = 64;
+	struct dirty_env *env = &self->env;
+	struct rate rate;
+	FILE *output;
+
+	if (access("/bin/dirty-rate", X_OK))
+		SKIP(return, "dirty-rate is not installed");
+	hwpt_set_dirty(env, env->hwpt, true);
+	/* Four seconds: time for the device, on a machine with other work. */
+	output = popen("dirty-rate 4", "r");
+	ASSERT_NE(NULL, output);
+	for (int wait = 0; wait < 500 && !script_listens(); wait++)
+		usleep(10000);
+	ASSERT_TRUE(script_listens());
+
+	for (u64 round = 0; round < rounds; round++) {
+		for (u64 page = 0; page < pages_each; page++)
+			dirty_write_page(env, page * 3);
+		EXPECT_EXACT(dirty_harvest(env, query_all(&env->area)));
+	}
+
+	rate = rate_of(output, self->domain);
+	EXPECT_EQ(0, pclose(output));
+	EXPECT_EQ(rounds, rate.queries);
+	/* In hundredths, as it is printed: each second may be rounded. */
+	EXPECT_LE(rounds * pages_each * PAGE_4K * 100 / SZ_1M - 4, rate.dirty_mib * 100);
+	EXPECT_GE(rounds * pages_each * PAGE_4K * 100 / SZ_1M + 4, rate.dirty_mib * 100);
+	/* It has left nothing behind. */
+	EXPECT_FALSE(script_listens());
 }
 
 int main(int argc, char *argv[])

@@ -137,6 +137,19 @@ u64 observe_last_domain(void)
 	return last;
 }
 
+const char *observe_unit(const char *bdf)
+{
+	const char *text = observe_read("devices/%s/state", bdf);
+	static char unit[64];
+	const char *name;
+
+	name = find_value(text, "unit");
+	VFIO_ASSERT_NOT_NULL(name, "no unit in:\n%s\n", text);
+	snprintf_assert(unit, sizeof(unit), "%.*s", (int)strcspn(name, "\n "), name);
+
+	return unit;
+}
+
 /* There is no line for a size of which there are no leaves: then NULL. */
 static const char *leaves_line(u64 domain, const char *size)
 {

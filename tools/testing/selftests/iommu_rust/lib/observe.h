@@ -39,6 +39,9 @@ const char *observe_driver(void);
 /* The domain with dirty tracking that was made last; ends the test if there is none. */
 u64 observe_last_domain(void);
 
+/* The unit of a device, as its file names it; ends the test if there is none. */
+const char *observe_unit(const char *bdf);
+
 /* Reads a file below the driver's directory; ends the test if it is not there. */
 const char *observe_read(const char *fmt, ...);
 
