@@ -18,7 +18,6 @@ from . import cpio
 from .errors import MachineError
 from .machine import TROUBLE
 
-MEMORY = "1G"
 # Its output goes to standard output; standard input is empty.
 PARAMETERS = ("console=tty", "con=null", "con0=fd:0,fd:1", "panic=-1", "loglevel=7")
 
@@ -43,14 +42,14 @@ class Outcome:
         return found
 
 
-def run(products, parameters, *, log, limit, files=None, on_line=None):
+def run(products, parameters, *, log, limit, files=None, on_line=None, memory="1G"):
     """Boot the kernel and return the Outcome once it is off.
 
     `files` is a root file system, name to content; `on_line` sees each line as
     it comes.
     """
     log.parent.mkdir(parents=True, exist_ok=True)
-    command = [str(products.kernel), f"mem={MEMORY}", *PARAMETERS, *parameters]
+    command = [str(products.kernel), f"mem={memory}", *PARAMETERS, *parameters]
     begun = time.monotonic()
     lines = []
     ended = threading.Event()

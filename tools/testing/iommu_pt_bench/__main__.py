@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0
 """Measure the I/O page tables, Rust against C, in one run of one kernel.
 
-Writes build/bench.json, build/bench.txt and build/bench.svg.  It does not judge
-figures: it fails only if something could not be measured.
+Writes build/bench.json, build/bench.txt and build/bench.svg. It does not judge
+figures: it fails only if something could not be measured. With --terabyte it measures
+1 TiB instead, and writes build/bench-terabyte.json and build/bench-terabyte.txt.
 """
 
 import argparse
@@ -19,6 +20,8 @@ from . import figures as results
 from . import plan, plot
 
 FEWEST = 15
+# The tables of both sides, of 4 KiB leaves, are 4 GiB of it; bitmaps are the rest.
+MEMORY = {False: "1G", True: "5G"}
 
 
 def parse_arguments():
@@ -26,6 +29,9 @@ def parse_arguments():
     parser.add_argument("--repetitions", type=int, default=21, metavar="N")
     parser.add_argument("--format", choices=plan.FORMATS, action="append", help="only this one")
     parser.add_argument("--size", type=int, choices=plan.SIZES, action="append", help="MiB; only this")
+    parser.add_argument(
+        "--terabyte", action="store_true", help=f"of 1 TiB; needs {MEMORY[True]} of memory"
+    )
     parser.add_argument("--output", type=pathlib.Path, default=CHECKOUT / "build")
     parser.add_argument("--no-setup", action="store_true", help="measure what was built last")
     options = parser.parse_args()
@@ -75,7 +81,12 @@ def conditions():
 
 def measure(options):
     products = UmlProducts.load()
-    text = plan.text(options.format or plan.FORMATS, options.size or plan.SIZES, options.repetitions)
+    formats = options.format or plan.FORMATS
+    if options.terabyte:
+        domains = plan.terabyte(formats)
+    else:
+        domains = plan.domains(formats, options.size or plan.SIZES)
+    text = plan.text(domains, options.repetitions)
     progress = Progress()
     outcome = uml.run(
         products,
@@ -86,6 +97,7 @@ def measure(options):
         limit=3600,
         files={"init": products.bench.read_bytes(), "plan": text.encode()},
         on_line=progress,
+        memory=MEMORY[options.terabyte],
     )
     progress.end()
     failures = [line.removeprefix("FAIL ") for line in outcome.lines if line.startswith("FAIL ")]
@@ -112,14 +124,14 @@ def main():
         return 130
     found, tables = results.collect(lines), results.memory(lines)
     table = results.table_text(found, tables, note)
-    for name, content in (
-        ("bench.json", results.json_text(found, tables)),
-        ("bench.txt", table),
-        ("bench.svg", plot.svg(found)),
-    ):
+    name = "bench-terabyte" if options.terabyte else "bench"
+    written = {f"{name}.json": results.json_text(found, tables), f"{name}.txt": table}
+    if not options.terabyte:
+        written[f"{name}.svg"] = plot.svg(found)
+    for name, content in written.items():
         (options.output / name).write_text(content)
     print(table)
-    print(f"written: {options.output}/bench.json, bench.txt, bench.svg")
+    print(f"written: {options.output}/{', '.join(written)}")
     return 0
 
 

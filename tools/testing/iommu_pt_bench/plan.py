@@ -9,6 +9,7 @@ SIZES = (64, 1024, 8192)
 FORMATS = ("vtdss", "amdv1", "x86_64")
 # An address without special properties for tables and bitmaps.
 IOVA = 4 * GIB
+TERABYTE = 1024 * 1024
 # 256 leaves of 1 GiB begin at a multiple of the range of their table.
 FAR_IOVA = 1024 * GIB
 
@@ -111,7 +112,18 @@ def domains(formats, sizes):
     return found
 
 
-def text(formats, sizes, repetitions):
-    """Return the plan in the format of bench.c."""
-    lines = [line for domain in domains(formats, sizes) for line in domain.lines(repetitions)]
+def terabyte(formats):
+    """Return what is measured of 1 TiB: formats with a dirty query on both sides."""
+    found = []
+    for name in formats:
+        if name == "x86_64":
+            continue
+        found.append(Domain(name, IOVA, 2 * MIB, TERABYTE, (CLEAN_2M,)))
+        found.append(Domain(name, IOVA, 4096, TERABYTE, (LIMITS[1], QUERIES[0], QUERIES[1])))
+    return found
+
+
+def text(chosen, repetitions):
+    """Return the plan for these domains in the format of bench.c."""
+    lines = [line for domain in chosen for line in domain.lines(repetitions)]
     return "\n".join(lines) + "\n"
