@@ -113,15 +113,25 @@ step_tree()
 	lay_over "$tree" || die "$(grep '^overlay: ' "$log" | tail -n1)"
 }
 
+# The files of the debug kernel that DEBUG names: what several find may be found by one.
+debug_fragments()
+{
+	local name
+	for name in ${DEBUG//,/ }; do
+		printf '%s\n' "$DEBUG_FRAGMENTS/$name.config"
+	done
+}
+
 check_debug()
 {
-	local names
-	if [ -n "$DEBUG" ] && ! [ -f "$DEBUG_FRAGMENTS/$DEBUG.config" ]; then
+	local names fragment
+	while IFS= read -r fragment; do
+		[ -f "$fragment" ] && continue
 		names=$(cd "$DEBUG_FRAGMENTS" && printf '%s, ' *.config)
 		names=${names//.config/}
-		die "there is no debug kernel '$DEBUG': ${names%, } exist, and without DEBUG= the" \
-			"usual one"
-	fi
+		die "there is no debug kernel '$(basename "$fragment" .config)': ${names%, } exist," \
+			"also several with commas, and without DEBUG= the usual one"
+	done < <(debug_fragments)
 }
 
 # tree_of KIND [DEBUG]: where the copy of the source is that has this checkout on top. A tree
@@ -135,7 +145,8 @@ tree_of()
 	if [ -n "$KSRC" ]; then
 		name=ksrc-$(printf '%s' "$KSRC" | digest)
 	fi
-	printf '%s\n' "$CACHE/$1/$name${2:+-$2}"
+	# Makefiles take commas apart.
+	printf '%s\n' "$CACHE/$1/$name${2:+-${2//,/-}}"
 }
 
 provide_tree()
@@ -240,10 +251,12 @@ keep_warnings()
 	done
 }
 
-# The usual kernel's configuration; a debug kernel's has one fragment more.
+# The usual kernel's configuration, and what a debug kernel's has beside it.
 vm_config()
 {
-	cat "$TOP/tools/testing/vm/kernel.config" ${DEBUG:+"$DEBUG_FRAGMENTS/$DEBUG.config"}
+	local fragments
+	mapfile -t fragments < <(debug_fragments)
+	cat "$TOP/tools/testing/vm/kernel.config" "${fragments[@]}"
 }
 
 step_kernel()

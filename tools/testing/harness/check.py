@@ -360,7 +360,8 @@ def show_list(everything):
     for domain, what in configs.DOMAINS.items():
         say(f"  .../{domain:<10} {what}")
     say("")
-    say("debug kernels, for the suites that run in a kernel (make check DEBUG=...)")
+    say("debug kernels, for the suites that run in a kernel (make check DEBUG=..., or several")
+    say("with commas for one that finds what each finds)")
     for name, what in configs.debug_kernels().items():
         say(f"  {name:<14} {what}")
     return 0
