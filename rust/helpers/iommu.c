@@ -104,11 +104,6 @@ rust_helper_iommu_iotlb_sync(struct iommu_domain *domain,
 
 #endif /* CONFIG_RUST_IOMMU_PT_ABI */
 
-__rust_helper void rust_helper_rust_iommu_cond_resched(void)
-{
-	cond_resched();
-}
-
 __rust_helper u64 rust_helper___sme_set(u64 addr)
 {
 	return __sme_set(addr);

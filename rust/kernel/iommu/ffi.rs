@@ -53,16 +53,6 @@ pub(super) fn to_dma(addr: u64) -> Result<bindings::dma_addr_t> {
     addr.try_into().map_err(|_| EOVERFLOW)
 }
 
-/// Lets other tasks run that have waited for long.
-///
-/// Context: may sleep.
-#[inline(never)]
-pub(super) fn cond_resched() {
-    // SAFETY: The function asks for a context that may sleep, which is the caller's business: code
-    // that sleeps elsewhere is an error, but a safe one.
-    unsafe { bindings::rust_iommu_cond_resched() }
-}
-
 /// Allocates zeroed table pages of at least `size` bytes, aligned to the power of two that holds
 /// them, near `node` if one is given.
 ///

@@ -159,7 +159,6 @@ impl<P: PagingDomain> Domain<P> {
                 return Err(EINTR);
             }
             next = self.look(range, |walk| self.data.tables().survey(walk, survey))??;
-            ffi::cond_resched();
         }
         Ok(())
     }
