@@ -122,6 +122,8 @@ impl<P: Port> ring::Port<WORDS> for Hardware<'_, P> {
             let nothing = Descriptor::wait(pending.memory().nowhere(), 0);
             pending.memory().store(slot, &nothing.0)?;
             port.acknowledge(FSTS::acknowledge_queue_error());
+            // QEMU's unit looks for descriptors only when the tail is written.
+            port.set_tail(pending.tail());
         }
         Ok(())
     }

@@ -127,6 +127,11 @@ impl<const WORDS: usize> Pending<'_, WORDS> {
         self.memory
     }
 
+    /// The slot behind the last command: what the unit was told last.
+    pub fn tail(&self) -> usize {
+        self.slots.next()
+    }
+
     /// Fails the batch that the command in `slot` is of. Its other commands are not affected.
     ///
     /// Returns whether that is new: `false` if the unit has refused what is in the slot before, or

@@ -33,6 +33,8 @@ struct Fake<'a> {
     reports: Cell<usize>,
     /// The error code of the record (IQEI).
     reason: Cell<u64>,
+    /// Whether it goes on after an error only when the tail is written.
+    needs_tail: Cell<bool>,
 }
 
 impl<'a> Fake<'a> {
@@ -46,6 +48,7 @@ impl<'a> Fake<'a> {
             ran: Cell::new(0),
             reports: Cell::new(0),
             reason: Cell::new(4),
+            needs_tail: Cell::new(false),
         }
     }
 
@@ -103,7 +106,9 @@ impl Port for Fake<'_> {
 
     fn acknowledge(&self, fault: FSTS) {
         self.fault.set(self.fault.get() & !fault.into_raw());
-        self.run();
+        if !self.needs_tail.get() {
+            self.run();
+        }
     }
 
     fn error_record(&self) -> IQERCD {
@@ -149,9 +154,10 @@ mod suite {
 
     #[test]
     fn a_refused_descriptor_fails_only_its_batch() -> Result {
-        for bad in 0..3 {
+        for (bad, needs_tail) in [(0, false), (1, false), (2, false), (1, true)] {
             let queue = queue()?;
             let fake = Fake::new(queue.memory(), Mood::Refuse(bad));
+            fake.needs_tail.set(needs_tail);
             assert_eq!(queue.submit(&Hardware(&fake), &batch()), Err(EINVAL));
             // The two others have run, and the next batch finds a working queue.
             assert_eq!(fake.ran.get(), 2);
