@@ -133,6 +133,11 @@ def ivhd_io_apic(source=IO_APIC):
     return struct.pack("<BHBBHB", 0x48, 0, 0, 0, source, 1)
 
 
+def ivhd_timer(source):
+    """Return a device entry for an HPET, whose interrupts do the same."""
+    return struct.pack("<BHBBHB", 0x48, 0, 0, 0, source, 2)
+
+
 def ivhd(
     *entries,
     kind=0x11,

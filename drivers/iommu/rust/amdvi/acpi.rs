@@ -122,20 +122,6 @@ impl Ivhd {
         self.scopes.iter().any(names)
     }
 
-    /// Whether interrupts with the requester ID `source` must pass as they are: those of an I/O
-    /// APIC or a timer, which the kernel has set up, or of a device that the IOMMU core does not
-    /// know.
-    pub(crate) fn passes_interrupts(&self, source: u16) -> bool {
-        let names = |scope: &Scope| scope.kind != Kind::Pci && scope.holds(source);
-        self.scopes.iter().any(names)
-    }
-
-    /// The requester IDs of which [`Self::passes_interrupts`] is true, by the first and the last.
-    pub(crate) fn passing(&self) -> impl Iterator<Item = (u16, u16)> + '_ {
-        let scopes = self.scopes.iter().filter(|scope| scope.kind != Kind::Pci);
-        scopes.map(|scope| (scope.first, scope.last))
-    }
-
     /// Whether it serves the I/O APIC `id`.
     pub(crate) fn has_io_apic(&self, id: u8) -> bool {
         let is_it = |scope: &Scope| scope.kind == Kind::IoApic(id);
@@ -146,6 +132,40 @@ impl Ivhd {
     pub(crate) fn last_source(&self) -> u16 {
         let own = |scope: &Scope| scope.last.max(scope.alias.unwrap_or(0));
         self.scopes.iter().map(own).max().unwrap_or(0)
+    }
+}
+
+/// Requester IDs whose interrupts must pass as they are: those of an I/O APIC or a timer, which the
+/// kernel has set up, of a device that the IOMMU core does not know, and of the units.
+///
+/// It does not matter by which unit of the segment firmware names them.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Passing {
+    /// Segment, first and last requester ID.
+    ranges: KVec<(u16, u16, u16)>,
+}
+
+impl Passing {
+    /// What firmware says of all `units`.
+    ///
+    /// # Errors
+    ///
+    /// `ENOMEM`.
+    pub(crate) fn new(units: &[Ivhd]) -> Result<Self> {
+        let mut ranges = KVec::new();
+        for unit in units {
+            ranges.push((unit.segment, unit.source, unit.source), GFP_KERNEL)?;
+            for scope in unit.scopes.iter().filter(|scope| scope.kind != Kind::Pci) {
+                ranges.push((unit.segment, scope.first, scope.last), GFP_KERNEL)?;
+            }
+        }
+        Ok(Self { ranges })
+    }
+
+    /// Whether the requester ID `source` of `segment` is one of them.
+    pub(crate) fn holds(&self, segment: u16, source: u16) -> bool {
+        let mut ranges = self.ranges.iter();
+        ranges.any(|&(of, first, last)| of == segment && (first..=last).contains(&source))
     }
 }
 

@@ -52,7 +52,10 @@ use kernel::{
 use crate::{
     domain::Domain,
     endpoint::Endpoint,
-    interrupts::Source,
+    interrupts::{
+        Namesake,
+        Source, //
+    },
     machine::AmdVi,
     pasids::sequence::Untagged, //
 };
@@ -100,7 +103,8 @@ impl Driver for AmdVi {
         let unit = self.units.get(index).ok_or(ENODEV)?;
         let endpoint = Endpoint::new(unit.clone(), ids, dev, self.pasids(unit))?;
         let is_chipset = Function::of(dev).is_some_and(|function| function.is_southbridge());
-        let interrupts = Source::new(unit, &endpoint.ids, is_chipset)?;
+        let namesake = Namesake::of(&endpoint.ids, is_chipset, &self.passing);
+        let interrupts = Source::new(unit, &endpoint.ids, namesake)?;
         self.interrupts.add(dev, interrupts)?;
         Ok(Probed {
             unit: index,

@@ -79,8 +79,7 @@ pub(crate) struct DeviceTable {
 impl DeviceTable {
     /// The table of the unit that firmware describes by `info`, near the NUMA node `node`. Devices
     /// that are no PCI functions are passed through, with the domain id `acpi_domain`. `refuses`
-    /// says whether interrupts with a requester ID that is not claimed are refused, unless firmware
-    /// says that they must pass.
+    /// says whether interrupts with a requester ID that is not claimed are refused.
     ///
     /// May sleep.
     pub(crate) fn new<'a>(
@@ -106,7 +105,7 @@ impl DeviceTable {
                         entry = Entry::pass_through(acpi_domain).over(&entry);
                     }
                 }
-                if refuses(source) && !info.passes_interrupts(source) {
+                if refuses(source) {
                     idle.set_bit(index);
                     entry = entry.with_refused_interrupts(true);
                 }
@@ -444,6 +443,13 @@ mod tests {
         let refused = table.set_interrupts(beyond, |_| Ok(()), |_| remapped);
         assert_eq!(refused, Err(EINVAL));
         assert_eq!(word2(0x100), 1 << 56 | 1 << 62);
+        // The unit does not forget the one; it is told of the other all the same.
+        let forget = |source| if source == 0x110 { Err(EIO) } else { Ok(()) };
+        let both = [0x110, 0x100].into_iter();
+        assert_eq!(table.set_interrupts(both, forget, |_| remapped), Err(EIO));
+        for source in [0x110, 0x100] {
+            assert_eq!(word2(source), 2 << 60 | 0x8013);
+        }
         Ok(())
     }
 
@@ -453,9 +459,7 @@ mod tests {
         const UNIT: u16 = 0x108;
         let table = table_that_refuses(|source| source != UNIT)?;
         let refused = |source| entry(&table, source).0[2] & 1 != 0;
-        // The ACPI device, and what the caller says.
-        assert!(!refused(0x105) && !refused(UNIT));
-        assert!(refused(0x106) && refused(0x110) && refused(0x1ff));
+        assert!(!refused(UNIT) && refused(0x110) && refused(0x1ff));
         // Firmware's settings, for interrupts without a vector.
         assert_eq!(entry(&table, 0x110).0[2], 1 << 56 | 1 << 62 | 1);
 
@@ -472,10 +476,10 @@ mod tests {
         assert!(refused(0x110) && refused(0x100));
         assert_eq!(forgotten[..], [0x110, 0x100, 0x118, 0x118, 0x110, 0x100]);
 
-        // What firmware lets pass, before a claim and after it.
-        table.claim(0x105, 0x105, NOTHING)?;
-        table.release(0x105, NOTHING);
-        assert!(!refused(0x105));
+        // What always passes, before a claim and after it.
+        table.claim(UNIT, UNIT, NOTHING)?;
+        table.release(UNIT, NOTHING);
+        assert!(!refused(UNIT));
         // A device that outlives the driver.
         table.claim(0x110, 0x110, NOTHING)?;
         table.spare_interrupts();

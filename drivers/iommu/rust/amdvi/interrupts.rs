@@ -25,6 +25,7 @@ use kernel::{
 };
 
 use crate::{
+    acpi::Passing,
     dte::entry::Interrupts,
     interrupt_table::InterruptTable,
     unit::Unit, //
@@ -56,23 +57,62 @@ impl Unremapped {
     }
 }
 
+/// What else may send interrupts with a requester ID of a device, which must pass as they are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Namesake {
+    /// If firmware names a wrong requester ID for the I/O APIC, the right one is that of such a
+    /// function: the bridge to ISA, or the SMBus controller. They have no MSIs.
+    Chipset,
+    /// What firmware names.
+    Named,
+}
+
+impl Namesake {
+    /// What may have a requester ID of the device with `ids`. `is_chipset` says whether the device
+    /// is the bridge to ISA or the SMBus controller.
+    pub(crate) fn of(ids: &SourceIds, is_chipset: bool, passing: &Passing) -> Option<Self> {
+        let is_named = |source| passing.holds(ids.segment, source);
+        if is_chipset {
+            Some(Self::Chipset)
+        } else if ids.sources().any(is_named) {
+            Some(Self::Named)
+        } else {
+            None
+        }
+    }
+
+    /// One clause for the log.
+    fn reason(self) -> &'static str {
+        match self {
+            Self::Chipset => "the I/O APIC or a timer may have the requester ID of this function",
+            Self::Named => {
+                "firmware (IVRS) says that an I/O APIC, a timer or an ACPI device has its \
+                 requester ID"
+            }
+        }
+    }
+}
+
 /// What the interrupts of a device have to do with units.
 pub(crate) struct Source {
     unit: Arc<Unit>,
     segment: u16,
     ids: KVec<u16>,
-    /// Whether it is a function of the chipset that I/O APICs and timers may send as.
-    is_chipset: bool,
+    namesake: Option<Namesake>,
 }
 
 impl Source {
-    /// The interrupts of the device with `ids` behind `unit`. `is_chipset` says whether it is the
-    /// bridge to ISA or the SMBus controller.
+    /// The interrupts of the device with `ids` behind `unit`, with which those of `namesake` may be
+    /// confused.
     ///
     /// # Errors
     ///
     /// `ENOMEM`.
-    pub(crate) fn new(unit: &Arc<Unit>, ids: &SourceIds, is_chipset: bool) -> Result<Self> {
+    pub(crate) fn new(
+        unit: &Arc<Unit>,
+        ids: &SourceIds,
+        namesake: Option<Namesake>,
+    ) -> Result<Self> {
         let mut list = KVec::new();
         for source in ids.sources() {
             list.push(source, GFP_KERNEL)?;
@@ -81,7 +121,7 @@ impl Source {
             unit: unit.clone(),
             segment: ids.segment,
             ids: list,
-            is_chipset,
+            namesake,
         })
     }
 
@@ -117,21 +157,8 @@ impl Remapped for Source {
         if self.unit.is_dead() {
             return Some("its unit does not answer any more");
         }
-        // If firmware names a wrong requester ID for the I/O APIC, the right one is that of such a
-        // function. They have no MSIs.
-        if self.is_chipset {
-            return Some("the I/O APIC or a timer may have the requester ID of this function");
-        }
-        // A function of the chipset may have the requester ID of the I/O APIC or the timer: the
-        // interrupts of those would have no entry.
-        let passes = |source: &u16| self.unit.info.passes_interrupts(*source);
-        if self.ids.iter().any(passes) {
-            return Some(
-                "firmware (IVRS) says that an I/O APIC, a timer or an ACPI device has its \
-                 requester ID",
-            );
-        }
-        None
+        // The interrupts of a namesake would have no entry.
+        self.namesake.map(Namesake::reason)
     }
 
     fn shares_with(&self, other: &Self) -> bool {
@@ -175,9 +202,19 @@ impl Remapped for Source {
 #[kunit_tests(rust_amdvi_interrupts)]
 mod tests {
     use super::*;
-    use crate::unit::tests::{
-        remapping_unit,
-        unit_until, //
+    use crate::{
+        acpi::{
+            scope::{
+                Kind,
+                Scope, //
+            },
+            tests::made_up_unit,
+            Ivhd, //
+        },
+        unit::tests::{
+            remapping_unit,
+            unit_until, //
+        },
     };
 
     fn source(unit: &Arc<Unit>, ids: &[u16]) -> Result<Source> {
@@ -185,7 +222,7 @@ mod tests {
         for id in ids {
             all.add(*id)?;
         }
-        Source::new(unit, &all, false)
+        Source::new(unit, &all, None)
     }
 
     #[test]
@@ -214,15 +251,62 @@ mod tests {
     #[test]
     fn a_device_is_not_remapped_for_a_reason() -> Result {
         let ids = SourceIds::of_requester(0, 0x108)?;
-        let why = |unit: &Arc<Unit>, is_chipset| -> Result<&'static str> {
-            Ok(Source::new(unit, &ids, is_chipset)?
-                .obstacle()
-                .unwrap_or(""))
+        let why = |unit: &Arc<Unit>, namesake| -> Result<&'static str> {
+            Ok(Source::new(unit, &ids, namesake)?.obstacle().unwrap_or(""))
         };
-        assert!(why(&unit_until(0)?, false)?.contains("GASup"));
-        assert_eq!(why(&remapping_unit(false)?, false)?, "");
-        assert!(why(&remapping_unit(false)?, true)?.contains("I/O APIC"));
-        assert!(why(&remapping_unit(true)?, false)?.contains("does not answer"));
+        assert!(why(&unit_until(0)?, None)?.contains("GASup"));
+        assert_eq!(why(&remapping_unit(false)?, None)?, "");
+        let unit = remapping_unit(false)?;
+        assert!(why(&unit, Some(Namesake::Chipset))?.contains("of this function"));
+        assert!(why(&unit, Some(Namesake::Named))?.contains("firmware (IVRS)"));
+        assert!(why(&remapping_unit(true)?, None)?.contains("does not answer"));
+        Ok(())
+    }
+
+    /// The caller must keep the table then.
+    #[test]
+    fn a_unit_that_does_not_answer_is_no_success() -> Result {
+        let unit = unit_until(1)?;
+        let source = source(&unit, &[0x108])?;
+        let table = source.new_table()?;
+        source.enter(&table)?;
+        assert_eq!(source.enter(&table), Err(EIO));
+        assert_eq!(source.leave(&table, core::iter::empty()), Err(EIO));
+        Ok(())
+    }
+
+    /// It does not matter which unit of the segment firmware names the I/O APIC by.
+    #[test]
+    fn a_requester_id_may_be_that_of_something_else() -> Result {
+        let unit = |segment, source, kind| -> Result<Ivhd> {
+            let mut unit = made_up_unit()?;
+            (unit.segment, unit.source) = (segment, source);
+            let scope = Scope {
+                kind,
+                first: 0x108,
+                last: 0x108,
+                alias: None,
+                settings: 0,
+            };
+            unit.scopes.push(scope, GFP_KERNEL)?;
+            Ok(unit)
+        };
+        let serves = unit(0, 0x10, Kind::Pci)?;
+        let names = unit(0, 0x18, Kind::IoApic(2))?;
+        let elsewhere = unit(1, 0x10, Kind::Special)?;
+
+        let mut ids = SourceIds::of_requester(0, 0x110)?;
+        let of = |ids: &SourceIds, is_chipset, units: &[Ivhd]| -> Result<_> {
+            Ok(Namesake::of(ids, is_chipset, &Passing::new(units)?))
+        };
+        assert_eq!(of(&ids, true, &[])?, Some(Namesake::Chipset));
+        let both = [serves, names];
+        assert_eq!(of(&ids, false, &both)?, None);
+        // Its requests carry the ID of an alias.
+        ids.add(0x108)?;
+        assert_eq!(of(&ids, false, &both)?, Some(Namesake::Named));
+        let [serves, _] = both;
+        assert_eq!(of(&ids, false, &[serves, elsewhere])?, None);
         Ok(())
     }
 }

@@ -22,7 +22,8 @@ use crate::{
         madt::Madt,
         Ivhd,
         Ivmd,
-        Ivrs, //
+        Ivrs,
+        Passing, //
     },
     interrupts::{
         Source,
@@ -44,6 +45,8 @@ pub(crate) struct AmdVi {
     pub(crate) policy: Policy,
     /// Why interrupts are not remapped.
     pub(crate) unremapped: Option<Unremapped>,
+    /// Whose interrupts are not remapped in any case.
+    pub(crate) passing: Passing,
     #[pin]
     pub(crate) interrupts: Watched<Source>,
     #[pin]
@@ -84,24 +87,12 @@ impl AmdVi {
     pub(crate) fn new(ivrs: Ivrs, policy: Policy) -> Result<Arc<Self>> {
         let isolate = |number| Self::registry().isolate(number);
         let unremapped = look_at_interrupts(ivrs.units.iter());
-        // The interrupts of units, I/O APICs and the like are not remapped, and it does not matter
-        // by which unit of the segment firmware names them.
-        let mut passing = KVec::new();
-        for unit in &ivrs.units {
-            passing.push((unit.segment, unit.source, unit.source), GFP_KERNEL)?;
-            for (first, last) in unit.passing() {
-                passing.push((unit.segment, first, last), GFP_KERNEL)?;
-            }
-        }
-        let passes = |segment, source| {
-            let mut passing = passing.iter();
-            passing.any(|&(of, first, last)| of == segment && (first..=last).contains(&source))
-        };
+        let passing = Passing::new(&ivrs.units)?;
         let mut units = KVec::with_capacity(ivrs.units.len(), GFP_KERNEL)?;
         // Checks all units before it writes to any.
         for (number, info) in ivrs.units.into_iter().enumerate() {
             let segment = info.segment;
-            let refuses = |source| unremapped.is_none() && !passes(segment, source);
+            let refuses = |source| unremapped.is_none() && !passing.holds(segment, source);
             let unit = Unit::take(number, info, ivrs.info, isolate, refuses)?;
             units.push(unit, GFP_KERNEL)?;
         }
@@ -120,6 +111,7 @@ impl AmdVi {
                 reserved,
                 policy,
                 unremapped,
+                passing,
                 interrupts <- Watched::new(),
                 units <- Units::start(units),
             }? Error),

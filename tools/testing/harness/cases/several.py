@@ -2,12 +2,27 @@
 """Several units: machines in which a second unit serves the devices behind a port."""
 
 from .. import acpi, configs
-from .case import FREES_PORT, IGB, LETS_GO, LOADED, OTHER_IGB, Case, fails, migrates, passes
+from .case import (
+    DISK,
+    FREES_PORT,
+    IGB,
+    LETS_GO,
+    LOADED,
+    OTHER_IGB,
+    Case,
+    fails,
+    migrates,
+    passes,
+)
 from .dead import ADVICE
 
 # The port, which comes before the other bridges, and the function behind it.
 PORT = 0x08
 UNDER = "01:00"
+
+# Why a device's interrupts are not remapped, and what iommufd says of such a device.
+TIMER = "an I/O APIC, a timer or an ACPI device has its requester ID"
+NOT_PERMITTED = "Operation not permitted"
 
 # Address of the second unit's registers, and its function, which takes a free slot.
 BASE = {configs.VTD: 0xFED91000, configs.AMDVI: 0xFED84000}
@@ -24,8 +39,10 @@ def devices(config):
     )  # fmt: skip
 
 
-def table(unit):
-    """Return the firmware table that names both units."""
+def table(unit, elsewhere=()):
+    """Return the firmware table that names both units. On AMD-Vi the entries `elsewhere` name the
+    I/O APIC, and more, by the second unit.
+    """
     if unit == configs.VTD:
         behind = acpi.scope(acpi.bdf(PORT), acpi.BRIDGE)
         io_apic = acpi.scope(acpi.VTD_IO_APIC, acpi.IO_APIC_SCOPE)
@@ -35,9 +52,41 @@ def table(unit):
             flags=acpi.INTR_REMAP,
         )
     root, behind = (acpi.ivhd_range(bus << 8, bus << 8 | 0xFF) for bus in (0, 1))
+    named = () if elsewhere else (acpi.ivhd_io_apic(),)
     return acpi.ivrs(
-        acpi.ivhd(root, acpi.ivhd_io_apic()),
-        acpi.ivhd(behind, function=SECOND_FUNCTION, base=BASE[unit]),
+        acpi.ivhd(root, *named),
+        acpi.ivhd(behind, *elsewhere, function=SECOND_FUNCTION, base=BASE[unit]),
+    )
+
+
+def named_elsewhere(machine):
+    """Return the case of an I/O APIC and a timer behind one unit that firmware names by the other.
+
+    The requester ID that it gives the timer is that of a function.
+    """
+    elsewhere = (acpi.ivhd_io_apic(), acpi.ivhd_timer(acpi.bdf(int(OTHER_IGB, 16))))
+    return Case(
+        "named-elsewhere",
+        (
+            LOADED,
+            passes("there are two units", "units_are", "2"),
+            passes("vfio takes a device", "takes", IGB),
+            passes("it forges no interrupt", "forges_nothing", IGB),
+            passes("vfio gives it back", "gives_back", IGB),
+            *migrates(IGB),
+            passes("vfio takes one with the requester ID of a timer", "takes", OTHER_IGB),
+            passes("its interrupts are not remapped, and it is said why", "kernel_says", TIMER),
+            passes("so it may not be used", "does_not_migrate", OTHER_IGB, NOT_PERMITTED),
+            passes("vfio gives it back", "gives_back", OTHER_IGB),
+            DISK,
+            passes("the disk's driver goes", "rmmod", "nvme"),
+            FREES_PORT,
+            LETS_GO,
+        ),
+        machine,
+        remapped=True,
+        tables=(table(configs.AMDVI, elsewhere),),
+        devices=devices(configs.machines(machine)[0].config),
     )
 
 
@@ -101,4 +150,5 @@ def cases(machine):
 
 def groups():
     """Return the cases by machine."""
-    return tuple((name, cases(name)) for name in ("vtd-ss/pt", "amd-v1/pt"))
+    vtd, amdvi = "vtd-ss/pt", "amd-v1/pt"
+    return ((vtd, cases(vtd)), (amdvi, (*cases(amdvi), named_elsewhere(amdvi))))

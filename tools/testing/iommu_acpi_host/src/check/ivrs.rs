@@ -10,7 +10,8 @@ use super::{
 };
 use crate::amdvi::acpi::{
     scope::Kind,
-    Ivrs, //
+    Ivrs,
+    Passing, //
 };
 
 /// Requester IDs: what they belong to, the first, the last, their alias, their settings.
@@ -190,6 +191,31 @@ fn settings(scopes: &[Scope], source: u16) -> u8 {
     best.map_or(0, |(_, settings)| settings)
 }
 
+/// Panics if the parser is wrong about whose interrupts must pass, whichever unit names them.
+fn passing(parsed: &Ivrs, units: &[Unit]) {
+    let passing = Passing::new(&parsed.units).expect("there is memory");
+    let names = |unit: &Unit, source| {
+        let held = |s: &Scope| s.0 != Kind::Pci && s.1 <= source && source <= s.2;
+        unit.source == source || unit.scopes.iter().any(held)
+    };
+
+    for Unit {
+        segment,
+        source,
+        scopes,
+        ..
+    } in units
+    {
+        let edges = scopes.iter().flat_map(|s| [s.1, s.2, s.2.wrapping_add(1)]);
+        for source in edges.chain([*source]) {
+            let expected = |of: u16| units.iter().any(|u| u.segment == of && names(u, source));
+            for of in [*segment, segment.wrapping_add(1)] {
+                assert_eq!(passing.holds(of, source), expected(of));
+            }
+        }
+    }
+}
+
 /// Parses a table and panics if the parser's result is wrong.
 pub fn ivrs(table: &[u8]) {
     let parsed = Ivrs::parse(table);
@@ -229,6 +255,7 @@ pub fn ivrs(table: &[u8]) {
             assert!(!read.serves(source) || source <= read.last_source());
         }
     }
+    passing(&parsed, &units);
     let regions: Vec<Reserved> = parsed
         .reserved
         .iter()
