@@ -141,6 +141,12 @@ impl<D: Driver> Registry<D> {
         inner.map_or(Some(0), |inner| inner.isolate(unit))
     }
 
+    /// The driver that is registered, for tests that use the units which it drives.
+    #[cfg(CONFIG_KUNIT)]
+    pub fn driver(&self) -> Option<Arc<D>> {
+        self.get().map(|inner| inner.driver.clone())
+    }
+
     /// What is registered.
     pub(super) fn get(&self) -> Option<Arc<Inner<D>>> {
         let _guard = rcu::read_lock();

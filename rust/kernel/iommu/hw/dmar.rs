@@ -120,9 +120,20 @@ impl SharedUnit {
         if descriptors.len() > Self::BATCH {
             return Err(EINVAL);
         }
+        self.run(descriptors)
+    }
+
+    /// As [`Self::submit`], with any number of descriptors: for tests that fill the ring.
+    #[cfg(CONFIG_KUNIT)]
+    pub fn submit_any(&self, descriptors: &[[u64; 4]]) -> Result {
+        self.run(descriptors)
+    }
+
+    #[inline(never)]
+    fn run(&self, descriptors: &[[u64; 4]]) -> Result {
         // SAFETY: By the type invariants `raw` is valid and its queue takes descriptors of four
-        // words, of which `descriptors` has as many as the function is told, fewer than the ring
-        // has slots. The function only reads them.
+        // words, of which `descriptors` has as many as the function is told. The function only
+        // reads them, and enters none if the ring has fewer slots.
         to_result(unsafe {
             bindings::dmar_submit(
                 self.raw.as_ptr(),

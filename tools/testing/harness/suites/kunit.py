@@ -51,6 +51,14 @@ def suites():
             module="rust_vtd",
         ),
         KunitSuite(
+            "kunit-queue",
+            "KUnit of the queue that a VT-d unit shares with no other code",
+            "rust_vtd_own_queue",
+            ("rust_vtd_own_queue",),
+            "vtd-ss-open/nopt",
+            module="rust_vtd",
+        ),
+        KunitSuite(
             "kunit-amdvi",
             "KUnit suites of the AMD-Vi driver",
             "rust_amdvi_*",

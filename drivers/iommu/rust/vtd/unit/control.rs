@@ -8,6 +8,9 @@
 //!
 //! VT-d specification, 6.5.2 (queue) and 11.4.4 (commands).
 
+#[cfg(CONFIG_RUST_INTEL_VTD_KUNIT_TEST)]
+mod tests;
+
 use kernel::{
     io::{
         poll::read_poll_timeout_atomic,
@@ -258,101 +261,5 @@ impl Control {
                     error => error,
                 }),
         }
-    }
-}
-
-#[cfg(CONFIG_RUST_INTEL_VTD_KUNIT_TEST)]
-#[kunit_tests(rust_vtd_shared)]
-mod tests {
-    use super::*;
-    use crate::{
-        acpi::Dmar,
-        qi::desc::Kind,
-        regs::{
-            fault::FSTS,
-            queue::IQERCD, //
-        }, //
-    };
-    use core::cell::Cell;
-    use kernel::iommu::firmware::acpi::AcpiTable;
-
-    /// Counts messages. The registers are the kernel's.
-    struct Messages(Cell<usize>);
-
-    impl Port for Messages {
-        fn head(&self) -> usize {
-            0
-        }
-
-        fn set_tail(&self, _index: usize) {}
-
-        fn fault(&self) -> FSTS {
-            FSTS::from_raw(0)
-        }
-
-        fn acknowledge(&self, _fault: FSTS) {}
-
-        fn error_record(&self) -> IQERCD {
-            IQERCD::from_raw(0)
-        }
-
-        fn report(&self, _what: &str, _descriptor: Option<Descriptor>) {
-            self.0.set(self.0.get() + 1);
-        }
-    }
-
-    /// The queue of the machine's first unit, if the kernel remaps interrupts with it: the driver
-    /// uses it at the same time.
-    fn shared() -> Result<Option<Control>> {
-        let table = AcpiTable::find(*b"DMAR")?;
-        let dmar = Dmar::parse(table.bytes()).map_err(Error::from)?;
-        let unit = dmar.units.first().ok_or(ENODEV)?;
-        match SharedUnit::get(unit.base) {
-            Ok(unit) => Ok(Some(Control::shared(unit))),
-            Err(ENODEV) => {
-                pr_info!("no unit is shared: interrupts are not remapped\n");
-                Ok(None)
-            }
-            Err(error) => Err(error),
-        }
-    }
-
-    /// By the unit itself, which stops at each such descriptor.
-    #[test]
-    fn a_refused_descriptor_fails_its_batch_and_no_other() -> Result {
-        let Some(control) = shared()? else {
-            return Ok(());
-        };
-        let messages = Messages(Cell::new(0));
-        let good = Descriptor::iotlb_global((false, false));
-        // Its granularity is reserved (6.5.2.3).
-        let bad = Descriptor([Kind::Iotlb as u64, 0, 0, 0]);
-        let batches: [&[Descriptor]; 4] =
-            [&[bad], &[good, bad], &[bad, good], &[good, bad, good, bad]];
-        for (count, batch) in batches.into_iter().enumerate() {
-            assert_eq!(control.submit(&messages, batch), Err(EINVAL));
-            assert_eq!(messages.0.get(), count + 1);
-            // More than one submission.
-            assert_eq!(control.submit(&messages, &[good; 20]), Ok(()));
-        }
-        assert_eq!(messages.0.get(), batches.len());
-        assert!(!control.is_dead());
-        Ok(())
-    }
-
-    /// The unit would carry these out.
-    #[test]
-    fn what_is_not_about_dma_is_refused() -> Result {
-        let Some(control) = shared()? else {
-            return Ok(());
-        };
-        let messages = Messages(Cell::new(0));
-        // A wait that writes no status, and an invalidation of cached interrupt entries (6.5.2.7).
-        for other in [[Kind::Wait as u64, 0, 0, 0], [0x4, 0, 0, 0]] {
-            let batch = [Descriptor::iotlb_global((false, false)), Descriptor(other)];
-            assert_eq!(control.submit(&messages, &batch), Err(EINVAL));
-        }
-        assert_eq!(messages.0.get(), 2);
-        Ok(())
     }
 }

@@ -66,6 +66,20 @@ fn unit() -> Result<Arc<Unit>> {
 }
 
 fn unit_with(cap: u64, ecap: u64, acpi_devices: KVec<u16>) -> Result<Arc<Unit>> {
+    let caps = (CAP::from_raw(cap), ECAP::from_raw(ecap));
+    let unit = made_up(caps, acpi_devices, Control::own(None)?, |_| Some(0))?;
+    unit.regs.try_write_reg(RTADDR::from_raw(OLD_ROOT))?;
+    unit.regs.try_write_reg(IQA::from_raw(OLD_QUEUE))?;
+    unit.regs.write_reg(IQT::at(5));
+    Ok(unit)
+}
+
+fn made_up(
+    (cap, ecap): (CAP, ECAP),
+    acpi_devices: KVec<u16>,
+    control: Control,
+    isolate: fn(usize) -> Option<usize>,
+) -> Result<Arc<Unit>> {
     let info = Drhd {
         segment: 0,
         base: 0xfed9_0000,
@@ -74,13 +88,14 @@ fn unit_with(cap: u64, ecap: u64, acpi_devices: KVec<u16>) -> Result<Arc<Unit>> 
         scopes: KVec::new(),
         acpi_devices,
     };
-    let caps = Caps::new(CAP::from_raw(cap), ECAP::from_raw(ecap));
     let regs = PhysMem::in_memory()?;
-    let unit = Unit::new(9, info, caps, regs, Control::own(None)?, None, |_| Some(0))?;
-    unit.regs.try_write_reg(RTADDR::from_raw(OLD_ROOT))?;
-    unit.regs.try_write_reg(IQA::from_raw(OLD_QUEUE))?;
-    unit.regs.write_reg(IQT::at(5));
-    Ok(unit)
+    Unit::new(9, info, Caps::new(cap, ecap), regs, control, None, isolate)
+}
+
+/// A unit whose queue is `control`.
+pub(super) fn unit_of(control: Control, isolate: fn(usize) -> Option<usize>) -> Result<Arc<Unit>> {
+    let caps = (CAP::from_raw(CAPABILITIES), ECAP::from_raw(0));
+    made_up(caps, KVec::new(), control, isolate)
 }
 
 /// The driver's own queue.
