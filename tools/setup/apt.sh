@@ -63,6 +63,10 @@ apt_private()
 private_lists()
 {
 	local kind=$1 suite=$2 codename archive uri keys option=
+	# One step at a time: until this one ends, or reads another suite.
+	mkdir -p "$CACHE/apt"
+	exec 8>"$CACHE/apt/lock"
+	flock 8
 	codename=$(os_release VERSION_CODENAME)
 	archive=$(archive_of_machine "$codename") ||
 		die "apt has no source for Debian $codename main: add the archive" \

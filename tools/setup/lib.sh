@@ -65,14 +65,50 @@ progress()
 		tail -n1 | tr -d '\033' | cut -c1-48 || true
 }
 
+# Parts of the set-up that run beside each other: the processes, and which of them this is,
+# nothing while it is the only one. On a terminal they take turns with the last line.
+LANES=()
+LANE=
+
+is_my_turn()
+{
+	[ -z "$LANE" ] || [ $((EPOCHSECONDS / 2 % 3)) -eq "$LANE" ]
+}
+
+run_lane()
+{
+	LANE=$1
+	LANES=()
+	trap 'rc=$?; stop_step; [ "$rc" -eq 0 ] || kill -TERM $$' EXIT
+	trap 'exit 143' TERM
+	"${@:2}"
+}
+
+# lane NUMBER FUNCTION [ARGUMENT...]: runs the function beside what follows, until join_lanes.
+# If it fails, the whole set-up ends.
+lane()
+{
+	LANE=0
+	run_lane "$@" &
+	LANES+=($!)
+}
+
+join_lanes()
+{
+	wait "${LANES[@]}"
+	LANES=()
+	LANE=
+}
+
 # Waits for the process, and regularly shows that it is alive.
 watch_step()
 {
 	local pid=$1 name=$2 what=$3 log=$4 begun=$SECONDS said=$SECONDS
 	while kill -0 "$pid" 2>/dev/null; do
 		if [ -t 1 ]; then
-			printf '\r\033[K%-14s %-50.50s %s  %s' "$name" "$what" \
-				"$(duration $((SECONDS - begun)))" "$(progress "$log")"
+			! is_my_turn ||
+				printf '\r\033[K%-14s %-50.50s %s  %s' "$name" "$what" \
+					"$(duration $((SECONDS - begun)))" "$(progress "$log")"
 		elif [ $((SECONDS - said)) -ge 60 ]; then
 			said=$SECONDS
 			say_step "$name" "$what" \
@@ -91,6 +127,10 @@ stop_step()
 	if [ -n "$STEP_PID" ]; then
 		kill -TERM -- "-$STEP_PID" 2>/dev/null || true
 		STEP_PID=
+	fi
+	if [ ${#LANES[@]} -gt 0 ]; then
+		kill -TERM "${LANES[@]}" 2>/dev/null || true
+		LANES=()
 	fi
 }
 

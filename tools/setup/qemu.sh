@@ -39,14 +39,19 @@ step_qemu()
 		die "QEMU does not build: $(grep '^qemu: ' "$CACHE/log/qemu.log" | tail -n1)"
 }
 
-# Sets QEMU, the emulator to use.
-provide_qemu()
+# Sets QEMU, the emulator to use, and QEMU_KEY if it is built here.
+name_qemu()
 {
 	if [ -n "$QEMU" ]; then
 		return 0
 	fi
 	QEMU_KEY=$("$TOP/tools/qemu/build" --key) || die "tools/qemu/build --key failed"
 	QEMU=$CACHE/qemu/$QEMU_KEY/qemu-system-x86_64
+}
+
+# The emulator that name_qemu has named.
+provide_qemu()
+{
 	if [ -x "$QEMU" ]; then
 		return 0
 	fi

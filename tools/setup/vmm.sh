@@ -89,12 +89,11 @@ step_vmm_image()
 	rm -rf "$into"
 }
 
-# provide_vmm_image TREE IMAGE: the archive.
+# provide_vmm_image TREE VMM IMAGE: the archive of what provide_vmm and provide_vm_migrate have
+# built, and of the tree's kernel.
 provide_vmm_image()
 {
-	local tree=$1 image=$2 vmm=$CACHE/vmm/qemu key
-	provide_vmm "$vmm"
-	provide_vm_migrate
+	local tree=$1 vmm=$2 image=$3 key
 	key=$(
 		{
 			program_key vm-migrate
