@@ -50,11 +50,15 @@ run()
 	run_name=$2
 	shift 2
 	echo "# $*"
+	read -r run_begun _ </proc/uptime
 	{
 		timeout "$run_limit" "$@" 2>&1
 		echo $? >/tmp/status
 	} | nest "$run_name"
 	run_status=$(cat /tmp/status)
+	read -r run_ended _ </proc/uptime
+	# In the time of the guest.
+	echo "# $run_name took $((${run_ended%.*} - ${run_begun%.*})) s"
 	case $run_status in
 	124|143) result "$run_status" "$run_name" "timeout after $run_limit s" ;;
 	*) result "$run_status" "$run_name" ;;
