@@ -192,6 +192,7 @@ def run_uml(task, suite):
 def plan(chosen, selection, products):
     """Return the tasks that the chosen suites need on the chosen machines."""
     tasks = []
+    everywhere = bool(selection) or wants_everything()
     for suite in chosen:
         if isinstance(suite, kinds.UmlSuite) and not selection:
             tasks.append(Task("host", suite.name, lambda task, s=suite: run_uml(task, s)))
@@ -235,7 +236,7 @@ def plan(chosen, selection, products):
             for suite in chosen
             if isinstance(suite, kinds.GuestSuite)
             and suite.build == build
-            and suite.runs_on(machine)
+            and suite.runs_on(machine, everywhere)
         ]
         if there:
             guests.append(
@@ -326,10 +327,19 @@ def report(total):
     return 0
 
 
+def wants_everything():
+    """Whether also what the user has to name runs."""
+    return bool(os.environ.get("ALL"))
+
+
 def choose(everything, selection):
     """Return the suites that `selection` names, with commas in between."""
     if not selection:
-        return [suite for suite in everything if not getattr(suite, "named", False)]
+        return [
+            suite
+            for suite in everything
+            if wants_everything() or not getattr(suite, "named", False)
+        ]
     chosen = selection.split(",")
     known = [suite.name for suite in everything]
     for name in chosen:
@@ -345,6 +355,8 @@ def show_list(everything):
         where = "host"
         if isinstance(suite, kinds.GuestSuite):
             where = " ".join(suite.machines) or "every machine"
+            if suite.also:
+                where += f" (only if named: {' '.join(suite.also)})"
         elif isinstance(suite, kinds.KunitSuite):
             where = suite.machine
         elif isinstance(suite, kinds.CaseSuite):

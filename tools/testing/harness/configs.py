@@ -51,8 +51,6 @@ class Config:
     unit: str = VTD
     # Differs from another machine in one property: only for the suites that name it.
     variant: bool = False
-    # Only where the user names it.
-    named: bool = False
     # Whether the unit remaps interrupts. Where it does not, vfio refuses devices unless it is told
     # that a device may forge interrupts. The C driver for AMD's does not: it wants a southbridge at
     # the address that QEMU's IVRS gives the IOAPIC, and QEMU's machine has none there.
@@ -240,14 +238,13 @@ CONFIGS = (
     ),
     Config(
         "amd-v2-split",
-        "AMD-Vi guest tables (v2), leaves split, rust_amdvi.ko; only if named",
+        "AMD-Vi guest tables (v2), leaves split, rust_amdvi.ko",
         f"gt=on,{AS_SILICON},late-flags=on",
         NO_C_AMD_DRIVER,
         module=f"{RUST_AMDVI} tables=2 {SPLITS}",
         dirty=True,
         unit=AMDVI,
         variant=True,
-        named=True,
         remapped=True,
     ),
     Config(
@@ -278,11 +275,10 @@ def debug_kernels():
 
 
 def machines(selection=None):
-    """Return the machines that `selection` names, CONFIG or CONFIG/DOMAIN; without one all, but
-    those that have to be named."""
+    """Return the machines that `selection` names, CONFIG or CONFIG/DOMAIN; without one all."""
     everything = [Machine(config, domain) for config in CONFIGS for domain in DOMAINS]
     if not selection:
-        return [machine for machine in everything if not machine.config.named]
+        return everything
     chosen = [
         machine
         for machine in everything
@@ -325,7 +321,7 @@ C_MACHINES = (
 # Machines with one different property of the unit.
 VARIANTS = ("vtd-ss-39/pt", "vtd-ss-cm/pt", "vtd-ss-open/nopt")
 # Machines whose driver splits leaves, like two of these: the other kinds of tables.
-SPLIT = ("vtd-fs-split/nopt", "amd-v1-split/pt", "amd-v2-split/nopt")
+SPLIT = ("vtd-fs-split/nopt", "amd-v1-split/pt")
 # Machines of which each tracks writes and remaps interrupts, and those that remap none.
 REMAPPED = tuple(
     machine.name

@@ -49,6 +49,8 @@ class GuestSuite:
     tests: tuple
     # Only on these machines, by name; if empty, on all except variants.
     machines: tuple = ()
+    # On these too, but only if the user names one of them, or wants everything.
+    also: tuple = ()
     # The default domains with which its shared memory uses huge pages.
     huge_with: tuple = ()
     # The functions that its tests use instead of the usual ones, as VENDOR:DEVICE.
@@ -59,7 +61,9 @@ class GuestSuite:
     needs = "vm"
     build = vm.Build()
 
-    def runs_on(self, machine):
+    def runs_on(self, machine, everywhere):
+        if everywhere and machine.name in self.also:
+            return True
         if self.machines:
             return machine.name in self.machines
         return not machine.config.variant

@@ -106,6 +106,7 @@ def suites():
             "dirty tracking held against what a device wrote",
             selftests("dirty_*"),
             machines=configs.TRACKING + configs.VARIANTS + configs.SPLIT,
+            also=("amd-v2-split/nopt",),
         ),
         GuestSuite(
             "observe",
