@@ -151,6 +151,8 @@ class UmlSuite:
     # The suites that must run.
     suites: tuple
     limit: int = 300
+    # Whether it runs only if the user names it.
+    named: bool = False
 
     needs = "uml"
 

@@ -10,16 +10,27 @@ from .kinds import KunitSuite, UmlSuite
 # UML has no local APICs, so no interrupts to remap.
 NOT_IN_UML = CHECKOUT / "rust/kernel/iommu/irq"
 
+FORMATS = CHECKOUT / "rust/kernel/iommu/pt/fmt/mod.rs"
+
+
+def format_names():
+    """Return the KUnit suites of the page tables: one for each format of the one list of them."""
+    listed = FORMATS.read_text().split("macro_rules! iommu_pt_for_each_format", 1)[1]
+    # Behind the semicolon are those that have none.
+    names = re.findall(r"^ *(\w+): \w+,$", listed.split("\n            ;\n", 1)[0], re.M)
+    return tuple(f"rust_iommu_pt_{name}" for name in names)
+
 
 def kunit_names(folders=("rust/kernel/iommu", "drivers/iommu/rust"), without=None):
-    """Return the KUnit suites of this project's kernel code; each must run."""
-    named = re.compile(r"kunit_tests\((\w+)\)\]|^\S*for_each_test!\(\w+, (\w+)", re.M)
+    """Return the KUnit suites of this project's kernel code, but those of the formats; each must
+    run."""
+    named = re.compile(r"kunit_tests\((\w+)\)\]")
     names = set()
     for folder in folders:
         for path in (CHECKOUT / folder).rglob("*.rs"):
             if without in path.parents:
                 continue
-            names |= {name for pair in named.findall(path.read_text()) for name in pair if name}
+            names |= set(named.findall(path.read_text()))
     return tuple(sorted(names))
 
 
@@ -33,18 +44,14 @@ def c_kunit_names():
 
 
 # The kernel's own suites of its C page tables; one per format also runs on the Rust tables.
-GENERIC_PT = tuple(
-    f"{name}_{what}"
-    for name in ("amdv1", "amdv1_mock", "vtdss", "x86_64")
-    for what in ("fmt_test", "iommu_test", "rust_iommu_test")
-)
+GENERIC_PT = ("amdv1", "amdv1_mock", "vtdss", "x86_64")
 
 
 def suites():
     return (
         KunitSuite(
             "kunit",
-            "KUnit suites of the page tables and of the VT-d driver",
+            "KUnit suites of the abstractions and of the VT-d driver",
             "rust_*",
             kunit_names(("rust/kernel/iommu", "drivers/iommu/rust/vtd")),
             "vtd-ss/pt",
@@ -69,11 +76,23 @@ def suites():
         UmlSuite(
             "kunit-uml",
             "KUnit of the page tables at native speed, Rust beside C",
-            # All but rust_doctests_kernel: KUnit takes one pattern, and no exceptions.
-            "*[!l]",
+            "*rust_iommu*",
             kunit_names(("rust/kernel/iommu",), without=NOT_IN_UML)
+            + format_names()
             + c_kunit_names()
-            + GENERIC_PT,
+            + tuple(f"{name}_rust_iommu_test" for name in GENERIC_PT),
+        ),
+        UmlSuite(
+            "kunit-generic-pt",
+            "the kernel's own KUnit of its page tables, on those of C and on those of Rust",
+            "*_test",
+            tuple(
+                f"{name}_{what}"
+                for name in GENERIC_PT
+                for what in ("fmt_test", "iommu_test", "rust_iommu_test")
+            ),
+            # Half a minute on the tables of C, which do not change.
+            named=True,
         ),
         UmlSuite(
             "doctests",
