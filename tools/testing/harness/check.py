@@ -43,6 +43,8 @@ class Task:
     where: str
     what: str
     function: object
+    # The limits of a machine's programs together: about how long it takes, compared with others.
+    limit: int = 0
     results: ktap.Results = dataclasses.field(default_factory=ktap.Results)
     seconds: float = 0.0
     log: pathlib.Path = None
@@ -225,11 +227,11 @@ def plan(chosen, selection, products):
                     f"{machine.name}/{suite.name}",
                     suite.name,
                     lambda task, m=machine, s=suite, c=cases: run_cases(task, products, m, s, c),
+                    suite.limit * len(cases),
                 )
                 for machine in machines
                 if machine.name == name
             ]
-    guests = []
     for machine, (build, suffix) in itertools.product(machines, BUILDS.items()):
         there = [
             suite
@@ -239,17 +241,19 @@ def plan(chosen, selection, products):
             and suite.runs_on(machine, everywhere)
         ]
         if there:
-            guests.append(
+            tasks.append(
                 Task(
                     f"{machine.name}{suffix}",
                     " ".join(suite.name for suite in there),
                     lambda task, m=machine, t=there, b=build: run_machine(
                         task, products, m, guest_job(m, t, products.patience), "kunit.enable=0", b
                     ),
+                    sum(test.limit for suite in there for test in suite.tests),
                 )
             )
-    # The longest first, so that the last one to finish is short.
-    return tasks + sorted(guests, key=lambda task: -len(task.what))
+    # What has no machine, or only KUnit in it, says soonest what is wrong. Of the machines the
+    # longest come first, so that the last one to finish is short.
+    return sorted(tasks, key=lambda task: (task.limit > 0, -task.limit))
 
 
 def run_task(task):
