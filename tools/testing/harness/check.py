@@ -221,7 +221,8 @@ def plan(chosen, selection, products):
     for suite in chosen:
         if not isinstance(suite, kinds.CaseSuite):
             continue
-        for name, cases in suite.groups:
+        for name, group in suite.groups:
+            cases = tuple(case for case in group if everywhere or not case.named)
             tasks += [
                 Task(
                     f"{machine.name}/{suite.name}",
@@ -359,8 +360,8 @@ def show_list(everything):
         where = "host"
         if isinstance(suite, kinds.GuestSuite):
             where = " ".join(suite.machines) or "every machine"
-            if suite.also:
-                where += f" (only if named: {' '.join(suite.also)})"
+            if more := [name for name in suite.also if name not in suite.machines]:
+                where += f" (only if named: {' '.join(more)})"
         elif isinstance(suite, kinds.KunitSuite):
             where = suite.machine
         elif isinstance(suite, kinds.CaseSuite):

@@ -318,10 +318,12 @@ C_MACHINES = (
     "amd-v1-c/pt",
     "amd-v2-c/pt",
 )
-# Machines with one different property of the unit.
-VARIANTS = ("vtd-ss-39/pt", "vtd-ss-cm/pt", "vtd-ss-open/nopt")
-# Machines whose driver splits leaves, like two of these: the other kinds of tables.
-SPLIT = ("vtd-fs-split/nopt", "amd-v1-split/pt")
+# Machines whose driver splits leaves: each kind of tables once, where a device writes or all of
+# them.
+SPLIT = ("vtd-ss-39/pt", "vtd-fs-split/nopt", "amd-v1-split/pt")
+# Machines that differ in what has to be flushed: a queue that no other code uses, and a unit that
+# wants to be told of what becomes present.
+FLUSHES = ("vtd-ss-open/nopt", "vtd-ss-cm/pt")
 # Machines of which each tracks writes and remaps interrupts, and those that remap none.
 REMAPPED = tuple(
     machine.name

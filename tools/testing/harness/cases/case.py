@@ -93,6 +93,8 @@ class Case:
     trouble: str = ""
     # Whether its unit remaps interrupts.
     remapped: bool = False
+    # Whether it runs only if the user names its machine, or wants everything.
+    named: bool = False
 
     def make(self):
         """Return the machine and how to build it.
@@ -398,8 +400,8 @@ def beside(other, error, words):
     )
 
 
-def lie(name, machine, error, words, *tables):
-    return Case(name, refusal(error, words), machine, tables=tables)
+def lie(name, machine, error, words, *tables, named=False):
+    return Case(name, refusal(error, words), machine, tables=tables, named=named)
 
 
 SLOTS = {slot: acpi.bdf(int(slot, 16)) for slot in (EDU, IGB, NVME, OTHER_IGB)}

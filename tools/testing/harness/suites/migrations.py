@@ -15,9 +15,10 @@ def vm_test(name, words=""):
 
 # The short test: memory of each kind that differs to the IOMMU, two functions, one of them
 # behind a port, there and back; an attempt that fails, and then one that succeeds.
+BOUNCE = vm_test("2m_bounce", "--page-size 2m --devices 2 --bounce 1")
 VM_TESTS = (
     vm_test("4k", "--page-size 4k"),
-    vm_test("2m_bounce", "--page-size 2m --devices 2 --bounce 1"),
+    BOUNCE,
     vm_test("cancel", "--scenario cancel"),
 )
 
@@ -51,7 +52,14 @@ def suites():
             "a virtual machine migrated by QEMU while its device writes",
             VM_TESTS,
             # A minute each: the C drivers, which do not change, are part of the long test.
-            machines=tuple(name for name in configs.TRACKING if name in configs.RUST_MACHINES),
+            machines=("vtd-ss/pt", "amd-v1/pt"),
+            also=("vtd-fs/nopt", "amd-v2/nopt"),
+        ),
+        VmSuite(
+            "vm-live",
+            "one of these on tables whose dirty flags are always live",
+            (BOUNCE,),
+            machines=("vtd-fs/nopt", "amd-v2/nopt"),
         ),
         VmSuite(
             "vm-all",
