@@ -18,6 +18,10 @@ use anyhow::{
     Context,
     Result, //
 };
+use device_memory::{
+    Memory,
+    Registers, //
+};
 use iommufd_dirty::{
     can_track,
     Bitmap,
@@ -38,10 +42,7 @@ use crate::{
     cli::PageSize,
     function::Function,
     rounds::Tracker,
-    sys::{
-        ioctl,
-        Mapping, //
-    },
+    sys::ioctl,
 };
 
 /// Offset and bits of the command register in PCI configuration space.
@@ -155,7 +156,7 @@ impl Attached {
     /// # Errors
     ///
     /// The kernel refuses; the message says what to change.
-    pub(crate) fn map(&self, iova: u64, memory: &Mapping) -> Result<()> {
+    pub(crate) fn map(&self, iova: u64, memory: &Memory) -> Result<()> {
         ioctl::map_dma(&self.address_space, iova, memory).map_err(|e| {
             explain(
                 &format!("cannot map {} bytes at IOVA {iova:#x}", memory.len()),
@@ -169,14 +170,14 @@ impl Attached {
     /// # Errors
     ///
     /// There is no such BAR, or it cannot be mapped.
-    pub(crate) fn bar0(&self, len: u64) -> Result<Mapping> {
+    pub(crate) fn bar0(&self, len: usize) -> Result<Registers> {
         let index = VFIO_PCI_BAR0_REGION_INDEX;
         ensure!(
-            self.device.get_region_size(index) >= len
+            self.device.get_region_size(index) >= len as u64
                 && self.device.get_region_flags(index) & VFIO_REGION_INFO_FLAG_MMAP != 0,
             "BAR 0 of the function is smaller than {len:#x} bytes or cannot be mapped; use another one"
         );
-        Mapping::region(&self.device, self.device.get_region_offset(index), len)
+        Registers::map(&self.device, self.device.get_region_offset(index), len)
             .map_err(|e| explain("cannot map BAR 0 of the function", &e))
     }
 

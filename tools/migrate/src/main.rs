@@ -42,6 +42,7 @@ use anyhow::{
     Result, //
 };
 use clap::Parser;
+use device_memory::Memory;
 use iommufd_dirty::Bitmap;
 
 use crate::{
@@ -66,7 +67,6 @@ use crate::{
         Limits,
         Source, //
     },
-    sys::Mapping,
     truth::Truth,
     worker::{
         Job,
@@ -117,7 +117,7 @@ fn run(options: &Options) -> Result<bool> {
         memory.copy_in(page * PAGE_SIZE, &bytes)?;
     }
     let window = Window {
-        memory: Mapping::memory(c"device-window", model.window_size, None)
+        memory: Memory::new(c"device-window", model.window_size, None)
             .context("cannot get memory for the device's rings; free some memory")?,
         iova: WINDOW_IOVA,
     };
@@ -158,7 +158,7 @@ fn run(options: &Options) -> Result<bool> {
     report.heading(options, &subject);
     let outcome = rounds::migrate(
         pages,
-        &Memory(memory),
+        &Guest(memory),
         &mut attached.tracker(&places),
         &mut worker,
         &Limits {
@@ -195,7 +195,7 @@ fn bitmap_of(pages: usize, dirty: impl IntoIterator<Item = usize>) -> Bitmap {
 }
 
 /// The memory to migrate, on the pages asked for.
-fn guest_memory(options: &Options, size: usize) -> Result<Mapping> {
+fn guest_memory(options: &Options, size: usize) -> Result<Memory> {
     let huge_page = options.page_size.hugetlb();
     // The copy is as large again. Without this check the kernel would rather kill the program.
     let wanted = if huge_page.is_some() { size } else { 2 * size } as u64;
@@ -208,7 +208,7 @@ fn guest_memory(options: &Options, size: usize) -> Result<Mapping> {
         available.unwrap_or(0) >> 20
     );
     let page_name = options.page_size.name();
-    Mapping::memory(c"guest-memory", size, huge_page).with_context(|| match huge_page {
+    Memory::new(c"guest-memory", size, huge_page).with_context(|| match huge_page {
         None => format!(
             "cannot get {} of memory; use a smaller --size",
             show_size(size as u64)
@@ -241,9 +241,9 @@ fn available_memory() -> Option<u64> {
 }
 
 /// The memory as the migration reads it.
-struct Memory(Arc<Mapping>);
+struct Guest(Arc<Memory>);
 
-impl Source for Memory {
+impl Source for Guest {
     fn read(&self, page: usize, to: &mut [u8; PAGE_SIZE]) -> Result<()> {
         Ok(self.0.copy_out(page * PAGE_SIZE, to)?)
     }

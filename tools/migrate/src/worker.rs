@@ -27,6 +27,7 @@ use anyhow::{
     Context,
     Result, //
 };
+use device_memory::Memory;
 
 use crate::{
     device::Engine,
@@ -36,7 +37,6 @@ use crate::{
     },
     place::Places,
     rounds::Device,
-    sys::Mapping,
     truth::Truth, //
 };
 
@@ -48,7 +48,7 @@ pub(crate) struct Job {
     /// The device.
     pub(crate) engine: Box<dyn Engine>,
     /// The memory that it writes to.
-    pub(crate) memory: Arc<Mapping>,
+    pub(crate) memory: Arc<Memory>,
     /// Where the device sees that memory.
     pub(crate) places: Arc<Places>,
     /// What it writes.
@@ -226,7 +226,7 @@ mod tests {
 
     /// Writes to the memory itself; after `good` batches it does what `then` says.
     struct Fake {
-        memory: Arc<Mapping>,
+        memory: Arc<Memory>,
         good: usize,
         then: fn() -> Result<()>,
     }
@@ -257,7 +257,7 @@ mod tests {
     }
 
     fn start(good: usize, then: fn() -> Result<()>, warm_up: u64) -> Result<Worker> {
-        let memory = Arc::new(Mapping::memory(c"test", SIZE, None)?);
+        let memory = Arc::new(Memory::new(c"test", SIZE, None)?);
         Worker::start(
             Job {
                 engine: Box::new(Fake {

@@ -21,6 +21,7 @@ use anyhow::{
     Context,
     Result, //
 };
+use device_memory::Memory;
 
 use crate::{
     function::Function,
@@ -35,8 +36,7 @@ use crate::{
     },
     sys::{
         iommufd::Iommufd,
-        vfio,
-        Memory, //
+        vfio, //
     },
     writer::{
         Target,
@@ -105,7 +105,7 @@ impl Stage {
         };
         let mut stage = Self {
             area: area(episode.leaf)?,
-            beside: Memory::new(PLACE_PAGES * PAGE, None)?,
+            beside: Memory::new(c"soak", PLACE_PAGES * PAGE, None)?,
             piece_pages: (AREA_PAGES / PIECES).max(episode.leaf.pages()),
             hwpts: vec![],
             model: Mutex::new(Model::new(
@@ -244,10 +244,10 @@ impl Stage {
 fn area(leaf: Leaf) -> Result<Memory> {
     let size = AREA_PAGES * PAGE;
     if leaf == Leaf::Small {
-        return Ok(Memory::new(size, None)?);
+        return Ok(Memory::new(c"soak", size, None)?);
     }
     let huge = || {
-        Memory::new(size, Some(LARGE as u64))
+        Memory::new(c"soak", size, Some(LARGE as u64))
             .context("cannot get huge pages; write 8 to /proc/sys/vm/nr_hugepages")
     };
     // The kernel may allocate adjacent huge pages, which AMD's tables map by one leaf: every other

@@ -22,13 +22,13 @@ use anyhow::{
     Context,
     Result, //
 };
+use device_memory::Registers;
 
 use crate::{
     function::Function,
     sys::{
         signal,
-        vfio,
-        Registers, //
+        vfio, //
     },
 };
 

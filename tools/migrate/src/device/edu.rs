@@ -15,6 +15,7 @@ use anyhow::{
     ensure,
     Result, //
 };
+use device_memory::Registers;
 
 use super::{
     wait_for,
@@ -22,10 +23,7 @@ use super::{
     Model,
     Window, //
 };
-use crate::{
-    pattern::Write,
-    sys::Mapping, //
-};
+use crate::pattern::Write;
 
 pub(super) const MODEL: Model = Model {
     id: (0x1234, 0x11e8),
@@ -65,7 +63,7 @@ const LONGEST: usize = BUFFER_SIZE / BATCH;
 const LIMIT: Duration = Duration::from_secs(10);
 
 struct Edu {
-    bar: Mapping,
+    bar: Registers,
     window: Window,
 }
 

@@ -20,6 +20,7 @@ use anyhow::{
     ensure,
     Result, //
 };
+use device_memory::Registers;
 
 use self::regs::*;
 use super::{
@@ -28,10 +29,7 @@ use super::{
     Model,
     Window, //
 };
-use crate::{
-    pattern::Write,
-    sys::Mapping, //
-};
+use crate::pattern::Write;
 
 pub(super) const MODEL: Model = Model {
     id: (0x8086, 0x10c9),
@@ -77,7 +75,7 @@ const LIMIT: Duration = Duration::from_secs(10);
 ///
 /// `tail` is the index of the next free descriptor of both rings.
 struct Igb {
-    bar: Mapping,
+    bar: Registers,
     window: Window,
     tail: usize,
 }
@@ -250,7 +248,7 @@ impl Engine for Igb {
         // status is in the word that was 0 above.
         let status = RX_RING + last * DESCRIPTOR + 8;
         let done = wait_for(LIMIT, || {
-            Ok(self.window.memory.load_acquire(status)? & RXD_STAT_DD != 0)
+            Ok(self.window.memory.load(status)? & RXD_STAT_DD != 0)
         })?;
         ensure!(
             done,

@@ -14,11 +14,12 @@ use std::{
 };
 
 use anyhow::Result;
-
-use crate::{
-    pattern::Write,
-    sys::Mapping, //
+use device_memory::{
+    Memory,
+    Registers, //
 };
+
+use crate::pattern::Write;
 
 /// A device at work: it writes by DMA what it is told to.
 pub(crate) trait Engine: Send {
@@ -52,7 +53,7 @@ pub(crate) trait Engine: Send {
 /// Memory of the program that the device reads and writes: descriptors and what they point to.
 pub(crate) struct Window {
     /// The memory.
-    pub(crate) memory: Mapping,
+    pub(crate) memory: Memory,
     /// Where the device sees it.
     pub(crate) iova: u64,
 }
@@ -64,13 +65,13 @@ pub(crate) struct Model {
     /// Name for messages.
     pub(crate) name: &'static str,
     /// How long the part of BAR 0 is that it is driven by.
-    pub(crate) bar_size: u64,
+    pub(crate) bar_size: usize,
     /// Size of the window that it needs.
     pub(crate) window_size: usize,
     /// The highest address that it can write to.
     pub(crate) last_iova: u64,
     /// Resets the device and makes it ready; it is allowed to access memory by now.
-    pub(crate) start: fn(bar: Mapping, window: Window) -> Result<Box<dyn Engine>>,
+    pub(crate) start: fn(bar: Registers, window: Window) -> Result<Box<dyn Engine>>,
 }
 
 /// All of them.

@@ -11,6 +11,7 @@ use std::{
     os::fd::AsRawFd, //
 };
 
+use device_memory::Memory;
 use iommufd_bindings::iommufd::*;
 use iommufd_ioctls::IommuFd;
 use vfio_bindings::bindings::vfio::{
@@ -27,8 +28,6 @@ use vmm_sys_util::ioctl::{
     ioctl_with_mut_ref,
     _IOC_NONE, //
 };
-
-use super::Mapping;
 
 /// `VFIO_DEVICE_BIND_IOMMUFD`, which the bindings have only the structure of.
 const VFIO_DEVICE_BIND_IOMMUFD: u32 = VFIO_BASE + 18;
@@ -113,11 +112,11 @@ pub(crate) fn forbid_large_pages(iommufd: &IommuFd, ioas_id: u32) -> io::Result<
 /// # Errors
 ///
 /// The kernel's, wrapped by the crate.
-pub(crate) fn map_dma(ops: &VfioIommufd, iova: u64, memory: &Mapping) -> Result<(), VfioError> {
+pub(crate) fn map_dma(ops: &VfioIommufd, iova: u64, memory: &Memory) -> Result<(), VfioError> {
     // SAFETY:
-    // - The only accesses that `Mapping` offers are atomic or volatile ones on a raw pointer; no
-    //   reference to the memory exists (its invariant).
-    // - `Mapping` unmaps the whole range when it goes, which ends these obligations.
+    // - The only accesses that `Memory` offers are atomic ones on a raw pointer; no reference to the
+    //   memory exists (its invariant).
+    // - `Memory` unmaps the whole range when it goes, which ends these obligations.
     unsafe { ops.vfio_dma_map(iova, memory.len(), memory.as_ptr()) }
 }
 

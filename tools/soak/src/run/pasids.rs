@@ -11,6 +11,10 @@ use anyhow::{
     Context,
     Result, //
 };
+use device_memory::{
+    Memory,
+    Registers, //
+};
 
 use super::{
     Act,
@@ -34,9 +38,7 @@ use crate::{
     },
     sys::{
         iommufd::Ask,
-        vfio,
-        Memory,
-        Registers, //
+        vfio, //
     },
     writer, //
 };
@@ -105,7 +107,7 @@ impl Pasids {
             .map(|_| {
                 let ioas = iommufd.ioas_alloc()?;
                 iommufd.forbid_large_leaves(ioas)?;
-                let memory = Memory::new(LANE_PAGES * PAGE, None)?;
+                let memory = Memory::new(c"soak", LANE_PAGES * PAGE, None)?;
                 iommufd.map(ioas, AREA_IOVA, &memory, 0, memory.len())?;
                 Ok(Lane {
                     ioas,

@@ -13,14 +13,12 @@ use std::{
     io,
 };
 
+use device_memory::Memory;
 use iommufd_bindings::iommufd::*;
 
-use super::{
-    call::{
-        call,
-        size_of_u32, //
-    },
-    Memory, //
+use super::call::{
+    call,
+    size_of_u32, //
 };
 
 /// An open `/dev/iommu`.
@@ -99,7 +97,7 @@ impl Iommufd {
                 | iommufd_ioas_map_flags_IOMMU_IOAS_MAP_WRITEABLE
                 | iommufd_ioas_map_flags_IOMMU_IOAS_MAP_READABLE,
             ioas_id: ioas,
-            user_va: memory.address() + offset as u64,
+            user_va: memory.as_ptr() as u64 + offset as u64,
             length: length as u64,
             iova,
             ..Default::default()

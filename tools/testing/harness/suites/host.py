@@ -72,9 +72,9 @@ def suites():
             "migrate-host",
             "the migration program and its crate for iommufd, on a made-up device and kernel",
             "host",
-            (CARGO_TEST, "tools/iommufd-dirty,tools/migrate"),
+            (CARGO_TEST, "tools/device-memory,tools/iommufd-dirty,tools/migrate"),
             output="cargo",
-            made_of=(CARGO_TEST, "tools/iommufd-dirty", "tools/migrate"),
+            made_of=(CARGO_TEST, "tools/device-memory", "tools/iommufd-dirty", "tools/migrate"),
         ),
         HostSuite(
             "vm-migrate-host",
@@ -90,7 +90,7 @@ def suites():
             "host",
             (CARGO_TEST, "tools/soak"),
             output="cargo",
-            made_of=(CARGO_TEST, "tools/soak"),
+            made_of=(CARGO_TEST, "tools/device-memory", "tools/soak"),
         ),
         HostSuite(
             "cross",
