@@ -11,10 +11,8 @@ step_cross()
 	need_space 1
 	mkdir -p "$out"
 	configure_kernel "$tree" "$out" "$fragment" O="$out" ARCH="$arch"
-	# Of the whole kernel, the crates and the helpers only. It does not run, so no time goes into
-	# making it fast.
-	build_kernel "$log" "$tree" O="$out" ARCH="$arch" KRUSTFLAGS=-Copt-level=0 \
-		rust/ drivers/iommu/rust/
+	# Of the whole kernel, the crates and the helpers only.
+	build_kernel "$log" "$tree" O="$out" ARCH="$arch" rust/ drivers/iommu/rust/
 	said=$(our_warnings "$log" rust/)
 	if [ -n "$said" ]; then
 		rm -f "$out"/rust/{kernel,helpers/helpers}.o
