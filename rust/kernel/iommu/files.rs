@@ -135,7 +135,7 @@ fn add_page<'data>(dir: &ScopedDir<'data, '_>, shown: &'data Shown, page: Page) 
 }
 
 /// Reads a number: hexadecimal with `0x` in front.
-fn read_number(reader: &mut UserSliceReader) -> Result<u64> {
+pub(super) fn read_number(reader: &mut UserSliceReader) -> Result<u64> {
     let mut text = [0u8; 32];
     let length = reader.len();
     let text = text.get_mut(..length).ok_or(EINVAL)?;

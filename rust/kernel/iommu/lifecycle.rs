@@ -18,6 +18,7 @@
 //! driver holds the registers at that time.
 
 use kernel::{
+    debugfs::File,
     fmt,
     impl_has_hr_timer,
     prelude::*,
@@ -61,6 +62,7 @@ use super::{
         Registered,
         Registration, //
     },
+    split_parameter::SplitParameter,
     units::{
         Power,
         Unit,
@@ -101,6 +103,9 @@ pub trait Lifecycle: Registered {
 
     /// The units.
     fn units(&self) -> &Units<Self::Power>;
+
+    /// What becomes of large leaves of new domains.
+    fn split(&self) -> &Arc<SplitParameter>;
 
     /// The number of PASIDs that devices behind `unit` can use: see [`UnitInfo::max_pasids`].
     fn max_pasids(&self, unit: &UnitOf<Self>) -> u32 {
@@ -229,6 +234,7 @@ impl<D: Driver> Commanded for Control<D> {
 struct Running<D: Lifecycle> {
     _poll: Option<ArcHrTimerHandle<Poll<D>>>,
     _units: KVec<Files>,
+    _split: Pin<KBox<File<Arc<SplitParameter>>>>,
     _release: Pin<KBox<Command>>,
 }
 
@@ -239,6 +245,7 @@ impl<D: Lifecycle> Running<D> {
         let registration = start::<D>(module, &directory)?;
         let driver = registration.driver().clone();
         let units = driver.units().files_in(&directory)?;
+        let split = SplitParameter::file_of(driver.split().clone(), &directory.root)?;
         let poll = if driver.units().need_polling() {
             let poll = Arc::pin_init(
                 pin_init!(Poll {
@@ -255,6 +262,7 @@ impl<D: Lifecycle> Running<D> {
         Ok(Self {
             _poll: poll,
             _units: units,
+            _split: split,
             _release: Command::new(&directory.root, c"release", control)?,
         })
     }

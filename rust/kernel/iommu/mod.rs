@@ -20,6 +20,7 @@
 //! | module | what it stands for |
 //! | --- | --- |
 //! | [`lifecycle`] | a driver's module: loading, release, unloading |
+//! | [`split_parameter`] | its parameter that can be changed while it is loaded |
 //! | [`units`] | the units of a driver: switched on together, and off together |
 //! | `syscore` | `struct syscore`: what is called around a sleep of the machine |
 //! | `vtable` | the callbacks that C calls; it hands a driver's units to the core |
@@ -106,6 +107,8 @@ pub mod raw_lock;
 pub mod registry;
 #[cfg(CONFIG_RUST_IOMMU)]
 pub mod resv;
+#[cfg(CONFIG_RUST_IOMMU)]
+pub mod split_parameter;
 #[cfg(CONFIG_RUST_IOMMU)]
 mod syscore;
 #[cfg(CONFIG_RUST_IOMMU)]

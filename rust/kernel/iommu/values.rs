@@ -119,6 +119,15 @@ impl Splits {
         }
     }
 
+    /// The value of the module parameter.
+    pub(super) fn parameter(self) -> u32 {
+        match self {
+            Self::Off => 0,
+            Self::Lazy => 1,
+            Self::Eager { lg2 } => 1 << lg2,
+        }
+    }
+
     /// The same for a domain that was allocated with `flags`: one that never tracks splits nothing.
     pub fn of_domain(self, flags: AllocFlags) -> Self {
         if flags.dirty_tracking {
@@ -200,6 +209,10 @@ mod tests {
         for lg2 in 12..32 {
             let eager = Splits::from_parameter(1 << lg2);
             assert_eq!(eager, Ok(Splits::Eager { lg2 }));
+        }
+        for value in [0, 1, 4096, 1 << 31] {
+            let splits = Splits::from_parameter(value);
+            assert_eq!(splits.map(Splits::parameter), Ok(value));
         }
         for value in [2, 3, 2048, 4095, 4097, u32::MAX] {
             assert_eq!(Splits::from_parameter(value), Err(EINVAL));

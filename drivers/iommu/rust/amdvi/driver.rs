@@ -188,7 +188,7 @@ impl Driver for AmdVi {
         } else {
             Ok(self.policy.tables(&unit.caps, flags.dirty_tracking))
         };
-        let splits = self.policy.splits;
+        let splits = self.split.splits();
         pin_init::pin_init_scope(move || Ok(Domain::new(unit, tables?, flags, splits)))
     }
 

@@ -11,6 +11,7 @@ use kernel::{
         },
         pci::source_ids::SourceIds,
         registry::Registered,
+        split_parameter::SplitParameter,
         units::Units, //
     },
     prelude::*,
@@ -43,6 +44,7 @@ use crate::{
 pub(crate) struct AmdVi {
     pub(crate) reserved: KVec<Ivmd>,
     pub(crate) policy: Policy,
+    pub(crate) split: Arc<SplitParameter>,
     /// Why interrupts are not remapped.
     pub(crate) unremapped: Option<Unremapped>,
     /// Whose interrupts are not remapped in any case.
@@ -84,7 +86,7 @@ impl AmdVi {
     ///
     /// The log names each error. All units have their original state then, except that an erratum
     /// stays mended, and that what an earlier kernel has left on stays off.
-    pub(crate) fn new(ivrs: Ivrs, policy: Policy) -> Result<Arc<Self>> {
+    pub(crate) fn new(ivrs: Ivrs, policy: Policy, split: Arc<SplitParameter>) -> Result<Arc<Self>> {
         let isolate = |number| Self::registry().isolate(number);
         let unremapped = look_at_interrupts(ivrs.units.iter());
         let passing = Passing::new(&ivrs.units)?;
@@ -97,7 +99,7 @@ impl AmdVi {
             units.push(unit, GFP_KERNEL)?;
         }
         for unit in &units {
-            policy.explain(unit.number, &unit.caps)?;
+            policy.explain(unit.number, &unit.caps, split.splits())?;
         }
         for unit in &units {
             unit.stop_leftovers()?;
@@ -110,6 +112,7 @@ impl AmdVi {
             try_pin_init!(Self {
                 reserved,
                 policy,
+                split,
                 unremapped,
                 passing,
                 interrupts <- Watched::new(),

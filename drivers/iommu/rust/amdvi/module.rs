@@ -11,6 +11,7 @@ use kernel::{
             self,
             Lifecycle, //
         },
+        split_parameter::SplitParameter,
         units::Units, //
     },
     prelude::*,
@@ -63,15 +64,19 @@ impl Lifecycle for AmdVi {
         let policy = Policy::new(
             *module_parameters::tables.value_ref(),
             *module_parameters::default_domain.value_ref(),
-        )?
-        .with_split(*module_parameters::split.value_ref())?;
+        )?;
+        let split = SplitParameter::new(*module_parameters::split.value_ref(), Self::log_error)?;
         let ivrs = parse()?;
         quirks::check()?;
-        AmdVi::new(ivrs, policy)
+        AmdVi::new(ivrs, policy, split)
     }
 
     fn units(&self) -> &Units<Powered> {
         &self.units
+    }
+
+    fn split(&self) -> &Arc<SplitParameter> {
+        &self.split
     }
 
     fn max_pasids(&self, unit: &Unit) -> u32 {

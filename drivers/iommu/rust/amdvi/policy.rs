@@ -10,8 +10,9 @@
 //!
 //! `default_domain`: see [`DefaultDomain::from_parameter`].
 //!
-//! `split`: see [`Splits::from_parameter`]. The specification does not say that a change of the
-//! size of a leaf in use leaves DMA undisturbed, so this is for the administrator to switch on.
+//! `split`: see [`SplitParameter`](kernel::iommu::split_parameter::SplitParameter). The
+//! specification does not say that a change of the size of a leaf in use leaves DMA undisturbed, so
+//! this is for the administrator to switch on.
 
 use kernel::{
     iommu::{
@@ -32,8 +33,6 @@ pub(crate) struct Policy {
     tables: Option<TableKind>,
     /// The default domains of devices that do not need a particular one.
     pub(crate) default_domain: DefaultDomain,
-    /// What becomes of large leaves of domains that track dirty pages.
-    pub(crate) splits: Splits,
 }
 
 impl Policy {
@@ -60,23 +59,7 @@ impl Policy {
         Ok(Self {
             tables,
             default_domain,
-            splits: Splits::Off,
         })
-    }
-
-    /// The same with the value of the parameter `split`.
-    ///
-    /// # Errors
-    ///
-    /// `EINVAL` for an invalid value, which the log names.
-    pub(crate) fn with_split(self, split: u32) -> Result<Self> {
-        let splits = Splits::from_parameter(split).inspect_err(|_| {
-            pr_err!(
-                "split={split}: use 0 (off), 1 (split large leaves that are dirty) or a leaf size \
-                 in bytes (split down to it when tracking begins)\n"
-            );
-        })?;
-        Ok(Self { splits, ..self })
     }
 
     /// The tables of a new domain that tracks dirty pages or does not.
@@ -127,12 +110,13 @@ impl Policy {
                 .all(|dirty| self.tables(caps, dirty) == TableKind::Host)
     }
 
-    /// Prints what a unit offers to its devices, and what it lacks.
+    /// Prints what a unit offers to its devices, and what it lacks. Domains that track have
+    /// `splits`.
     ///
     /// # Errors
     ///
     /// `EOPNOTSUPP` if the unit does not walk the requested tables; the log says so.
-    pub(crate) fn explain(&self, number: usize, caps: &Caps) -> Result {
+    pub(crate) fn explain(&self, number: usize, caps: &Caps, splits: Splits) -> Result {
         let tables = self.tables(caps, false);
         let Some(shape) = caps.shape(tables) else {
             pr_err!(
@@ -156,7 +140,7 @@ impl Policy {
                 "ivhd{}: dirty tracking in {} tables, {}\n",
                 number,
                 name(tracking),
-                self.splits.describe()
+                splits.describe()
             ),
             Err(missing) => pr_info!("ivhd{}: no dirty tracking: {}\n", number, missing.reason()),
         }
@@ -238,21 +222,19 @@ mod tests {
         assert!(Policy::new(1, 0)?.always_snoops(&caps(GUEST), false));
         assert!(!Policy::new(2, 0)?.always_snoops(&both, false));
         assert_eq!(Policy::new(2, 0)?.tables(&both, false), TableKind::Guest);
-        assert!(Policy::new(2, 0)?.explain(9, &caps(0)).is_err());
-        assert!(Policy::new(1, 0)?
-            .explain(9, &caps(NO_HOST | GUEST))
+        assert!(Policy::new(2, 0)?
+            .explain(9, &caps(0), Splits::Off)
             .is_err());
-        assert!(Policy::new(2, 0)?.explain(9, &both).is_ok());
+        assert!(Policy::new(1, 0)?
+            .explain(9, &caps(NO_HOST | GUEST), Splits::Off)
+            .is_err());
+        assert!(Policy::new(2, 0)?.explain(9, &both, Splits::Off).is_ok());
         Ok(())
     }
 
     #[test]
-    fn values_without_meaning() -> Result {
+    fn values_without_meaning() {
         assert!(Policy::new(3, 0).is_err());
         assert!(Policy::new(0, 3).is_err());
-        assert!(Policy::new(0, 0)?.with_split(2).is_err());
-        assert!(Policy::new(0, 0)?.with_split(1)?.splits == Splits::Lazy);
-        assert!(Policy::new(0, 0)?.splits == Splits::Off);
-        Ok(())
     }
 }

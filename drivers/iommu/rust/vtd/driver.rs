@@ -174,7 +174,7 @@ impl Driver for Vtd {
         let stage = self.policy.stage(caps, flags.dirty_tracking);
         let unit = endpoint.unit.clone();
         let refused = endpoint.check_translatable();
-        let splits = self.policy.splits;
+        let splits = self.split.splits();
         pin_init::pin_init_scope(move || {
             refused?;
             Ok(Domain::new(unit, stage, flags, splits))

@@ -7,6 +7,7 @@ use kernel::{
         firmware::acpi::node_of,
         pci::source_ids::SourceIds,
         registry::Registered,
+        split_parameter::SplitParameter,
         units::Units, //
     },
     prelude::*,
@@ -36,6 +37,7 @@ pub(crate) struct Vtd {
     pub(crate) cached: KVec<Satc>,
     pub(crate) platform_opt_in: bool,
     pub(crate) policy: Policy,
+    pub(crate) split: Arc<SplitParameter>,
     #[pin]
     pub(crate) units: Units<Powered>,
 }
@@ -49,7 +51,7 @@ impl Vtd {
     ///
     /// The log names each error. All units have their original state then, except that what an
     /// earlier kernel has left on stays off.
-    pub(crate) fn new(dmar: Dmar, policy: Policy) -> Result<Arc<Self>> {
+    pub(crate) fn new(dmar: Dmar, policy: Policy, split: Arc<SplitParameter>) -> Result<Arc<Self>> {
         let node = |base| {
             let affinity = dmar
                 .affinities
@@ -65,7 +67,7 @@ impl Vtd {
             units.push(Unit::take(number, info, node, isolate)?, GFP_KERNEL)?;
         }
         for unit in &units {
-            policy.explain(unit.number, &unit.caps)?;
+            policy.explain(unit.number, &unit.caps, split.splits())?;
         }
         for unit in &units {
             unit.stop_leftovers()?;
@@ -78,6 +80,7 @@ impl Vtd {
                 cached,
                 platform_opt_in,
                 policy,
+                split,
                 units <- Units::start(units),
             }? Error),
             GFP_KERNEL,

@@ -14,6 +14,7 @@ use kernel::{
             self,
             Lifecycle, //
         },
+        split_parameter::SplitParameter,
         units::Units, //
     },
     prelude::*,
@@ -64,8 +65,8 @@ impl Lifecycle for Vtd {
         let policy = Policy::new(
             *module_parameters::stage.value_ref(),
             *module_parameters::default_domain.value_ref(),
-        )?
-        .with_split(*module_parameters::split.value_ref())?;
+        )?;
+        let split = SplitParameter::new(*module_parameters::split.value_ref(), Self::log_error)?;
         let dmar = parse()?;
         for (first, last) in &dmar.inverted {
             pr_warn!(
@@ -75,11 +76,15 @@ impl Lifecycle for Vtd {
                 last
             );
         }
-        Vtd::new(dmar, policy)
+        Vtd::new(dmar, policy, split)
     }
 
     fn units(&self) -> &Units<Powered> {
         &self.units
+    }
+
+    fn split(&self) -> &Arc<SplitParameter> {
+        &self.split
     }
 
     fn registers_are_free() -> Result<bool> {

@@ -9,8 +9,9 @@
 //!
 //! `default_domain`: see [`DefaultDomain::from_parameter`].
 //!
-//! `split`: see [`Splits::from_parameter`]. The specification does not say that a change of the
-//! size of a leaf in use leaves DMA undisturbed, so this is for the administrator to switch on.
+//! `split`: see [`SplitParameter`](kernel::iommu::split_parameter::SplitParameter). The
+//! specification does not say that a change of the size of a leaf in use leaves DMA undisturbed, so
+//! this is for the administrator to switch on.
 
 use kernel::{
     iommu::{
@@ -31,8 +32,6 @@ pub(crate) struct Policy {
     stage: Option<Stage>,
     /// The default domains of devices that do not need a particular one.
     pub(crate) default_domain: DefaultDomain,
-    /// What becomes of large leaves of domains that track dirty pages.
-    pub(crate) splits: Splits,
 }
 
 impl Policy {
@@ -59,23 +58,7 @@ impl Policy {
         Ok(Self {
             stage,
             default_domain,
-            splits: Splits::Off,
         })
-    }
-
-    /// The same with the value of the parameter `split`.
-    ///
-    /// # Errors
-    ///
-    /// `EINVAL` for an invalid value, which the log names.
-    pub(crate) fn with_split(self, split: u32) -> Result<Self> {
-        let splits = Splits::from_parameter(split).inspect_err(|_| {
-            pr_err!(
-                "split={split}: use 0 (off), 1 (split large leaves that are dirty) or a leaf size \
-                 in bytes (split down to it when tracking begins)\n"
-            );
-        })?;
-        Ok(Self { splits, ..self })
     }
 
     /// The stage of a new domain that tracks dirty pages or does not.
@@ -95,12 +78,13 @@ impl Policy {
         }
     }
 
-    /// Prints what a unit offers to its devices, and what it lacks.
+    /// Prints what a unit offers to its devices, and what it lacks. Domains that track have
+    /// `splits`.
     ///
     /// # Errors
     ///
     /// `EOPNOTSUPP` if the unit does not have the requested stage; the log says so.
-    pub(crate) fn explain(&self, number: usize, caps: &Caps) -> Result {
+    pub(crate) fn explain(&self, number: usize, caps: &Caps, splits: Splits) -> Result {
         let stage = self.stage(caps, false);
         let Some(shape) = caps.shape(stage) else {
             pr_err!(
@@ -128,7 +112,7 @@ impl Policy {
                 "dmar{}: dirty tracking in {}-stage tables, {}\n",
                 number,
                 name(tracking),
-                self.splits.describe()
+                splits.describe()
             ),
             Err(missing) => pr_info!("dmar{}: no dirty tracking: {}\n", number, missing.reason()),
         }
@@ -181,18 +165,16 @@ mod tests {
         let both = caps(SSTS | FSTS | SMPWC | SSADS);
         assert_eq!(Policy::new(1, 0)?.stage(&both, true), Stage::First);
         assert_eq!(Policy::new(2, 0)?.stage(&both, false), Stage::Second);
-        assert!(Policy::new(2, 0)?.explain(9, &caps(FSTS)).is_err());
-        assert!(Policy::new(2, 0)?.explain(9, &both).is_ok());
+        assert!(Policy::new(2, 0)?
+            .explain(9, &caps(FSTS), Splits::Off)
+            .is_err());
+        assert!(Policy::new(2, 0)?.explain(9, &both, Splits::Off).is_ok());
         Ok(())
     }
 
     #[test]
-    fn values_without_meaning() -> Result {
+    fn values_without_meaning() {
         assert!(Policy::new(3, 0).is_err());
         assert!(Policy::new(0, 3).is_err());
-        assert!(Policy::new(0, 0)?.with_split(2).is_err());
-        assert!(Policy::new(0, 0)?.with_split(1)?.splits == Splits::Lazy);
-        assert!(Policy::new(0, 0)?.splits == Splits::Off);
-        Ok(())
     }
 }

@@ -112,6 +112,9 @@ impl<P: PagingDomain> Domain<P> {
             (true, true) => "on",
         };
         writeln!(f, "\ntracking: {tracking}")?;
+        if self.flags.dirty_tracking {
+            writeln!(f, "split: {}", self.data.splits().parameter())?;
+        }
         if self.attachments.is_lost() {
             writeln!(
                 f,

@@ -241,10 +241,9 @@ struct dirty_report dirty_ask(struct dirty_env *env, u32 hwpt,
  * A leaf is cleared only by a query that covers all of it. Where leaves are split, each page of
  * the query is in such a leaf.
  */
-static void page_set_forget(struct page_set *set, struct dirty_area *area,
-			    struct dirty_query *query)
+static void page_set_forget(struct dirty_env *env, struct dirty_query *query)
 {
-	u64 pages = split_parameter() ? 1 : area->leaf / PAGE_4K;
+	u64 pages = split_can(env, env->hwpt) ? 1 : env->area.leaf / PAGE_4K;
 	u64 end = query->first + query->nr;
 
 	if (query->flags & IOMMU_HWPT_GET_DIRTY_BITMAP_NO_CLEAR)
@@ -252,7 +251,7 @@ static void page_set_forget(struct page_set *set, struct dirty_area *area,
 
 	for (u64 page = roundup(query->first, pages); page + pages <= end;
 	     page += pages)
-		memset(set->in + page, 0, pages);
+		memset(env->written.in + page, 0, pages);
 }
 
 struct dirty_report dirty_harvest(struct dirty_env *env,
@@ -261,7 +260,7 @@ struct dirty_report dirty_harvest(struct dirty_env *env,
 	struct dirty_report report;
 
 	report = dirty_query(env, env->hwpt, &env->area, query, &env->written);
-	page_set_forget(&env->written, &env->area, &query);
+	page_set_forget(env, &query);
 
 	return report;
 }

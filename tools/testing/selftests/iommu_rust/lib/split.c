@@ -19,15 +19,35 @@
 #include <linux/kernel.h>
 #include <linux/log2.h>
 
+#include "observe.h"
 #include "split.h"
 
 /* As a power of two, the entries of a table. */
 #define TABLE_ORDER 9
 
 /**
+ * struct table - A page table
+ * @iommu: its environment
+ * @hwpt: its number there; 0 when it is gone
+ * @parameter: what the driver's parameter was when it was allocated
+ * @has_begun: whether tracking has begun,
+ * @is_over: and has ended
+ * @event: when it began last
+ * @next: another one
+ */
+struct table {
+	struct iommu *iommu;
+	u32 hwpt;
+	u64 parameter;
+	bool has_begun;
+	bool is_over;
+	u64 event;
+	struct table *next;
+};
+
+/**
  * struct leaves - The leaves of an area in one page table
- * @iommu: the environment of the page table
- * @hwpt: its number there
+ * @table: which
  * @iova: where the area is
  * @nr: its pages
  * @mapped: of each leaf that it is mapped with, how many pages it has, as a power of two
@@ -36,8 +56,7 @@
  * @next: of another area, or in another page table
  */
 struct leaves {
-	struct iommu *iommu;
-	u32 hwpt;
+	struct table *table;
 	u64 iova;
 	u64 nr;
 	u8 mapped;
@@ -54,15 +73,7 @@ static struct leaves *all;
 /* What happened to page tables and addresses, in their order. */
 static u64 events;
 
-/* A page table for which tracking began, whether it has ended; addresses that have changed. */
-struct begun {
-	struct iommu *iommu;
-	u32 hwpt;
-	bool is_over;
-	u64 event;
-	struct begun *next;
-};
-
+/* Addresses that have changed. */
 struct changed {
 	struct iommu *iommu;
 	u64 first;
@@ -71,15 +82,30 @@ struct changed {
 	struct changed *next;
 };
 
-static struct begun *all_begun;
+static struct table *all_tables;
 static struct changed *all_changed;
+
+/* What a test has told the driver, unless it is still what it was loaded with. */
+static u64 chosen;
+static bool is_chosen;
 
 u64 split_parameter(void)
 {
 	const char *word = getenv("MODULE_PARAMETERS");
 
+	if (is_chosen)
+		return chosen;
 	word = word ? strstr(word, "split=") : NULL;
 	return word ? strtoull(word + strlen("split="), NULL, 0) : 0;
+}
+
+void split_choose(u64 parameter)
+{
+	observe_write(parameter, SPLIT_FILE);
+	pthread_mutex_lock(&lock);
+	chosen = parameter;
+	is_chosen = true;
+	pthread_mutex_unlock(&lock);
 }
 
 static u8 part_order(u8 order)
@@ -98,10 +124,8 @@ static void split(struct leaves *leaves, u64 first, u64 end)
 }
 
 /* Down to leaves of the size that the driver was told. */
-static u8 begun_order(u8 order)
+static u8 begun_order(u8 order, u64 bytes)
 {
-	u64 bytes = split_parameter();
-
 	while (bytes >= PAGE_4K && order && (PAGE_4K << order) > bytes)
 		order = part_order(order);
 
@@ -110,14 +134,14 @@ static u8 begun_order(u8 order)
 
 u64 split_begun(u64 pages)
 {
-	return 1ULL << begun_order(ilog2(pages));
+	return 1ULL << begun_order(ilog2(pages), split_parameter());
 }
 
 /* The entries of a row are dirty after that: a write may have been noted in any of them. */
 static void split_all(struct leaves *leaves)
 {
 	for (u64 page = 0; page < leaves->nr; page++) {
-		u8 order = begun_order(leaves->order[page]);
+		u8 order = begun_order(leaves->order[page], leaves->table->parameter);
 
 		if (order != leaves->order[page] && leaves->order[page] % TABLE_ORDER)
 			leaves->kept[page] = 1;
@@ -137,33 +161,59 @@ static void join_all(struct leaves *leaves)
 	}
 }
 
-static struct begun *begun_of(struct iommu *iommu, u32 hwpt)
+static struct table *find_table(struct iommu *iommu, u32 hwpt)
 {
-	struct begun *begun = all_begun;
+	struct table *table = all_tables;
 
-	while (begun && (begun->iommu != iommu || begun->hwpt != hwpt))
-		begun = begun->next;
+	while (table && (table->iommu != iommu || table->hwpt != hwpt))
+		table = table->next;
 
-	return begun;
+	return table;
 }
 
-static bool is_tracked(struct leaves *leaves)
+static struct table *table_of(struct iommu *iommu, u32 hwpt)
 {
-	struct begun *begun = begun_of(leaves->iommu, leaves->hwpt);
+	struct table *table = find_table(iommu, hwpt);
 
-	return begun && !begun->is_over;
+	if (table)
+		return table;
+
+	table = calloc_assert(1, sizeof(*table));
+	table->iommu = iommu;
+	table->hwpt = hwpt;
+	table->parameter = split_parameter();
+	table->next = all_tables;
+	all_tables = table;
+
+	return table;
+}
+
+bool split_can(struct dirty_env *env, u32 hwpt)
+{
+	bool can;
+
+	pthread_mutex_lock(&lock);
+	can = table_of(env->iommu, hwpt)->parameter;
+	pthread_mutex_unlock(&lock);
+
+	return can;
+}
+
+static bool is_tracked(struct table *table)
+{
+	return table->has_begun && !table->is_over;
 }
 
 /* Whether it was mapped before tracking began. */
 static bool was_there(struct leaves *leaves)
 {
-	struct begun *begun = begun_of(leaves->iommu, leaves->hwpt);
+	struct table *table = leaves->table;
 	u64 last = leaves->iova + leaves->nr * PAGE_4K - 1;
 
-	if (!begun)
+	if (!table->has_begun)
 		return false;
 	for (struct changed *change = all_changed; change; change = change->next) {
-		if (change->iommu == leaves->iommu && change->event > begun->event &&
+		if (change->iommu == table->iommu && change->event > table->event &&
 		    change->first <= last && leaves->iova <= change->last)
 			return false;
 	}
@@ -173,17 +223,16 @@ static bool was_there(struct leaves *leaves)
 
 static struct leaves *leaves_of(struct iommu *iommu, u32 hwpt, struct dirty_area *area)
 {
+	struct table *table = table_of(iommu, hwpt);
 	struct leaves *leaves;
 
 	for (leaves = all; leaves; leaves = leaves->next) {
-		if (leaves->iommu == iommu && leaves->hwpt == hwpt &&
-		    leaves->iova == area->region.iova && leaves->nr == area->nr_pages)
+		if (leaves->table == table && leaves->iova == area->region.iova && leaves->nr == area->nr_pages)
 			return leaves;
 	}
 
 	leaves = calloc_assert(1, sizeof(*leaves));
-	leaves->iommu = iommu;
-	leaves->hwpt = hwpt;
+	leaves->table = table;
 	leaves->iova = area->region.iova;
 	leaves->nr = area->nr_pages;
 	leaves->order = malloc_assert(leaves->nr);
@@ -192,7 +241,7 @@ static struct leaves *leaves_of(struct iommu *iommu, u32 hwpt, struct dirty_area
 	leaves->kept = calloc_assert(leaves->nr, 1);
 	if (was_there(leaves)) {
 		split_all(leaves);
-		if (begun_of(iommu, hwpt)->is_over)
+		if (table->is_over)
 			join_all(leaves);
 	}
 	leaves->next = all;
@@ -224,7 +273,7 @@ void split_forget(struct dirty_env *env, u64 iova, u64 size)
 	while (*link) {
 		struct leaves *leaves = *link;
 
-		if (leaves->iommu == env->iommu && leaves->iova <= last &&
+		if (leaves->table->iommu == env->iommu && leaves->iova <= last &&
 		    iova <= leaves->iova + leaves->nr * PAGE_4K - 1)
 			forget(link);
 		else
@@ -233,46 +282,58 @@ void split_forget(struct dirty_env *env, u64 iova, u64 size)
 	pthread_mutex_unlock(&lock);
 }
 
-void split_forget_table(struct dirty_env *env, u32 hwpt)
+/* Another page table may get its number; none has 0. */
+static void forget_table(struct table *table)
 {
 	struct leaves **link = &all;
-	struct begun *begun;
 
-	pthread_mutex_lock(&lock);
-	begun = begun_of(env->iommu, hwpt);
-	/* Another page table may get its number; none has this one. */
-	if (begun)
-		begun->hwpt = 0;
-
+	table->hwpt = 0;
 	while (*link) {
-		if ((*link)->iommu == env->iommu && (*link)->hwpt == hwpt)
+		if ((*link)->table == table)
 			forget(link);
 		else
 			link = &(*link)->next;
 	}
+}
+
+static void forget_number(struct dirty_env *env, u32 hwpt)
+{
+	struct table *table = find_table(env->iommu, hwpt);
+
+	if (table)
+		forget_table(table);
+}
+
+void split_new_table(struct dirty_env *env, u32 hwpt)
+{
+	pthread_mutex_lock(&lock);
+	/* One in another environment that was closed may have had the same. */
+	forget_number(env, hwpt);
+	table_of(env->iommu, hwpt);
+	pthread_mutex_unlock(&lock);
+}
+
+void split_forget_table(struct dirty_env *env, u32 hwpt)
+{
+	pthread_mutex_lock(&lock);
+	forget_number(env, hwpt);
 	pthread_mutex_unlock(&lock);
 }
 
 void split_tracking(struct dirty_env *env, u32 hwpt, bool enable)
 {
-	struct begun *begun;
+	struct table *table;
 
 	pthread_mutex_lock(&lock);
-	begun = begun_of(env->iommu, hwpt);
-	if (!begun && enable) {
-		begun = calloc_assert(1, sizeof(*begun));
-		begun->iommu = env->iommu;
-		begun->hwpt = hwpt;
-		begun->next = all_begun;
-		all_begun = begun;
+	table = table_of(env->iommu, hwpt);
+	if (enable) {
+		table->has_begun = true;
+		table->event = ++events;
 	}
-	if (enable)
-		begun->event = ++events;
-	if (begun)
-		begun->is_over = !enable;
+	table->is_over = !enable;
 
 	for (struct leaves *leaves = all; leaves; leaves = leaves->next) {
-		if (leaves->iommu != env->iommu || leaves->hwpt != hwpt)
+		if (leaves->table != table)
 			continue;
 		if (enable) {
 			/* iommufd clears before it switches tracking on. */
@@ -308,7 +369,7 @@ static u64 next_dirty(struct leaves *leaves, struct page_set *written, u64 page,
 static void query(struct leaves *leaves, struct page_set *written, u64 first, u64 nr, bool clears,
 		  u8 *reported)
 {
-	bool splits = clears && split_parameter() && is_tracked(leaves);
+	bool splits = clears && leaves->table->parameter && is_tracked(leaves->table);
 	u64 spared_first = leaves->nr, spared_end = 0;
 	u64 end = first + nr;
 	u64 page = leaf_first(leaves, first);

@@ -12,14 +12,24 @@
 #include "dirty.h"
 
 /*
- * The driver's parameter `split`, from the environment variable MODULE_PARAMETERS, which holds
- * what the driver was loaded with: 0 if leaves stay as they are mapped.
+ * The driver's parameter `split` for a page table that is allocated now: what a test has chosen, or
+ * else from the environment variable MODULE_PARAMETERS, which holds what the driver was loaded
+ * with. 0 if leaves stay as they are mapped.
  */
 u64 split_parameter(void);
 
+/* Below the driver's directory, see observe.h. */
+#define SPLIT_FILE "split"
+
+/* Tells a Rust driver another one. */
+void split_choose(u64 parameter);
+
+/* Whether leaves of a page table are split. */
+bool split_can(struct dirty_env *env, u32 hwpt);
+
 /*
  * The size of the leaves, in pages, that a leaf of so many pages consists of when tracking has
- * begun: the driver may split all of them before that.
+ * begun, in a page table that is allocated now: the driver may split all of them before that.
  */
 u64 split_begun(u64 pages);
 
@@ -44,6 +54,9 @@ void split_tracking(struct dirty_env *env, u32 hwpt, bool enable);
  * until tracking begins again.
  */
 void split_forget(struct dirty_env *env, u64 iova, u64 size);
+
+/* A page table was allocated, and keeps the parameter that it has now. */
+void split_new_table(struct dirty_env *env, u32 hwpt);
 
 /* The page table is gone. */
 void split_forget_table(struct dirty_env *env, u32 hwpt);

@@ -64,6 +64,8 @@ u32 hwpt_alloc(struct dirty_env *env, u32 flags)
 
 	VFIO_ASSERT_EQ(__hwpt_alloc(iommu->iommufd, env->dev.id, iommu->ioas_id,
 				    flags, &hwpt), 0);
+	split_new_table(env, hwpt);
+
 	return hwpt;
 }
 
