@@ -4,6 +4,8 @@
 
 use clap::Parser;
 
+use crate::op::Episode;
+
 /// Use an IOMMU at random and from several sides at once, and hold every report of dirty pages
 /// against a model.
 ///
@@ -44,6 +46,11 @@ pub(crate) struct Options {
     #[arg(long, value_delimiter = ',', requires = "episode")]
     pub(crate) keep: Vec<usize>,
 
+    /// The driver's parameter `split` in each episode: 0, 1 or the size of a leaf [default: it
+    /// follows from the seed].
+    #[arg(long)]
+    pub(crate) split: Option<u32>,
+
     /// Seconds by the machine's clock in which to shorten what fails.
     #[arg(long, default_value_t = 120)]
     pub(crate) shorten: u64,
@@ -58,11 +65,23 @@ pub(crate) struct Options {
 }
 
 impl Options {
+    /// The episode of a seed.
+    pub(crate) fn episode_of(&self, seed: u64, pasids: bool) -> Episode {
+        let episode = Episode::new(seed, pasids, self.pace);
+        Episode {
+            split: self.split.unwrap_or(episode.split),
+            ..episode
+        }
+    }
+
     /// The options that repeat an episode, or those of its steps.
     pub(crate) fn repeat(&self, seed: u64, keep: &[usize]) -> String {
         let mut words = vec![format!("--episode {seed}")];
         if self.pace != 1 {
             words.push(format!("--pace {}", self.pace));
+        }
+        if let Some(split) = self.split {
+            words.push(format!("--split {split}"));
         }
         if !keep.is_empty() {
             let numbers: Vec<_> = keep.iter().map(usize::to_string).collect();
@@ -80,12 +99,13 @@ mod tests {
     fn what_repeats_an_episode_is_understood() -> Result<(), clap::Error> {
         let plain = Options::try_parse_from(["iommu-soak"])?;
         assert_eq!(plain.repeat(7, &[]), "--episode 7");
-        let slow = Options::try_parse_from(["iommu-soak", "--pace", "3"])?;
+        let slow = Options::try_parse_from(["iommu-soak", "--pace", "3", "--split", "1"])?;
         let words = slow.repeat(u64::MAX, &[3, 17]);
         let again = ["iommu-soak"].into_iter().chain(words.split(' '));
         let again = Options::try_parse_from(again)?;
         assert_eq!(again.episode, Some(u64::MAX));
         assert_eq!(again.pace, 3);
+        assert_eq!(again.split, Some(1));
         assert_eq!(again.keep, [3, 17]);
         Ok(())
     }

@@ -10,6 +10,7 @@
 //! | `model`    | what must and what may be reported                                  |
 //! | `stage`    | what a sequence plays with, `writer` and `function`: the devices    |
 //! | `run`      | the threads that play it, `failing`: allocations that fail          |
+//! | `split`    | whether the driver splits leaves                                    |
 //! | `leaks`    | what must not be left                                               |
 //! | `shorten`  | a sequence that fails made shorter                                  |
 //! | `report`   | what is shown                                                       |
@@ -26,6 +27,7 @@ mod random;
 mod report;
 mod run;
 mod shorten;
+mod split;
 mod stage;
 #[expect(
     unsafe_code,
@@ -106,7 +108,11 @@ fn run(options: &Options) -> Result<bool> {
     signal::catch()?;
     let all = || functions.writers.iter().chain(&functions.pasids);
     all().try_for_each(Function::bind)?;
+    let loaded = split::parameter()?;
     let passed = soak(options, &functions);
+    if let Some(loaded) = loaded {
+        split::choose(loaded)?;
+    }
     all().try_for_each(Function::unbind)?;
     passed
 }
@@ -116,7 +122,7 @@ fn soak(options: &Options, functions: &Functions) -> Result<bool> {
     use_once(functions)?;
     let mut report = Report::new(options.json);
     if let Some(seed) = options.episode {
-        let whole = Episode::new(seed, pasids, options.pace);
+        let whole = options.episode_of(seed, pasids);
         let episode = match options.keep.as_slice() {
             [] => whole,
             numbers => whole.only(numbers),
@@ -136,7 +142,7 @@ fn soak(options: &Options, functions: &Functions) -> Result<bool> {
     let mut number = 0;
     while number == 0 || !report.is_over(options.seconds, options.wall)? {
         let seed = mix(options.seed.wrapping_add(number));
-        let episode = Episode::new(seed, pasids, options.pace);
+        let episode = options.episode_of(seed, pasids);
         match play(&episode, functions) {
             Ok(figures) => report.episode(&episode, &figures),
             Err(e) => {

@@ -15,6 +15,10 @@
 //!   if memory shows that it arrived.
 //!
 //! A page that is reported and may not be is an error, too.
+//!
+//! Where leaves may be split, a query that clears and covers a part of a leaf makes the pages clean
+//! that it reports. It may also make none of them clean, if there was no memory; and pages that
+//! were in a dirty leaf may be dirty until a query covers all that was the leaf.
 
 mod query;
 #[cfg(test)]
@@ -98,10 +102,19 @@ struct Device {
     certain: Vec<Option<(usize, u64)>>,
 }
 
+/// The leaves that pages are mapped with.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Leaves {
+    /// Pages of each.
+    pub(crate) pages: usize,
+    /// Whether a table that tracks may have smaller ones instead.
+    pub(crate) splits: bool,
+}
+
 /// What is known of everything.
 pub(crate) struct Model {
     pages: usize,
-    leaf: usize,
+    leaves: Leaves,
     /// Pages, from the first on, that devices write to.
     span: usize,
     tables: Vec<Table>,
@@ -116,18 +129,18 @@ pub(crate) struct Model {
 }
 
 impl Model {
-    /// `tables` tables that do not track, of `pages` pages in leaves of `leaf`; `devices` devices
-    /// that are not attached, and write to the first `span` pages.
+    /// `tables` tables that do not track, of `pages` pages in `leaves`; `devices` devices that are
+    /// not attached, and write to the first `span` pages.
     pub(crate) fn new(
         tables: usize,
         devices: usize,
         pages: usize,
-        leaf: usize,
+        leaves: Leaves,
         span: usize,
     ) -> Self {
         Self {
             pages,
-            leaf,
+            leaves,
             span,
             tables: (0..tables)
                 .map(|_| Table {

@@ -227,6 +227,8 @@ pub(crate) struct Episode {
     pub(crate) seed: u64,
     /// The leaves of the area.
     pub(crate) leaf: Leaf,
+    /// The driver's parameter of that name: whether it splits these leaves, if it is one that can.
+    pub(crate) split: u32,
     /// Writes in a second of each writer.
     pub(crate) rate: u64,
     /// Pages that they write to: few are written again soon, through what the unit caches.
@@ -242,6 +244,9 @@ pub(crate) struct Episode {
 /// Pages that a unit can cache all at once.
 const FEW_PAGES: usize = 64;
 
+/// The smallest leaf.
+const PAGE_BYTES: u32 = 4096;
+
 /// Steps of an actor in an episode.
 const STEPS: usize = 80;
 
@@ -254,6 +259,7 @@ impl Episode {
         } else {
             Leaf::Small
         };
+        let split = [0, 1, PAGE_BYTES][random.below(3)];
         // CAST: Below 20000.
         let rate = (5_000 + random.below(20_000) as u64) / pace.max(1);
         let span = if random.one_in(2) {
@@ -294,6 +300,7 @@ impl Episode {
         Self {
             seed,
             leaf,
+            split,
             rate,
             span,
             signals,
@@ -332,6 +339,7 @@ impl Episode {
         Self {
             seed: 0,
             leaf: Leaf::Small,
+            split: 0,
             rate: 1000,
             span: FEW_PAGES,
             signals: false,

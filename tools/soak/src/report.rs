@@ -230,10 +230,11 @@ impl Report {
             return;
         }
         println!(
-            "{} of {} steps are enough ({how}); leaves {:?}, {} writes/s to {} pages{}{}:",
+            "{} of {} steps are enough ({how}); leaves {:?}, split={}, {} writes/s to {} pages{}{}:",
             numbers.len(),
             episode.steps.len(),
             episode.leaf,
+            episode.split,
             episode.rate,
             episode.span,
             if episode.signals { ", signals" } else { "" },

@@ -25,7 +25,10 @@ use device_memory::Memory;
 
 use crate::{
     function::Function,
-    model::Model,
+    model::{
+        Leaves,
+        Model, //
+    },
     op::{
         Episode,
         Leaf,
@@ -34,6 +37,7 @@ use crate::{
         PLACE_PAGES,
         SLOTS, //
     },
+    split,
     sys::{
         iommufd::Iommufd,
         vfio, //
@@ -81,6 +85,7 @@ impl Stage {
     ///
     /// The kernel refuses.
     pub(crate) fn open(episode: &Episode, functions: &[Function]) -> Result<Self> {
+        let splits = split::choose(episode.split)?;
         let iommufd = Iommufd::open().context("cannot open /dev/iommu; load iommufd")?;
         let ioas = iommufd
             .ioas_alloc()
@@ -112,7 +117,10 @@ impl Stage {
                 SLOTS,
                 writers.len(),
                 AREA_PAGES,
-                episode.leaf.pages(),
+                Leaves {
+                    pages: episode.leaf.pages(),
+                    splits,
+                },
                 episode.span,
             )),
             iommufd,

@@ -79,8 +79,8 @@ impl Model {
 
     /// The leaf of a page.
     fn leaf_of(&self, page: usize) -> Range<usize> {
-        let first = page / self.leaf * self.leaf;
-        first..first + self.leaf
+        let first = page / self.leaves.pages * self.leaves.pages;
+        first..first + self.leaves.pages
     }
 
     /// Only what may be dirty is reported; returns how much.
@@ -104,7 +104,7 @@ impl Model {
             }
             count += query.unit;
             ensure!(
-                query.loose || unit.clone().step_by(self.leaf).any(may),
+                query.loose || unit.clone().step_by(self.leaves.pages).any(may),
                 "pages {unit:?} were reported by table {table}, and nothing has written them since \
                  they were clean"
             );
@@ -132,7 +132,12 @@ impl Model {
                     it.must.set(page);
                 }
             }
-            let stays = query.failed || !query.clear || !whole;
+            // In a part of it the page is clean now, or dirty with all that was the leaf.
+            let in_part = query.clear && !query.failed && self.leaves.splits && reported;
+            if in_part && !whole {
+                it.must.unset(page);
+            }
+            let stays = query.failed || !query.clear || !(whole || in_part);
             if stays && flight.must.get(page) && !(query.failed && reported) {
                 it.must.set(page);
             }

@@ -7,6 +7,18 @@ use crate::random::Random;
 
 const PAGES: usize = 64;
 const TABLES: usize = 3;
+const SMALL: Leaves = Leaves {
+    pages: 1,
+    splits: false,
+};
+const LARGE: Leaves = Leaves {
+    pages: 8,
+    splits: false,
+};
+const SPLIT: Leaves = Leaves {
+    splits: true,
+    ..LARGE
+};
 
 /// What can be wrong.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -32,7 +44,9 @@ enum Bug {
 
 struct Fake {
     bug: Bug,
-    leaf: usize,
+    leaves: Leaves,
+    /// Of each table, the first pages of leaves that are split.
+    split: Vec<Bits>,
     dirty: Vec<Bits>,
     cached: Vec<Bits>,
     tracking: [bool; TABLES],
@@ -45,6 +59,26 @@ struct Fake {
 }
 
 impl Fake {
+    /// The leaf of a page, or what it has become.
+    fn leaf_of(&self, table: usize, page: usize) -> Range<usize> {
+        let first = page / self.leaves.pages * self.leaves.pages;
+        match self.split[table].get(first) {
+            true => page..page + 1,
+            false => first..first + self.leaves.pages,
+        }
+    }
+
+    /// Makes pages clean that have been reported. Until they are flushed, a write through what is
+    /// cached is covered by this report.
+    fn clean(&mut self, table: usize, pages: Range<usize>) {
+        for page in pages {
+            self.dirty[table].unset(page);
+            if self.bug != Bug::NoFlush {
+                self.cached[table].unset(page);
+            }
+        }
+    }
+
     fn write(&mut self, device: usize, random: &mut Random, model: &mut Model) -> Result<()> {
         for _ in 0..random.below(6) {
             self.counters[device] += 1;
@@ -55,11 +89,13 @@ impl Fake {
                 continue;
             };
             self.memory[page] = words_of(self.seeds[device], number);
-            let leaf = page / self.leaf * self.leaf;
-            let ignored = self.bug == Bug::NoFlush && self.cached[table].get(leaf);
+            let leaf = self.leaf_of(table, page);
+            let ignored = self.bug == Bug::NoFlush && self.cached[table].get(leaf.start);
             if self.tracking[table] && self.seen[device] && !ignored {
-                self.dirty[table].set(leaf);
-                self.cached[table].set(leaf);
+                for page in leaf {
+                    self.dirty[table].set(page);
+                    self.cached[table].set(page);
+                }
             }
         }
         model.advance(device, self.counters[device], self.failed[device])
@@ -67,12 +103,13 @@ impl Fake {
 }
 
 /// Plays some hundred events; the error is what the model has noticed.
-fn play(bug: Bug, leaf: usize, seed: u64) -> Result<()> {
+fn play(bug: Bug, leaves: Leaves, seed: u64) -> Result<()> {
     let mut random = Random::new(seed);
-    let mut model = Model::new(TABLES, 2, PAGES, leaf, PAGES);
+    let mut model = Model::new(TABLES, 2, PAGES, leaves, PAGES);
     let mut fake = Fake {
         bug,
-        leaf,
+        leaves,
+        split: vec![Bits::new(PAGES); TABLES],
         dirty: vec![Bits::new(PAGES); TABLES],
         cached: vec![Bits::new(PAGES); TABLES],
         tracking: [false; TABLES],
@@ -98,6 +135,7 @@ fn play(bug: Bug, leaf: usize, seed: u64) -> Result<()> {
                 fake.tracking[table] = on;
                 fake.dirty[table].clear();
                 fake.cached[table].clear();
+                fake.split[table].clear();
                 fake.write(device, &mut random, &mut model)?;
                 model.end_tracking(table, on, true, switch);
             }
@@ -148,22 +186,25 @@ fn query(
     let mut report = Bits::new(PAGES);
     let mut last = None;
     for page in pages.clone() {
-        let leaf = page / fake.leaf * fake.leaf;
-        if fake.dirty[table].get(leaf) {
+        if fake.dirty[table].get(page) {
             report.set(page);
             last = Some(page);
         }
     }
-    for leaf in (0..PAGES).step_by(fake.leaf) {
-        let whole = pages.start <= leaf && leaf + fake.leaf <= pages.end;
-        let touched = report.any_in(leaf..leaf + fake.leaf);
+    for first in (0..PAGES).step_by(fake.leaves.pages) {
+        let leaf = first..first + fake.leaves.pages;
+        let whole = pages.start <= leaf.start && leaf.end <= pages.end;
         let clears = clear || fake.bug == Bug::Clears;
-        if touched && clears && (whole || fake.bug == Bug::NotClipped) {
-            fake.dirty[table].unset(leaf);
-            // Until it is flushed, a write through what is cached is covered by this report.
-            if fake.bug != Bug::NoFlush {
-                fake.cached[table].unset(leaf);
-            }
+        if !report.any_in(leaf.clone()) || !clears {
+            continue;
+        }
+        if whole || fake.bug == Bug::NotClipped {
+            fake.clean(table, leaf);
+        } else if fake.leaves.splits {
+            fake.clean(table, leaf.start.max(pages.start)..leaf.end.min(pages.end));
+        }
+        if fake.leaves.splits {
+            fake.split[table].set(first);
         }
     }
     match (fake.bug, last) {
@@ -185,8 +226,9 @@ fn query(
 #[test]
 fn accepts_what_is_right() -> Result<()> {
     for seed in 0..60 {
-        play(Bug::None, 1, seed)?;
-        play(Bug::None, 8, seed)?;
+        play(Bug::None, SMALL, seed)?;
+        play(Bug::None, LARGE, seed)?;
+        play(Bug::None, SPLIT, seed)?;
     }
     Ok(())
 }
@@ -202,17 +244,21 @@ fn notices_each_bug() {
         Bug::TooMuch,
         Bug::Astray,
     ] {
-        assert!(
-            (0..20).any(|seed| play(bug, 1, seed).is_err()),
-            "{bug:?} is not noticed"
-        );
+        for leaves in [SMALL, SPLIT] {
+            assert!(
+                (0..20).any(|seed| play(bug, leaves, seed).is_err()),
+                "{bug:?} is not noticed with {leaves:?}"
+            );
+        }
     }
-    assert!((0..20).any(|seed| play(Bug::NotClipped, 8, seed).is_err()));
+    for leaves in [LARGE, SPLIT] {
+        assert!((0..20).any(|seed| play(Bug::NotClipped, leaves, seed).is_err()));
+    }
 }
 
 #[test]
 fn writes_that_fail_without_a_reason_are_noticed() {
-    let mut model = Model::new(1, 1, PAGES, 1, PAGES);
+    let mut model = Model::new(1, 1, PAGES, SMALL, PAGES);
     model.start(0, 1);
     assert!(model.advance(0, 3, 3).is_ok());
     assert!(model.begin_move(0, Some(0)) && !model.begin_renew(0));
@@ -223,7 +269,7 @@ fn writes_that_fail_without_a_reason_are_noticed() {
 
 #[test]
 fn nothing_is_asked_of_pages_that_were_unmapped() -> Result<()> {
-    let mut model = Model::new(1, 1, PAGES, 1, PAGES);
+    let mut model = Model::new(1, 1, PAGES, SMALL, PAGES);
     model.start(0, 1);
     model.begin_move(0, Some(0));
     model.end_move(0, true, |_| Ok([0; 2]))?;
