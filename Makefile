@@ -3,7 +3,7 @@
 # Entry points only: each calls a program below tools/, which sets up what it
 # needs by itself.
 
-export CACHE KSRC QEMU LLVM JOBS SUITE IOMMU DEBUG ALL FRESH ARGS V
+export CACHE KSRC QEMU LLVM JOBS SUITE IOMMU DEBUG ALL SPLIT FRESH ARGS V
 export FUZZ_TIME FORMAT INPUT TIME
 
 .PHONY: help setup run vm check soak bench list lint fuzz sanitize coverage tree series clean distclean

@@ -7,6 +7,7 @@ tools/testing/vm/guest/lib.sh.
 """
 
 import argparse
+import dataclasses
 import pathlib
 import shlex
 import sys
@@ -20,6 +21,7 @@ from .products import Products
 def parse_arguments():
     parser = argparse.ArgumentParser(description=__doc__.split("\n", maxsplit=1)[0])
     parser.add_argument("--iommu", default="vtd-ss", metavar="NAME", help="configuration")
+    parser.add_argument("--split", metavar="VALUE", help="the Rust driver's parameter of that name")
     parser.add_argument("--vm", action="store_true", help="a machine that runs virtual machines")
     parser.add_argument("--job", type=pathlib.Path, help="shell script to run in the guest")
     parser.add_argument("--check-name", action="store_true", help="only check --iommu")
@@ -86,6 +88,9 @@ def main():
     options = parse_arguments()
     try:
         machine = configs.machines(options.iommu)[0]
+        if options.split:
+            config = machine.config.with_split(options.split)
+            machine = dataclasses.replace(machine, config=config)
         if options.check_name:
             return 0
         products = Products.load()

@@ -56,6 +56,13 @@ class Config:
     # the address that QEMU's IVRS gives the IOAPIC, and QEMU's machine has none there.
     remapped: bool = False
 
+    def with_split(self, value):
+        """Return the same machine whose driver has this parameter `split`."""
+        if not self.module:
+            raise UnknownName(f"{self.name} has no Rust driver: SPLIT is a parameter of these")
+        words = [word for word in self.module.split() if not word.startswith("split=")]
+        return dataclasses.replace(self, module=" ".join([*words, f"split={value}"]))
+
     def qemu_device(self):
         """Return the argument of QEMU's -device."""
         return f"{self.unit},intremap={'on' if self.remapped else 'off'},{self.device}"
@@ -332,6 +339,8 @@ REMAPPED = tuple(
 )
 # Of these, those of the Rust drivers.
 REMAPPED_RUST = tuple(name for name in REMAPPED if name in RUST_MACHINES)
+# Machines that 'make soak' can use, the last ones if they are named.
+SOAKED = (*REMAPPED_RUST, *(name for name in SPLIT if machines(name)[0].config.remapped))
 OPEN = ("vtd-ss-open/nopt", "amd-v1-open/pt")
 # Machines whose functions do DMA with PASIDs, and one of these that remaps no interrupts.
 PASIDS = ("amd-v1/pt", "amd-v2/nopt")

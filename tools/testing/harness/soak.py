@@ -56,6 +56,11 @@ def parse_arguments():
     parser.add_argument("--keep", metavar="N,N...", help="of the episode, only these steps")
     parser.add_argument("--virtual", type=int, metavar="SECONDS", help="by the machine's own clock")
     parser.add_argument("--pace", type=int, default=1, help="multiplies the pauses between steps")
+    parser.add_argument(
+        "--split",
+        default=os.environ.get("SPLIT"),
+        help="the driver's parameter of that name (it follows from the seed of an episode)",
+    )
     parser.add_argument("--json", action="store_true", help="the result as JSON, and nothing else")
     options = parser.parse_args()
     if options.keep and options.episode is None:
@@ -87,6 +92,8 @@ class Soak:
         words = ["iommu-soak", "--json", "--pace", str(options.pace)]
         if self.machine.name in configs.PASIDS:
             words.append("--pasids")
+        if options.split:
+            words += ["--split", options.split]
         if options.episode is not None:
             words += ["--episode", str(options.episode)]
             words += ["--keep", options.keep] if options.keep else []
@@ -237,12 +244,12 @@ def main():
         machines = [
             machine
             for machine in configs.machines(selection)
-            if machine.name in configs.REMAPPED_RUST
+            if machine.name in (configs.SOAKED if selection else configs.REMAPPED_RUST)
         ]
         if not machines:
             raise UnknownName(
                 f"{selection} is none of the Rust configurations that track writes: "
-                f"{', '.join(configs.REMAPPED_RUST)}"
+                f"{', '.join(configs.SOAKED)}"
             )
         setup = [str(CHECKOUT / "tools/setup/setup"), "vm"]
         quiet = {"stdout": subprocess.DEVNULL} if options.json else {}
