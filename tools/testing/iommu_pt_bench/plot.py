@@ -1,10 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0
-"""The plot: cost per entry against mapped size, as plain SVG.
-
-Not by matplotlib: for it alone the set-up would install 55 packages of Debian, 450 MB.
-"""
+"""The plot: cost per entry against mapped size, as plain SVG."""
 
 import math
+
+from .chart import curve, document, line, spread_out, text
 
 SHOWN = ("clean", "random1", "run10", "random50", "all", "limit")
 COLOURS = {
@@ -39,57 +38,25 @@ class Axes:
         return HEIGHT - BOTTOM - part * (HEIGHT - TOP - BOTTOM)
 
 
-def _text(x, y, words, anchor="middle", colour="#222", size=11):
-    return f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}" fill="{colour}" font-size="{size}">{words}</text>'
-
-
-def _line(x1, y1, x2, y2, colour, more=""):
-    return f'<line x1="{x1:.1f}" y1="{y1:.1f}" x2="{x2:.1f}" y2="{y2:.1f}" stroke="{colour}" {more}/>'
-
-
 def _size(mib):
     return f"{mib >> 10} GiB" if mib >= 1024 else f"{mib} MiB"
 
 
 def _frame(axes, title):
     right, bottom = axes.x + WIDTH - RIGHT, HEIGHT - BOTTOM
-    parts = [_text((axes.x + LEFT + right) / 2, TOP - 14, title, size=14)]
+    parts = [text((axes.x + LEFT + right) / 2, TOP - 14, title, size=14)]
     value = axes.low
     while value <= axes.high * 1.01:
         y = axes.up(value)
-        parts.append(_line(axes.x + LEFT, y, right, y, "#dddddd"))
-        parts.append(_text(axes.x + LEFT - 6, y + 4, f"{value:g}", "end"))
+        parts.append(line(axes.x + LEFT, y, right, y, "#dddddd"))
+        parts.append(text(axes.x + LEFT - 6, y + 4, f"{value:g}", "end"))
         value *= 10
     for mib in axes.sizes:
         x = axes.across(mib)
-        parts.append(_line(x, bottom, x, bottom + 4, "#222"))
-        parts.append(_text(x, bottom + 18, _size(mib)))
-    parts.append(_line(axes.x + LEFT, bottom, right, bottom, "#222"))
+        parts.append(line(x, bottom, x, bottom + 4, "#222"))
+        parts.append(text(x, bottom + 18, _size(mib)))
+    parts.append(line(axes.x + LEFT, bottom, right, bottom, "#222"))
     return parts
-
-
-def _curve(axes, points, colour, dashed):
-    if not points:
-        return []
-    places = " ".join(f"{axes.across(mib):.1f},{axes.up(value):.1f}" for mib, value in points)
-    dash = 'stroke-dasharray="5 4"' if dashed else ""
-    parts = [f'<polyline points="{places}" fill="none" stroke="{colour}" stroke-width="1.8" {dash}/>']
-    for mib, value in points:
-        fill = "white" if dashed else colour
-        parts.append(
-            f'<circle cx="{axes.across(mib):.1f}" cy="{axes.up(value):.1f}" r="3" fill="{fill}" stroke="{colour}"/>'
-        )
-    return parts
-
-
-def _spread_out(labels, gap=13):
-    """Return the labels with their heights moved apart."""
-    placed = []
-    for y, words, colour in sorted(labels):
-        if placed and y - placed[-1][0] < gap:
-            y = placed[-1][0] + gap
-        placed.append((y, words, colour))
-    return placed
 
 
 def _panel(figures, name, x):
@@ -114,12 +81,13 @@ def _panel(figures, name, x):
                 for figure in chosen
                 if figure.work == work and figure.median(side)
             )
-            parts += _curve(axes, points, COLOURS[work], dashed)
+            places = [(axes.across(mib), axes.up(value)) for mib, value in points]
+            parts += curve(places, COLOURS[work], dashed)
             if points:
                 words = work if work == "limit" else f"{work} {'C' if dashed else 'Rust'}"
                 labels.append((axes.up(points[-1][1]), words, COLOURS[work]))
-    for y, words, colour in _spread_out(labels):
-        parts.append(_text(x + WIDTH - RIGHT + 6, y + 4, words, "start", colour, 10))
+    for y, words, colour in spread_out(labels):
+        parts.append(text(x + WIDTH - RIGHT + 6, y + 4, words, "start", colour, 10))
     return parts
 
 
@@ -128,20 +96,9 @@ def svg(figures):
     # Formats with a dirty query.
     names = list(dict.fromkeys(figure.format for figure in figures if figure.work == "clean"))
     width = WIDTH * max(1, len(names))
-    parts = [
-        f'<svg xmlns="http://www.w3.org/2000/svg" width="{width}" height="{HEIGHT + 24}" '
-        f'viewBox="0 0 {width} {HEIGHT + 24}" font-family="sans-serif">',
-        f'<rect width="{width}" height="{HEIGHT + 24}" fill="white"/>',
-    ]
+    parts = []
     for index, name in enumerate(names):
         parts += _panel(figures, name, index * WIDTH)
-    parts.append(
-        _text(
-            width / 2,
-            HEIGHT + 12,
-            "read_and_clear_dirty: ns per 4 KiB leaf against mapped memory; filled: Rust, hollow and dashed: C",
-            size=12,
-        )
-    )
-    parts.append("</svg>")
-    return "\n".join(parts) + "\n"
+    words = "ns per 4 KiB leaf against mapped memory; filled: Rust, hollow and dashed: C"
+    parts.append(text(width / 2, HEIGHT + 12, f"read_and_clear_dirty: {words}", size=12))
+    return document(width, HEIGHT + 24, parts)
