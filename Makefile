@@ -3,10 +3,10 @@
 # Entry points only: each calls a program below tools/, which sets up what it
 # needs by itself.
 
-export CACHE KSRC QEMU LLVM JOBS SUITE IOMMU DEBUG ALL SPLIT FRESH ARGS V
+export CACHE KSRC QEMU LLVM JOBS SUITE IOMMU DEBUG CONFIG ALL SPLIT FRESH ARGS V
 export FUZZ_TIME FORMAT INPUT TIME
 
-.PHONY: help setup run vm check soak bench list lint fuzz sanitize coverage tree series clean distclean
+.PHONY: help setup run vm check soak bench list lint fuzz sanitize coverage tree series deb clean distclean
 
 help:
 	@cat tools/setup/help.txt
@@ -53,6 +53,9 @@ tree:
 series:
 	@tools/setup/setup tree
 	@tools/series/series write
+
+deb:
+	@tools/setup/setup deb
 
 clean:
 	@tools/setup/clean

@@ -61,11 +61,13 @@ check_rust_tools()
 	done
 }
 
+# provide_packages LEVEL: those of the level of tools/setup/setup.
 provide_packages()
 {
 	local wanted missing
 	wanted=$(base_packages) || exit 1
 	wanted="$wanted $(rust_packages)" || exit 1
+	wanted="$wanted $(deb_packages "$1")" || exit 1
 	# shellcheck disable=SC2086 # a list of words
 	mapfile -t missing < <(missing_packages $wanted)
 	if [ ${#missing[@]} -eq 0 ]; then
