@@ -116,6 +116,14 @@ def suites():
             named=True,
         ),
         HostSuite(
+            "deb",
+            "packages of 'make deb' in a clean Debian 13: installed, booted, a memory migrated",
+            "vm",
+            (str(CHECKOUT / "tools/testing/harness/run"), "harness.deb"),
+            limit=10800,
+            named=True,
+        ),
+        HostSuite(
             "qemu-ad",
             "accessed and dirty bits of the emulator, case by case",
             "vm",
