@@ -129,8 +129,8 @@ check_debug()
 		[ -f "$fragment" ] && continue
 		names=$(cd "$DEBUG_FRAGMENTS" && printf '%s, ' *.config)
 		names=${names//.config/}
-		die "there is no debug kernel '$(basename "$fragment" .config)': ${names%, } exist," \
-			"also several with commas, and without DEBUG= the usual one"
+		die "there is no debug kernel '$(basename "$fragment" .config)':" \
+			"${names%, } exist, also several with commas, and without DEBUG= the usual one"
 	done < <(debug_fragments)
 }
 

@@ -42,7 +42,7 @@ use crate::{
     cli::PageSize,
     function::Function,
     rounds::Tracker,
-    sys::ioctl,
+    sys::ioctl, //
 };
 
 /// Offset and bits of the command register in PCI configuration space.

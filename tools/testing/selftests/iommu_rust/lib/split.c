@@ -227,7 +227,8 @@ static struct leaves *leaves_of(struct iommu *iommu, u32 hwpt, struct dirty_area
 	struct leaves *leaves;
 
 	for (leaves = all; leaves; leaves = leaves->next) {
-		if (leaves->table == table && leaves->iova == area->region.iova && leaves->nr == area->nr_pages)
+		if (leaves->table == table && leaves->iova == area->region.iova &&
+		    leaves->nr == area->nr_pages)
 			return leaves;
 	}
 
