@@ -95,7 +95,7 @@ def suites():
         HostSuite(
             "cross",
             "the kernel crate for arm64 and riscv64, and a 32-bit one without ours",
-            "host",
+            "uml",
             (str(HOST / "cross"),),
             limit=1800,
         ),
