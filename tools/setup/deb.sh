@@ -81,8 +81,8 @@ check_wanted()
 		'# '*) reason=${line#\# } ;;
 		CONFIG_*=n)
 			! grep -q "^$symbol=" "$2" ||
-				die "the configuration cannot be used: it has $symbol, and $reason;" \
-					"switch off what selects it"
+				die "the configuration cannot be used: it has $symbol, and" \
+					"$reason; switch off what selects it"
 			;;
 		CONFIG_*=[ym])
 			# Built in serves where a module is asked for.
@@ -173,7 +173,8 @@ deb_forecast()
 	# It reads Kbuild's files outside of a build, and they complain.
 	make -s -C "$tree" -f "$HERE/objects.mk" config="$config" >"$list" 2>/dev/null || true
 	all=$(wc -l <"$list")
-	[ "$all" -gt 0 ] || die "the objects of $config cannot be counted: see tools/setup/objects.mk"
+	[ "$all" -gt 0 ] ||
+		die "the objects of $config cannot be counted: see tools/setup/objects.mk"
 	left=$(cd "$tree" && while IFS= read -r object; do
 		[ -e "$object" ] || printf '.'
 	done <"$list" | wc -c)
@@ -238,7 +239,8 @@ step_deb_root()
 	archive=$(archive_of_machine "$(os_release VERSION_CODENAME)") ||
 		die "apt has no source for Debian main: add the archive to /etc/apt/sources.list.d"
 	read -r uri keys <<<"$archive"
-	mmdebstrap --variant=minbase --include="$DEB_ROOT_PACKAGES" ${keys:+--keyring="${keys%%,*}"} \
+	mmdebstrap --variant=minbase --include="$DEB_ROOT_PACKAGES" \
+		${keys:+--keyring="${keys%%,*}"} \
 		"$DEB_ROOT_SUITE" "$1.partial.tar" "deb $uri $DEB_ROOT_SUITE main" ||
 		die "mmdebstrap could not make a root: $(grep '^E: ' "$CACHE/log/deb-root.log" |
 			tail -n1)"
@@ -277,8 +279,8 @@ make_debs()
 		step_deb_kernel "$tree" "$config" "$clippy"
 	provide_migrate
 	compgen -G "$place/$DEB_TOOLS*.deb" >/dev/null || rm -f "$CACHE/stamps/$kind-tools"
-	run_step "$kind-tools" "package of the tools" \
-		"$({ program_key migrate; digest_of "$TOP/tools/observe" "$HERE/deb.sh"; } | digest)" \
+	key=$({ program_key migrate; digest_of "$TOP/tools/observe" "$HERE/deb.sh"; } | digest)
+	run_step "$kind-tools" "package of the tools" "$key" \
 		step_deb_tools "$place" "$(kernel_version "$tree").$(date -u +%Y%m%d.%H%M%S)"
 	rm -rf "$into"
 	mkdir -p "$into"
