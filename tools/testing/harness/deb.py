@@ -45,7 +45,7 @@ REFUSAL = r"CONFIG_RUST is not set, and the drivers are written in Rust"
 JOB = """\
 #!/bin/bash
 export PATH=/usr/sbin:/usr/bin:/sbin:/bin HOME=/root
-# For want of udev the initrd has kept its own.
+# The initrd leaves its /dev behind here.
 mountpoint -q /dev || mount -t devtmpfs devtmpfs /dev
 exec </dev/null >/dev/ttyS1 2>&1
 stty -F /dev/ttyS1 -opost
