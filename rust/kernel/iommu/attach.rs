@@ -164,7 +164,7 @@ impl<P: PagingDomain> Attachments<P> {
             };
             for node in list.nodes.iter().filter(is_live).take(index + 1) {
                 if let Err(error) = set(node, !on) {
-                    pr_err!("iommu: dirty tracking could not be put back: {error:?}\n");
+                    pr_err!("iommu: dirty tracking could not be restored: {error:?}\n");
                 }
             }
             return Err(error);
@@ -300,7 +300,7 @@ impl<P: PagingDomain> Installed<'_, P> {
     }
 }
 
-/// What keeps an attachment in the list of its domain; dropped when hardware has forgotten it.
+/// Keeps an attachment in the list of its domain; dropped when hardware has forgotten it.
 pub(super) struct Attached<P: PagingDomain> {
     shared: Arc<Shared<P>>,
     node: Arc<Node<P>>,
@@ -348,7 +348,7 @@ pub(super) enum Held<P: PagingDomain> {
     Domain(Attached<P>),
 }
 
-/// What keeps a driver from giving a device up.
+/// What keeps a driver from releasing a device.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum InUse {
     /// Nothing: identity, not attached, or behind a unit that does not answer.

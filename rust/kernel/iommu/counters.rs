@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What is counted of domains and units since they are there.
+//! Counters of domains and units, from their creation on.
 //!
 //! The counters are independent of each other: a reader may see one ahead of another.
 
@@ -29,7 +29,7 @@ impl Counter {
         self.0.add(number, Relaxed);
     }
 
-    /// How many there were. Context: any.
+    /// Returns the count. Context: any.
     #[inline]
     pub fn get(&self) -> u64 {
         self.0.load(Relaxed)
@@ -42,7 +42,7 @@ impl Default for Counter {
     }
 }
 
-/// What is counted of a domain.
+/// Counters of a domain.
 #[derive(Default)]
 pub(super) struct DomainCounters {
     /// Queries of dirty pages: calls of the core, one for each area that user space asks about.
@@ -84,7 +84,7 @@ impl DomainCounters {
     }
 }
 
-/// What a driver counts of a unit.
+/// Counters of a unit, which its driver keeps.
 #[derive(Default)]
 pub struct UnitCounters {
     /// Batches of invalidations that the unit was given.

@@ -30,7 +30,7 @@ pub struct Probed<E> {
     /// The unit that translates for it: an index of what was registered.
     pub unit: usize,
 
-    /// What the driver keeps for it.
+    /// The driver's data of the device.
     pub endpoint: E,
 }
 

@@ -28,7 +28,7 @@ use query::Tally;
 /// - Bits are set in the user's memory, a window of which is pinned at a time. Setting one may
 ///   sleep, and a step back to lower addresses pins a window again: so the walk reports ascending
 ///   runs.
-/// - A query that does not clear has nothing to flush. The core passes a gather all the same and
+/// - A query that does not clear has nothing to flush. The core passes a gather nevertheless, and
 ///   discards it.
 ///
 /// Only pages of the query are recorded, whatever the walk reports.

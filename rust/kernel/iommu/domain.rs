@@ -87,19 +87,19 @@ struct Head {
 #[repr(C)]
 pub(super) struct Domain<P: PagingDomain> {
     head: Head,
-    /// What shows the domain. Dropped before the rest.
+    /// The files that show the domain. Dropped before the rest.
     files: SetOnce<Files>,
-    /// What has been counted.
+    /// The counters of the domain.
     pub(super) counters: DomainCounters,
-    /// What events and files call the domain.
+    /// The number of the domain in events and files.
     pub(super) number: u64,
-    /// Where the domain is attached.
+    /// The attachments of the domain.
     pub(super) attachments: Attachments<P>,
     /// The flags that it was allocated with.
     pub(super) flags: AllocFlags,
     /// The harvests that run, and the tables that wait for them.
     pub(super) walks: Walks<KernelTables>,
-    /// Where hardware may write without a dirty bit, because a flush has failed.
+    /// The ranges that hardware may write without a dirty bit, because a flush has failed.
     #[pin]
     pub(super) unflushed: Unflushed,
     /// The locks under which leaves change their size.

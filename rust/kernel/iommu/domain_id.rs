@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Domain ids: what a unit caches the translations of a domain under.
+//! Domain ids: the tags under which a unit caches the translations of a domain.
 //!
 //! An id has a meaning in one unit only. A domain takes one in each unit that it is attached to,
 //! for all devices there, and has it until it goes.
@@ -158,7 +158,8 @@ impl<U: HasDomainIds> DomainIds<U> {
     }
 }
 
-/// What a flush of a domain addresses: a unit, and what it has cached the translations under.
+/// The target of a flush of a domain: a unit, and the id under which it has cached the
+/// translations.
 pub struct Tag<U, C> {
     /// The unit.
     pub unit: Arc<U>,

@@ -4,21 +4,22 @@
 //!
 //! A driver has one directory, by the name of its module, with a directory for each object in
 //! `units`, `domains` and `devices`. Nothing depends on them: what cannot be made is missing. They
-//! are for eyes and scripts at the time; they are no ABI. Without `CONFIG_DEBUG_FS` there is
-//! nothing here but empty types.
+//! are for people and for scripts of the day, and are not an ABI. Without `CONFIG_DEBUG_FS` there
+//! is nothing here but empty types.
 //!
 //! # What a file outlives
 //!
-//! A file goes with the value that stands for it, [`Files`] or [`Command`]. Dropping that waits
-//! until the last read or write has returned, so the object may go after that, and the module of a
-//! driver with it. A user who has the file open reads nothing more, and still closes it. For that
-//! debugfs asks the table of operations, of which it does not know the module. So the tables here
-//! are those of types that are not generic: they are in the kernel, which is never unloaded.
+//! A file is removed with the value that stands for it, [`Files`] or [`Command`]. Dropping the
+//! value waits until the last read or write has returned, so the object may be freed after that,
+//! and the module of a driver unloaded. A user who has the file open reads nothing more, and can
+//! still close it. To close it, debugfs calls the table of operations, whose module it does not
+//! know. So the tables here are those of types that are not generic: they are in the kernel, which
+//! is never unloaded.
 //!
 //! # Locks
 //!
-//! What drops files waits for readers, so a reader takes no lock under which files are dropped:
-//! neither the attach lock nor one of the IOMMU core (see [`ops`](super::ops)).
+//! A caller that drops files waits for readers, so a reader takes no lock under which files are
+//! dropped: neither the attach lock nor one of the IOMMU core (see [`ops`](super::ops)).
 
 // Without debugfs only the types are left.
 #![cfg_attr(not(CONFIG_DEBUG_FS), allow(dead_code, unused_imports))]
@@ -195,7 +196,7 @@ impl Files {
     }
 }
 
-/// What a driver does if a 1 is written to a file.
+/// An action of a driver that a user starts by writing 1 to a file.
 pub(super) trait Commanded: Send + Sync {
     /// Does it.
     ///

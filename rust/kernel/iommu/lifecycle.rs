@@ -7,12 +7,11 @@
 //! `release` in the module's directory in debugfs releases them. It is refused while a device is in
 //! use. After it all units are as the driver found them, and the module can be unloaded.
 //!
-//! A driver takes no units in the kernel that collects the dump of one that has crashed (kdump).
-//! That one has shut no device down, so devices go on writing to what are IOVAs for them. The
-//! tables that translate these have to stay until the device has a driver again, which resets it.
-//! The default domain that the IOMMU core attaches comes earlier, and as the identity it would lead
-//! these writes to memory of the new kernel. The C drivers defer this attach (`is_attach_deferred`)
-//! and keep the old tables until then.
+//! A driver takes no units in a crash kernel (kdump). The crashed kernel has not shut its devices
+//! down, so they continue to write to their IOVAs. The tables that translate these must stay until
+//! a driver resets the device. The IOMMU core attaches the default domain earlier, and the identity
+//! would lead these writes to memory of the new kernel. The C drivers defer this attach
+//! (`is_attach_deferred`) and keep the old tables until then.
 //!
 //! A built-in driver begins with the other drivers, before most devices have theirs, if no other
 //! driver holds the registers at that time.
@@ -86,7 +85,7 @@ pub trait Lifecycle: Registered {
     /// The module: its name is also that of its directory in debugfs.
     type Module: ModuleMetadata;
 
-    /// What switches a unit of the driver on.
+    /// The type that switches a unit of the driver on.
     type Power: Power;
 
     /// How to boot the kernel's own driver of these units, for messages.
@@ -104,7 +103,7 @@ pub trait Lifecycle: Registered {
     /// The units.
     fn units(&self) -> &Units<Self::Power>;
 
-    /// What becomes of large leaves of new domains.
+    /// How large leaves of new domains are split.
     fn split(&self) -> &Arc<SplitParameter>;
 
     /// The number of PASIDs that devices behind `unit` can use: see [`UnitInfo::max_pasids`].
@@ -218,7 +217,7 @@ impl<D: Lifecycle> HrTimerCallback for Poll<D> {
     }
 }
 
-/// What `release` works on.
+/// The data of `release`.
 struct Control<D: Driver>(Registration<D>);
 
 impl<D: Driver> Commanded for Control<D> {
@@ -314,7 +313,7 @@ impl<D: Lifecycle> Life<D> {
             // The C driver of the same kernel holds them until the end of boot, even if a boot
             // parameter disables it, unless it remaps interrupts and shares them.
             D::log_info(fmt!(
-                "the units' registers are not free yet, looking again after boot\n"
+                "the units' registers are not free yet, trying again after boot\n"
             ));
             workqueue::system_unbound().try_spawn(GFP_KERNEL, move || {
                 wait_for_registers::<D>();
@@ -325,7 +324,7 @@ impl<D: Lifecycle> Life<D> {
                     let _ = begin();
                 });
                 if begun.is_err() {
-                    D::log_error(fmt!("no memory: drives nothing\n"));
+                    D::log_error(fmt!("no memory: the driver does not start\n"));
                 }
             })?;
         }
@@ -341,8 +340,8 @@ fn stay<D: Lifecycle>(module: &'static ThisModule, error: Error) -> Result {
         return Err(error);
     }
     D::log_error(fmt!(
-        "could not begin ({error:?}), but is used already: stays loaded and drives nothing; \
-         unload the module when the users are gone\n"
+        "could not start ({error:?}), but is already in use: stays loaded and drives nothing; \
+         unload the module when it has no users any more\n"
     ));
     Ok(())
 }

@@ -4,8 +4,8 @@
 //!
 //! `new_mutex!` and its like make a class where they stand. In generic code that is compiled again
 //! in each module which uses it, the key of the class is still one, a static of this crate, but the
-//! name is a literal of the crate that compiled it; and lockdep warns of a class that it knows by
-//! another name, which it takes for another address. So the locks of generic types get both from
+//! name is a literal of the crate that compiled it; and lockdep compares names by address, and
+//! warns of one class with two names. So the locks of generic types get both key and name from
 //! here.
 
 use core::pin::Pin;

@@ -258,7 +258,7 @@ pub trait PagingDomain: Sized + Send + Sync + 'static {
     /// The page tables.
     fn tables(&self) -> &Self::Tables;
 
-    /// What becomes of large leaves while dirty pages are tracked. Anything but [`Splits::Off`] is
+    /// How large leaves are split while dirty pages are tracked. Anything but [`Splits::Off`] is
     /// for tables that [can split](Tables::can_split).
     fn splits(&self) -> Splits {
         Splits::Off

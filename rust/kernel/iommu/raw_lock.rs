@@ -38,7 +38,7 @@ pub use new_iommu_raw_spinlock as new_raw_spinlock;
 /// opposite order of locking, those of other locks that disable interrupts included.
 pub type RawSpinLock<T> = Lock<T, RawSpinLockBackend>;
 
-/// What [`RawSpinLock`] is made of.
+/// The backend of [`RawSpinLock`].
 pub struct RawSpinLockBackend;
 
 // SAFETY: A `raw_spinlock_t` has one owner at a time. `relock()` is the default, which locks in the

@@ -201,7 +201,7 @@ enum Phase {
 pub(super) struct State<D: Driver> {
     phase: Phase,
     endpoints: KVec<Arc<Endpoint<D>>>,
-    /// What shows them, in any order.
+    /// The files that show them, in any order.
     files: KVec<(Arc<Endpoint<D>>, Files)>,
 }
 
@@ -217,7 +217,7 @@ impl<D: Driver> State<D> {
     }
 }
 
-/// What is kept for a device: `dev_iommu_priv_get()`.
+/// The data of a device: `dev_iommu_priv_get()`.
 #[pin_data]
 pub(super) struct Endpoint<D: Driver> {
     pub(super) dev: ARef<Device>,
@@ -570,8 +570,8 @@ impl<D: Driver> Drop for Registration<D> {
                     self.inner.isolate(unit);
                 }
                 pr_err!(
-                    "iommu: a device is used that the driver cannot give up: all devices are \
-                     stopped, and the driver stays; end its user, and boot anew\n"
+                    "iommu: a device is in use and cannot be released: all devices are stopped, \
+                     and the driver stays loaded; end the user of the device, and reboot\n"
                 );
                 // The devices hold the module, and the core may call.
                 core::mem::forget(self.inner.clone());

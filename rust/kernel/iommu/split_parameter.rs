@@ -3,7 +3,8 @@
 //! The parameter `split` of a driver, and the file in debugfs that changes it.
 //!
 //! Parameters of a module that is written in Rust are set when it is loaded, and cannot be written
-//! later: `module!` of Linux 7.3 leaves them out of sysfs. So a file is in the driver's directory.
+//! later: `module!` of Linux 7.3 leaves them out of sysfs. So there is a file in the driver's
+//! directory.
 //!
 //! A change is for domains that are allocated later. A domain asks once, when it is allocated, and
 //! keeps the answer, since its tables are made for it.
@@ -58,7 +59,7 @@ impl SplitParameter {
         Ok(Arc::new(parameter, GFP_KERNEL)?)
     }
 
-    /// What becomes of large leaves of a domain that is allocated now.
+    /// How large leaves of a domain that is allocated now are split.
     pub fn splits(&self) -> Splits {
         // By the type invariants there is no error.
         Splits::from_parameter(self.value.load(Relaxed)).unwrap_or_default()

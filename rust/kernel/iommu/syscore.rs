@@ -16,7 +16,7 @@ use kernel::{
     types::Opaque, //
 };
 
-/// What has to be saved and brought back by its driver.
+/// State that the driver has to save before a sleep and restore after it.
 pub(super) trait Sleeper: Send + Sync + 'static {
     /// The machine is going to sleep.
     ///

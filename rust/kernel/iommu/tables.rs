@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The page tables of a domain: what a [`PagingDomain`](super::ops::PagingDomain) passes on to them
-//! as it is.
+//! The page tables of a domain, and the calls that a [`PagingDomain`](super::ops::PagingDomain)
+//! only passes on to them.
 
 use super::{
     hw::pages::{

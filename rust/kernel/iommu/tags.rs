@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What a flush of a domain addresses.
+//! The targets of a flush of a domain.
 
 use kernel::{
     prelude::*,

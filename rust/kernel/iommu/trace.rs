@@ -78,7 +78,7 @@ pub(super) fn next_domain() -> u64 {
     LAST.fetch_add(1u64, Relaxed).wrapping_add(1)
 }
 
-/// What a harvest has done.
+/// The result of a harvest.
 pub(super) struct Harvest {
     /// The number of the domain.
     pub(super) domain: u64,

@@ -68,7 +68,7 @@ pub trait Unit: Send + Sync + 'static {
     /// Context: may sleep.
     fn show_state(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result;
 
-    /// What is counted of it.
+    /// Its counters.
     fn counters(&self) -> &UnitCounters;
 }
 

@@ -83,7 +83,7 @@ pub struct Geometry {
     pub page_sizes: u64,
 }
 
-/// What becomes of large leaves of a domain that tracks dirty pages.
+/// How large leaves of a domain that tracks dirty pages are split.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Splits {
     /// They stay.
@@ -147,7 +147,7 @@ impl Splits {
     }
 }
 
-/// What hardware has to forget.
+/// What hardware has to invalidate.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Flush {
     /// All translations of the domain.

@@ -10,9 +10,10 @@
 //! name an alias for a device: all functions that use an ID *claim* it, and its entry follows the
 //! first claim. These functions are in one group, so their translation is the same.
 //!
-//! Where the driver remaps interrupts, those with a requester ID that is not claimed are refused,
-//! as by the C driver (`init_device_table()`): a device could forge them, with the ID of a function
-//! that does not exist. Firmware names the IDs of what sends interrupts and is no PCI function.
+//! Where the driver remaps interrupts, the unit refuses those with a requester ID that is not
+//! claimed, as with the C driver (`init_device_table()`): a device could forge them, with the ID of
+//! a function that does not exist. Firmware names the IDs of sources of interrupts that are not PCI
+//! functions.
 //!
 //! Lock order: the table has one spinlock, with interrupts disabled. It is taken under the lock of
 //! a domain's users, and only that of the command buffer is taken under it.
@@ -251,7 +252,7 @@ impl DeviceTable {
         result
     }
 
-    /// Changes what becomes of interrupts with the requester IDs `sources`, which devices under
+    /// Changes how interrupts with the requester IDs `sources` are treated, which devices under
     /// control have claimed, to what `interrupts` says. `forget` makes the unit forget the entry
     /// and what it has cached of its table.
     ///

@@ -81,7 +81,7 @@ impl Endpoint {
         Ok(endpoint)
     }
 
-    /// Enables the PASIDs, if the device has any. It is no error if they cannot be used.
+    /// Enables the PASIDs, if the device has any. It is not an error if they cannot be used.
     fn use_pasids(&mut self, found: Result<Pin<KBox<Pasids>>>) -> Result {
         let begun = match found {
             // Stored first: if the unit does not answer, `drop()` must not free them.

@@ -2,14 +2,14 @@
 
 //! Which interrupts of which devices are remapped, and by what.
 //!
-//! Interrupt remapping is a matter of each device table entry (IV, specification 2.2.2.1 and
-//! 2.2.5): the interrupts of a device whose entry has no table pass as they are. So a module can
-//! remap those of devices whose drivers come after it, while the I/O APIC and the devices of
-//! drivers that were there before stay as they were. [`devices`](kernel::iommu::irq::devices) says
-//! when a device changes over.
+//! Each device table entry decides on interrupt remapping (IV, specification 2.2.2.1 and 2.2.5):
+//! the interrupts of a device whose entry has no table pass as they are. So a module can remap
+//! those of devices whose drivers are bound after it, while the I/O APIC and the devices that had a
+//! driver before stay as they were. [`devices`](kernel::iommu::irq::devices) says when a device
+//! changes over.
 //!
-//! What remains is what a kernel has to do before any driver runs: the entry of the I/O APIC, and
-//! CPUs whose APIC id does not fit a message of a device that is not remapped.
+//! A module cannot do what a kernel has to do before any driver runs: set up the entry of the I/O
+//! APIC, and use CPUs whose APIC id does not fit a message of a device that is not remapped.
 
 use kernel::{
     iommu::{

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What translations are cached under, and the commands that drop them (specification, 2.4.3 and
-//! 2.2.3). Pure.
+//! The tags under which translations are cached, and the commands that drop them (specification,
+//! 2.4.3 and 2.2.3). Pure.
 
 use kernel::iommu::block::Block;
 

@@ -2,8 +2,8 @@
 
 //! Entries of interrupt remapping tables, bit by bit (specification, 2.2.5.2, for GAEn = 1).
 //!
-//! An entry has 128 bits. This driver remaps interrupts to vectors of the host only: it posts none
-//! to guests (GuestMode). Pure.
+//! An entry has 128 bits. This driver remaps interrupts to vectors of the host only; it posts no
+//! interrupts to guests (GuestMode). Pure.
 
 use kernel::{
     bitfield,

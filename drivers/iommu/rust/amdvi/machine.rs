@@ -126,8 +126,8 @@ impl AmdVi {
     pub(crate) fn remap_interrupts(&self) {
         if let Some(why) = self.unremapped {
             pr_warn!(
-                "interrupts are not remapped, so iommufd gives no device away unless it is told \
-                 allow_unsafe_interrupts: {}\n",
+                "interrupts are not remapped, so iommufd assigns no device unless \
+                 iommufd.allow_unsafe_interrupts=1 is set: {}\n",
                 why.reason()
             );
             return;
@@ -136,8 +136,8 @@ impl AmdVi {
         let is_able = |unit: &Unit| unit.caps.remaps_interrupts();
         for unit in self.units.iter().filter(|unit| !is_able(unit)) {
             pr_warn!(
-                "ivhd{}: remaps no interrupts for this driver (no EFR.GASup): iommufd gives no \
-                 device behind it away unless it is told allow_unsafe_interrupts\n",
+                "ivhd{}: cannot remap interrupts for this driver (no EFR.GASup): iommufd assigns \
+                 no device behind it unless iommufd.allow_unsafe_interrupts=1 is set\n",
                 unit.number
             );
         }
@@ -146,8 +146,8 @@ impl AmdVi {
         }
         if left > 0 {
             pr_info!(
-                "but not those of {} devices that had a driver before: unbind it before you give \
-                 away such a device or another one of its IOMMU group\n",
+                "does not remap interrupts of {} devices that already had a driver: unbind it \
+                 before you assign such a device or another one of its IOMMU group\n",
                 left
             );
         }

@@ -115,7 +115,7 @@ pub(crate) fn mend(number: usize, segment: u16, source: u16) -> Result {
         Ok(false) => {}
         Err(error) => {
             pr_err!(
-                "ivhd{}: may stall when it logs an event, and does not let that be mended \
+                "ivhd{}: may stall when it logs an event, and does not accept the workaround \
                  (erratum 746): {:?}; update the firmware\n",
                 number,
                 error

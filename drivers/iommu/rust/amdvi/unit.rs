@@ -242,7 +242,7 @@ impl Unit {
     ///
     /// # Errors
     ///
-    /// `EIO` if the unit has died meanwhile.
+    /// `EIO` if the unit has died in between.
     fn go_live(&self) -> Result {
         // Full, against `Queue::give_up()`: a CPU that marks the unit dead sees this store, or this
         // CPU sees the mark.

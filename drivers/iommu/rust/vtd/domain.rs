@@ -80,7 +80,7 @@ pub(crate) struct Domain {
     tables: StageTables,
     /// Whether it was allocated to track dirty pages.
     dirty: bool,
-    /// What becomes of large leaves while it tracks them.
+    /// How it splits large leaves while it tracks.
     splits: Splits,
     /// Whether the driver invalidates new mappings, for units that cache absent ones or buffer
     /// writes.

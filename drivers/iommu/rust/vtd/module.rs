@@ -70,8 +70,8 @@ impl Lifecycle for Vtd {
         let dmar = parse()?;
         for (first, last) in &dmar.inverted {
             pr_warn!(
-                "the DMAR table has reserved memory that ends before it begins, {:#x} to {:#x}: it \
-                 is left out; a newer firmware may mend this\n",
+                "the DMAR table has reserved memory that ends before it begins, {:#x} to {:#x}: \
+                 ignored; newer firmware may fix this\n",
                 first,
                 last
             );

@@ -56,7 +56,7 @@ impl Path {
     ///
     /// # Errors
     ///
-    /// `ENODEV` if it is no PCI function, `ENOMEM`.
+    /// `ENODEV` if it is not a PCI function, `ENOMEM`.
     pub(crate) fn of(dev: &Device) -> Result<Self> {
         let function = Function::of(dev).ok_or(ENODEV)?;
         let class = function.class() >> 8;

@@ -2,7 +2,7 @@
 
 //! One remapping unit: its registers, commands, invalidation queue and tables.
 //!
-//! A unit that does not answer within its time is *dead* (6.5.2.10 says what is not an answer):
+//! A unit that does not answer in time is *dead* (6.5.2.10 says what counts as no answer):
 //!
 //! - each later command fails at once;
 //! - the devices behind it lose bus mastering, since the unit may still translate for them;

@@ -92,7 +92,7 @@ void page_writer_become(struct page_writer_device *writer, enum vfio_device_mig_
 
 /*
  * function.c: the registers. Each returns -EIO if the function does not obey, and -EBUSY
- * if it was not asked: the device lock is taken, or the function was reset meanwhile. The
+ * if it was not asked: the device lock is taken, or the function was reset in between. The
  * caller holds state_mutex.
  */
 int page_writer_start(struct page_writer_device *writer);

@@ -117,7 +117,7 @@ static ssize_t new_bytes(struct page_writer_file *file)
 	if (ret)
 		return ret;
 
-	/* It may have begun anew, which is far away too. */
+	/* It may have been started again, which is far away too. */
 	return counter - file->counter < JOURNAL_ENTRIES ? 0 : page_writer_frame_size(file->writer);
 }
 

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! One query of a domain: what it has found, and who is told.
+//! One query of a domain: what it has found, and where it is reported.
 
 use core::cell::Cell;
 
@@ -21,7 +21,7 @@ use super::super::{
     trace, //
 };
 
-/// What a query has found so far, over all of its parts.
+/// The result of a query so far, over all of its parts.
 pub(in super::super) struct Tally {
     /// The bytes that were reported as dirty.
     dirty: Cell<u64>,

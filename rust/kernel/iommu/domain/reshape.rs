@@ -9,8 +9,8 @@
 //! areas and revokes dma-bufs without it. So where leaves are split, maps, unmaps and translations
 //! take turns with a join, and so do queries, and the switches of tracking among themselves.
 //!
-//! The turn of a join lasts until its flush has come. An unmap in between would flush no links, and
-//! hardware could still follow one to a table that maps what was unmapped.
+//! The turn of a join lasts until its flush is complete. An unmap in between would flush no links,
+//! and hardware could still follow one to a table that maps what was unmapped.
 //!
 //! # Locks
 //!
@@ -139,7 +139,7 @@ impl<P: PagingDomain> Domain<P> {
     }
 
     /// Joins what was split, so that the mappings are what they were. Waits for a query. If there
-    /// is a walk all the same, what is split stays so.
+    /// is a walk nevertheless, what is split stays so.
     ///
     /// Context: may sleep; no locks of this domain.
     pub(in super::super) fn join(&self) {

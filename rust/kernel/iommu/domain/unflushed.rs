@@ -3,9 +3,9 @@
 //! What a failed flush leaves behind in a domain that tracks dirty pages.
 //!
 //! A harvest makes leaves clean and has the caller flush them. If that flush fails, hardware may
-//! keep translations that it has seen dirty: it writes through them and sets no dirty bit, and user
-//! space was told nothing, for the core has no way to. So the domain remembers the range. From then
-//! on each harvest reports all that is mapped and writable there, and has it flushed again.
+//! keep translations that it has seen dirty: it writes through them and sets no dirty bit, and the
+//! core has no way to tell user space. So the domain remembers the range. From then on each harvest
+//! reports all that is mapped and writable there, and has it flushed again.
 //!
 //! A range is forgotten when a harvest has reported it and *after that* a flush of it began and
 //! succeeded. The order matters:
@@ -47,15 +47,15 @@ use set::RangeSet;
 
 /// The ranges that a flush left behind.
 struct State {
-    /// What hardware may write unseen; perhaps more.
+    /// The ranges that hardware may write unseen; perhaps more.
     marks: RangeSet,
-    /// What of them was reported since the last flush failed; perhaps less.
+    /// The part of them that was reported since the last flush failed; perhaps less.
     reported: RangeSet,
     /// How many flushes have failed.
     failures: u64,
 }
 
-/// What hardware may write without being seen, because it was not made to forget it.
+/// The ranges that hardware may write unseen, because a flush of them has failed.
 #[pin_data]
 pub(in super::super) struct Unflushed {
     /// Whether there is anything: what the usual way looks at, and nothing else.

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Reading bytes that are not to be trusted.
+//! Reading untrusted bytes.
 //!
 //! Pure: depends on `core` and on the kernel's error types only, so that a parser built on it runs
 //! on a host as well.

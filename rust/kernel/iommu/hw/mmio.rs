@@ -2,10 +2,10 @@
 
 //! Registers at a physical address.
 //!
-//! A remapping unit is no PCI function and no platform device: firmware names the physical address
-//! of its registers and nothing else. [`PhysMem`] claims that range and maps it; a shared reference
-//! to it is an I/O region like any other, so that registers of the `register!` macro are read and
-//! written through it.
+//! A remapping unit is neither a PCI function nor a platform device: firmware names the physical
+//! address of its registers and nothing else. [`PhysMem`] claims that range and maps it; a shared
+//! reference to it is an I/O region like any other, so that registers of the `register!` macro are
+//! read and written through it.
 
 use kernel::{
     bindings,
@@ -65,7 +65,7 @@ pub struct PhysMem<const SIZE: usize = 0> {
     backing: Backing,
 }
 
-/// What the addresses of a [`PhysMem`] lead to.
+/// What is behind the addresses of a [`PhysMem`].
 enum Backing {
     /// Registers.
     Claimed { _request: Request },
@@ -240,7 +240,7 @@ impl<'a, const SIZE: usize> IoBase<'a> for &'a PhysMem<SIZE> {
 mod tests {
     use super::*;
 
-    /// Where no machine that runs tests has anything.
+    /// An address at which no machine that runs tests has anything.
     const START: PhysAddr = 0xe0_1234_5000;
     const LEN: usize = 0x2000;
 

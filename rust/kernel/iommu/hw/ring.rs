@@ -7,17 +7,18 @@
 //! AMD-Vi shares no more than that: its unit goes through batches in order and never drops one, so
 //! its own queue counts numbers (`amdvi/cmd.rs`).
 //!
-//! The rest is [`Queue`], for a unit that can stop at one batch and drop others, as VT-d does. What
-//! is in the ring, how the unit is told of it and what stops it are a matter of its [`Port`].
+//! The rest is [`Queue`], for a unit that can stop at one batch and drop others, as VT-d does. The
+//! [`Port`] of the unit knows what the commands are, how to tell the unit of them, and what stops
+//! it.
 //!
-//! Each batch has its own word for its number, so batches of several CPUs are under way at once and
-//! end in any order. The lock of a ring is held while a batch is entered, while an error is
-//! handled, and while a batch is taken out; never while the unit works.
+//! Each batch has its own word for its number, so batches of several CPUs are in flight at once and
+//! end in any order. A CPU holds the lock of a ring while it adds a batch, handles an error, or
+//! removes a batch; never while the unit works.
 //!
-//! Interrupts stay disabled from when a batch is entered until it is taken out, as in the C driver
-//! (`qi_submit_sync()`). An interrupt handler that found the ring full could wait for the very CPU
-//! that it interrupted, and so could a task that preempted the owner of a batch. With this, every
-//! owner of a batch runs, and there are no more batches than CPUs.
+//! Interrupts stay disabled from when a CPU adds a batch until it removes it, as in the C driver
+//! (`qi_submit_sync()`). Otherwise an interrupt handler that finds the ring full could wait for the
+//! CPU that it interrupted, and so could a task that preempts the owner of a batch. So every owner
+//! of a batch runs, and there are no more batches than CPUs.
 //!
 //! Every wait has a bound. A unit that does not answer within it is *dead* from then on: each later
 //! batch fails at once, and nothing touches the ring any more. What the unit may still use must
@@ -75,7 +76,7 @@ const CHECK_ROUNDS: u32 = 64;
 /// How often a completion is looked at before the unit counts as dead; see [`Port::pause`].
 const ROUNDS: u32 = 1_000_000;
 
-/// How often a batch is entered if the unit drops it.
+/// How often a CPU submits a batch that the unit drops.
 const ATTEMPTS: u32 = 3;
 
 /// How often a CPU looks for room in the ring: longer than any owner of a batch keeps its slots.
@@ -163,7 +164,7 @@ fn is_done<const WORDS: usize>(memory: &Memory<WORDS>, slot: usize, number: u32)
     memory.completed(slot) == u64::from(number)
 }
 
-/// How one try to run a batch ended.
+/// The result of one attempt to run a batch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Outcome {
     /// Everything was done.

@@ -18,7 +18,7 @@ use kernel::{
     types::Opaque, //
 };
 
-/// What wants to know.
+/// The receiver of these events.
 pub(super) trait Listener: Send + Sync + 'static {
     /// A driver is about to get the device: `dev->driver` is set, and the driver was not called.
     ///

@@ -2,24 +2,24 @@
 
 //! When the interrupts of a device start being remapped, and when they stop.
 //!
-//! The tables of a device change over while it has no MSIs, since the message that a device has
-//! says something else before and after. And from the moment in which it may be given away, it must
-//! be remapped. So the change is made
+//! A device changes over while it has no MSIs, because the meaning of its messages changes. From
+//! the moment at which it may be assigned to user space, its interrupts must be remapped. So the
+//! change is made
 //!
 //! - for a device without a driver when it comes under control and the units translate;
 //! - when an earlier driver goes, since that driver's interrupts go with it;
 //! - else at the next time that a driver is about to be bound to it.
 //!
 //! The driver core says so before the driver is called ([`Listener`]). Devices that had a driver
-//! before keep interrupts that are not remapped until it goes, and are not isolated: iommufd
-//! refuses them, and their group.
+//! before keep interrupts that are not remapped until that driver is unbound, and are not isolated:
+//! iommufd refuses them, and their group.
 //!
 //! Devices whose interrupts a unit cannot tell apart have one table. As long as one of them has
 //! interrupts that are not remapped, the others keep such interrupts as well.
 //!
-//! A bus, and a device that is found on it, inherit the domain of the bridge above. That is the
-//! domain of one device here, so both get the vector domain back at once ([`Devices::found`]), and
-//! a bus when its bridge gives its domain back.
+//! A bus, and a device that is found on it, inherit the domain of the bridge above. Here that
+//! domain belongs to one device, so both get the vector domain back at once ([`Devices::found`]),
+//! and a bus when its bridge gives its domain back.
 //!
 //! # Locks
 //!
@@ -379,10 +379,7 @@ impl<R: Remapped> Devices<R> {
         if has_msis(dev) {
             let member = state.members.get_mut(index);
             if let Some(parent) = member.and_then(|member| member.parent.take()) {
-                dev_err!(
-                    dev,
-                    "it still has interrupts: their table is kept for ever\n"
-                );
+                dev_err!(dev, "it still has interrupts: their table is leaked\n");
                 core::mem::forget(parent);
             }
         } else {
@@ -469,7 +466,7 @@ impl<R: Remapped> Listener for Devices<R> {
         if let Err(why) = state.remap(index) {
             dev_info!(
                 dev,
-                "its interrupts are not remapped, so that it cannot be given away safely: {}\n",
+                "its interrupts are not remapped, so it cannot be assigned safely: {}\n",
                 why
             );
         }

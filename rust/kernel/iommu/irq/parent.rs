@@ -5,7 +5,7 @@
 //! C header: [`include/linux/irqdomain.h`](srctree/include/linux/irqdomain.h)
 //!
 //! The operations of the domains are C, in `rust/helpers/iommu_irq.c`, because the interrupt core
-//! may look at them when the driver is gone. They call a [`Table`].
+//! may look at them after the driver is unloaded. They call a [`Table`].
 
 use core::{
     ops::Deref,

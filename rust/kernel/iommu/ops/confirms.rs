@@ -2,8 +2,9 @@
 
 //! The promise of a driver that memory safety depends on.
 //!
-//! Page tables are freed because a method of a driver returned `Ok`. This trait states all that
-//! such methods have to keep, once for both traits, so that these need not be `unsafe` as a whole.
+//! Page tables are freed because a method of a driver returned `Ok`. This trait states everything
+//! that such methods must guarantee, once for both traits, so that the traits need not be `unsafe`
+//! as a whole.
 
 #[cfg(doc)]
 use super::{

@@ -21,7 +21,7 @@ use kernel::{
 
 use super::unit::UnitFunction;
 
-/// What handles the interrupt.
+/// The handler of the interrupt.
 pub trait Handler: Send + Sync + 'static {
     /// The unit has signalled something.
     ///

@@ -2,11 +2,11 @@
 
 //! The PASIDs of a PCI function: the switch in its configuration space.
 //!
-//! A function sends requests with PASID only while its PASID capability is enabled. That is the
-//! business of the remapping units' driver, as in C (`pci_enable_pasid()`): no other code knows
-//! whether such requests are translated. The core offers PASIDs of a device by its capability and
-//! by what the unit states ([`UnitInfo::max_pasids`]), enabled or not; a driver refuses those that
-//! it could not enable when a domain is [prepared](super::super::ops::PagingDomain::prepare).
+//! A function sends requests with PASID only while its PASID capability is enabled. The driver of
+//! the remapping units enables it, as in C (`pci_enable_pasid()`): no other code knows whether such
+//! requests are translated. The core offers PASIDs of a device by its capability and by what the
+//! unit states ([`UnitInfo::max_pasids`]), enabled or not; a driver refuses those that it could not
+//! enable when a domain is [prepared](super::super::ops::PagingDomain::prepare).
 //!
 //! [`UnitInfo::max_pasids`]: super::super::device::UnitInfo::max_pasids
 

@@ -32,7 +32,7 @@ impl SourceIds {
     ///
     /// # Errors
     ///
-    /// `ENODEV` if it is no PCI function, `ENOMEM`.
+    /// `ENODEV` if it is not a PCI function, `ENOMEM`.
     pub fn of(dev: &Device) -> Result<Self> {
         let function = Function::of(dev).ok_or(ENODEV)?;
         let real = function.real_dma();

@@ -4,21 +4,21 @@
 //!
 //! The tables take no lock. Their callers own ranges: the IOMMU API promises that no caller maps or
 //! unmaps a range while another maps, unmaps or translates in it, and it is free to work on
-//! different ranges at the same time, in atomic context too. A promise of that kind cannot be
-//! checked, so it is made once, by an `unsafe` constructor, where the callback of the IOMMU core
-//! enters; from there on the proof travels as a value.
+//! different ranges at the same time, in atomic context too. Code cannot check such a promise, so
+//! the callback of the IOMMU core makes it once, by an `unsafe` constructor; from there on the
+//! proof travels as a value.
 //!
 //! There are three kinds:
 //!
 //! - [`Exclusive`]: the range is changed by the holder alone.
-//! - [`Stable`]: the range does not change meanwhile.
+//! - [`Stable`]: the range does not change while the claim lasts.
 //! - [`Walk`](super::Walk): the range may change at any time, but no table is freed that the holder
-//!   may stand in: see `walks.rs`. What a harvest has, for iommufd unmaps beside it.
+//!   may be in: see `walks.rs`. A harvest has this, because iommufd may unmap beside it.
 //!
-//! What the tables make of it: a table is unlinked only by an operation that has an [`Exclusive`]
-//! of *all* of the addresses below it, and is freed only after that, when no [`Walk`](super::Walk)
-//! from before is left. So the holder of a claim of any kind may rely on this: **a table that is
-//! found on the way to claimed addresses stays as long as the claim.**
+//! The tables rely on these claims: a table is unlinked only by an operation that has an
+//! [`Exclusive`] of *all* of the addresses below it, and is freed only when every earlier
+//! [`Walk`](super::Walk) has ended. So the holder of a claim of any kind may rely on this: **a
+//! table that is found on the way to claimed addresses stays as long as the claim.**
 //!
 //! # Which tree
 //!
@@ -138,7 +138,7 @@ impl Exclusive {
     }
 }
 
-/// The right to read a range that does not change meanwhile.
+/// The right to read a range that does not change while the claim lasts.
 ///
 /// The hardware still sets accessed and dirty bits, and harvests may clear dirty bits.
 ///

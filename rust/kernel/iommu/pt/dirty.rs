@@ -1,21 +1,22 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Harvesting dirty bits: which pages has a device written?
+//! Harvesting dirty bits: which pages a device has written.
 //!
-//! What is reported is clipped to the query. A leaf that reaches beyond the query is reported for
-//! its part of it and stays dirty, because the rest of it is for another query to find: to report
-//! a page twice costs a copy, to forget it costs the guest its memory. Only the first and the last
-//! leaf of a query can be such ones, so each table that the query enters or leaves in the middle
-//! has these two looked at one by one, and everything between them needs no clipping.
+//! What is reported is clipped to the query. Of a leaf that reaches beyond the query, the harvest
+//! reports the part inside and leaves the leaf dirty, because another query has to find the rest: a
+//! page that is reported twice costs a copy, a page that is lost corrupts the guest. Only the first
+//! and the last leaf of a query can reach beyond it, so in each table that the query enters or
+//! leaves in the middle the harvest looks at these two one by one, and everything between them
+//! needs no clipping.
 //!
-//! A harvest may have no more of a claim than a [`Walk`](super::Walk): the range is mapped and
-//! unmapped beside it. Whether an entry is a table or a leaf, and of which size, is decided on one
-//! read. Its dirty bit, and those of the other entries of the leaf, are read after that, and once
-//! more where the leaf is made clean: another word may be there by then. What becomes of leaves
-//! that come and go:
+//! A harvest may hold only a [`Walk`](super::Walk): other callers map and unmap the range at the
+//! same time. Whether an entry is a table or a leaf, and of which size, is decided on one read. Its
+//! dirty bit, and those of the other entries of the leaf, are read after that, and once more where
+//! the leaf is made clean: another word may be there by then. The rules for leaves that are mapped
+//! or unmapped during a harvest:
 //!
 //! - What was mapped before the harvest began, and is mapped when it has ended, is reported if it
-//!   was dirty. What is mapped or unmapped meanwhile may be reported or not.
+//!   was dirty. What is mapped or unmapped during the harvest may be reported or not.
 //! - The harvest goes forward only. A leaf that begins in what it has reported is treated like one
 //!   that the query cuts: the rest of it is reported, and it stays dirty.
 //! - What becomes clean was reported: see `Node::clean`.
@@ -52,7 +53,7 @@ use kernel::error::{
     Result, //
 };
 
-/// How many tables ahead of the one that is harvested memory is asked for. One of leaves is
+/// How many tables ahead of the one that is harvested memory is prefetched. One of leaves is
 /// harvested in 60 ns if all of it is clean, and memory takes a few times as long to answer.
 const AHEAD: usize = 3;
 
@@ -183,7 +184,7 @@ impl<F: Format, M: TableMem> Tree<'_, F, M> {
     /// `ERANGE` if the range reaches beyond the aperture. Nothing was reported or changed then.
     ///
     /// `EINTR` if the sink [gives up](DirtySink::gives_up). What was not reported stays dirty, and
-    /// the caller flushes what the sink was told, as ever.
+    /// the caller flushes what the sink was told, as always.
     pub fn read_and_clear_dirty(
         &self,
         claim: &impl Claim,

@@ -12,17 +12,17 @@
 //!
 //! # Dirty leaves
 //!
-//! Some hardware notes a write by setting a bit of the leaf, other hardware by clearing one. A walk
-//! does not know which. It asks [`Format::dirt`], whose result has the bit [`Format::DIRTY`] if the
-//! leaf is dirty, and can be ORed and ANDed over a cache line of entries. Where the hardware sets a
-//! bit, `dirt` is the word itself and costs nothing. [`Format::clean`] and [`Format::mark`] change
-//! a word as far as that.
+//! Some hardware records a write by setting a bit of the leaf, other hardware by clearing one. A
+//! walk does not know which. It asks [`Format::dirt`], whose result has the bit [`Format::DIRTY`]
+//! if the leaf is dirty, and can be ORed and ANDed over a cache line of entries. Where the hardware
+//! sets a bit, `dirt` is the word itself and costs nothing. [`Format::clean`] and [`Format::mark`]
+//! change a word as far as that.
 //!
 //! # Parts of leaves
 //!
 //! A leaf can give way to leaves that translate as it does: see `split.rs`. Two things about that
-//! depend on the format: what becomes of a dirty bit that the hardware sets late
-//! ([`Format::LATE_DIRT`]), and where to note that leaves were one ([`Format::PART`]).
+//! depend on the format: where a dirty bit lands that the hardware sets late
+//! ([`Format::LATE_DIRT`]), and where to record that leaves were one leaf ([`Format::PART`]).
 
 use super::addr::{
     Level,
@@ -32,7 +32,7 @@ use super::addr::{
 };
 use kernel::error::Result;
 
-/// What one table entry says.
+/// The meaning of one table entry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Entry {
     /// Nothing is mapped here.
@@ -52,7 +52,7 @@ pub enum Entry {
     },
 }
 
-/// What a mapping allows the device to do, independent of any format.
+/// The permissions of a mapping, independent of any format.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Prot(u8);
 

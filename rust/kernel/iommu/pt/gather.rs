@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Where an operation leaves what its caller has to do afterwards.
+//! The work that an operation leaves to its caller: flushes, and tables to free after them.
 //!
 //! The page tables never flush the hardware's caches themselves: the caller knows the hardware, and
 //! it flushes once for many operations.

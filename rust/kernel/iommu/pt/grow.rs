@@ -3,15 +3,14 @@
 //! A top above the top: trees that get more levels while they are in use.
 //!
 //! The new table has the old top in its first entry, so that it translates all that the old one
-//! does. The hardware is told first, and the word that walks begin with is changed after that. In
-//! between, the hardware walks one more table than we do and comes to the same: what only the new
-//! top covers cannot be mapped yet. A walk that finds the new top in the word can rely on the
-//! hardware to have it, without a lock; and the old top can be unlinked, by an unmap of all that it
-//! covers, only through the new one.
+//! does. The hardware gets the new top first; after that the word that walks begin with changes. In
+//! between, the hardware walks one table more than software does, with the same result: what only
+//! the new top covers cannot be mapped yet. A walk that finds the new top in the word can rely on
+//! the hardware to have it, without a lock; and the old top can be unlinked, by an unmap of all
+//! that it covers, only through the new one.
 //!
-//! Telling the hardware is for the caller, under the lock that keeps the devices which are attached
-//! to the tree together with the top that they were given: see
-//! [`Gather::change_top`](super::Gather::change_top).
+//! The caller tells the hardware, under the lock that protects the devices which are attached to
+//! the tree and the top that they have: see [`Gather::change_top`](super::Gather::change_top).
 
 use super::{
     addr::Level,

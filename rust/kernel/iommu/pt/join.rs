@@ -1,17 +1,17 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Joining what was split: parts become the leaf again that they were.
+//! Joining what was split: parts become the original leaf again.
 //!
 //! - Only parts of one leaf are joined, all of them, and only if none was unmapped since: what is
 //!   mapped instead is not noted as a part ([`Format::PART`]). So leaves come back that were mapped
 //!   as such, and a caller that unmaps what it has mapped finds no other.
 //! - The caller flushes the addresses and the hardware's copies of links. Until then the hardware
-//!   may use the leaf or the parts, and it may set D in a part, which is read by nothing any more.
-//!   So the leaf begins as dirty. A harvest reports too much then, and no page is lost.
+//!   may use the leaf or the parts, and it may set D in a part, which nothing reads any more. So
+//!   the leaf begins as dirty: a harvest may report too much, and loses no page.
 //! - A table that was replaced is freed after that flush, as one that an unmap has taken out.
 //!
-//! Nothing maps or unmaps the range meanwhile: a page that is unmapped in a table which has just
-//! given way to a leaf would stay mapped. Nor is there a walk: see [`Pause`].
+//! No caller maps or unmaps the range during a join: a page that is unmapped in a table which has
+//! just given way to a leaf would stay mapped. There is no walk either: see [`Pause`].
 
 use super::{
     addr::{

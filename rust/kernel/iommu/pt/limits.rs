@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What the hardware can do, of what the format can.
+//! The part of a format that the hardware supports.
 
 use super::{
     addr::{
@@ -18,7 +18,7 @@ use kernel::error::{
     Result, //
 };
 
-/// What a page table is made for.
+/// The configuration of a page table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Config {
     /// Number of levels that the hardware is told to walk at first.

@@ -150,8 +150,8 @@ impl<F: Format, M: TableMem> Tree<'_, F, M> {
     /// Maps the claimed range if it is one page, and if that takes no more than to write an empty
     /// entry of a table that is there; or changes nothing and returns `false`, for whatever reason.
     ///
-    /// What drivers map most is one page, next to others: [`Tree::map`] tries this first. A
-    /// caller that would have to make a gather for `map` may try it before.
+    /// Drivers mostly map one page, next to others: [`Tree::map`] tries this first. A caller that
+    /// would have to make a gather for `map` may try it before.
     #[inline(always)]
     pub fn map_page(&self, claim: &mut Exclusive, phys: PhysAddr, prot: Prot) -> bool {
         let page = low_mask(F::PAGE_LG2);

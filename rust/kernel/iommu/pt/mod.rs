@@ -29,12 +29,12 @@
 //! None. The callers own ranges, see [`claim`]; operations on ranges that have no address in common
 //! may run at the same time, in atomic context too, and harvests beside all of them:
 //!
-//! - A table is linked by a compare-and-exchange with release semantics; of two maps that need
-//!   the same one, the second drops its own and uses that of the first.
+//! - A table is linked by a compare-and-exchange with release semantics; if two maps race for the
+//!   same table, the loser frees its own and uses the winner's.
 //! - A table is unlinked only by an operation that claims every address below it, and is freed only
-//!   after the hardware's caches were flushed, and not before the [walks](Walks) have left that may
-//!   stand in it.
-//! - A harvest makes a leaf clean by a compare-and-exchange, which leaves alone what is no such
+//!   after the hardware's caches were flushed, and after all [walks](Walks) that may be in it have
+//!   ended.
+//! - A harvest makes a leaf clean by a compare-and-exchange, which fails if the entry is not that
 //!   leaf any more.
 //! - A top above the top is published only after the hardware has it, see `grow.rs`.
 //! - The hardware changes entries too, but only their accessed and dirty bits.

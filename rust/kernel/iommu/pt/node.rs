@@ -39,12 +39,12 @@ use kernel::error::{
     Result, //
 };
 
-/// How often an exchange is tried whose entry the hardware may change meanwhile.
+/// How often an exchange is tried, because the hardware may change the entry at the same time.
 ///
 /// It sets A once, and D once for each time that a leaf is made clean.
 pub(super) const TRIES: usize = 4;
 
-/// What an entry holds, seen from a walk.
+/// The contents of an entry, seen from a walk.
 ///
 /// The tag has a separate byte. Without `repr(u8)` the compiler encodes it in spare values of a
 /// flag of the node, and each step of a walk loads and compares that flag.
@@ -268,7 +268,8 @@ impl<'t, F: Format, M: TableMem> Node<'t, F, M> {
 
     /// What the entry `slot` holds.
     ///
-    /// Of entries that no claimed address uses, tables read as empty: they may vanish meanwhile.
+    /// In entries that no claimed address uses, tables read as empty: they may be freed at any
+    /// time.
     #[inline(always)]
     pub(super) fn get(self, slot: usize) -> Slot<'t, F, M> {
         self.read(slot, self.word(slot))

@@ -9,16 +9,16 @@
 //! - The table is filled before it is linked. The parts have the address, the permissions and the
 //!   accessed bit of the leaf. They are clean if the caller reports the leaf as a whole, else as
 //!   dirty as the leaf is.
-//! - The link takes the place of the very word that the parts were made from. If the hardware sets
-//!   D in between, the exchange fails, and the parts are made again.
+//! - The link replaces exactly the word that the parts were made from. If the hardware sets D in
+//!   between, the exchange fails, and the parts are made again.
 //! - The caller flushes all addresses of the leaf and the hardware's copies of links. Until then
 //!   the hardware may use the leaf or the parts.
-//! - Until then, it may also set D in the entry that was the leaf. In a link, this says that
-//!   whatever is below may have been written to: see [`Format::LATE_DIRT`]. The entries of a row
-//!   have no such place. They start as dirty unless the row is reported.
+//! - Until then, it may also set D in the entry that was the leaf. In a link, this says that all
+//!   that is below may have been written to: see [`Format::LATE_DIRT`]. The entries of a row have
+//!   no such place. They start as dirty unless the row is reported.
 //! - Without memory the leaf stays.
 //!
-//! What was a leaf together is noted in its parts ([`Format::PART`]), so that they can be joined.
+//! Each part records how large the leaf was ([`Format::PART`]), so that the parts can be joined.
 
 use super::{
     addr::{
@@ -47,7 +47,7 @@ use kernel::error::{
     Result, //
 };
 
-/// What becomes of the writes to a leaf that is split.
+/// How the writes to a leaf that is split are reported.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Writes {
     /// The caller reports all of the leaf: its parts are clean.

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Looking at a tree for an operator: the way to an address, and how many leaves there are.
+//! What a tree shows to an operator: the way to an address, and how many leaves there are.
 //!
-//! Nothing changes, and the hardware and other operations go on meanwhile. So an answer is about a
-//! tree that may never have been at any one moment, but each entry in it was.
+//! It changes nothing, while the hardware and other operations continue. So the tree as a whole may
+//! never have been as shown, but each entry was.
 
 use super::{
     addr::Iova,
@@ -34,7 +34,7 @@ pub struct Step {
     pub slot: usize,
     /// Its word, as hardware reads it.
     pub word: u64,
-    /// What the word says.
+    /// The meaning of the word.
     pub entry: Entry,
     /// Whether a device may write through it, if it is a leaf.
     pub writable: bool,
@@ -42,7 +42,7 @@ pub struct Step {
     pub dirty: bool,
 }
 
-/// How many leaves there are of one size.
+/// The number of leaves of one size.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Leaves {
     /// All of them.

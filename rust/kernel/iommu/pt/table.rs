@@ -2,9 +2,9 @@
 
 //! The memory of tables: words that the processor and the hardware both change.
 //!
-//! What is `unsafe` in the page tables is here, in `node.rs`, where an entry is followed to the
-//! table that it names, in `tree.rs` and `grow.rs`, where the top table is, and in `walks.rs`,
-//! where tables wait to be freed; but for the promises that `claim.rs` and the formats stand for.
+//! The `unsafe` code of the page tables is here; in `node.rs`, which follows an entry to the table
+//! that it names; in `tree.rs` and `grow.rs`, which have the top table; and in `walks.rs`, where
+//! tables wait to be freed. Besides, `claim.rs` and the formats make `unsafe` promises.
 
 use super::{
     addr::{
@@ -58,7 +58,7 @@ fn write_once(word: &Atomic<u64>, value: u64) {
 /// Number of entries that share a cache line.
 pub(super) const LINE_ENTRIES: usize = 8;
 
-/// How many entries before they are written to a cache line is asked for.
+/// How many entries ahead of a write the cache line is prefetched.
 const WRITE_AHEAD: usize = 4 * LINE_ENTRIES;
 
 /// Size of a table in bytes.
@@ -127,7 +127,7 @@ impl Table {
     /// What a clean page costs is what this costs: apart, so that nothing else gets into the loop.
     #[inline(never)]
     pub(super) fn find_dirty<F: Format>(&self, slot: usize, end: usize, ahead: &Self) -> usize {
-        // Nothing here overflows for entries of a table, and of others there are none.
+        // Nothing here overflows for entries of a table, and there are no other entries.
         let first = slot & !(LINE_ENTRIES - 1);
         let last = end.wrapping_add(LINE_ENTRIES - 1) & !(LINE_ENTRIES - 1);
         let Some(entries) = self.words.get(first..last) else {
@@ -299,7 +299,7 @@ impl Line {
     }
 }
 
-/// Where tables live.
+/// The memory that tables live in.
 ///
 /// # Safety
 ///

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! A top that a tree can have in place of the one that it has: see `grow.rs`.
+//! A new top for a tree that grows: see `grow.rs`.
 
 use super::{
     table::read_once,
@@ -11,7 +11,7 @@ use kernel::sync::atomic::{
     Release, //
 };
 
-/// What has become of a new top.
+/// The state of a new top.
 pub(super) enum Fate {
     /// Only this operation knows of it.
     Unknown,

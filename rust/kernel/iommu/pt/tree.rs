@@ -167,7 +167,7 @@ impl<'t, F: Format, M: TableMem> Tree<'t, F, M> {
     }
 
     /// Whether [`Tree::read_and_split_dirty`] and [`Tree::split`] can work: they are for trees that
-    /// were made for it, and whose format says what becomes of a late write.
+    /// were made for it, and whose format says where a late dirty bit lands.
     pub fn can_split(&self) -> bool {
         self.limits.splits && F::LATE_DIRT.is_some() && F::PART != 0 && self.can_track_dirty()
     }

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Unmapping: whole leaves, and the tables that nothing can need any more.
+//! Unmapping: whole leaves, and the tables that become unused.
 
 use super::{
     addr::{
@@ -25,7 +25,7 @@ use super::{
     tree::Tree, //
 };
 
-/// What an unmap has come to.
+/// The result of an unmap.
 struct Progress {
     /// Bytes removed, from the start of the range on.
     removed: u64,

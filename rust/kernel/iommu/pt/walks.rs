@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Walks beside removals: tables outlive the walks that may stand in them.
+//! Walks beside removals: a table outlives the walks that may be in it.
 //!
 //! A harvest may run while the very range is unmapped. iommufd unmaps a dma-buf that is revoked
 //! under `pages->mutex`, and harvests under `iova_rwsem`, held for reading: neither keeps the other
@@ -14,8 +14,8 @@
 //! # One word
 //!
 //! The count and the first table in limbo are one word, which is changed by compare-and-exchange
-//! only. With two of them, the last walk to leave could free a table that was unlinked later, under
-//! the eyes of a walk that entered later. With one:
+//! only. With two words, the last walk to leave could free a table that was unlinked later, while a
+//! walk that entered later reads it. With one:
 //!
 //! - The exchange that retires a table finds the count. If it is not 0, the same exchange puts the
 //!   table into limbo, so that one of the walks that are counted will find it there.
@@ -30,8 +30,8 @@
 //! buffering). But `retire` exchanges the word as well, even where it finds the count 0 and changes
 //! nothing, and exchanges of one word have an order:
 //!
-//! - If the walk enters *after* that, its exchange reads what the other's has written, or what
-//!   came of it. Both are fully ordered, so the walk sees the entry empty and does not come to the
+//! - If the walk enters *after* that, its exchange reads what `retire` has written, or a later
+//!   value. Both are fully ordered, so the walk sees the entry empty and does not come to the
 //!   table.
 //! - If it enters *before*, `retire` finds it counted.
 //!
@@ -48,10 +48,10 @@
 //!
 //! # Pauses
 //!
-//! All of that is for tables that an unmap has taken out, in which nothing is left. Where parts are
-//! joined, their table still maps what the leaf does. A walk in it would miss the page whose entry
-//! becomes the address of the next table, or split a part and lose the new table. So a join needs a
-//! [`Pause`]: there is no walk while it lasts, and none begins. Tables that are retired meanwhile
+//! All of that is for tables that an unmap has removed, which are empty. Where parts are joined,
+//! their table still maps what the leaf does. A walk in it would miss the page whose entry becomes
+//! the address of the next table, or split a part and lose the new table. So a join needs a
+//! [`Pause`]: no walk is under way or begins while it lasts. Tables that are retired during a pause
 //! wait in limbo for its end.
 
 use super::{

@@ -3,14 +3,14 @@
 //! Drivers that were bound before their device got a group.
 //!
 //! The kernel counts a driver that does DMA through the DMA API in the group of its device when it
-//! binds (`iommu_device_use_default_domain()`), and then no user can claim the group. Where a
-//! module registers later, there was no group yet, and nothing was counted. A user who has another
-//! device of the group could claim it, and the driver's DMA would end; and when the driver unbinds,
-//! the kernel would take a count back that is not there, and warn. So each such driver is counted
-//! as soon as its device has a group.
+//! binds (`iommu_device_use_default_domain()`), and then no user can claim the group. If a module
+//! registers later, the device had no group then, and the kernel counted nothing. A user who has
+//! another device of the group could claim the group, and the driver's DMA would end; and when the
+//! driver unbinds, the kernel would drop a count that does not exist, and warn. So each such driver
+//! is counted as soon as its device has a group.
 //!
-//! A release takes these counts back, since the core gives no group up that is claimed. Devices
-//! with the identity keep working as they did before the driver was loaded.
+//! A release drops these counts, because the core does not release a claimed group. Devices with
+//! the identity keep working as they did before the driver was loaded.
 //!
 //! # Locks
 //!

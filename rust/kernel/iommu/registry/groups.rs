@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Groups of several functions, which can only be given away together.
+//! Groups of several functions, which can only be assigned together.
 
 use kernel::{
     bindings,
@@ -32,7 +32,7 @@ fn group_of<D: Driver>(endpoint: &Endpoint<D>) -> *mut bindings::iommu_group {
 
 impl<D: Driver> Registration<D> {
     /// Says by `say`, for each group of several functions, what could isolate them. Bridges do not
-    /// count: they are not given away.
+    /// count: they are not assigned.
     ///
     /// Context: may sleep.
     pub(in super::super) fn report_groups(&self, say: fn(fmt::Arguments<'_>)) {

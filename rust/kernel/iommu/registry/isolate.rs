@@ -2,13 +2,13 @@
 
 //! Cutting devices off from memory when their unit does not answer any more.
 //!
-//! Such a unit may hold translations that nothing can make it forget, of memory that belongs to
-//! others by now. What is left is to stop the requests: each device behind the unit loses the right
-//! to make any (Bus Master Enable of the Command register, PCI specification).
+//! Such a unit may hold translations that cannot be invalidated any more, of memory that was reused
+//! since. So the requests have to be stopped: each device behind the unit loses the right to make
+//! any (Bus Master Enable of the Command register, PCI specification).
 //!
-//! User space that has a device can give the right back to it: VFIO lets it write the register. So
-//! bridges lose the right to pass requests on as well, where all that is known to be below one is
-//! behind the same unit.
+//! User space that has a device can restore this right: VFIO lets it write the register. So a
+//! bridge loses the right to forward requests as well, if all known devices below it are behind the
+//! same unit.
 //!
 //! # Locks
 //!

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What is in the way of a release: claims and owners of devices. Early drivers are not.
+//! What prevents a release: claims and owners of devices. Early drivers do not.
 
 use kernel::{
     prelude::*,
@@ -48,7 +48,7 @@ impl<D: Driver> Inner<D> {
         });
     }
 
-    /// Takes [`Self::count_early_drivers`] back. No user's claim is let in meanwhile.
+    /// Takes [`Self::count_early_drivers`] back. No user can claim a group in between.
     ///
     /// Context: may sleep; takes the locks of devices.
     pub(super) fn uncount_early_drivers(&self) {

@@ -2,9 +2,8 @@
 
 //! The view of a domain for flushes: every tag once, however many attachments have it.
 //!
-//! It sits under a spinlock, so it neither allocates nor frees: a caller that adds brings the
-//! memory along ([`Addition`]) and takes what is left of it away; one that removes takes the tag
-//! away.
+//! It sits under a spinlock, so it neither allocates nor frees: a caller that adds a tag brings the
+//! memory ([`Addition`]) and frees what is left of it; a caller that removes a tag frees the tag.
 
 use kernel::prelude::*;
 

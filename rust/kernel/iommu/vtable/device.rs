@@ -239,8 +239,8 @@ impl<D: Registered> DeviceTable<D> {
         } else if inner.members.has_group(group) {
             dev_err!(
                 endpoint.dev,
-                "it has the requester ID of a device in another IOMMU group, says the firmware: \
-                 update it\n"
+                "firmware says that it has the requester ID of a device in another IOMMU group: \
+                 update the firmware\n"
             );
             (Err(EINVAL), &[theirs, group][..])
         } else {

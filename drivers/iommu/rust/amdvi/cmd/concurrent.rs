@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Several CPUs at one command buffer, whose unit needs some time for a batch but can be at
-//! several.
+//! Several CPUs at one command buffer, whose unit needs some time for a batch but can run several
+//! at once.
 
 use kernel::{
     iommu::block::Block,

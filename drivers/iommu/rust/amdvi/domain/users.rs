@@ -66,7 +66,7 @@ impl Users {
         locked_vec::push(&self.list, user)
     }
 
-    /// Runs `point`, which points a user to the tables. The top does not change meanwhile.
+    /// Runs `point`, which points a user to the tables. The top does not change while it runs.
     pub(super) fn hold<R>(&self, point: impl FnOnce() -> R) -> R {
         let _list = self.list.lock();
         point()

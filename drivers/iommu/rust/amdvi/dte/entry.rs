@@ -71,7 +71,7 @@ bitfield! {
         57:57   external => bool;
         /// INITPass.
         56:56   init => bool;
-        /// IntCtl: what becomes of fixed and arbitrated interrupts, see [`REMAP`].
+        /// IntCtl: how the unit treats fixed and arbitrated interrupts, see [`REMAP`].
         61:60   interrupt_control;
         /// GuestPagingMode: levels of guest tables, less four.
         55:54   guest_levels;
@@ -109,8 +109,8 @@ pub(crate) enum Interrupts {
     /// They pass, with these settings of firmware for those that have no vector.
     Unmapped(u8),
     /// They are remapped by the table at `table`, with so many entries. Those without a vector
-    /// (NMI, INIT and others) are refused, whatever firmware wants: a device that is given away
-    /// must not send them.
+    /// (NMI, INIT and others) are refused, even if firmware asks for them: a device that is
+    /// assigned to user space must not send them.
     Remapped {
         /// The address, aligned to 128 bytes.
         table: u64,

@@ -102,7 +102,7 @@ pub(crate) fn set_dirty(slot: &mut impl EntryWords, on: bool) -> Result {
     slot.forget(old)
 }
 
-/// Changes what becomes of interrupts. They change in one store, and the device sends none.
+/// Changes how interrupts are treated. They change in one store, and the device sends none.
 ///
 /// # Errors
 ///

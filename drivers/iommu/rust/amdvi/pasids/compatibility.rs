@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Whether a domain suits a device, given its other domains. Pure.
+//! Whether a domain can be attached to a device, given the device's other domains. Pure.
 //!
 //! A device has one device table entry for its requests with and without PASID. A host table (v1)
 //! and guest tables (v2) in one entry are nested translation, which the driver does not offer. So

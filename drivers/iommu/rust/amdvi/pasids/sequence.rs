@@ -73,11 +73,11 @@ pub(crate) struct Root {
     pub(crate) pass_through: u16,
 }
 
-/// What a device has.
+/// The state of a device.
 pub(crate) struct State {
     root: Root,
     untagged: Untagged,
-    /// What the entry was last made.
+    /// The state that the entry was last given.
     wanted: Wanted,
     used: KVec<u32>,
 }

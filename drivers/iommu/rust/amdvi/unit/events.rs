@@ -123,8 +123,8 @@ impl msi::Handler for Unit {
         // The offset is valid, so there is no error.
         let _ = self.end_events();
         pr_err!(
-            "ivhd{}: does not stop its event log after an overflow, and shows no more events: load \
-             the driver anew to see more; if it happens again, update the firmware\n",
+            "ivhd{}: does not stop its event log after an overflow, so no more events are shown: \
+             reload the driver to see more; if it happens again, update the firmware\n",
             self.number
         );
     }

@@ -6,11 +6,11 @@
 //! event log. A unit fetches commands only while it translates, so the driver sets everything up
 //! before, and invalidates all caches right after.
 //!
-//! A sleep of the machine loses the registers. Before it, the rings go off and translation last, so
-//! that a ring that does not stop leaves memory protected. After it, the order is that of C
-//! (`early_enable_iommu()`). C also repairs what the firmware of one chipset
-//! leaves undone (RD890, `iommu_apply_resume_quirks()`), and this driver does not: if the registers
-//! are gone, the unit is given up.
+//! The unit loses its registers in a sleep of the machine. Before the sleep, the driver switches
+//! the rings off, and translation last, so that a ring that does not stop leaves memory protected.
+//! After the sleep, the order is that of C (`early_enable_iommu()`). C also repairs what the
+//! firmware of one chipset leaves undone (RD890, `iommu_apply_resume_quirks()`), and this driver
+//! does not: if the registers are gone, the unit is given up.
 
 use kernel::{
     io::{

@@ -5,11 +5,12 @@
 //! The driver takes a unit only if no other driver of this kernel uses it, which would have claimed
 //! the registers. A refusal names the reason and what to change at boot.
 //!
-//! A kernel that another one has started (kexec), or firmware that protects memory, may leave
-//! translation and rings on. The order is that of C (`iommu_disable()`): the rings stop, and
-//! translation goes off last, so that memory stays protected if they do not. The kernel that ended
-//! has shut its devices down. One that has crashed has not: the driver takes no unit in the kernel
-//! that collects the dump (see [`lifecycle`](kernel::iommu::lifecycle)).
+//! A kernel that started this one by kexec, or firmware that protects memory, may have left
+//! translation and rings on. The order of switching them off is that of C (`iommu_disable()`): the
+//! rings stop, and translation goes off last, so that memory stays protected if they do not. A
+//! kernel that has ended normally has shut its devices down. A crashed kernel has not: the driver
+//! takes no unit in the kernel that collects the dump (see
+//! [`lifecycle`](kernel::iommu::lifecycle)).
 
 use kernel::{
     io::Io,

@@ -2,13 +2,13 @@
 
 //! Switching off what another kernel, or firmware, has left on.
 //!
-//! A kernel that another one has started (kexec) may find the queue on, and translation with it:
-//! the C driver leaves the queue on. The order is that of C (`init_dmars()`): the queue is drained
-//! and goes off, translation last. If the queue does not stop, memory stays protected.
+//! A kernel that was started by kexec may find the queue on, and translation with it: the C driver
+//! leaves the queue on. The order is that of C (`init_dmars()`): drain the queue and switch it off,
+//! translation last. If the queue does not stop, memory stays protected.
 //!
-//! Translation that goes off lets a request for an IOVA reach memory at that address. The kernel
-//! that ended has shut its devices down. One that has crashed has not: the driver takes no unit in
-//! the kernel that collects the dump (see [`lifecycle`](kernel::iommu::lifecycle)).
+//! Once translation is off, a request for an IOVA reaches memory at that physical address. A kernel
+//! that has ended normally has shut its devices down. A crashed kernel has not: the driver takes no
+//! unit in the kernel that collects the dump (see [`lifecycle`](kernel::iommu::lifecycle)).
 //!
 //! VT-d specification, 6.5.2 (queue) and 11.4.4 (commands).
 
@@ -39,7 +39,7 @@ use crate::regs::{
     }, //
 };
 
-/// What of the unit is on without an owner. `shared`: the queue is the kernel's.
+/// The parts of the unit that are on without an owner. `shared`: the queue is the kernel's.
 fn found_on(status: GSTS, shared: bool) -> Option<&'static str> {
     match (status.translation(), status.queue() && !shared) {
         (false, false) => None,

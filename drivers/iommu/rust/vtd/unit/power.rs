@@ -4,11 +4,12 @@
 //!
 //! VT-d specification, 6.5.2 (queue), 11.4.4 (commands) and 11.4.8 (protected memory).
 //!
-//! A sleep of the machine loses the registers. Before it, the queue goes off and translation last,
-//! so that a queue that does not stop leaves memory protected. After it, the order is that of C
-//! (`init_iommu_hw()`): the queue comes first, then the root table, the invalidations, translation,
-//! and the protected memory. Interrupt remapping of the kernel has been resumed with the local APIC
-//! by then, and on a shared unit the queue with it: the kernel registers that call early at boot.
+//! The unit loses its registers in a sleep of the machine. Before the sleep, the driver switches
+//! the queue off, and translation last, so that a queue that does not stop leaves memory protected.
+//! After the sleep, the order is that of C (`init_iommu_hw()`): the queue comes first, then the
+//! root table, the invalidations, translation, and the protected memory. By then the kernel has
+//! resumed its interrupt remapping with the local APIC, and on a shared unit the queue with it: the
+//! kernel registers that call early at boot.
 
 use kernel::{
     io::{

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Several CPUs at one ring, whose unit needs some time for each batch but can be at several.
+//! Several CPUs at one ring, whose unit needs some time for each batch but can run several at once.
 
 use kernel::{
     sync::{
@@ -28,7 +28,7 @@ const SLOTS: usize = 16;
 const CPUS: usize = 4;
 const BATCHES: u64 = 500;
 
-/// What a batch takes.
+/// The time that a batch takes.
 const LATENCY: Delta = Delta::from_micros(20);
 
 struct Work;

@@ -2,12 +2,12 @@
 
 //! Which slots of a ring are in use, by which batch, and what has become of them. Pure.
 //!
-//! The CPU that has put a batch into the ring is its *owner*. A slot is in use until its owner
-//! gives it back: not before the owner has seen how the batch ended.
+//! The CPU that has put a batch into the ring is its *owner*. A slot is in use until its owner has
+//! seen how the batch ended, and frees the slot.
 
 use kernel::prelude::*;
 
-/// What is in a slot.
+/// The contents of a slot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Mark {
     /// Nothing.
@@ -34,7 +34,7 @@ pub(super) struct Ticket {
     pub(super) number: u32,
 }
 
-/// How a batch stands if the unit has not written its number.
+/// The state of a batch whose number the unit has not written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Standing {
     /// The unit is at it.
@@ -125,7 +125,7 @@ impl Occupancy {
         })
     }
 
-    /// How a batch stands whose number the unit has not written.
+    /// Returns the state of a batch whose number the unit has not written.
     pub(super) fn standing(&self, ticket: &Ticket) -> Standing {
         match (self.has_refused(ticket), self.marks.get(ticket.last)) {
             // The batch goes on behind a command that was replaced.

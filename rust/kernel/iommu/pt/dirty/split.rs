@@ -2,8 +2,8 @@
 
 //! Harvests that split what they find dirty, so that the next one finds less.
 //!
-//! A large leaf that lies wholly in the query is reported as ever, and its parts begin clean: one
-//! level each time that it is dirty. So tables come only where devices write.
+//! A large leaf that lies wholly in the query is reported as usual, and its parts begin clean: one
+//! level each time that it is dirty. So tables are added only where devices write.
 //!
 //! A leaf that reaches beyond the query stays dirty for the rest of it, and a caller that asks in
 //! pieces which are smaller than a leaf would never see it clean. Its parts begin dirty, those in
@@ -43,7 +43,7 @@ impl<F: Format, M: TableMem> Tree<'_, F, M> {
     /// The caller flushes what the sink was told by [`DirtySink::split`], beside what it was told
     /// by [`DirtySink::cleared`], before it copies the pages.
     ///
-    /// Where there is no memory for a table, the leaf is made clean as ever.
+    /// If there is no memory for a table, the leaf is made clean as usual.
     ///
     /// The caller lets no two of these calls, and no other call that makes leaves clean, run at the
     /// same time on one tree, if the format has rows of entries: the entries of a row are split one

@@ -11,11 +11,11 @@
 //! the size of the entry, 7 for a leaf whose size is coded in its address.
 //!
 //! A table may be several levels below the entry, which then translates addresses with zeros in the
-//! bits of the levels between. No such entry is made here, as in C: it would save a table where a
-//! tree grows by more than one level at once, be taken apart again by the first mapping in between,
-//! and have every walk find out where it is. A walk that comes across one, or across a next level
-//! that is not below, takes it for a word that this code did not write: nothing is mapped, and a
-//! map that needs a table there fails with `EIO`.
+//! bits of the levels between. This code makes no such entry, as in C: it would save a table only
+//! where a tree grows by more than one level at once, until the first mapping in between, and every
+//! walk would have to check for it. A walk that comes across one, or across a next level that is
+//! not below, takes it for a word that this code did not write: nothing is mapped, and a map that
+//! needs a table there fails with `EIO`.
 //!
 //! # Size-coded leaves
 //!

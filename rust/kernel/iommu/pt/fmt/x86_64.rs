@@ -26,7 +26,7 @@
 //! write updates the entry anyway. With `Prot::USED` both are preset, for a unit of VT-d whose
 //! walks do not snoop: it faults where it would have to set one.
 //!
-//! Entries that link tables have A preset. Nothing reads it there, and the hardware is spared one
+//! Entries that link tables have A preset. Nothing reads it there, and it saves the hardware one
 //! locked update for each table.
 //!
 //! # Addresses

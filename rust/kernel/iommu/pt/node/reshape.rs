@@ -4,8 +4,8 @@
 //! become a leaf again, and an unmap comes in between.
 //!
 //! Each change is one compare-and-exchange, and the format has to say that hardware may find either
-//! word ([`Format::may_replace_live`]). The new word maps what the old one did: that is for the
-//! caller to see to.
+//! word ([`Format::may_replace_live`]). The caller ensures that the new word maps what the old one
+//! did.
 
 use super::{
     super::{
