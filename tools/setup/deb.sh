@@ -36,7 +36,7 @@ deb_packages()
 check_deb_config()
 {
 	if [ -n "$CONFIG" ] && ! grep -qs '^CONFIG_' "$CONFIG"; then
-		die "CONFIG=$CONFIG is no configuration of a kernel: name a file such as" \
+		die "CONFIG=$CONFIG is not a kernel configuration: name a file such as" \
 			"/boot/config-$(uname -r), or leave CONFIG out for Debian's"
 	fi
 }

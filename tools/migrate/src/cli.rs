@@ -22,9 +22,9 @@ Binding a function to vfio-pci:
   echo 0000:01:00.0 > /sys/bus/pci/drivers_probe
 
 Without --device the first suitable function that is bound is taken: an Intel 82576 (igb), or \
-QEMU's edu, which makes only about ten writes in a second. A device that has not written while tracked \
-when everything is copied is waited for, at most 20 seconds. It works on any IOMMU that tracks dirty \
-pages, whichever driver serves it.
+QEMU's edu, which makes only about ten writes in a second. If a device has not written while tracked \
+when everything is copied, the program waits for it, at most 20 seconds. The program works on any IOMMU \
+that tracks dirty pages, whichever driver serves it.
 
 Columns: pages that the device wrote since the round before; pages that the IOMMU reported dirty, \
 which are more if leaves are large; pages copied; duration; where the dirty pages are, from the lowest \
@@ -37,10 +37,10 @@ and not reported, \"first_difference\" the first place where the copy differs.";
 
 /// Migrate memory while a PCI device keeps writing to it, as a VMM does.
 ///
-/// Takes a PCI function that is bound to vfio-pci, maps memory for it through iommufd, has it write at
-/// random pages without pause, and copies the memory to a second buffer meanwhile: tracking on, a copy of
-/// everything, rounds of what the IOMMU reports dirty until little is left, device stopped, last round.
-/// Then both memories are compared, and each report with what the device is known to have written.
+/// Takes a PCI function that is bound to vfio-pci, maps memory for it through iommufd, has it write at random
+/// pages without pause, and copies the memory to a second buffer at the same time: tracking on, a copy of
+/// everything, rounds of what the IOMMU reports dirty until little is left, device stopped, last round. Then
+/// both memories are compared, and each report with what the device is known to have written.
 ///
 /// Ends with one line, "migrated: ... 0 lost, memory identical", and exit code 0; anything else is
 /// exit code 1.

@@ -6,7 +6,7 @@ use clap::Parser;
 
 use crate::op::Episode;
 
-/// Use an IOMMU at random and from several sides at once, and hold every report of dirty pages
+/// Use an IOMMU at random and from several threads at once, and check every report of dirty pages
 /// against a model.
 ///
 /// Two functions write by themselves (page-writer of this project's QEMU, 1234:11f1), a third one
@@ -15,13 +15,13 @@ use crate::op::Episode;
 /// interrupts; allocations fail and signals interrupt calls. All of it follows from a seed, in
 /// episodes after each of which nothing may be left.
 ///
-/// Ends with one line, "soak passed: ...", and exit code 0. What fails is made shorter and printed,
-/// with the options that repeat it; anything but success is exit code 1. So is a run that shows
-/// nothing: no write was tracked, nothing was reported, moved or mapped.
+/// Ends with one line, "soak passed: ...", and exit code 0. A failing sequence is shortened and
+/// printed, with the options that repeat it; anything but success is exit code 1. So is a run that
+/// shows nothing: no write was tracked, nothing was reported, moved or mapped.
 #[derive(Clone, Debug, Parser)]
 #[command(name = "iommu-soak", version)]
 pub(crate) struct Options {
-    /// What everything follows from.
+    /// The number that everything follows from.
     #[arg(long, default_value_t = 1)]
     pub(crate) seed: u64,
 
@@ -34,7 +34,7 @@ pub(crate) struct Options {
     #[arg(long)]
     pub(crate) wall: Option<u64>,
 
-    /// Multiply all pauses between steps, and have devices write so much slower.
+    /// Multiply all pauses between steps, and divide the rates of the devices.
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..=1000))]
     pub(crate) pace: u64,
 

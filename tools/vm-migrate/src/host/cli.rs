@@ -56,7 +56,7 @@ and \"writes\" by the devices in the meantime.";
     after_long_help = LONG_HELP
 )]
 pub(crate) struct Options {
-    /// What happens besides.
+    /// What happens besides the migration: see the end of --help.
     #[arg(long, value_enum, default_value_t = Scenario::Basic)]
     pub(crate) scenario: Scenario,
 
@@ -138,11 +138,11 @@ pub(crate) struct Options {
     #[arg(long, default_value = "kvm", value_name = "NAME")]
     pub(crate) accel: String,
 
-    /// Words more on the kernel's command line.
+    /// More words for the kernel's command line.
     #[arg(long, default_value = "", value_name = "WORDS")]
     pub(crate) append: String,
 
-    /// Where QEMU's logs and sockets go [default: a folder in /tmp, which goes again after success].
+    /// Where QEMU's logs and sockets go [default: a folder in /tmp, which is removed after success].
     #[arg(long, value_name = "PATH")]
     pub(crate) logs: Option<PathBuf>,
 
