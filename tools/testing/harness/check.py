@@ -374,12 +374,12 @@ def show_list(everything):
     say("configurations (make check IOMMU=..., make run IOMMU=...)")
     for config in configs.CONFIGS:
         say(f"  {config.name:<14} {config.what}")
-    say("each with a default domain behind it, or with both of them in turn without")
+    say("append a default domain, or leave it out to run both in turn:")
     for domain, what in configs.DOMAINS.items():
         say(f"  .../{domain:<10} {what}")
     say("")
     say("debug kernels, for the suites that run in a kernel (make check DEBUG=..., or several")
-    say("with commas for one that finds what each finds)")
+    say("names with commas for one kernel that finds what each of them finds)")
     for name, what in configs.debug_kernels().items():
         say(f"  {name:<14} {what}")
     return 0

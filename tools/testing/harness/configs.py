@@ -154,7 +154,7 @@ CONFIGS = (
     ),
     Config(
         "vtd-ss-cm",
-        "VT-d second stage, caching mode (what is absent is cached), all leaves split, rust_vtd.ko",
+        "VT-d second stage, caching mode (caches absent entries), all leaves split, rust_vtd.ko",
         f"x-scalable-mode=on,ssads=on,caching-mode=on,{STALE}",
         NO_C_DRIVER,
         module=f"{RUST_VTD} {SPLITS_ALL}",

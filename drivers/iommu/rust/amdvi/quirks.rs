@@ -111,7 +111,7 @@ pub(crate) fn mend(number: usize, segment: u16, source: u16) -> Result {
         .ok_or(ENODEV)
         .and_then(|function| mend_746(&function));
     match mended {
-        Ok(true) => pr_info!("ivhd{}: mended erratum 746, as firmware had not\n", number),
+        Ok(true) => pr_info!("ivhd{}: applied the workaround for erratum 746\n", number),
         Ok(false) => {}
         Err(error) => {
             pr_err!(

@@ -270,7 +270,7 @@ def cases():
             "erratum-746",
             (
                 LOADED,
-                passes("it was mended", "says", "ivhd0: mended erratum 746, as firmware had not"),
+                passes("it was mended", "says", "ivhd0: applied the workaround for erratum 746"),
                 *migrates(IGB),
                 DISK,
                 passes("the disk's driver goes", "rmmod", "nvme"),

@@ -11,13 +11,13 @@ def suites():
     return (
         GuestSuite(
             "module",
-            "loading a driver, letting go, unloading, loading again",
+            "loading a driver, releasing the hardware, unloading, loading again",
             (GuestTest("module", "test-module $VFIO_DEVICES"),),
             machines=("vtd-ss/pt", "vtd-ss-open/nopt", "amd-v1/pt"),
         ),
         GuestSuite(
             "reload",
-            "loading, letting go, unloading and loading again under traffic",
+            "loading, releasing, unloading and loading again under traffic",
             (GuestTest("reload", "test-reload $VFIO_DEVICES"),),
             machines=("vtd-ss/pt", "amd-v1/pt"),
             functions=configs.WRITER_FUNCTION,
@@ -37,7 +37,7 @@ def suites():
         ),
         CaseSuite(
             "refusals",
-            "what a driver refuses: firmware that lies, lacking units, owners",
+            "what a driver refuses: wrong firmware, units that lack features, owners",
             (("vtd-ss/pt", refusals_vtd.cases()), ("amd-v1/pt", refusals_amdvi.cases())),
         ),
         CaseSuite("dead", "a unit that does not answer any more", dead.groups()),
@@ -45,7 +45,7 @@ def suites():
         CaseSuite("several", "two units in a machine", several.groups()),
         CaseSuite(
             "rescan",
-            "no interrupt is forged below a bridge that was found again, or by what has gone",
+            "no interrupt is forged below a bridge that was found again, or by a removed function",
             rescan.groups(),
         ),
         GuestSuite(

@@ -50,7 +50,7 @@ def suites():
         ),
         HostSuite(
             "acpi-host",
-            "the parsers of firmware tables as a host crate: DMAR and IVRS, random and lying",
+            "the parsers of firmware tables as a host crate: DMAR and IVRS, random and wrong",
             "host",
             (CARGO_TEST, "tools/testing/iommu_acpi_host"),
             output="cargo",
@@ -70,7 +70,7 @@ def suites():
         ),
         HostSuite(
             "migrate-host",
-            "the migration program and its crate for iommufd, on a made-up device and kernel",
+            "the migration program and its crate for iommufd, on a fake device and kernel",
             "host",
             (CARGO_TEST, "tools/device-memory,tools/iommufd-dirty,tools/migrate"),
             output="cargo",
@@ -78,7 +78,7 @@ def suites():
         ),
         HostSuite(
             "vm-migrate-host",
-            "the own tests of the programs that migrate a virtual machine",
+            "tests of the programs that migrate a virtual machine",
             "host",
             (CARGO_TEST, "tools/vm-migrate"),
             output="cargo",
@@ -86,7 +86,7 @@ def suites():
         ),
         HostSuite(
             "soak-host",
-            "the own tests of the soak: its model, on an IOMMU that is right and on wrong ones",
+            "tests of the soak: its model, on a correct IOMMU and on wrong ones",
             "host",
             (CARGO_TEST, "tools/soak"),
             output="cargo",
@@ -117,7 +117,7 @@ def suites():
         ),
         HostSuite(
             "deb",
-            "packages of 'make deb' in a clean Debian 13: installed, booted, a memory migrated",
+            "packages of 'make deb' in a clean Debian 13: installed, booted, memory migrated",
             "vm",
             (str(CHECKOUT / "tools/testing/harness/run"), "harness.deb"),
             limit=10800,

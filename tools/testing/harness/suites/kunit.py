@@ -59,7 +59,7 @@ def suites():
         ),
         KunitSuite(
             "kunit-queue",
-            "KUnit of the queue that a VT-d unit shares with no other code",
+            "KUnit of a VT-d queue that only the driver uses",
             "rust_vtd_own_queue",
             ("rust_vtd_own_queue",),
             "vtd-ss-open/nopt",

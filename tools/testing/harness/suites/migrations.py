@@ -75,19 +75,19 @@ def suites():
         ),
         GuestSuite(
             "migrate",
-            "a memory migrated while a device writes to it",
+            "memory migrated while a device writes to it",
             (GuestTest("migrate", 'iommu-migrate --device "$VFIO_SELFTESTS_BDF"'),),
             machines=configs.TRACKING,
         ),
         SoakSuite(
             "soak",
-            "ten seconds of random and concurrent use, held against a model",
+            "ten seconds of random and concurrent use, checked against a model",
             (GuestTest("soak", "iommu-soak --seconds 10 $soak_words"),),
             machines=configs.REMAPPED_RUST,
         ),
         GuestSuite(
             "slow",
-            "a memory migrated while a slow device writes to it",
+            "memory migrated while a slow device writes to it",
             (GuestTest("slow", 'iommu-migrate --device "${VFIO_DEVICES%% *}" --size 16M'),),
             machines=("vtd-ss/pt", "amd-v1/pt"),
             functions=configs.SLOW_FUNCTION,

@@ -91,7 +91,7 @@ def suites():
         ),
         GuestSuite(
             "containers",
-            "two of them in containers: type1, and what iommufd has instead",
+            "two of these in containers: type1, and iommufd's replacement",
             UPSTREAM_CONTAINERS,
             # Once for each driver: how vfio maps is the same for the other kinds of tables, and what
             # the device comes from is tested by the above.
@@ -107,14 +107,14 @@ def suites():
         ),
         GuestSuite(
             "dirty",
-            "dirty tracking held against what a device wrote",
+            "dirty tracking compared with what a device wrote",
             selftests("dirty_*"),
             machines=configs.TRACKING + configs.SPLIT,
             also=(*configs.FLUSHES, "amd-v2-split/nopt"),
         ),
         GuestSuite(
             "dirty-flushes",
-            "those of them that are about flushes, on further kinds of units",
+            "the dirty tests about flushes, on more kinds of units",
             tuple(
                 test
                 for name in ("sizes", "split", "toggle", "domains", "flush", "stress", "late")
@@ -137,7 +137,7 @@ def suites():
         ),
         HibernateSuite(
             "hibernate",
-            "the same across a hibernation, whose image a driver's domain brings to the disk",
+            "the same across a hibernation, whose image is written through a driver's domain",
             (
                 GuestTest(
                     "hibernate",
@@ -157,7 +157,7 @@ def suites():
         ),
         GuestSuite(
             "untracked",
-            "where nothing is tracked, which is said and refused",
+            "units that cannot track: the driver says so and refuses",
             selftests("untracked"),
             machines=("vtd-fs-c/pt", "vtd-legacy-c/nopt", "amd-v2-c/pt"),
         ),
@@ -178,7 +178,7 @@ def suites():
         ),
         GuestSuite(
             "group",
-            "two devices behind a bridge, which are one to the IOMMU",
+            "two devices behind a bridge, which share a requester ID",
             selftests("shared_group"),
             machines=configs.TRACKING,
             functions=configs.SLOW_FUNCTION,
