@@ -24,7 +24,7 @@ PACKAGES = CHECKOUT / "build/check/deb"
 OUTPUT = CHECKOUT / "build/check"
 # Headings of the page.
 INSTALL = "Install the packages"
-MIGRATE = "Migrate a memory"
+MIGRATE = "Migrate memory"
 # What the boot loader hands over: the page asks for the last one, the emulator for the others.
 PARAMETERS = "root=/dev/nvme0n1 rw init=/root/job console=ttyS0 panic=-1 intel_iommu=off"
 MACHINE = "vtd-ss/pt"
