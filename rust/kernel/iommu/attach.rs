@@ -83,7 +83,7 @@ struct Shared<P: PagingDomain> {
 pub struct Attachments<P: PagingDomain>(Arc<Shared<P>>);
 
 impl<P: PagingDomain> Attachments<P> {
-    /// None yet, of the domain with the number `domain`.
+    /// Creates an empty list for the domain with the number `domain`.
     pub(super) fn new(domain: u64) -> Result<Self> {
         let (name, key) = lock_class::attachments_list();
         let empty = List {
@@ -240,8 +240,8 @@ impl<'a, P: PagingDomain> Prepared<'a, P> {
     ///
     /// # Errors
     ///
-    /// Those of [`PagingDomain::install`]: hardware may use the domain, and what the device had.
-    /// The slot still says the latter; the domain is lost.
+    /// The errors of [`PagingDomain::install`]: hardware may use the domain, and what the device
+    /// had. The slot still says the latter; the domain is lost.
     pub(super) fn install(mut self, domain: &P) -> Result<Installed<'a, P>> {
         let node = self.node.take();
         if let Some(node) = &node {

@@ -18,7 +18,7 @@ use kernel::{
 pub struct Counter(Atomic<u64>);
 
 impl Counter {
-    /// None yet.
+    /// Creates a counter at 0.
     pub const fn new() -> Self {
         Self(Atomic::new(0))
     }

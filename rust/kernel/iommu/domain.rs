@@ -126,7 +126,7 @@ impl<P: PagingDomain> Domain<P> {
     ///
     /// # Errors
     ///
-    /// Those of `data`, `ENOMEM`, `EINVAL` for an impossible geometry.
+    /// The errors of `data`, `ENOMEM`, `EINVAL` for an impossible geometry.
     pub(super) unsafe fn new(
         data: impl PinInit<P, Error>,
         flags: AllocFlags,
@@ -281,7 +281,7 @@ impl<P: PagingDomain> Domain<P> {
     ///
     /// # Errors
     ///
-    /// Those of [`PagingDomain::sync`]: hardware may continue to use the translations, and the
+    /// The errors of [`PagingDomain::sync`]: hardware may continue to use the translations, and the
     /// tables that led to them. The first failure is logged.
     pub(super) fn flush(&self, flush: Flush) -> Result {
         let sync = || self.data.sync(flush, self.attachments.tags());
@@ -317,7 +317,7 @@ impl<P: PagingDomain> Domain<P> {
     ///
     /// # Errors
     ///
-    /// Those of [`Self::flush`]; the tables are leaked.
+    /// The errors of [`Self::flush`]; the tables are leaked.
     #[inline]
     pub(super) unsafe fn sync(&self, gather: &mut IotlbGather<'_>) -> Result {
         let flushed = self.flush(gather.flush().unwrap_or(Flush::All));

@@ -131,7 +131,7 @@ pub struct DomainIds<U: HasDomainIds> {
 }
 
 impl<U: HasDomainIds> DomainIds<U> {
-    /// None yet.
+    /// Creates an empty list.
     pub fn new() -> impl PinInit<Self> {
         let (name, key) = lock_class::domain_ids_known();
         pin_init!(Self {

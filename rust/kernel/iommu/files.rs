@@ -198,7 +198,7 @@ impl Files {
 
 /// An action of a driver that a user starts by writing 1 to a file.
 pub(super) trait Commanded: Send + Sync {
-    /// Does it.
+    /// Runs the action.
     ///
     /// Context: may sleep.
     fn run(&self) -> Result;

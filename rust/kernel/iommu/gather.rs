@@ -77,8 +77,9 @@ impl<'a> IotlbGather<'a> {
 
     /// Adds a range, and has its flush include the copies that hardware has of links to tables.
     ///
-    /// For leaves that have become tables, which are on no list. `pt.table_levels_bitmap` says it,
-    /// which the C page tables leave 0 as long as the list is empty; the core does not look at it.
+    /// Adds leaves that have become tables, which are on no list. `pt.table_levels_bitmap` records
+    /// that; the C page tables leave it 0 as long as the list is empty, and the core does not read
+    /// it.
     #[inline]
     pub fn add_with_links(&mut self, range: Range) {
         self.add(range);

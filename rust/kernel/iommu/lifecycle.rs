@@ -287,7 +287,7 @@ impl<D: Lifecycle> Life<D> {
     ///
     /// # Errors
     ///
-    /// Those of [`Lifecycle::take_over`]. The hardware has its original state then. If the
+    /// The errors of [`Lifecycle::take_over`]. The hardware has its original state then. If the
     /// module is in use by then it has to stay: the call succeeds, and the log says so.
     pub fn begin(module: &'static ThisModule) -> Result<Self> {
         // A driver that is built in has none.

@@ -134,7 +134,8 @@ pub trait Driver: Confirms + Sized + Send + Sync + 'static {
     ///
     /// # Errors
     ///
-    /// Those of [`ReservedRegions::add`]. The callback cannot return an error, so it logs them.
+    /// The errors of [`ReservedRegions::add`]. The callback cannot return an error, so it logs
+    /// them.
     fn reserved_regions(
         &self,
         endpoint: &Self::Endpoint,
@@ -336,7 +337,7 @@ pub trait PagingDomain: Sized + Send + Sync + 'static {
     ///
     /// # Errors
     ///
-    /// Those of the page table.
+    /// The errors of the page table.
     fn map(
         &self,
         claim: &mut Exclusive,

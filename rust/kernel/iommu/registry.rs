@@ -282,11 +282,11 @@ impl<D: Driver> Endpoint<D> {
 struct Unit {
     raw: KBox<Opaque<bindings::iommu_device>>,
     info: UnitInfo,
-    /// Has an entry in sysfs.
+    /// Whether it has an entry in sysfs.
     added: AtomicFlag,
-    /// Is registered, or about to be: devices may be probed for it.
+    /// Whether it is registered, or about to be: devices may be probed for it.
     active: AtomicFlag,
-    /// Does not answer any more.
+    /// Whether it does not answer any more.
     isolated: AtomicFlag,
 }
 

@@ -64,7 +64,8 @@ impl<T: Sleeper> Registration<T> {
         shutdown: Some(Self::shutdown_callback),
     };
 
-    /// Has the kernel call `sleeper`. What is registered later sleeps earlier.
+    /// Registers `sleeper` with the kernel. A sleeper that is registered later is suspended
+    /// earlier.
     ///
     /// Context: may sleep.
     pub(super) fn new(sleeper: Arc<T>) -> impl PinInit<Self> {

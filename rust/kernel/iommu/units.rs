@@ -140,9 +140,9 @@ pub trait Power: Sized + Send + Sync + 'static {
     ///
     /// # Errors
     ///
-    /// It does not answer any more: translation is on unless that cannot be known. One that has not
-    /// answered for longer does not go to sleep: its registers would be lost, and they are all that
-    /// keeps its devices from memory.
+    /// The unit does not answer any more: translation is on unless that cannot be known. A unit
+    /// that died earlier does not go to sleep: its registers would be lost, and only they keep its
+    /// devices away from memory.
     fn suspend(&self) -> Result;
 
     /// Brings the unit to the state before [`Self::suspend`], whatever state it is in: that after a
@@ -243,7 +243,7 @@ impl<P: Power> Units<P> {
     ///
     /// # Errors
     ///
-    /// Those of [`Power::new`]: all units have their original state then. `ENOMEM`.
+    /// The errors of [`Power::new`]: all units have their original state then. `ENOMEM`.
     pub fn start(units: KVec<Arc<P::Unit>>) -> impl PinInit<Self, Error> {
         pin_init::pin_init_scope(move || {
             // An error drops it.
@@ -270,8 +270,8 @@ impl<P: Power> Units<P> {
     ///
     /// # Errors
     ///
-    /// Those of [`Power::enable_translation`]; the log names the unit. `ENOMEM`; `ENODEV` if they
-    /// were stopped.
+    /// The errors of [`Power::enable_translation`]; the log names the unit. `ENOMEM`; `ENODEV` if
+    /// they were stopped.
     pub(super) fn enable_translation(&self) -> Result {
         let mut on = self.on.lock();
         let Some(on) = &mut *on else {

@@ -177,7 +177,7 @@ impl Queue {
     ///
     /// # Errors
     ///
-    /// Those of `enable`, `EIO` if the unit is dead.
+    /// The errors of `enable`, `EIO` if the unit is dead.
     pub(crate) fn run(&self, enable: impl FnOnce() -> Result) -> Result {
         let mut ring = self.ring.lock();
         if ring.phase == Phase::Dead {

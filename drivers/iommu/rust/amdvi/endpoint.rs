@@ -145,7 +145,7 @@ impl Endpoint {
     ///
     /// # Errors
     ///
-    /// Those of `change`.
+    /// The errors of `change`.
     pub(crate) fn change(&self, change: impl Fn(&mut Live<'_>) -> Result) -> Result {
         let forget = |source, old: Entry| self.unit.forget(source, &old);
         self.unit

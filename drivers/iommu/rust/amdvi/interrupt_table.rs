@@ -145,8 +145,8 @@ impl<C: Cache> InterruptTable<C> {
         }
     }
 
-    /// Has later changes reach what is cached for the requester IDs `new`: before their device
-    /// table entries name the table. May sleep; not at the same time as itself or
+    /// Makes later changes reach what is cached for the requester IDs `new`. Called before their
+    /// device table entries name the table. May sleep; must not run concurrently with itself or
     /// [`Self::remove_sources`].
     ///
     /// # Errors

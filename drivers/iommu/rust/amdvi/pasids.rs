@@ -140,7 +140,7 @@ impl Pasids {
     ///
     /// # Errors
     ///
-    /// Those of [`pasid::Pasids::enable`], `EIO` if the unit does not answer. The entry blocks
+    /// The errors of [`pasid::Pasids::enable`], `EIO` if the unit does not answer. The entry blocks
     /// then.
     pub(crate) fn begin(&self, endpoint: &dyn DeviceEntries) -> Result {
         let mut state = self.state.lock();

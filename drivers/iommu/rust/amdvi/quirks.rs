@@ -78,7 +78,7 @@ impl Config for UnitFunction {
 ///
 /// # Errors
 ///
-/// Those of the PCI core; `EIO` if the unit does not take the bit.
+/// The errors of the PCI core; `EIO` if the unit does not take the bit.
 fn mend_746(config: &impl Config) -> Result<bool> {
     config.write(INDEX, LOGGING)?;
     let value = config.read(DATA)?;

@@ -156,7 +156,7 @@ impl Endpoint {
     ///
     /// # Errors
     ///
-    /// Those of `change`.
+    /// The errors of `change`.
     pub(crate) fn change(
         &self,
         pasid: u32,

@@ -136,7 +136,7 @@ impl PasidTable {
     ///
     /// # Errors
     ///
-    /// Those of `change`; `EINVAL` if the entry was never prepared.
+    /// The errors of `change`; `EINVAL` if the entry was never prepared.
     pub(crate) fn with<R>(
         &self,
         pasid: u32,

@@ -31,7 +31,7 @@ pub(in super::super) struct Tally {
 }
 
 impl Tally {
-    /// Nothing yet.
+    /// Creates an empty result.
     pub(in super::super) fn new() -> Self {
         Self {
             dirty: Cell::new(0),

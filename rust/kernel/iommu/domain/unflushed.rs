@@ -58,13 +58,13 @@ struct State {
 /// The ranges that hardware may write unseen, because a flush of them has failed.
 #[pin_data]
 pub(in super::super) struct Unflushed {
-    /// Whether there is anything: what the usual way looks at, and nothing else.
+    /// Whether there is any range. The fast path reads only this.
     any: AtomicFlag,
     #[pin]
     state: SpinLockIrq<State>,
 }
 
-/// What was to be reported at some time.
+/// The ranges that had to be reported at some time.
 pub(in super::super) struct Marks {
     set: RangeSet,
     failures: u64,
@@ -77,7 +77,7 @@ struct Began {
 }
 
 impl Unflushed {
-    /// Nothing.
+    /// Creates an empty record.
     pub(in super::super) fn new() -> impl PinInit<Self> {
         let (name, key) = lock_class::unflushed_state();
         let nothing = State {

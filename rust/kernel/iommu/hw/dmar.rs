@@ -28,7 +28,7 @@ pub struct CommandBits {
     pub once: u32,
     /// The bits of the status register that tell whether the unit has obeyed.
     pub mask: u32,
-    /// What they must read.
+    /// The value that they must have.
     pub want: u32,
 }
 

@@ -256,7 +256,7 @@ pub const CAN_FLUSH: bool = cfg!(CONFIG_X86);
 ///
 /// # Safety
 ///
-/// None. It is unsafe because the one of x86 is.
+/// None. The function is unsafe because that of x86 is.
 #[cfg(not(CONFIG_X86))]
 unsafe fn flush_cache(_virt: *mut u8, _len: usize) {
     kernel::pr_err_once!(

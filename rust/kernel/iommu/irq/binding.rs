@@ -52,13 +52,13 @@ unsafe impl<L: Listener> Send for Registration<L> {}
 unsafe impl<L: Listener> Sync for Registration<L> {}
 
 impl<L: Listener> Registration<L> {
-    /// Has the driver core call `listener`.
+    /// Registers `listener` with the driver core.
     ///
     /// Context: may sleep; not in a callback.
     ///
     /// # Errors
     ///
-    /// Those of the driver core.
+    /// The errors of the driver core.
     pub(super) fn new(listener: Arc<L>) -> impl PinInit<Self, Error> {
         // INVARIANT: The second initialiser enters `block` into the list, when `listener` is
         // there.

@@ -87,8 +87,8 @@ pub trait Remapped: Send + Sync + 'static {
     /// `ENOMEM`.
     fn new_table(&self) -> Result<Arc<Self::Table>>;
 
-    /// Has the unit remap its interrupts by `table`. It has no MSIs, and there is no
-    /// [obstacle](Self::obstacle).
+    /// Makes the unit remap the device's interrupts by `table`. The device has no MSIs, and there
+    /// is no [obstacle](Self::obstacle).
     ///
     /// Context: may sleep.
     ///
@@ -97,8 +97,8 @@ pub trait Remapped: Send + Sync + 'static {
     /// All is as before then, except with `EIO`, if the unit does not answer: the table must stay.
     fn enter(&self, table: &Arc<Self::Table>) -> Result;
 
-    /// Has the unit pass its interrupts as they are again, except those that it shares with
-    /// `others`, which are all that go on to have the table. None has MSIs that this ends.
+    /// Makes the unit pass the device's interrupts as they are again, except those that it shares
+    /// with `others`, which are all that keep the table. This ends no MSIs.
     ///
     /// Context: may sleep.
     ///
@@ -323,7 +323,7 @@ impl Drop for NoRescan {
 }
 
 impl<R: Remapped> Devices<R> {
-    /// None yet.
+    /// Creates an empty list.
     fn new() -> impl PinInit<Self> {
         let (name, key) = lock_class::irq_devices();
         let state = State {
@@ -491,7 +491,7 @@ pub struct Watched<R: Remapped> {
 }
 
 impl<R: Remapped> Watched<R> {
-    /// None yet.
+    /// Creates an empty list.
     ///
     /// Context: may sleep.
     ///

@@ -126,7 +126,7 @@ impl<T: Table> Parent<T> {
         })
     }
 
-    /// Has the next MSIs of `dev` come from this domain.
+    /// Makes this domain the parent of the next MSIs of `dev`.
     ///
     /// Context: any.
     ///
@@ -240,7 +240,8 @@ fn set_parent(dev: &Device, raw: *mut bindings::irq_domain) {
     unsafe { bindings::rust_irq_set_parent(dev.as_raw(), raw) }
 }
 
-/// Has the next MSIs of `dev` come from the vector domain itself, and those of the buses below it.
+/// Makes the vector domain the parent of the next MSIs of `dev`, and of those of the buses below
+/// it.
 ///
 /// Context: may sleep.
 ///

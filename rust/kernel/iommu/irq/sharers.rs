@@ -14,7 +14,7 @@ use kernel::{
 
 /// Why the interrupts of a device are not remapped.
 pub(super) enum Obstacle {
-    /// For this reason, for ever.
+    /// For this reason, permanently.
     Always(&'static str),
     /// This device has interrupts that are not remapped, and is not told apart.
     Sharer(ARef<Device>),

@@ -55,14 +55,14 @@ impl Drop for Vector<'_> {
 }
 
 impl<H: Handler> Interrupt<H> {
-    /// Has `handler` called for the message-signalled interrupt of `function`. `name` shows in
-    /// `/proc/interrupts`.
+    /// Requests the message-signalled interrupt of `function`, which calls `handler`. `name` shows
+    /// in `/proc/interrupts`.
     ///
     /// Context: may sleep.
     ///
     /// # Errors
     ///
-    /// Those of the PCI core if the function has no vector or other code uses it. Nothing has
+    /// The errors of the PCI core if the function has no vector or other code uses it. Nothing has
     /// changed then.
     pub fn request(function: UnitFunction, name: CString, handler: Arc<H>) -> Result<Self> {
         // SAFETY: The function is valid.

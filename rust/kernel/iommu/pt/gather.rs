@@ -20,11 +20,11 @@ use super::{
 /// contiguous range only may therefore flush in [`Gather::add_range`] what it holds, and free what
 /// was queued until then, without freeing a table whose range it has not flushed.
 pub trait Gather<M: TableMem> {
-    /// Has the translations of `range` flushed, and the hardware's copies of table entries on the
-    /// way to them.
+    /// Adds the translations of `range` to the next flush, and the hardware's copies of table
+    /// entries on the way to them.
     fn add_range(&mut self, range: Range);
 
-    /// Has `table` freed, after the flush of the range that was added before.
+    /// Frees `table` after the flush of the range that was added before.
     fn queue_free(&mut self, table: DetachedTable<M>);
 
     /// Gives the hardware a new top, for a format whose trees grow.

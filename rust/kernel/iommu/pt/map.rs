@@ -85,7 +85,7 @@ struct Mapping<'g, G> {
 }
 
 impl<G> Mapping<'_, G> {
-    /// Goes on behind `leaves` leaves.
+    /// Continues after `leaves` leaves.
     #[inline(always)]
     fn advance(&mut self, leaves: usize, lg2: u32) {
         // CAST: A number of entries fits any width.

@@ -333,8 +333,8 @@ impl<'t, F: Format, M: TableMem> Node<'t, F, M> {
         })
     }
 
-    /// Goes down while there is only one way: past the tables that all claimed addresses pass
-    /// through and whose entry they don't use up.
+    /// Descends while there is only one way: past the tables that all claimed addresses pass
+    /// through and whose entry they do not cover.
     ///
     /// Most ranges are small, and this is cheaper than the recursion of an operation.
     #[inline(always)]
@@ -416,8 +416,8 @@ impl<'t, F: Format, M: TableMem> Node<'t, F, M> {
     ///
     /// # Errors
     ///
-    /// Those of [`TableMem::alloc`], `EIO` if other code has written to the table; the entry is as
-    /// it was.
+    /// The errors of [`TableMem::alloc`], `EIO` if other code has written to the table; the entry
+    /// is as it was.
     #[cold]
     pub(super) fn install(self, flags: M::Flags) -> Result {
         let slot = self.slot();

@@ -74,12 +74,12 @@ pub(super) struct Splitting<A> {
     page_sizes: u64,
     /// From the first to the last address that is to be flushed with links.
     hull: Option<Range>,
-    /// What was made dirty as a whole, though most of it was not written to.
+    /// The range that was made dirty as a whole, although most of it was not written.
     spared: Option<Range>,
 }
 
 impl<A> Splitting<A> {
-    /// Nothing is split yet.
+    /// Creates the state before anything is split.
     pub(super) fn new(flags: A, limits: &Limits) -> Self {
         Self {
             flags,

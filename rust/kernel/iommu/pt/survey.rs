@@ -45,7 +45,7 @@ pub struct Step {
 /// The number of leaves of one size.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Leaves {
-    /// All of them.
+    /// All leaves.
     pub all: u64,
     /// Those that are dirty.
     pub dirty: u64,
@@ -131,7 +131,7 @@ impl<F: Format, M: TableMem> Tree<'_, F, M> {
     ///
     /// # Errors
     ///
-    /// Those of [`Tree::steps`].
+    /// The errors of [`Tree::steps`].
     pub fn survey(&self, claim: &impl Claim, survey: &mut Survey) -> Result<Option<Iova>> {
         let mut piece = Piece {
             survey,

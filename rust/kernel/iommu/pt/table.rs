@@ -124,7 +124,8 @@ impl Table {
     /// The same lines of `ahead`, which will be looked at soon, are asked for on the way: large
     /// trees do not fit the caches, and the processor by itself does not look beyond a page.
     ///
-    /// What a clean page costs is what this costs: apart, so that nothing else gets into the loop.
+    /// The cost of a clean page is the cost of this function, which is not inlined, so that nothing
+    /// else gets into the loop.
     #[inline(never)]
     pub(super) fn find_dirty<F: Format>(&self, slot: usize, end: usize, ahead: &Self) -> usize {
         // Nothing here overflows for entries of a table, and there are no other entries.

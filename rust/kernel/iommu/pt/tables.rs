@@ -110,7 +110,7 @@ impl<'t, M: TableMem> Tables<'t, M> {
     ///
     /// # Errors
     ///
-    /// Those of [`Tables::alloc`].
+    /// The errors of [`Tables::alloc`].
     pub(super) fn unlinked<F: Format>(&self, flags: M::Flags) -> Result<Unlinked<'t, M>> {
         // INVARIANT: Just allocated.
         Ok(Unlinked {
@@ -123,7 +123,8 @@ impl<'t, M: TableMem> Tables<'t, M> {
     ///
     /// # Errors
     ///
-    /// Those of [`TableMem::alloc`], `ERANGE` if it lies where no entry of the format can lead to.
+    /// The errors of [`TableMem::alloc`], `ERANGE` if it lies where no entry of the format can lead
+    /// to.
     pub(super) fn alloc<F: Format>(&self, flags: M::Flags) -> Result<NonNull<Table>> {
         let table = self.mem.alloc(flags)?;
 
@@ -141,7 +142,7 @@ impl<'t, M: TableMem> Tables<'t, M> {
     ///
     /// # Errors
     ///
-    /// Those of [`TableMem::alloc`], [`TableMem::alloc_top`] and [`Tables::alloc`].
+    /// The errors of [`TableMem::alloc`], [`TableMem::alloc_top`] and [`Tables::alloc`].
     pub(super) fn alloc_top<F: Format>(&self, flags: M::Flags) -> Result<NonNull<Table>> {
         let lg2 = parts_lg2::<F>();
 

@@ -212,7 +212,7 @@ impl<'t, F: Format, M: TableMem> Tree<'t, F, M> {
     ///
     /// # Errors
     ///
-    /// Those of [`Tree::root`].
+    /// The errors of [`Tree::root`].
     #[inline(always)]
     pub(super) fn root_from<'c>(&self, claim: &'c impl Claim, first: Iova) -> Result<Slot<'c, F, M>>
     where
@@ -262,7 +262,7 @@ impl<'t, F: Format, M: TableMem> Tree<'t, F, M> {
     ///
     /// # Errors
     ///
-    /// Those of [`Tree::root`].
+    /// The errors of [`Tree::root`].
     #[inline(always)]
     pub(super) fn each_root<'c>(
         &self,

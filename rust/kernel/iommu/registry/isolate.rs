@@ -49,7 +49,7 @@ pub(in super::super) struct Members {
 }
 
 impl Members {
-    /// None yet.
+    /// Creates an empty list.
     pub(in super::super) fn new() -> impl PinInit<Self> {
         let (name, key) = lock_class::isolate_members();
         pin_init!(Self {

@@ -70,7 +70,7 @@ pub(in super::super) struct DomainTable<P: PagingDomain>(PhantomData<P>);
 ///
 /// # Errors
 ///
-/// Those of [`Domain::new`].
+/// The errors of [`Domain::new`].
 pub(in super::super) fn new_domain<P: PagingDomain>(
     data: impl PinInit<P, Error>,
     flags: AllocFlags,

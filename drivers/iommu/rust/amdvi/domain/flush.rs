@@ -37,7 +37,7 @@ impl Pending {
     ///
     /// # Errors
     ///
-    /// Those of [`Unit::submit`].
+    /// The errors of [`Unit::submit`].
     fn start(&mut self, unit: &Arc<Unit>, command: Command) -> Result {
         let ticket = unit.start(&[command])?;
         for place in &mut self.0 {
@@ -56,7 +56,7 @@ impl Pending {
     ///
     /// # Errors
     ///
-    /// Those of [`Unit::submit`].
+    /// The errors of [`Unit::submit`].
     fn wait(self) -> Result {
         let mut result = Ok(());
         for (unit, ticket) in self.0.into_iter().flatten() {

@@ -113,7 +113,7 @@ impl State {
     ///
     /// # Errors
     ///
-    /// Those of the hardware; the entry blocks then.
+    /// The errors of the hardware; the entry blocks then.
     pub(crate) fn begin(&mut self, hardware: &mut impl Hardware) -> Result {
         self.write(entry_for(&self.root, self.untagged), hardware)?;
         hardware.switch(true).inspect_err(|_| {
@@ -127,7 +127,7 @@ impl State {
     ///
     /// # Errors
     ///
-    /// Those of the hardware.
+    /// The errors of the hardware.
     pub(crate) fn end(&mut self, hardware: &mut impl Hardware) -> Result {
         hardware.switch(false)?;
         self.write(
@@ -180,7 +180,7 @@ impl State {
     ///
     /// # Errors
     ///
-    /// Those of the hardware; the device is blocked then, with all of its PASIDs.
+    /// The errors of the hardware; the device is blocked then, with all of its PASIDs.
     pub(crate) fn set_untagged(&mut self, new: Untagged, hardware: &mut impl Hardware) -> Result {
         let old = core::mem::replace(&mut self.untagged, new);
         self.change_untagged(old, hardware).inspect_err(|_| {
@@ -208,7 +208,7 @@ impl State {
     ///
     /// # Errors
     ///
-    /// Those of the hardware; the device is blocked then, with all of its PASIDs.
+    /// The errors of the hardware; the device is blocked then, with all of its PASIDs.
     pub(crate) fn attach(&mut self, pasid: u32, root: u64, hardware: &mut impl Hardware) -> Result {
         if !self.used.contains(&pasid) {
             // Within the capacity.
@@ -227,7 +227,7 @@ impl State {
     ///
     /// # Errors
     ///
-    /// Those of the hardware; the device is blocked then, with all of its PASIDs.
+    /// The errors of the hardware; the device is blocked then, with all of its PASIDs.
     pub(crate) fn detach(&mut self, pasid: u32, hardware: &mut impl Hardware) -> Result {
         if !self.used.contains(&pasid) {
             return Ok(());

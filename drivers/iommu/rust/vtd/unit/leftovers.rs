@@ -96,7 +96,7 @@ impl Unit {
     ///
     /// # Errors
     ///
-    /// Those of [`Self::reset`]; the log names each error.
+    /// The errors of [`Self::reset`]; the log names each error.
     pub(crate) fn stop_leftovers(&self) -> Result {
         let shared = self.control.as_own().is_none();
         let Some(what) = found_on(self.regs.read(GSTS), shared) else {

@@ -44,7 +44,7 @@ pub(super) struct PassedThroughDevices {
 }
 
 impl PassedThroughDevices {
-    /// None yet.
+    /// Creates an empty list.
     pub(super) fn new() -> impl PinInit<Self> {
         pin_init!(Self {
             list <- new_mutex!(KVec::new()),

@@ -136,7 +136,7 @@ impl Port<2> for Machine {
     }
 }
 
-/// Has `cpus` submit their batches at once. Returns the microseconds that it took.
+/// Lets `cpus` CPUs submit their batches at once. Returns the microseconds that it took.
 fn run(cpus: usize, is_alone: bool) -> Result<i64> {
     let machine = Machine::new(cpus)?;
     let start = Instant::<Monotonic>::now();

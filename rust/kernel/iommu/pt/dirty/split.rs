@@ -54,7 +54,7 @@ impl<F: Format, M: TableMem> Tree<'_, F, M> {
     ///
     /// # Errors
     ///
-    /// Those of [`Tree::read_and_clear_dirty`]; `EOPNOTSUPP` unless [`Tree::can_split`].
+    /// The errors of [`Tree::read_and_clear_dirty`]; `EOPNOTSUPP` unless [`Tree::can_split`].
     pub fn read_and_split_dirty(
         &self,
         claim: &impl Claim,

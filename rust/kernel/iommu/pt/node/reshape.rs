@@ -33,7 +33,7 @@ impl<'t, F: Format, M: TableMem> Node<'t, F, M> {
     ///
     /// # Errors
     ///
-    /// Those of [`TableMem::alloc`].
+    /// The errors of [`TableMem::alloc`].
     pub(in super::super) fn unlinked(self, flags: M::Flags) -> Result<Unlinked<'t, M>> {
         self.tables.unlinked::<F>(flags)
     }
@@ -118,11 +118,11 @@ impl<'t, F: Format, M: TableMem> Node<'t, F, M> {
         self.tables.splits
     }
 
-    /// Empties the entry `slot`, which is claimed for changes, if it holds a leaf, whatever splits
-    /// that meanwhile; returns the binary logarithm of the size of the leaf.
+    /// Empties the entry `slot`, which is claimed for changes, if it holds a leaf, even if a
+    /// harvest splits the leaf at the same time; returns the binary logarithm of the size of the
+    /// leaf.
     ///
-    /// Goes round again only when the hardware or a harvest has changed the word in between: see
-    /// [`TRIES`].
+    /// Retries only if the hardware or a harvest has changed the word in between: see [`TRIES`].
     pub(in super::super) fn take(self, slot: usize) -> Option<u32> {
         let mut word = self.word(slot);
 

@@ -154,7 +154,7 @@ pub fn words_of_parts<S: Spec>() -> Result {
     Ok(())
 }
 
-/// A leaf that is found dirty is reported as ever, and split by one level; the next time only what
+/// A leaf that is found dirty is reported as usual, and split by one level; the next time only what
 /// was written to is. The hardware comes to the same addresses all the time.
 pub fn one_level_each_time<S: Spec>() -> Result {
     let mem = TestMem::new();
