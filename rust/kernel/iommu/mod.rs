@@ -11,9 +11,10 @@
 //! (`CONFIG_RUST_IOMMU`), and are not compiled for any other.
 //!
 //! A driver implements [`ops::Driver`], [`ops::PagingDomain`], [`registry::Registered`] and
-//! [`lifecycle::Lifecycle`]; the core then calls it. Its only unsafe code are two promises:
+//! [`lifecycle::Lifecycle`]; the core then calls it. Its unsafe code is two promises:
 //! [`ops::Confirms`], that hardware has done what the driver reports, and that
-//! [`registry::Registered`] names one registry. The rest is in these modules.
+//! [`registry::Registered`] names one registry; and, if its tables grow, it publishes the new top.
+//! The rest is in these modules.
 //!
 //! Each layer names only those below it. From the top:
 //!

@@ -2,9 +2,10 @@
 
 //! The memory of tables: words that the processor and the hardware both change.
 //!
-//! The `unsafe` code of the page tables is here; in `node.rs`, which follows an entry to the table
-//! that it names; in `tree.rs` and `grow.rs`, which have the top table; and in `walks.rs`, where
-//! tables wait to be freed. Besides, `claim.rs` and the formats make `unsafe` promises.
+//! The `unsafe` code of the page tables is here; in `tables.rs`, which allocates and frees tables;
+//! in `node.rs`, which follows an entry to the table that it names; in `tree.rs`, `page_table.rs`
+//! and `grow.rs`, which have the top table; and in `walks.rs`, where tables wait to be freed.
+//! Besides, `claim.rs` and the formats make `unsafe` promises.
 
 use super::{
     addr::{
