@@ -208,7 +208,12 @@ static inline bool dmar_refuses(struct dmar_shared *shared, u32 first, u32 count
 		return false;
 	memcpy(iommu->qi->desc + (head << shift), &accepted, sizeof(accepted));
 	writel(DMA_FSTS_IQE, iommu->reg + DMAR_FSTS_REG);
-	/* QEMU's unit looks for descriptors only when the tail is written. */
+	/*
+	 * The unit goes on when the bit is cleared, but QEMU's only when the tail is written.
+	 * The specification (11.4.9.2) does not speak of writing the value that the register
+	 * has: this says only that there is nothing new. The kernel's code does not write it
+	 * here, as its next submission does.
+	 */
 	writel(iommu->qi->free_head << shift, iommu->reg + DMAR_IQT_REG);
 	return true;
 }

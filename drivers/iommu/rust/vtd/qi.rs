@@ -122,7 +122,9 @@ impl<P: Port> ring::Port<WORDS> for Hardware<'_, P> {
             let nothing = Descriptor::wait(pending.memory().nowhere(), 0);
             pending.memory().store(slot, &nothing.0)?;
             port.acknowledge(FSTS::acknowledge_queue_error());
-            // QEMU's unit looks for descriptors only when the tail is written.
+            // The unit goes on when the bit is cleared, but QEMU's only when the tail is written.
+            // The specification (11.4.9.2) does not speak of writing the value that the register
+            // has: this says only that there is nothing new.
             port.set_tail(pending.tail());
         }
         Ok(())
