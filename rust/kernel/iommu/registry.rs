@@ -142,7 +142,7 @@ impl<D: Driver> Registry<D> {
     }
 
     /// The driver that is registered, for tests that use the units which it drives.
-    #[cfg(CONFIG_KUNIT)]
+    #[cfg(CONFIG_RUST_INTEL_VTD_KUNIT_TEST)]
     pub fn driver(&self) -> Option<Arc<D>> {
         self.get().map(|inner| inner.driver.clone())
     }

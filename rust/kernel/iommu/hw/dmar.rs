@@ -124,7 +124,7 @@ impl SharedUnit {
     }
 
     /// As [`Self::submit`], with any number of descriptors: for tests that fill the ring.
-    #[cfg(CONFIG_KUNIT)]
+    #[cfg(CONFIG_RUST_INTEL_VTD_KUNIT_TEST)]
     pub fn submit_any(&self, descriptors: &[[u64; 4]]) -> Result {
         self.run(descriptors)
     }
