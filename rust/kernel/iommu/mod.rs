@@ -52,6 +52,7 @@
 //! | [`ratelimit`] | a limit for messages |
 //! | [`files`], [`counters`] | the files in debugfs, and what is counted |
 //! | [`trace`] | the tracepoints |
+//! | `kunit` | tests that need what not every machine has |
 //!
 //! A dirty page on its way: the core calls `read_and_clear_dirty`; the driver's domain hands the
 //! claimed range and the [`dirty::DirtyBitmap`] to [`pt::PageTable::read_and_clear_dirty`]; that
@@ -92,6 +93,8 @@ pub mod gather;
 pub mod hw;
 #[cfg(all(CONFIG_RUST_IOMMU, CONFIG_X86, CONFIG_PCI_MSI))]
 pub mod irq;
+#[cfg(CONFIG_RUST_INTEL_VTD_KUNIT_TEST)]
+pub mod kunit;
 #[cfg(CONFIG_RUST_IOMMU)]
 pub mod lifecycle;
 #[cfg(CONFIG_RUST_IOMMU)]

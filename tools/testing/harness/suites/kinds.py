@@ -117,7 +117,8 @@ class KunitSuite:
 
     name: str
     what: str
-    # A pattern of the kernel's kunit.filter_glob, and the suites that it must run.
+    # A pattern of the kernel's kunit.filter_glob, and the suites that it must run and that must
+    # skip no test.
     pattern: str
     suites: tuple
     machine: str

@@ -66,7 +66,7 @@ run()
 }
 
 # kunit_suites [NAME...]: the output of the suites that ran at boot or when their module
-# was loaded; each NAME must be among them.
+# was loaded; each NAME must be among them, and may skip no test.
 kunit_suites()
 {
 	kunit_ran=
@@ -86,8 +86,16 @@ kunit_suites()
 	for kunit_name in $kunit_ran; do
 		# Nested by four spaces there, below a plan of one.
 		sed -n 's/^  \(  .*\)/\1/p' "/sys/kernel/debug/kunit/$kunit_name/results"
+		kunit_skips=
+		case " $* " in
+		*" $kunit_name "*)
+			kunit_skips=$(grep '# SKIP' "/sys/kernel/debug/kunit/$kunit_name/results")
+			;;
+		esac
 		if grep -q '^not ok' "/sys/kernel/debug/kunit/$kunit_name/results"; then
 			result 1 "$kunit_name"
+		elif [ -n "$kunit_skips" ]; then
+			result 1 "$kunit_name" "it skips a test on the machine that it is for"
 		else
 			result 0 "$kunit_name"
 		fi

@@ -25,6 +25,7 @@ use core::cell::Cell;
 use kernel::{
     iommu::{
         firmware::acpi::AcpiTable,
+        kunit::skip,
         pci::unit::UnitFunction,
         registry::Registered, //
     },
@@ -78,7 +79,7 @@ fn shared_unit() -> Result<Option<SharedUnit>> {
     match SharedUnit::get(unit.base) {
         Ok(unit) => Ok(Some(unit)),
         Err(ENODEV) => {
-            pr_info!("no unit is shared: interrupts are not remapped\n");
+            skip(c"no unit is shared, since interrupts are not remapped");
             Ok(None)
         }
         Err(error) => Err(error),
@@ -127,7 +128,7 @@ impl Stall {
         let mut functions = (0..=0xff).filter_map(|source| UnitFunction::find(0, source));
         let is_it = |function: &UnitFunction| function.read_config(0) == Ok(Self::IDS);
         let Some(function) = functions.find(is_it) else {
-            pr_info!("no function stops the unit\n");
+            skip(c"no function can stop the unit");
             return Ok(None);
         };
         // Not the status bits above, which a one clears.
@@ -258,7 +259,7 @@ mod own_queue {
         let driver = Vtd::registry().driver().ok_or(ENODEV)?;
         let unit: &Unit = driver.units.first().ok_or(ENODEV)?;
         if unit.control.as_own().is_none() {
-            pr_info!("the unit's queue is shared\n");
+            skip(c"the unit's queue is shared");
             return Ok(());
         }
         assert!(fail_alone(&unit.control, &unit, |_| true));
