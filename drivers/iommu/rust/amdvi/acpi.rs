@@ -94,6 +94,13 @@ impl Ivhd {
         source != self.source && self.scopes.iter().any(|scope| scope.holds(source))
     }
 
+    /// Whether it serves the PCI function with the requester ID `source`, and not only an I/O APIC,
+    /// a timer or an ACPI device that sends with the ID.
+    fn serves_function(&self, source: u16) -> bool {
+        let names = |scope: &Scope| scope.kind == Kind::Pci && scope.holds(source);
+        source != self.source && self.scopes.iter().any(names)
+    }
+
     /// The requester ID that requests of `source` carry, if it is another one.
     pub(crate) fn alias(&self, source: u16) -> Option<u16> {
         self.scopes
@@ -133,6 +140,31 @@ impl Ivhd {
         let own = |scope: &Scope| scope.last.max(scope.alias.unwrap_or(0));
         self.scopes.iter().map(own).max().unwrap_or(0)
     }
+}
+
+/// The index of the unit that serves the PCI function with the requester ID `source` of `segment`.
+///
+/// No unit serves the function of another, although firmware may name it in a range: it is not
+/// translated.
+///
+/// A unit that names the ID as that of functions takes precedence. Firmware may name it by another
+/// unit as well, for an I/O APIC or a timer: such an entry (5.2.2.5) says with which ID these send,
+/// and not which function has that ID too. Where no other unit names it, it is that one, as in C.
+/// There the last entry counts, of whatever kind (`amd_iommu_set_rlookup_table()`).
+pub(crate) fn unit_of<'a>(
+    units: impl Iterator<Item = &'a Ivhd> + Clone,
+    segment: u16,
+    source: u16,
+) -> Option<usize> {
+    let is_here = |unit: &Ivhd| unit.segment == segment;
+    let is_itself = |unit: &Ivhd| is_here(unit) && unit.source == source;
+    if units.clone().any(is_itself) {
+        return None;
+    }
+    let named = |unit: &Ivhd| is_here(unit) && unit.serves_function(source);
+    let serves = |unit: &Ivhd| is_here(unit) && unit.serves(source);
+    let by_name = units.clone().position(named);
+    by_name.or_else(|| units.clone().position(serves))
 }
 
 /// Requester IDs whose interrupts must pass as they are: those of an I/O APIC or a timer, which the

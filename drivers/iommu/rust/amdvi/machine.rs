@@ -20,6 +20,7 @@ use kernel::{
 
 use crate::{
     acpi::{
+        self,
         madt::Madt,
         Ivhd,
         Ivmd,
@@ -159,17 +160,8 @@ impl AmdVi {
     }
 
     /// The unit that serves the device with `ids`.
-    ///
-    /// No unit serves the function of another, although firmware may name it in a range: it is not
-    /// translated.
     pub(crate) fn unit_of(&self, ids: &SourceIds) -> Option<usize> {
-        let is_here = |unit: &Unit| unit.info.segment == ids.segment;
-        let is_itself = |unit: &Unit| is_here(unit) && unit.info.source == ids.source();
-        if self.units.iter().any(|unit| is_itself(unit)) {
-            return None;
-        }
-        self.units
-            .iter()
-            .position(|unit| is_here(unit) && unit.info.serves(ids.source()))
+        let units = self.units.iter().map(|unit| &unit.info);
+        acpi::unit_of(units, ids.segment, ids.source())
     }
 }

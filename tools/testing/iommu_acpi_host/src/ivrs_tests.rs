@@ -269,6 +269,14 @@ proptest! {
     }
 
     #[test]
+    fn two_units_of_a_segment(first in vec(entry(), 0..6), second in vec(entry(), 0..6)) {
+        check::ivrs(&table(&[
+            block(0x40, 0x10, 0xfed8_0000, 0, &first),
+            block(0x40, 0x18, 0xfed9_0000, 0, &second),
+        ]));
+    }
+
+    #[test]
     fn every_cut_is_noticed_or_between_blocks(
         entries in vec(entry(), 0..6),
         cut in any::<prop::sample::Index>(),

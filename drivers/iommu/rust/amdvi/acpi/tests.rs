@@ -215,6 +215,32 @@ mod suite {
         Ok(())
     }
 
+    /// A special device sends with the ID of a function that another unit serves.
+    #[test]
+    fn the_unit_that_names_a_function_serves_it() -> Result {
+        // 00:14.0, as an I/O APIC and as a timer; all functions of a bus.
+        const IO_APIC: [u8; 8] = [0x48, 0, 0, 0, 0x02, 0xa0, 0, 0x01];
+        const TIMER: [u8; 8] = [0x48, 0, 0, 0, 0, 0xa0, 0, 0x02];
+        const BUS: [u8; 8] = [0x03, 0, 0, 0, 0x04, 0xff, 0, 0];
+
+        for special in [IO_APIC, TIMER] {
+            let (mut names, serves) = (unit_with(&special)?, unit_with(&BUS)?);
+            names.source = 0x18;
+            // Whichever comes first.
+            assert_eq!(unit_of([&names, &serves].into_iter(), 0, 0xa0), Some(1));
+            assert_eq!(unit_of([&serves, &names].into_iter(), 0, 0xa0), Some(0));
+            // There is no other.
+            assert_eq!(unit_of([&names].into_iter(), 0, 0xa0), Some(0));
+            assert_eq!(unit_of([&names].into_iter(), 0, 0xa1), None);
+            assert_eq!(unit_of([&names].into_iter(), 1, 0xa0), None);
+            // The functions of both units.
+            for own in [0x10, 0x18] {
+                assert_eq!(unit_of([&names, &serves].into_iter(), 0, own), None);
+            }
+        }
+        Ok(())
+    }
+
     #[test]
     fn reserved_memory() -> Result {
         let all = changed(UNITY_READ, &[(0, 0x20), (1, 0x07)])?;

@@ -10,6 +10,7 @@ use super::{
 };
 use crate::amdvi::acpi::{
     scope::Kind,
+    unit_of,
     Ivrs,
     Passing, //
 };
@@ -216,6 +217,42 @@ fn passing(parsed: &Ivrs, units: &[Unit]) {
     }
 }
 
+/// Panics if the parser is wrong about which unit serves a requester ID: one that names it as that
+/// of functions, before one that names it as that of something else.
+fn serving(parsed: &Ivrs, units: &[Unit]) {
+    let expected = |segment: u16, source: u16| {
+        let of_segment = |unit: &&Unit| unit.segment == segment;
+        if units
+            .iter()
+            .filter(of_segment)
+            .any(|unit| unit.source == source)
+        {
+            return None;
+        }
+        let names = |unit: &Unit, any: bool| {
+            let held = |s: &Scope| (any || s.0 == Kind::Pci) && s.1 <= source && source <= s.2;
+            unit.segment == segment && unit.scopes.iter().any(held)
+        };
+        let first = |any| units.iter().position(|unit| names(unit, any));
+        first(false).or_else(|| first(true))
+    };
+
+    for unit in units {
+        let edges = unit
+            .scopes
+            .iter()
+            .flat_map(|s| [s.1, s.2, s.2.wrapping_add(1)]);
+        for source in edges.chain([unit.source]) {
+            for segment in [unit.segment, unit.segment.wrapping_add(1)] {
+                assert_eq!(
+                    unit_of(parsed.units.iter(), segment, source),
+                    expected(segment, source)
+                );
+            }
+        }
+    }
+}
+
 /// Parses a table and panics if the parser's result is wrong.
 pub fn ivrs(table: &[u8]) {
     let parsed = Ivrs::parse(table);
@@ -256,6 +293,7 @@ pub fn ivrs(table: &[u8]) {
         }
     }
     passing(&parsed, &units);
+    serving(&parsed, &units);
     let regions: Vec<Reserved> = parsed
         .reserved
         .iter()
