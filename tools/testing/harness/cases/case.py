@@ -30,6 +30,9 @@ FIRST, LAST = 1 << 20, MEMORY_BYTES - 1
 HOLE, BEHIND = 0x07FF0000, 0x07FF1000
 REACH = ("-global", f"edu.dma_mask={2**48 - 1}")
 BEYOND = "0x40000000"
+# The first virtual function of OTHER_IGB, and what lets the function have some.
+VIRTUAL = "16.0"
+HAS_VIRTUAL = "vfio_pci.enable_sriov=1"
 
 # An external port, with a function behind it.
 PORT = (
@@ -243,6 +246,9 @@ def reserved():
         passes("vfio takes a device with a region", "takes", OTHER_IGB),
         passes("and may not attach it", "does_not_migrate", OTHER_IGB, INVALID),
         passes("the kernel says why", "kernel_says", ONE_TO_ONE),
+        passes("it gets a virtual function", "gets_virtual", OTHER_IGB, "1"),
+        passes("which has no such region", "has_no_region", VIRTUAL, *whole),
+        passes("and loses it", "gets_virtual", OTHER_IGB, "0"),
         passes("vfio gives it back", "gives_back", OTHER_IGB),
         *migrates(IGB),
         DISK,

@@ -17,6 +17,7 @@ from .case import (
     ERRATUM_746,
     FIRST,
     FLAGS,
+    HAS_VIRTUAL,
     HOLE,
     IGB,
     IMAGES_COUNT,
@@ -293,6 +294,7 @@ def cases():
                 ),
             ),
             devices=REACH,
+            parameters=HAS_VIRTUAL,
         ),
         Case(
             "two-reserved",

@@ -14,6 +14,7 @@ from .case import (
     DISK,
     EDU,
     FIRST,
+    HAS_VIRTUAL,
     HOLE,
     IGB,
     INVALID,
@@ -290,6 +291,7 @@ def cases():
                 ),
             ),
             devices=REACH,
+            parameters=HAS_VIRTUAL,
         ),
         Case(
             "two-reserved",

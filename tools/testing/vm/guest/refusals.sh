@@ -307,7 +307,17 @@ kernel_says()
 
 has_no_region()
 {
-	! reserves "$@"
+	! is_outside "$1" && ! reserves "$@"
+}
+
+# gets_virtual SLOT COUNT: the function at vfio-pci has so many virtual functions.
+gets_virtual()
+{
+	virtual_path=/sys/bus/pci/devices/$(function_of "$1")
+	echo "$2" >"$virtual_path/sriov_numvfs" || return
+	find "$virtual_path/" -maxdepth 1 -name 'virtfn*' -exec readlink {} \; >/tmp/virtual
+	cat /tmp/virtual
+	[ "$(wc -l </tmp/virtual)" = "$2" ]
 }
 
 # rescans BRIDGE SLOT: the bridge goes, with the function behind it, and both are found again.
