@@ -9,7 +9,10 @@ use crate::{
     machine::Vtd,
     qi::desc::Kind,
     regs::{
-        fault::FSTS,
+        fault::{
+            FSTS,
+            RECORD_HIGH, //
+        },
         queue::{
             IQERCD,
             IQH,
@@ -27,7 +30,8 @@ use kernel::{
         firmware::acpi::AcpiTable,
         kunit::skip,
         pci::unit::UnitFunction,
-        registry::Registered, //
+        registry::Registered,
+        units::Unit as _, //
     },
     str::CString,
     sync::{
@@ -207,6 +211,22 @@ mod shared {
             assert_eq!(control.submit(&messages, &batch), Err(EINVAL));
         }
         assert_eq!(messages.0.get(), 2);
+        Ok(())
+    }
+
+    /// Its handler reads them. The registers are memory, so it has not.
+    #[test]
+    fn fault_records_are_left_to_the_kernel() -> Result {
+        const FAULT: u64 = 1 << 63 | 0x5 << 32 | 0x210;
+        let Some(unit) = shared_unit()? else {
+            return Ok(());
+        };
+        let unit = in_use(Control::shared(unit))?;
+        let (records, _) = unit.caps.fault_records();
+        unit.regs.try_write64(FAULT, records + RECORD_HIGH)?;
+        unit.regs.write_reg(FSTS::zeroed().with_pending(true));
+        unit.poll();
+        assert_eq!(unit.regs.try_read64(records + RECORD_HIGH)?, FAULT);
         Ok(())
     }
 
