@@ -82,6 +82,8 @@ class Config:
         lines = [". /lib/lib.sh"]
         if self.module:
             lines.append(f"load_module {self.module}")
+        if "late-flags=on" in self.device:
+            lines.append("export LATE_FLAGS=on")
         lines.append(f"bind_vfio {DMA_FUNCTION}")
         return lines
 

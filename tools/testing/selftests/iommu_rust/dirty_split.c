@@ -9,8 +9,10 @@
 #include <pthread.h>
 #include <stdatomic.h>
 #include <stdio.h>
+#include <sys/mman.h>
 
 #include "lib/harness.h"
+#include "lib/leaves.h"
 #include "lib/split.h"
 #include "lib/stall.h"
 
@@ -84,6 +86,28 @@ static u64 smaller(u64 pages)
 	}									\
 } while (0)
 
+/* Pages of all page tables and units; the counts of all processors are added first. */
+static u64 iommu_pages(void)
+{
+	FILE *refresh = fopen("/proc/sys/vm/stat_refresh", "w");
+	unsigned long long count = 0;
+	char line[128];
+	FILE *file;
+
+	VFIO_ASSERT_NOT_NULL(refresh);
+	VFIO_ASSERT_LE(0, fputs("1", refresh));
+	VFIO_ASSERT_EQ(fclose(refresh), 0);
+
+	file = fopen("/proc/vmstat", "r");
+	VFIO_ASSERT_NOT_NULL(file);
+	while (fgets(line, sizeof(line), file) && !count)
+		sscanf(line, "nr_iommu_pages %llu", &count);
+	VFIO_ASSERT_EQ(fclose(file), 0);
+	VFIO_ASSERT_NE(count, 0);
+
+	return count;
+}
+
 /* Tables appear only where the device writes: one below another. */
 TEST_F(dirty_split, shrinks)
 {
@@ -120,6 +144,30 @@ static u64 sweep(FIXTURE_DATA(dirty_split) *self, struct __test_metadata *_metad
 	}
 
 	return set;
+}
+
+/*
+ * A query cuts the leaf, which is split down to there. The parts are dirty because the leaf was,
+ * not because a device has written to them: those that the query covers stay whole.
+ */
+TEST_F(dirty_split, half)
+{
+	struct dirty_env *env = &self->env;
+	struct dirty_report report;
+	u64 before = iommu_pages();
+
+	if (dirty_walker_is_generic_pt(device_bdf))
+		SKIP(return, "generic_pt of Linux 7.3.4 sets bits outside of the query");
+
+	dirty_write_page(env, 0);
+	report = dirty_harvest(env, query_part(0, self->pages / 2));
+	EXPECT_EXACT(report);
+	EXPECT_EQ(min_t(u64, self->begun, self->pages / 2), report.set);
+	EXPECT_EQ(before + (self->begun > smaller(self->begun)), iommu_pages());
+
+	/* The other half is as dirty as the leaf was. */
+	EXPECT_EXACT(ask_all(env));
+	EXPECT_EXACT(ask_all(env));
 }
 
 /*
@@ -164,28 +212,6 @@ TEST_F(dirty_split, look)
 		EXPECT_EQ(self->begun, report.set);
 	}
 	EXPECT_SHRINKS(env, 7, self->begun);
-}
-
-/* Pages of all page tables and units; the counts of all processors are added first. */
-static u64 iommu_pages(void)
-{
-	FILE *refresh = fopen("/proc/sys/vm/stat_refresh", "w");
-	unsigned long long count = 0;
-	char line[128];
-	FILE *file;
-
-	VFIO_ASSERT_NOT_NULL(refresh);
-	VFIO_ASSERT_LE(0, fputs("1", refresh));
-	VFIO_ASSERT_EQ(fclose(refresh), 0);
-
-	file = fopen("/proc/vmstat", "r");
-	VFIO_ASSERT_NOT_NULL(file);
-	while (fgets(line, sizeof(line), file) && !count)
-		sscanf(line, "nr_iommu_pages %llu", &count);
-	VFIO_ASSERT_EQ(fclose(file), 0);
-	VFIO_ASSERT_NE(count, 0);
-
-	return count;
 }
 
 /* Tables that are needed for all leaves of so many pages as they are when tracking begins. */
@@ -334,9 +360,11 @@ TEST_F(dirty_split, written_before_the_flush)
 
 	for (u64 page = 0; page < 3; page++) {
 		struct asking asking = { .env = env };
+		struct dirty_query query = query_all(&env->area);
 		u64 held = stall_held(stall);
 		struct dirty_report report;
 		pthread_t thread;
+		u64 least, most;
 
 		/* Cached as clean, then another page makes the leaf dirty. */
 		dirty_read(&env->dev, &env->area, page);
@@ -352,18 +380,21 @@ TEST_F(dirty_split, written_before_the_flush)
 		EXPECT_EQ(0, asking.report.missing + asking.report.extra + asking.report.stray);
 
 		/*
-		 * Reported once more, perhaps with all that was the leaf, and then clean. Where
-		 * all leaves were split before, the first report is without this page, so the
-		 * second one has it; what is mapped again is a whole leaf, all of which the first
-		 * one has.
+		 * Reported once more, with all that was the leaf if the link says so, and then
+		 * clean. Where all leaves were split before, the first report is without this page,
+		 * so the second one has it; what is mapped again is a whole leaf, all of which the
+		 * first one has. A query that clears nothing leaves that for the next one.
 		 */
-		report = dirty_query(env, env->hwpt, &env->area, query_all(&env->area),
-				     &env->none);
-		EXPECT_EQ(0, report.stray);
-		EXPECT_LE(!page && self->begun == 1 ? 1 : 0, report.extra);
-		EXPECT_GE(self->pages, report.extra);
-		EXPECT_EXACT(dirty_query(env, env->hwpt, &env->area, query_all(&env->area),
-					 &env->none));
+		most = page ? self->pages : self->begun;
+		least = split_late() || most < self->pages ? most : 0;
+		for (int look = 1; look >= 0; look--) {
+			query.flags = look ? IOMMU_HWPT_GET_DIRTY_BITMAP_NO_CLEAR : 0;
+			report = dirty_query(env, env->hwpt, &env->area, query, &env->none);
+			EXPECT_EQ(0, report.stray);
+			EXPECT_LE(least, report.extra);
+			EXPECT_GE(most, report.extra);
+		}
+		EXPECT_EXACT(dirty_query(env, env->hwpt, &env->area, query, &env->none));
 
 		/* The page is still tracked, with whatever leaf it has. */
 		dirty_write_page(env, page);
@@ -375,6 +406,87 @@ TEST_F(dirty_split, written_before_the_flush)
 		page_set_clear(&env->written);
 	}
 	stall_close(stall);
+}
+
+/**
+ * struct ending - Tracking is switched off by another thread
+ * @env: of what
+ * @done: whether that is over
+ */
+struct ending {
+	struct dirty_env *env;
+	atomic_bool done;
+};
+
+static void *end_tracking(void *data)
+{
+	struct ending *ending = data;
+
+	hwpt_set_dirty(ending->env, ending->env->hwpt, false);
+	atomic_store(&ending->done, true);
+
+	return NULL;
+}
+
+/*
+ * The device writes before each flush of the end of tracking, also that of the join: it follows
+ * the links that the unit has cached, and what these lead to has to be there until then.
+ */
+TEST_F(dirty_split, written_before_the_join_is_flushed)
+{
+	struct dirty_env *env = &self->env;
+	struct stall *stall = stall_open();
+	struct ending ending = { .env = env };
+	u64 held, page = 11;
+	pthread_t thread;
+
+	if (!stall)
+		SKIP(return, "this machine's unit cannot be stopped");
+	if (dirty_walker_is_generic_pt(device_bdf))
+		SKIP(return, "generic_pt of Linux 7.3.4 joins nothing");
+
+	EXPECT_SHRINKS(env, page, self->begun);
+	held = stall_held(stall);
+	stall_stop(stall, true);
+	ASSERT_EQ(0, pthread_create(&thread, NULL, end_tracking, &ending));
+	while (!atomic_load(&ending.done)) {
+		u64 commands;
+
+		if (stall_held(stall) == held)
+			continue;
+		/* A page that is not cached, beside one that is. */
+		EXPECT_EQ(0, __dirty_write(&env->dev, &env->area, ++page));
+		held = stall_held(stall);
+		commands = stall_commands(stall);
+		stall_stop(stall, false);
+		while (stall_commands(stall) == commands)
+			;
+		stall_stop(stall, true);
+	}
+	stall_stop(stall, false);
+	ASSERT_EQ(0, pthread_join(thread, NULL));
+	TH_LOG("%lu flushes", page - 11);
+	if (split_parameter())
+		EXPECT_LT(11, page);
+	dirty_write(&env->dev, &env->area, page + 1);
+	stall_close(stall);
+}
+
+/* When parts have been joined and the leaf is unmapped, no cached link leads to a part. */
+TEST_F(dirty_split, joined_and_unmapped)
+{
+	struct dirty_env *env = &self->env;
+	struct dirty_area *area = &env->area;
+
+	EXPECT_SHRINKS(env, 11, self->begun);
+	hwpt_set_dirty(env, env->hwpt, false);
+	ASSERT_EQ(0, __iommu_unmap(env->iommu, &area->region, NULL));
+	split_forget(env, area->region.iova, area->region.size);
+	for (u64 page = 10; page < 13; page++)
+		EXPECT_NE(0, __dirty_write(&env->dev, area, page));
+
+	iommu_map(env->iommu, &area->region);
+	dirty_write(&env->dev, area, 12);
 }
 
 /* More than one leaf, which would need too much memory with 1G. */
@@ -407,6 +519,41 @@ TEST_F(dirty_split_two, others_stay)
 	EXPECT_SHRINKS(env, TABLE_PAGES + 3, begun);
 	dirty_write_page(env, 3);
 	EXPECT_REPORTED(env, 2 * TABLE_PAGES + 3, begun + smaller(begun));
+}
+
+/*
+ * Pages that are mapped one by one and lie side by side in memory are no parts of a leaf: each can
+ * be unmapped after tracking has ended.
+ */
+TEST_F(dirty_split_two, mapped_by_pages)
+{
+	u64 places[] = { 0, 7, TABLE_PAGES - 1 };
+	struct dirty_env *env = &self->env;
+	struct dirty_area area;
+
+	leaves_place(&area, leaves_alloc(SZ_2M, SZ_2M), iova_allocator_alloc(env->iova, SZ_2M),
+		     SZ_2M, PAGE_4K);
+	leaves_map_pages(env, &area);
+	split_forget(env, area.region.iova, area.region.size);
+	hwpt_set_dirty(env, env->hwpt, false);
+
+	for (size_t i = 0; i < ARRAY_SIZE(places); i++) {
+		struct dma_region page = {
+			.vaddr = dirty_area_page(&area, places[i]),
+			.iova = area.region.iova + places[i] * PAGE_4K,
+			.size = PAGE_4K,
+		};
+		u64 unmapped = 0;
+
+		INIT_LIST_HEAD(&page.link);
+		dirty_write(&env->dev, &area, places[i]);
+		ASSERT_EQ(0, __iommu_unmap(env->iommu, &page, &unmapped));
+		EXPECT_EQ(PAGE_4K, unmapped);
+		EXPECT_NE(0, __dirty_write(&env->dev, &area, places[i]));
+		dirty_write(&env->dev, &area, 1 + places[i] % 8);
+	}
+	leaves_unmap(env, &area);
+	ASSERT_EQ(0, munmap(area.region.vaddr, area.region.size));
 }
 
 int main(int argc, char *argv[])

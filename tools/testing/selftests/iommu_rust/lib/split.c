@@ -99,6 +99,11 @@ u64 split_parameter(void)
 	return word ? strtoull(word + strlen("split="), NULL, 0) : 0;
 }
 
+bool split_late(void)
+{
+	return getenv("LATE_FLAGS");
+}
+
 void split_choose(u64 parameter)
 {
 	observe_write(parameter, SPLIT_FILE);

@@ -18,6 +18,12 @@
  */
 u64 split_parameter(void);
 
+/*
+ * Whether the unit sets D late, where a leaf was that it has cached: the environment variable
+ * LATE_FLAGS says so.
+ */
+bool split_late(void);
+
 /* Below the driver's directory, see observe.h. */
 #define SPLIT_FILE "split"
 
