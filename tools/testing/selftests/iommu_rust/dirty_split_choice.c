@@ -6,13 +6,17 @@
  */
 #include <errno.h>
 #include <limits.h>
+#include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/ioctl.h>
+#include <sys/mman.h>
 #include <unistd.h>
 
 #include "lib/harness.h"
 #include "lib/interrupts.h"
+#include "lib/leaves.h"
 #include "lib/observe.h"
 #include "lib/split.h"
 
@@ -131,6 +135,48 @@ TEST_F(dirty_split_choice, while_one_tracks)
 	hwpt_set_dirty(env, env->hwpt, true);
 	EXPECT_REPORTED(env, 5, LEAF_PAGES);
 	EXPECT_REPORTED(env, 5, LEAF_PAGES);
+}
+
+/* Parts have the permissions of the leaf, and so has the leaf that comes back. */
+TEST_F(dirty_split_choice, read_only)
+{
+	struct iommu_ioas_map cmd = {
+		.size = sizeof(cmd),
+		.flags = IOMMU_IOAS_MAP_FIXED_IOVA | IOMMU_IOAS_MAP_READABLE,
+		.length = SZ_2M,
+	};
+	struct dirty_env *env = &self->env;
+	struct dirty_area area;
+	struct page_set none;
+	u64 domain, whole;
+
+	leaves_place(&area, leaves_alloc(SZ_2M, SZ_2M), iova_allocator_alloc(env->iova, SZ_2M),
+		     SZ_2M, SZ_2M);
+	none = page_set_alloc(&area);
+	split_choose(SZ_4K);
+	use(env, hwpt_alloc(env, IOMMU_HWPT_ALLOC_DIRTY_TRACKING));
+	domain = observe_last_domain();
+	cmd.ioas_id = env->iommu->ioas_id;
+	cmd.user_va = (uintptr_t)area.region.vaddr;
+	cmd.iova = area.region.iova;
+	ASSERT_EQ(0, ioctl(env->iommu->iommufd, IOMMU_IOAS_MAP, &cmd));
+	split_forget(env, area.region.iova, area.region.size);
+
+	whole = observe_leaves(domain, "2 MiB");
+	EXPECT_LT(1, whole);
+	for (int on = 1; on >= 0; on--) {
+		hwpt_set_dirty(env, env->hwpt, on);
+		EXPECT_EQ(on ? 0 : whole, observe_leaves(domain, "2 MiB"));
+		for (u64 page = 0; page < LEAF_PAGES; page += LEAF_PAGES / 4) {
+			dirty_read(&env->dev, &area, page);
+			EXPECT_NE(0, __dirty_write(&env->dev, &area, page));
+		}
+		if (on)
+			EXPECT_EXACT(dirty_query(env, env->hwpt, &area, query_all(&area), &none));
+	}
+	page_set_free(&none);
+	leaves_unmap(env, &area);
+	ASSERT_EQ(0, munmap(area.region.vaddr, area.region.size));
 }
 
 static int write_choice(const char *text)
