@@ -14,6 +14,7 @@
 #include <unistd.h>
 
 #include "lib/harness.h"
+#include "lib/split.h"
 
 /* More allocations than any of these calls makes. */
 #define MAX_NTH 2000
@@ -272,6 +273,101 @@ TEST_F(dirty_fail_nth, map)
 
 	EXPECT_EXACT(intact(env));
 	ASSERT_EQ(0, munmap(region.vaddr, region.size));
+}
+
+/* Large leaves, which some drivers split. */
+FIXTURE(dirty_fail_nth_large) {
+	struct dirty_env env;
+	int nth_fd;
+};
+
+FIXTURE_SETUP(dirty_fail_nth_large)
+{
+	const char *skip = fault_injection_setup();
+	struct dirty_env *env = &self->env;
+
+	if (skip)
+		SKIP(return, "%s", skip);
+
+	skip = dirty_env_open(env, device_bdf, SZ_2M);
+	if (skip)
+		SKIP(return, "%s", skip);
+
+	self->nth_fd = open("/proc/thread-self/fail-nth", O_RDWR);
+	ASSERT_LE(0, self->nth_fd);
+	hwpt_set_dirty(env, env->hwpt, true);
+}
+
+FIXTURE_TEARDOWN(dirty_fail_nth_large)
+{
+	close(self->nth_fd);
+	dirty_env_close(&self->env);
+}
+
+static u64 count_pages(struct dirty_env *env, u8 *bits)
+{
+	u64 count = 0;
+
+	for (u64 page = 0; page < env->area.nr_pages; page++)
+		count += !!(bits[page / 8] & 1 << page % 8);
+
+	return count;
+}
+
+/* Without memory a leaf stays whole. It is reported, clean after that, and still tracked. */
+TEST_F(dirty_fail_nth_large, get)
+{
+	struct dirty_env *env = &self->env;
+	struct dirty_area *area = &env->area;
+	u64 size = area->nr_pages / 8, leaf = area->leaf / PAGE_4K;
+	struct iommu_hwpt_get_dirty_bitmap cmd = {
+		.hwpt_id = env->hwpt,
+		.iova = area->region.iova,
+		.length = area->region.size,
+		.page_size = PAGE_4K,
+		.data = (uintptr_t)calloc_assert(1, size),
+	};
+	u8 *bits = (u8 *)(uintptr_t)cmd.data;
+	int split = 0, whole = 0;
+	bool reached = true;
+
+	memset(bits, 0, size);
+	for (int nth = 1; reached && nth < MAX_NTH; nth++) {
+		u64 count;
+		int ret;
+
+		/* What is mapped now is a whole leaf. */
+		dirty_area_remap(env, area);
+		page_set_clear(&env->written);
+		dirty_write_page(env, 5);
+
+		arm(self->nth_fd, nth);
+		ret = __hwpt_get_dirty(env->iommu->iommufd, &cmd);
+		reached = disarm(self->nth_fd);
+		if (ret) {
+			memset(bits, 0, size);
+			continue;
+		}
+		EXPECT_EQ(0, lost(env, bits));
+
+		ASSERT_EQ(0, __hwpt_get_dirty(env->iommu->iommufd, &cmd));
+		EXPECT_EQ(0, count_pages(env, bits));
+
+		dirty_write_page(env, 9);
+		ASSERT_EQ(0, __hwpt_get_dirty(env->iommu->iommufd, &cmd));
+		count = count_pages(env, bits);
+		EXPECT_TRUE(count == 1 || count == leaf);
+		split += count == 1;
+		whole += count == leaf;
+		EXPECT_EQ(0, lost(env, bits));
+	}
+	EXPECT_FALSE(reached);
+	TH_LOG("%d leaves were split, %d were not", split, whole);
+	if (split_parameter()) {
+		EXPECT_LT(0, split);
+		EXPECT_LT(0, whole);
+	}
+	free(bits);
 }
 
 int main(int argc, char *argv[])
