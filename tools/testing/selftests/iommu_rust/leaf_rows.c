@@ -92,6 +92,34 @@ TEST_F(leaf_rows, all_entries)
 }
 
 /*
+ * A query is for one page of the leaf. Hardware may have noted a write to another page in the entry
+ * of this one, or the other way round: what is not reported stays dirty.
+ */
+TEST_F(leaf_rows, cut)
+{
+	u64 last = self->leaf.nr_pages - 1;
+	struct dirty_env *env = &self->env;
+	struct dirty_report report;
+
+	if (dirty_walker_is_generic_pt(device_bdf))
+		SKIP(return, "generic_pt of Linux 7.3.4 loses pages of a leaf that is cut");
+
+	dirty_write(&env->dev, &self->leaf, last);
+	page_set_add(&self->written, last);
+	report = dirty_query(env, env->hwpt, &self->leaf, query_part(last, 1), &self->written);
+	EXPECT_EXACT(report);
+	EXPECT_EQ(1, report.set);
+	/* Where leaves are split, that one is clean now. */
+	if (split_parameter())
+		page_set_clear(&self->written);
+	report = ask(self, 0);
+	EXPECT_EXACT(report);
+	EXPECT_EQ(last + !split_parameter(), report.set);
+	page_set_clear(&self->written);
+	EXPECT_EXACT(ask(self, 0));
+}
+
+/*
  * Replaced by pages, and by a leaf again: each leads to the new memory, and is clean.
  */
 TEST_F(leaf_rows, replaced)
